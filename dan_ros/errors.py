@@ -1,0 +1,29 @@
+"""Errors of this package. Every message says what was wrong, where, and what to do next."""
+
+
+class DanError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ModelError(DanError):
+    """A model file is missing, damaged, or not what it claims to be."""
+
+
+class BackendError(DanError):
+    """An inference backend is unknown, not installed, or failed."""
+
+
+class FrameError(DanError):
+    """A camera image that does not fit its own description.
+
+    Attributes:
+        cause: short snake_case name, the key under which dropped frames are counted.
+    """
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class ParameterError(DanError):
+    """A parameter has a value outside its type, range or choices."""

@@ -1,0 +1,86 @@
+"""What a model file says of itself: the metadata of the ONNX contract.
+
+Any tool can read it: it stands in the file's `metadata_props`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dan_ros import labels as label_sets
+from dan_ros.errors import ModelError
+
+INPUT_NAME = 'faces'
+OUTPUT_NAME = 'logits'
+CROP_RULE = 'square'
+DEFAULT_CROP_SCALE = 0.956  # side of FER+'s framing over max(w, h) of YuNet's box, on 577 faces
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Everything outside the graph that is needed to use a model.
+
+    Attributes:
+        labels: canonical label of each output, C of them.
+        input_size: (height, width) of a face, pixels.
+        crop_scale: side of the square crop over the longer side of the face's box.
+        source: what it was trained on, how well it does, licence; for people.
+        source_sha256: SHA-256 of the file the weights came from, hexadecimal, or ''.
+    """
+
+    labels: tuple[str, ...]
+    input_size: tuple[int, int]
+    crop_scale: float = DEFAULT_CROP_SCALE
+    source: str = ''
+    source_sha256: str = ''
+
+    def __post_init__(self) -> None:
+        label_sets.canonical_indices(self.labels)
+        if min(self.input_size) < 32:
+            raise ModelError(f'input size {self.input_size} is below 32 pixels')
+        if not 0.1 <= self.crop_scale <= 10:
+            raise ModelError(f'crop scale {self.crop_scale} is outside 0.1 .. 10')
+
+    def to_metadata(self) -> dict[str, str]:
+        """Metadata as it stands in the file."""
+        height, width = self.input_size
+        return {
+            'dan_ros.labels': ','.join(self.labels),
+            'dan_ros.input_size': f'{height}x{width}',
+            'dan_ros.crop': f'{CROP_RULE} {self.crop_scale:g}',
+            'dan_ros.source': self.source,
+            'dan_ros.source_sha256': self.source_sha256,
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], where: str) -> 'ModelInfo':
+        """Read a file's metadata.
+
+        Args:
+            metadata: keys and values of `metadata_props`.
+            where: the file's name, for messages.
+
+        Raises:
+            ModelError: a key is missing or has a value that can't be read.
+        """
+        try:
+            height, width = metadata['dan_ros.input_size'].split('x')
+            rule, scale = metadata['dan_ros.crop'].split()
+            if rule != CROP_RULE:
+                raise ModelError(f'{where}: unknown crop rule {rule!r}, this version has {CROP_RULE!r}')
+            return cls(
+                labels=tuple(metadata['dan_ros.labels'].split(',')),
+                input_size=(int(height), int(width)),
+                crop_scale=float(scale),
+                source=metadata.get('dan_ros.source', ''),
+                source_sha256=metadata.get('dan_ros.source_sha256', ''),
+            )
+        except KeyError as error:
+            raise ModelError(
+                f'{where} is an ONNX file, but not one of this package: its metadata lacks '
+                f'{error.args[0]}. Make one from a DAN checkpoint with `dan-ros convert`.'
+            ) from None
+        except ValueError:
+            raise ModelError(
+                f'{where}: its metadata can not be read: {dict(metadata)}. '
+                'Make the file anew with `dan-ros convert`.'
+            ) from None

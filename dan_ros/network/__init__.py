@@ -1,0 +1,1 @@
+"""DAN, the Distract Your Attention Network: definition, checkpoints, exact fusion, ONNX export."""

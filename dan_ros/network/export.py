@@ -1,0 +1,203 @@
+"""Write a fused DAN as an ONNX file of this package's contract, and read it back.
+
+The contract: input `faces`, uint8 [N, H, W, 3] RGB, feeding only a Cast; output `logits`, float32
+[N, C]; normalisation inside; opset 17, IR version 8, one file; metadata as `ModelInfo` has it. The
+graph is written node by node instead of traced, so that it is the same with every torch, and its
+initialisers are `FusedDAN`'s parameters by name.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from dan_ros import __version__, model_info
+from dan_ros.errors import ModelError
+from dan_ros.model_info import ModelInfo
+from dan_ros.network.dan import FEATURES
+from dan_ros.network.fuse import FusedBlock, FusedDAN
+
+OPSET = 17
+IR_VERSION = 8
+
+
+class _Graph:
+    """Collects nodes and initialisers; every method gives the name of the tensor it makes."""
+
+    def __init__(self, fp16_weights: bool) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.initialisers: list[onnx.TensorProto] = []
+        self._fp16_weights = fp16_weights
+
+    def op(self, kind: str, *inputs: str, output: str = '', **attributes: object) -> str:
+        output = output or f'{kind.lower()}_{len(self.nodes)}'
+        self.nodes.append(
+            helper.make_node(kind, inputs, [output], name=f'node_{output}', **attributes)
+        )
+        return output
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        self.initialisers.append(numpy_helper.from_array(value, name))
+        return name
+
+    def weight(self, name: str, value: np.ndarray) -> str:
+        """Kernels and matrices are stored as asked, vectors always in fp32: they are small."""
+        value = np.ascontiguousarray(value, np.float32)
+        if not self._fp16_weights or value.size <= 4096:
+            return self.constant(name, value)
+        if np.abs(value).max() > np.finfo(np.float16).max:
+            raise ModelError(f'the weights {name} do not fit fp16; export with fp32 weights')
+        self.constant(name, value.astype(np.float16))
+        return self.op('Cast', name, output=f'{name}.fp32', to=TensorProto.FLOAT)
+
+    def conv(self, x: str, name: str, layer: object, relu: bool = True) -> str:
+        y = self.op(
+            'Conv',
+            x,
+            self.weight(f'{name}.weight', layer.weight.numpy()),
+            self.weight(f'{name}.bias', layer.bias.numpy()),
+            kernel_shape=list(layer.kernel_size),
+            strides=list(layer.stride),
+            pads=list(layer.padding) * 2,
+            group=layer.groups,
+        )
+        return self.op('Relu', y) if relu else y
+
+
+def export_onnx(
+    fused: FusedDAN, info: ModelInfo, path: Path, fp16: bool = False, batch: int | None = None
+) -> None:
+    """Write `fused` to `path`; the folder must exist.
+
+    Args:
+        fused: the network, in float32.
+        info: goes into the metadata; gives height and width.
+        path: the file to write; replaced as a whole, so that no reader sees half a file.
+        fp16: store kernels and matrices in fp16 with a Cast behind them: half the size, and
+            runtimes undo it when they load the file.
+        batch: a fixed batch, for tools that need one; None leaves it free.
+    """
+    height, width = info.input_size
+    graph = _Graph(fp16)
+    _write_nodes(graph, fused, places=-(-height // 32) * -(-width // 32))
+    faces = helper.make_tensor_value_info(
+        model_info.INPUT_NAME, TensorProto.UINT8, [batch or 'N', height, width, 3]
+    )
+    logits = helper.make_tensor_value_info(
+        model_info.OUTPUT_NAME, TensorProto.FLOAT, [batch or 'N', len(info.labels)]
+    )
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, 'dan', [faces], [logits], graph.initialisers),
+        producer_name='dan_ros',
+        producer_version=__version__,
+        opset_imports=[helper.make_opsetid('', OPSET)],
+        ir_version=IR_VERSION,
+    )
+    helper.set_model_props(model, info.to_metadata())
+    onnx.checker.check_model(model, full_check=True)
+    partial = path.with_name(f'{path.name}.partial')
+    partial.write_bytes(model.SerializeToString())
+    partial.replace(path)
+
+
+def _write_nodes(graph: _Graph, fused: FusedDAN, places: int) -> None:
+    """Write `FusedDAN.forward`; shapes are given there."""
+    x = graph.op('Cast', model_info.INPUT_NAME, to=TensorProto.FLOAT)
+    colour = fused.colour.weight.numpy()  # [channels, 3], used as a 1x1 convolution
+    x = graph.op('Transpose', x, perm=[0, 3, 1, 2])
+    x = graph.op(
+        'Conv',
+        x,
+        graph.weight('colour.weight', colour[:, :, None, None]),
+        graph.weight('colour.bias', fused.colour.bias.numpy()),
+        kernel_shape=[1, 1],
+    )
+    x = graph.conv(x, 'stem', fused.stem)
+    x = graph.op('MaxPool', x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
+    for index, block in enumerate(fused.blocks):
+        x = _write_block(graph, x, f'blocks.{index}', block)
+    pooled = _write_spatial_attention(graph, x, fused, places)
+    heads = _write_channel_attention(graph, pooled, fused)
+    if fused.num_head > 1:
+        heads = graph.op('LogSoftmax', heads, axis=0)
+    heads = graph.op('ReduceSum', heads, graph.constant('axis_heads', np.array([0])), keepdims=0)
+    graph.op(
+        'Gemm',
+        heads,
+        graph.weight('classifier.weight', fused.classifier.weight.numpy()),
+        graph.weight('classifier.bias', fused.classifier.bias.numpy()),
+        transB=1,
+        output=model_info.OUTPUT_NAME,
+    )
+
+
+def _write_block(graph: _Graph, x: str, name: str, block: FusedBlock) -> str:
+    y = graph.conv(x, f'{name}.conv1', block.conv1)
+    y = graph.conv(y, f'{name}.conv2', block.conv2, relu=False)
+    if block.downsample is not None:
+        x = graph.conv(x, f'{name}.downsample', block.downsample, relu=False)
+    return graph.op('Relu', graph.op('Add', y, x))
+
+
+def _write_spatial_attention(graph: _Graph, x: str, fused: FusedDAN, places: int) -> str:
+    heads = fused.num_head
+    y = graph.conv(graph.conv(x, 'squeeze', fused.squeeze, relu=False), 'spatial', fused.spatial)
+    shape = graph.constant('shape_heads', np.array([0, heads, FEATURES, places]))
+    y = graph.op('Reshape', y, shape)  # [B, K, 512, hw]
+    y = graph.op('ReduceSum', y, graph.constant('axis_channels', np.array([2])), keepdims=0)
+    y = graph.op('Mul', y, graph.constant('one_over_places', np.float32([1 / places])))
+    x = graph.op('Reshape', x, graph.constant('shape_features', np.array([0, FEATURES, places])))
+    x = graph.op('Transpose', x, perm=[0, 2, 1])  # [B, hw, 512]
+    return graph.op('Transpose', graph.op('MatMul', y, x), perm=[1, 0, 2])  # [K, B, 512]
+
+
+def _write_channel_attention(graph: _Graph, pooled: str, fused: FusedDAN) -> str:
+    y = pooled
+    for step, activation in (('channel1', 'Relu'), ('channel2', 'Sigmoid')):
+        weight = getattr(fused, f'{step}_weight').numpy()
+        bias = getattr(fused, f'{step}_bias').numpy()
+        y = graph.op('MatMul', y, graph.weight(f'{step}_weight', weight))
+        y = graph.op(activation, graph.op('Add', y, graph.weight(f'{step}_bias', bias)))
+    return graph.op('Mul', pooled, y)  # [K, B, 512]
+
+
+def read_fused(content: bytes, where: str) -> tuple[FusedDAN, ModelInfo]:
+    """Rebuild the fused network from an ONNX file that `export_onnx` wrote.
+
+    Args:
+        content: the file.
+        where: its name, for messages.
+
+    Raises:
+        ModelError: not such a file, or one whose weights are quantised.
+    """
+    try:
+        model = onnx.load_from_string(content)
+    except Exception as error:  # protobuf's error class has moved between its versions
+        raise ModelError(f'{where} is not an ONNX file: {error}') from None
+    info = ModelInfo.from_metadata({p.key: p.value for p in model.metadata_props}, where)
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    return _fused_from_arrays(arrays, where), info
+
+
+def _fused_from_arrays(arrays: dict[str, np.ndarray], where: str) -> FusedDAN:
+    import torch
+
+    try:
+        fused = FusedDAN(
+            num_class=arrays['classifier.weight'].shape[0],
+            num_head=arrays['channel1_weight'].shape[0],
+            channels=arrays['stem.weight'].shape[1],
+        )
+        state = {
+            name: torch.from_numpy(arrays[name].astype(np.float32)).reshape(parameter.shape)
+            for name, parameter in fused.state_dict().items()
+        }
+    except KeyError as error:
+        raise ModelError(
+            f'{where} lacks the float weights {error.args[0]}: it is quantised, or was not written '
+            'by this package. Use the fp32 or fp16 file for this.'
+        ) from None
+    fused.load_state_dict(state)
+    return fused.eval().requires_grad_(False)
