@@ -1,0 +1,105 @@
+"""Draw faces and their expressions on a picture."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from dan_ros import labels
+from dan_ros.types import FaceExpression, Frame
+
+# BGR, one a canonical class; told apart by lightness as well as hue. UNKNOWN is grey.
+COLOURS = (
+    (235, 235, 235),
+    (80, 205, 255),
+    (230, 140, 70),
+    (255, 230, 120),
+    (220, 110, 190),
+    (90, 170, 90),
+    (70, 70, 235),
+    (130, 190, 200),
+)
+UNKNOWN_COLOUR = (150, 150, 150)
+INK = (30, 30, 30)
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+_TO_BGR = {
+    'rgb8': cv2.COLOR_RGB2BGR,
+    'bgra8': cv2.COLOR_BGRA2BGR,
+    'rgba8': cv2.COLOR_RGBA2BGR,
+    'mono8': cv2.COLOR_GRAY2BGR,
+}
+
+
+def frame_to_bgr(frame: Frame) -> np.ndarray:
+    """A contiguous BGR copy of a frame, uint8 [H, W, 3]."""
+    if frame.encoding in _TO_BGR:
+        return cv2.cvtColor(frame.image, _TO_BGR[frame.encoding])
+    return np.array(frame.image, order='C')
+
+
+def annotate(
+    frame: Frame,
+    faces: Sequence[FaceExpression],
+    names: Sequence[str] | None = None,
+    min_confidence: float = 0.0,
+) -> np.ndarray:
+    """Draw each face's box, landmarks, label and probabilities.
+
+    Args:
+        frame: the picture; is not changed.
+        faces: what was found in it.
+        names: a word in front of each label, such as the face's id.
+        min_confidence: below it a face is labelled 'unknown'.
+
+    Returns:
+        uint8 [H, W, 3], BGR.
+    """
+    canvas = frame_to_bgr(frame)
+    for index, face in enumerate(faces):
+        name = f'{names[index]} ' if names else ''
+        _draw_face(canvas, face, name, face.expression(min_confidence))
+    return canvas
+
+
+def _draw_face(canvas: np.ndarray, face: FaceExpression, name: str, expression: int) -> None:
+    colour = UNKNOWN_COLOUR if expression == labels.UNKNOWN else COLOURS[expression]
+    left, top, right, bottom = (round(float(value)) for value in face.face.box_xyxy)
+    thickness = max(1, round(max(canvas.shape[:2]) / 500))
+    cv2.rectangle(canvas, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
+    for x, y in face.face.landmarks:
+        cv2.circle(canvas, (round(float(x)), round(float(y))), thickness, colour, -1, cv2.LINE_AA)
+    text = f'{name}{labels.label_of(expression)}'
+    if face.is_judged:
+        text += f' {face.confidence:.0%}'
+    _draw_tag(canvas, text, (left, top), colour, scale=max(0.4, max(canvas.shape[:2]) / 1400))
+    if face.is_judged and bottom - top >= 60:
+        _draw_bars(canvas, face.probabilities, (left, bottom), right - left, thickness)
+
+
+def _draw_tag(
+    canvas: np.ndarray, text: str, corner: tuple[int, int], colour: tuple[int, ...], scale: float
+) -> None:
+    """Text on a filled box that sits on `corner`, moved to stay inside the picture."""
+    thickness = max(1, round(scale * 1.6))
+    (width, height), base = cv2.getTextSize(text, FONT, scale, thickness)
+    pad = max(2, height // 3)
+    left = min(max(0, corner[0]), max(0, canvas.shape[1] - width - 2 * pad))
+    top = max(0, corner[1] - height - base - 2 * pad)
+    corner_end = (left + width + 2 * pad, top + height + base + 2 * pad)
+    cv2.rectangle(canvas, (left, top), corner_end, colour, -1)
+    origin = (left + pad, top + pad + height)
+    cv2.putText(canvas, text, origin, FONT, scale, INK, thickness, cv2.LINE_AA)
+
+
+def _draw_bars(
+    canvas: np.ndarray,
+    probabilities: np.ndarray,
+    corner: tuple[int, int],
+    width: int,
+    thickness: int,
+) -> None:
+    """A strip under the face, split among the classes by their probabilities."""
+    edges = corner[0] + np.concatenate([[0], np.cumsum(probabilities)]) * width
+    top, bottom = corner[1] + 2 * thickness, corner[1] + 2 * thickness + max(4, width // 16)
+    for colour, left, right in zip(COLOURS, edges, edges[1:], strict=False):
+        cv2.rectangle(canvas, (round(left), top), (round(right), bottom), colour, -1)

@@ -1,0 +1,64 @@
+"""ONNX Runtime, the default backend: runs on every CPU."""
+
+import numpy as np
+import onnxruntime
+
+from dan_ros import model_info
+from dan_ros.errors import ModelError
+from dan_ros.model_info import ModelInfo
+from dan_ros.model_store import ModelFile
+
+MAX_BATCH = 32  # larger sets of faces are run in parts, which bounds memory
+
+
+def open_session(content: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
+    """Open a CPU session on the bytes of an ONNX file.
+
+    Its threads sleep between runs: a robot's computer has other work, and by default ONNX Runtime's
+    threads would spin.
+
+    Raises:
+        ModelError: ONNX Runtime can't read the file.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; they come as exceptions as well
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
+    except Exception as error:  # ONNX Runtime's exceptions share no public base
+        raise ModelError(f'ONNX Runtime can not read this model: {error}') from None
+
+
+class OnnxRuntimeBackend:
+    """See `Backend`.
+
+    Args:
+        file: the ONNX file.
+        threads: CPU threads; 0 lets ONNX Runtime take one a core.
+
+    Raises:
+        ModelError: the file is not an ONNX file, or not one of this package.
+    """
+
+    name = 'onnxruntime'
+    device = 'cpu'
+
+    def __init__(self, file: ModelFile, threads: int = 0) -> None:
+        try:
+            self._session = open_session(file.content, threads)
+        except ModelError as error:
+            raise ModelError(f'{file.path}: {error}') from None
+        metadata = self._session.get_modelmeta().custom_metadata_map
+        self.model = ModelInfo.from_metadata(metadata, str(file.path))
+
+    def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
+        """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
+        parts = [
+            self._session.run(
+                [model_info.OUTPUT_NAME], {model_info.INPUT_NAME: faces_rgb[start : start + MAX_BATCH]}
+            )[0]
+            for start in range(0, len(faces_rgb), MAX_BATCH)
+        ]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.model.labels)), np.float32)

@@ -1,0 +1,1 @@
+"""The `dan-ros` command, one file a subcommand."""

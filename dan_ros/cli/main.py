@@ -1,0 +1,52 @@
+"""Entry point of `dan-ros`."""
+
+import importlib
+import sys
+
+import click
+
+from dan_ros import __version__
+from dan_ros.errors import DanError
+
+# What `dan-ros --help` says of each subcommand; its module is imported only when it is called.
+SUBCOMMANDS = {
+    'predict': 'Find faces in pictures and say what they express.',
+    'convert': 'Turn a DAN checkpoint into a model file for the node.',
+    'export': 'Write a model file again for another runtime.',
+    'models': 'List, verify and fetch model files.',
+    'doctor': 'Check this machine: versions, models, one real inference on each backend.',
+}
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(SUBCOMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in SUBCOMMANDS:
+            return None
+        module = importlib.import_module(f'dan_ros.cli.{cmd_name}')
+        return module.command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section('Commands'):
+            formatter.write_dl(list(SUBCOMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={'help_option_names': ['-h', '--help']})
+@click.version_option(__version__, prog_name='dan-ros')
+def cli() -> None:
+    """Facial expressions with DAN: everything that needs no ROS."""
+
+
+def main() -> None:
+    """Run the command; an error of ours is one line on standard error and exit code 1."""
+    try:
+        cli(prog_name='dan-ros')
+    except DanError as error:
+        click.echo(f'Error: {error}', err=True)
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    main()

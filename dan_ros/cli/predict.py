@@ -1,0 +1,121 @@
+"""`dan-ros predict`: what the faces in pictures express."""
+
+import json
+import sys
+from pathlib import Path
+
+import click
+import cv2
+from rich.console import Console
+from rich.table import Table
+
+from dan_ros import labels, model_store
+from dan_ros.annotate import annotate
+from dan_ros.backends import BACKENDS
+from dan_ros.detect import DETECTORS
+from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.types import FaceExpression, Frame
+
+
+@click.command('predict')
+@click.argument('images', nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option('--json', 'as_json', is_flag=True, help='One JSON object a picture, a line each.')
+@click.option('--out', type=click.Path(path_type=Path), help='Folder for annotated pictures.')
+@click.option('--model', default=model_store.DEFAULT_MODEL, show_default=True)
+@click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
+@click.option('--detector', default='auto', show_default=True, type=click.Choice(DETECTORS))
+@click.option(
+    '--max-side',
+    default=640,
+    show_default=True,
+    type=click.IntRange(64, 4096),
+    help='Longer side of the copy that faces are looked for in, pixels.',
+)
+def command(
+    images: tuple[Path, ...],
+    as_json: bool,
+    out: Path | None,
+    model: str,
+    backend: str,
+    detector: str,
+    max_side: int,
+) -> None:
+    """Find the faces in each of IMAGES and print what they express, the largest face first.
+
+    A picture that can't be read is named on standard error, the others go on, and the exit code
+    is 1.
+    """
+    pipeline = ExpressionPipeline.open(
+        model, backend, detector, max_side_px=max_side, max_faces=1000
+    )
+    if pipeline.detector.warning:
+        click.echo(f'Warning: {pipeline.detector.warning}', err=True)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for path in images:
+        image = cv2.imread(str(path)) if path.is_file() else None
+        if image is None:
+            failed += 1
+            click.echo(f'Error: {path}: {_why_unreadable(path)}', err=True)
+            continue
+        frame = Frame(image)
+        (faces,) = pipeline.run([frame])
+        if as_json:
+            click.echo(json.dumps(_to_json(path, faces)))
+        else:
+            _print_faces(path, faces)
+        if out:
+            target = _free_path(out, path, images)
+            cv2.imwrite(str(target), annotate(frame, faces))
+            click.echo(f'annotated picture: {target}', err=as_json)
+    sys.exit(1 if failed else 0)
+
+
+def _why_unreadable(path: Path) -> str:
+    if not path.exists():
+        return 'there is no such file'
+    if path.is_dir():
+        return 'is a folder; name the pictures in it'
+    return 'is not a picture that OpenCV can read, or is damaged'
+
+
+def _to_json(path: Path, faces: list[FaceExpression]) -> dict[str, object]:
+    return {'image': str(path), 'faces': [_face_to_json(face) for face in faces]}
+
+
+def _face_to_json(face: FaceExpression) -> dict[str, object]:
+    return {
+        'box_xyxy': [round(float(value), 2) for value in face.face.box_xyxy],
+        'detection_confidence': round(face.face.score, 6),
+        'landmarks': [[round(float(x), 2), round(float(y), 2)] for x, y in face.face.landmarks],
+        'label': labels.label_of(face.expression()),
+        'confidence': round(face.confidence, 6),
+        'probabilities': {
+            label: round(float(value), 6)
+            for label, value in zip(labels.CANONICAL, face.probabilities, strict=True)
+        },
+    }
+
+
+def _print_faces(path: Path, faces: list[FaceExpression]) -> None:
+    if not faces:
+        click.echo(f'{path}: no face')
+        return
+    table = Table('box (left top right bottom)', 'label', 'confidence', 'then', box=None)
+    for face in faces:
+        box = ' '.join(str(round(float(value))) for value in face.face.box_xyxy)
+        first, second, third = face.probabilities.argsort()[::-1][:3]
+        rest = ', '.join(
+            f'{labels.label_of(index)} {face.probabilities[index]:.0%}' for index in (second, third)
+        )
+        table.add_row(box, labels.label_of(face.expression()), f'{face.confidence:.0%}', rest)
+    click.echo(f'{path}: {len(faces)} face{"s" if len(faces) > 1 else ""}')
+    Console(soft_wrap=True).print(table)
+
+
+def _free_path(out: Path, path: Path, images: tuple[Path, ...]) -> Path:
+    """Name in the folder; pictures of one name from different folders get a number."""
+    twins = [other for other in images if other.name == path.name]
+    number = f'_{twins.index(path) + 1}' if len(twins) > 1 else ''
+    return out / f'{path.stem}{number}_annotated.png'

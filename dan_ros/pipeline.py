@@ -1,0 +1,144 @@
+"""From camera images to expressions: detect, crop, infer, score."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from dan_ros import model_store
+from dan_ros.backends import Backend, open_backend
+from dan_ros.crops import cut_face
+from dan_ros.detect import Detector, open_detector
+from dan_ros.scores import logits_to_probabilities
+from dan_ros.types import Face, FaceExpression, Frame
+
+_TO_BGR = {
+    'rgb8': cv2.COLOR_RGB2BGR,
+    'bgra8': cv2.COLOR_BGRA2BGR,
+    'rgba8': cv2.COLOR_RGBA2BGR,
+    'mono8': cv2.COLOR_GRAY2BGR,
+}
+_TURNS = {
+    1: cv2.ROTATE_90_CLOCKWISE,
+    2: cv2.ROTATE_180,
+    3: cv2.ROTATE_90_COUNTERCLOCKWISE,
+}
+
+
+class ExpressionPipeline:
+    """Finds every face in a set of frames and says what each expresses.
+
+    Not safe to share between threads. The attributes may be changed between two runs.
+
+    Attributes:
+        detector, backend: what finds faces, and what judges them.
+        max_side_px: longer side of the copy that faces are looked for in; crops come from the full
+            image.
+        max_faces: of each frame, so many faces are judged, the largest first.
+        rotation: degrees clockwise, 0, 90, 180 or 270, by which frames must be turned to stand
+            upright; results are in pixels of the frames as given.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        backend: Backend,
+        max_side_px: int = 640,
+        max_faces: int = 16,
+        rotation: int = 0,
+    ) -> None:
+        self.detector = detector
+        self.backend = backend
+        self.max_side_px = max_side_px
+        self.max_faces = max_faces
+        self.rotation = rotation
+
+    @classmethod
+    def open(
+        cls,
+        model: str = model_store.DEFAULT_MODEL,
+        backend: str = 'auto',
+        detector: str = 'auto',
+        **options: int,
+    ) -> 'ExpressionPipeline':
+        """Open a pipeline by names; see `open_backend` and `open_detector` for them and errors."""
+        return cls(open_detector(detector), open_backend(backend, model), **options)
+
+    def run(self, frames: Sequence[Frame]) -> list[list[FaceExpression]]:
+        """Judge the faces of every frame, all of them in one batch.
+
+        Returns:
+            For each frame its faces, the largest first; those past `max_faces` are not judged.
+        """
+        found = [self._detect(frame) for frame in frames]
+        judged = [faces[: self.max_faces] for faces in found]
+        probabilities = self._judge(self._crop(frames, judged))
+        results, start = [], 0
+        for faces, chosen in zip(found, judged, strict=True):
+            rows = probabilities[start : start + len(chosen)]
+            start += len(chosen)
+            blank = np.zeros((len(faces) - len(chosen), probabilities.shape[1]), np.float32)
+            pairs = zip(faces, np.concatenate([rows, blank]), strict=True)
+            results.append([FaceExpression(face, row) for face, row in pairs])
+        return results
+
+    def _detect(self, frame: Frame) -> list[Face]:
+        """Faces of one frame, the largest first."""
+        width, height = frame.size
+        small = self._reduce(frame)
+        turns = self.rotation // 90
+        upright = cv2.rotate(small, _TURNS[turns]) if turns else small
+        scale = np.array([width / small.shape[1], height / small.shape[0]], np.float32)
+        faces = [
+            _turn_back(face, turns, small.shape[:2], scale) for face in self.detector.detect(upright)
+        ]
+        return sorted(faces, key=lambda face: -_area(face.box_xyxy))
+
+    def _reduce(self, frame: Frame) -> np.ndarray:
+        """A BGR copy whose longer side is at most `max_side_px`; the frame itself where it fits."""
+        width, height = frame.size
+        image = frame.image
+        shrink = self.max_side_px / max(width, height)
+        if shrink < 1:
+            size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        return cv2.cvtColor(image, _TO_BGR[frame.encoding]) if frame.encoding in _TO_BGR else image
+
+    def _crop(self, frames: Sequence[Frame], faces: list[list[Face]]) -> np.ndarray:
+        """Batch of faces, uint8 [N, H, W, 3] RGB, upright."""
+        model = self.backend.model
+        batch = np.empty((sum(map(len, faces)), *model.input_size, 3), np.uint8)
+        pairs = ((frame, face) for frame, some in zip(frames, faces, strict=True) for face in some)
+        for out, (frame, face) in zip(batch, pairs, strict=True):
+            cut_face(frame, face.box_xyxy, model.crop_scale, out, self.rotation // 90)
+        return batch
+
+    def _judge(self, batch: np.ndarray) -> np.ndarray:
+        """Probabilities, float32 [N, 8]."""
+        return logits_to_probabilities(self.backend.infer(batch), self.backend.model.labels)
+
+
+def _area(box_xyxy: np.ndarray) -> float:
+    left, top, right, bottom = box_xyxy
+    return float((right - left) * (bottom - top))
+
+
+def _turn_back(face: Face, turns: int, size: tuple[int, int], scale: np.ndarray) -> Face:
+    """Map a face of the upright reduced copy to pixels of the frame.
+
+    Args:
+        turns: clockwise quarter turns from the reduced copy to the upright one.
+        size: (height, width) of the reduced copy before turning.
+        scale: float [2], frame pixels per pixel of the reduced copy, in x and y.
+    """
+    corners = _turn_points_back(face.box_xyxy.reshape(2, 2), turns, size) * scale
+    box = np.concatenate([corners.min(axis=0), corners.max(axis=0)]).astype(np.float32)
+    landmarks = _turn_points_back(face.landmarks, turns, size) * scale
+    return Face(box, face.score, landmarks.astype(np.float32))
+
+
+def _turn_points_back(points: np.ndarray, turns: int, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+    x, y = points[:, 0], points[:, 1]
+    turned = {0: (x, y), 1: (y, height - x), 2: (width - x, height - y), 3: (width - y, x)}
+    return np.stack(turned[turns % 4], axis=1)
