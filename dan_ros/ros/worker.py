@@ -1,0 +1,104 @@
+"""The inference thread: takes the newest images, finds and judges faces, hands them on."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sensor_msgs.msg import Image
+
+from dan_ros.errors import FrameError
+from dan_ros.images import image_to_frame
+from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.ros.inbox import Inbox
+from dan_ros.types import FaceExpression, Frame
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An image and when it came, seconds of the steady clock."""
+
+    message: Image
+    received_s: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A processed image: where it came from, and what was found in it."""
+
+    camera: str
+    arrival: Arrival
+    frame: Frame
+    faces: list[FaceExpression]
+
+
+class Worker:
+    """Runs the pipeline in one thread of its own, for all cameras in one batch.
+
+    Args:
+        pipeline: used by this thread alone while it runs.
+        inbox: where images come from; is closed by `stop`.
+        publish: called with the outcome of each image.
+        failed: called with a camera and the exception when an image could not be processed.
+
+    Attributes:
+        max_hz: most runs a second; 0 is no limit.
+    """
+
+    def __init__(
+        self,
+        pipeline: ExpressionPipeline,
+        inbox: Inbox[Arrival],
+        publish: Callable[[Outcome], None],
+        failed: Callable[[str, Exception], None],
+    ) -> None:
+        self.max_hz = 0.0
+        self._pipeline = pipeline
+        self._inbox = inbox
+        self._publish = publish
+        self._failed = failed
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name='inference', daemon=True)
+
+    def start(self) -> None:
+        """Begin to take images."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread after the run it is in; returns when it has ended."""
+        self._stopping.set()
+        self._inbox.close()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        started_s = float('-inf')
+        while not self._stopping.is_set():
+            self._wait_for_turn(started_s)
+            arrivals = self._inbox.take()
+            started_s = time.monotonic()
+            self._process(arrivals)
+
+    def _wait_for_turn(self, started_s: float) -> None:
+        """Keep the rate by waiting before the newest image is taken, so that it is fresh."""
+        if self.max_hz > 0:
+            self._stopping.wait(max(0.0, started_s + 1 / self.max_hz - time.monotonic()))
+
+    def _process(self, arrivals: dict[str, Arrival]) -> None:
+        frames: dict[str, Frame] = {}
+        for camera, arrival in arrivals.items():
+            try:
+                frames[camera] = image_to_frame(arrival.message)
+            except FrameError as error:
+                self._failed(camera, error)
+        try:
+            found = self._pipeline.run(list(frames.values()))
+        except Exception as error:  # whatever a backend can raise must not end the thread
+            for camera in frames:
+                self._failed(camera, error)
+            return
+        for (camera, frame), faces in zip(frames.items(), found, strict=True):
+            try:
+                self._publish(Outcome(camera, arrivals[camera], frame, faces))
+            except Exception as error:  # likewise a middleware
+                self._failed(camera, error)

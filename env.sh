@@ -1,0 +1,22 @@
+# After `make build`: `. ./env.sh` gives any bash a shell in which dan-ros, python3 with dan_ros and
+# dan_ros.msg, and install/dan_ros/lib/dan_ros/dan_node work. Keeps what is on PYTHONPATH and PATH.
+
+_dan_ros_root="$(cd "$(dirname "${BASH_SOURCE[0]:-$0}")" && pwd)"
+
+# colcon's scripts read variables that may be unset.
+case $- in *u*) _dan_ros_u=1; set +u ;; *) _dan_ros_u= ;; esac
+
+if [ -d "$_dan_ros_root/.venv" ] && [ -z "${ROS_DISTRO:-}" ]; then
+  export PATH="$_dan_ros_root/.venv/bin:$PATH"
+  export AMENT_PREFIX_PATH="$_dan_ros_root/.venv${AMENT_PREFIX_PATH:+:$AMENT_PREFIX_PATH}"
+elif [ -d "$_dan_ros_root/install/python" ]; then
+  export PATH="$_dan_ros_root/install/python/bin:$PATH"
+fi
+if [ -f "$_dan_ros_root/install/local_setup.bash" ]; then
+  . "$_dan_ros_root/install/local_setup.bash"
+else
+  echo "env.sh: nothing is built yet, run \`make build\` in $_dan_ros_root" >&2
+fi
+
+[ -n "$_dan_ros_u" ] && set -u
+unset _dan_ros_root _dan_ros_u

@@ -1,0 +1,7 @@
+"""Adds what pyproject.toml can't say: the model files, installed where the package looks for them."""
+
+from glob import glob
+
+from setuptools import setup
+
+setup(data_files=[('share/dan_ros/models', sorted(glob('models/*')))])
