@@ -1,4 +1,4 @@
-"""Adds what pyproject.toml can't say: the model files, installed where the package looks for them."""
+"""Adds what pyproject.toml can't say: the model files, where the package looks for them."""
 
 from glob import glob
 

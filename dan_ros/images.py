@@ -59,6 +59,10 @@ def _upper_byte(values: np.ndarray) -> np.ndarray:
     return (values >> 8).astype(np.uint8)
 
 
+def _by_opencv_of_upper_byte(code: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda values: cv2.cvtColor(_upper_byte(values), code)
+
+
 def _layouts() -> dict[str, _Layout]:
     channels = {'bgr': 3, 'rgb': 3, 'bgra': 4, 'rgba': 4}
     table = {f'{name}8': _Layout((count,), 1, f'{name}8') for name, count in channels.items()}
@@ -78,9 +82,7 @@ def _layouts() -> dict[str, _Layout]:
     }
     for name, code in bayer.items():
         table[f'bayer_{name}8'] = _Layout((), 1, 'bgr8', _by_opencv(code))
-        table[f'bayer_{name}16'] = _Layout(
-            (), 2, 'bgr8', lambda values, code=code: cv2.cvtColor(_upper_byte(values), code)
-        )
+        table[f'bayer_{name}16'] = _Layout((), 2, 'bgr8', _by_opencv_of_upper_byte(code))
     yuv = {'uyvy': cv2.COLOR_YUV2BGR_UYVY, 'yuyv': cv2.COLOR_YUV2BGR_YUY2}
     for names, code in ((('uyvy', 'yuv422'), yuv['uyvy']), (('yuyv', 'yuv422_yuy2'), yuv['yuyv'])):
         table |= {name: _Layout((2,), 1, 'bgr8', _by_opencv(code)) for name in names}
@@ -168,4 +170,3 @@ def _as_values(data: np.ndarray, layout: _Layout, big_endian: bool) -> np.ndarra
     swapped = big_endian != (sys.byteorder == 'big')
     values = np.ascontiguousarray(data).view(np.uint16)
     return values.byteswap() if swapped else values
-

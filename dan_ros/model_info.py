@@ -66,7 +66,9 @@ class ModelInfo:
             height, width = metadata['dan_ros.input_size'].split('x')
             rule, scale = metadata['dan_ros.crop'].split()
             if rule != CROP_RULE:
-                raise ModelError(f'{where}: unknown crop rule {rule!r}, this version has {CROP_RULE!r}')
+                raise ModelError(
+                    f'{where}: unknown crop rule {rule!r}, this version has {CROP_RULE!r}'
+                )
             return cls(
                 labels=tuple(metadata['dan_ros.labels'].split(',')),
                 input_size=(int(height), int(width)),

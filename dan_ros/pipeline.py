@@ -90,7 +90,8 @@ class ExpressionPipeline:
         upright = cv2.rotate(small, _TURNS[turns]) if turns else small
         scale = np.array([width / small.shape[1], height / small.shape[0]], np.float32)
         faces = [
-            _turn_back(face, turns, small.shape[:2], scale) for face in self.detector.detect(upright)
+            _turn_back(face, turns, small.shape[:2], scale)
+            for face in self.detector.detect(upright)
         ]
         return sorted(faces, key=lambda face: -_area(face.box_xyxy))
 

@@ -1,4 +1,4 @@
-"""Weights and pictures by formula, the same on every machine, for comparisons with golden values."""
+"""Weights and pictures by formula, the same on every machine, to compare with golden values."""
 
 import re
 import zlib
@@ -13,7 +13,7 @@ def seeded_normal(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def fill_weights(model: torch.nn.Module) -> None:
-    """Give every parameter and statistic a value made from its name, sized as training leaves it."""
+    """Give every parameter and statistic a value made from its name, of a sensible size."""
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if name.endswith('num_batches_tracked'):

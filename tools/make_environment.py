@@ -3,9 +3,9 @@
 `wheels`: no ROS distribution is sourced. Makes `.venv` with ROS 2 from wheels, colcon, and every
 Python package of requirements/.
 
-`distribution`: a ROS distribution is sourced. Its own Python packages are used; only what is missing
-comes from pip, into `install/python`, a virtual environment that sees the system's packages. NumPy
-and OpenCV of the distribution are never replaced: its compiled packages depend on them.
+`distribution`: a ROS distribution is sourced. Its own Python packages are used; only what is
+missing comes from pip, into `install/python`, a virtual environment that sees the system's
+packages. NumPy and OpenCV of the distribution are never replaced: its compiled packages depend on them.
 
 A second run with unchanged requirements does nothing.
 """

@@ -1,7 +1,7 @@
 """Mend the include folders in the CMake files of the ROS 2 wheels, in this Python's environment.
 
-`export_*__rosidl_generator_pyExport.cmake` name the folders of the machine the wheels were built on;
-they are replaced by this machine's folders of Python and NumPy.
+`export_*__rosidl_generator_pyExport.cmake` name the folders of the machine the wheels were built
+on; they are replaced by this machine's folders of Python and NumPy.
 """
 
 import re

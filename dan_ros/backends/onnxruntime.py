@@ -57,7 +57,8 @@ class OnnxRuntimeBackend:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
         parts = [
             self._session.run(
-                [model_info.OUTPUT_NAME], {model_info.INPUT_NAME: faces_rgb[start : start + MAX_BATCH]}
+                [model_info.OUTPUT_NAME],
+                {model_info.INPUT_NAME: faces_rgb[start : start + MAX_BATCH]},
             )[0]
             for start in range(0, len(faces_rgb), MAX_BATCH)
         ]

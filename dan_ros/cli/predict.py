@@ -105,7 +105,7 @@ def _print_faces(path: Path, faces: list[FaceExpression]) -> None:
     table = Table('box (left top right bottom)', 'label', 'confidence', 'then', box=None)
     for face in faces:
         box = ' '.join(str(round(float(value))) for value in face.face.box_xyxy)
-        first, second, third = face.probabilities.argsort()[::-1][:3]
+        second, third = face.probabilities.argsort()[::-1][1:3]
         rest = ', '.join(
             f'{labels.label_of(index)} {face.probabilities[index]:.0%}' for index in (second, third)
         )

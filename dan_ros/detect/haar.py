@@ -37,7 +37,10 @@ class HaarDetector:
         boxes, _, weights = self._cascade.detectMultiScale3(
             grey, scaleFactor=1.1, minNeighbors=5, outputRejectLevels=True
         )
-        faces = [_to_face(box, float(weight)) for box, weight in zip(boxes, weights, strict=True)]
+        faces = [
+            _to_face(np.asarray(box), float(weight))
+            for box, weight in zip(boxes, weights, strict=True)
+        ]
         faces = [face for face in faces if face.score >= self.min_score]
         return sorted(faces, key=lambda face: -face.score)
 

@@ -1,8 +1,11 @@
 """YuNet, through ONNX Runtime, with a vectorised decoding of our own.
 
 Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023,
-https://doi.org/10.1007/s11633-023-1423-y. OpenCV's own wrapper needs OpenCV 4.8; this runs with any.
+https://doi.org/10.1007/s11633-023-1423-y. OpenCV's own
+wrapper needs OpenCV 4.8; this runs with any.
 """
+
+import math
 
 import cv2
 import numpy as np
@@ -20,9 +23,9 @@ MAX_OVERLAP = 0.3  # intersection over union above which the weaker of two boxes
 class YuNetDetector:
     """Finds faces from about 10 pixels up; see `Detector`.
 
-    YuNet was trained on faces of about 10 to 300 pixels. An image without a face is therefore looked
-    at a second time, in a border, at half its size, or at twice if it is tiny: so a face that fills
-    it is found as well (of 150 such at 640 px, 149 instead of 105).
+    YuNet was trained on faces of about 10 to 300 pixels. An image without a face is therefore
+    looked at a second time, in a border, at half its size, or at twice if it is tiny: so a face
+    that fills it is found as well (of 150 such at 640 px, 149 instead of 105).
 
     Args:
         content: the ONNX file.
@@ -46,9 +49,11 @@ class YuNetDetector:
         if faces:
             return faces
         scale = 2.0 if max(image_bgr.shape[:2]) < TINY_PX else 0.5
-        image = cv2.resize(image_bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        border = max(image.shape[:2]) // 8
-        image = cv2.copyMakeBorder(image, *[border] * 4, cv2.BORDER_CONSTANT)
+        height, width = image_bgr.shape[:2]
+        size = (math.ceil(width * scale), math.ceil(height * scale))
+        image = cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
+        border = max(size) // 8
+        image = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_CONSTANT)
         return [
             Face((face.box_xyxy - border) / scale, face.score, (face.landmarks - border) / scale)
             for face in self._detect_once(image)
@@ -81,7 +86,8 @@ def decode(
     its landmarks by their offsets from the cell, in strides.
 
     Args:
-        outputs: cls, obj, bbox, kps, each for the strides 8, 16, 32: float32 [1, cells, 1 | 4 | 10].
+        outputs: cls, obj, bbox, kps, each for the strides 8, 16, 32: float32 [1, cells, 1], [1,
+            cells, 1], [1, cells, 4], [1, cells, 10].
         size: (height, width) of the network's input.
         min_score: proposals below it are left out.
 
@@ -125,4 +131,4 @@ def _with_free_size(content: bytes) -> bytes:
     for output in model.graph.output:
         output.type.tensor_type.shape.dim[1].dim_param = f'{output.name}_cells'
     del model.graph.value_info[:]
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())

@@ -1,7 +1,7 @@
 """Read DAN checkpoints: the official `.pth` files, this package's own, and safetensors.
 
-A pickle can run code, so this is done once, by a person, with `dan-ros convert`; the node reads ONNX
-alone.
+A pickle can run code, so this is done once, by a person, with `dan-ros convert`; the node reads
+ONNX alone.
 """
 
 import pickle

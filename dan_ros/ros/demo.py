@@ -120,9 +120,7 @@ def main(source: str, out: Path) -> None:
     sys.exit(0 if finished and not any(codes) and subscriber.ids else 1)
 
 
-def _watch(
-    subscriber: Subscriber, processes: list[Any], console: Console, endless: bool
-) -> bool:
+def _watch(subscriber: Subscriber, processes: list[Any], console: Console, endless: bool) -> bool:
     """Show messages until there are enough; whether both processes lived on."""
     executor = SingleThreadedExecutor()
     executor.add_node(subscriber)

@@ -1,8 +1,9 @@
 """Run a node until a signal: exit code 0 on Ctrl-C and SIGTERM, 2 on a bad parameter.
 
-SIGINT and SIGTERM are blocked in every thread and taken by one that waits for them. So no signal can
-interrupt half a transition, and the executor wakes at once. Threads that are older than `StopSignal`
-do not block them: then Python's own handler, which is set as well, does the same a little later.
+SIGINT and SIGTERM are blocked in every thread and taken by one that waits for them. So no signal
+can interrupt half a transition, and the executor wakes at once. Threads that are older than
+`StopSignal` do not block them: then Python's own handler, which is set as well, does the same a
+little later.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The node: camera images in, facial expressions out. Its topics and parameters are in README.md."""
+"""The node: camera images in, facial expressions out; topics and parameters are in README.md."""
 
 import itertools
 import time
@@ -360,20 +360,23 @@ class DanNode(LifecycleNode):
     def _level_and_message(
         self, report: diagnostics.Report, pipeline: ExpressionPipeline | None
     ) -> tuple[bytes, str]:
-        bad = {c: n for c, n in report.dropped_lately.items() if c != 'superseded'}
         if self._failure:
             return diagnostics.ERROR, self._failure
         if self._phase != 'active' or pipeline is None:
             return diagnostics.OK, self._phase
-        if self._incompatible:
-            return diagnostics.WARN, self._incompatible
-        if report.silent_s > diagnostics.SILENCE_S:
-            return diagnostics.WARN, f'no image for {diagnostics.SILENCE_S:g} s'
-        if 'lost' in bad:
-            return diagnostics.WARN, f'{LOST_HINT} ({bad["lost"]} in the last second)'
-        if bad:
-            causes = ', '.join(f'{count} {cause}' for cause, count in bad.items())
-            return diagnostics.WARN, f'images dropped: {causes}'
+        if warning := self._incompatible or self._stream_warning(report):
+            return diagnostics.WARN, warning
         if pipeline.detector.warning:
             return diagnostics.WARN, pipeline.detector.warning
         return diagnostics.OK, f'active: {report.fps:.1f} images/s, {report.faces} faces'
+
+    @staticmethod
+    def _stream_warning(report: diagnostics.Report) -> str:
+        bad = {c: n for c, n in report.dropped_lately.items() if c != 'superseded'}
+        if report.silent_s > diagnostics.SILENCE_S:
+            return f'no image for {diagnostics.SILENCE_S:g} s'
+        if 'lost' in bad:
+            return f'{LOST_HINT} ({bad["lost"]} in the last second)'
+        if bad:
+            return 'images dropped: ' + ', '.join(f'{n} {cause}' for cause, n in bad.items())
+        return ''

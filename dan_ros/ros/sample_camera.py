@@ -1,7 +1,7 @@
-"""A camera for trying things out: publishes pictures, a video or a real camera as sensor_msgs/Image.
+"""A camera for trying things out: pictures, a video or a real camera as sensor_msgs/Image.
 
-Topic `image_raw`; parameters `source` and `rate_hz`. Without a source it shows a moving, growing and
-shrinking face: the astronaut portrait of scikit-image (NASA, public domain).
+Topic `image_raw`; parameters `source` and `rate_hz`. Without a source it shows a face that moves,
+grows and shrinks: the astronaut portrait of scikit-image (NASA, public domain).
 """
 
 import itertools
@@ -128,4 +128,3 @@ def _frames(capture: cv2.VideoCapture) -> Images:
             yield frame
         elif not capture.set(cv2.CAP_PROP_POS_FRAMES, 0):
             time.sleep(0.1)  # a camera that is away for a moment
-
