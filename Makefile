@@ -35,7 +35,7 @@ test: build ## Run every test; ARGS goes to pytest.
 	@. ./env.sh && python3 -m pytest $(ARGS)
 
 lint: build ## Check style and types.
-	@. ./env.sh && ruff check . && ruff format --check . && mypy
+	@. ./env.sh && python3 -m ruff check . && python3 -m ruff format --check . && python3 -m mypy
 
 clean: ## Remove what was built; .venv stays.
 	rm -rf build install log demo

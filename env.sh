@@ -9,8 +9,10 @@ case $- in *u*) _dan_ros_u=1; set +u ;; *) _dan_ros_u= ;; esac
 if [ -d "$_dan_ros_root/.venv" ] && [ -z "${ROS_DISTRO:-}" ]; then
   export PATH="$_dan_ros_root/.venv/bin:$PATH"
   export AMENT_PREFIX_PATH="$_dan_ros_root/.venv${AMENT_PREFIX_PATH:+:$AMENT_PREFIX_PATH}"
-elif [ -d "$_dan_ros_root/install/python" ]; then
-  export PATH="$_dan_ros_root/install/python/bin:$PATH"
+else # what the distribution lacks; Debian's pip has folders of its own
+  for _dan_ros_packages in "$_dan_ros_root"/install/python/{,local/}lib/python3*/{site,dist}-packages; do
+    [ -d "$_dan_ros_packages" ] && export PYTHONPATH="$_dan_ros_packages${PYTHONPATH:+:$PYTHONPATH}"
+  done
 fi
 if [ -f "$_dan_ros_root/install/local_setup.bash" ]; then
   . "$_dan_ros_root/install/local_setup.bash"
@@ -19,4 +21,5 @@ else
 fi
 
 [ -n "$_dan_ros_u" ] && set -u
-unset _dan_ros_root _dan_ros_u
+unset _dan_ros_root _dan_ros_u _dan_ros_packages
+true

