@@ -1,0 +1,111 @@
+"""Reading checkpoints, and `dan-ros convert` and `export`."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+from test_network import normalise, relative_difference, seeded_dan, seeded_pictures
+
+from dan_ros.cli.main import cli
+from dan_ros.errors import DanError, ModelError
+from dan_ros.network.checkpoint import load_dan
+
+
+@pytest.fixture(scope='module')
+def official(tmp_path_factory):
+    """A checkpoint as the official training script saves it, with its optimizer's state."""
+    dan = seeded_dan()
+    optimizer = torch.optim.SGD(dan.parameters(), lr=0.1, momentum=0.9)
+    dan.train()
+    dan(torch.randn(2, 3, 64, 64))[0].sum().backward()
+    optimizer.step()
+    path = tmp_path_factory.mktemp('official') / 'affecnet8_epoch5_acc0.6209.pth'
+    torch.save(
+        {
+            'iter': 5,
+            'model_state_dict': dan.state_dict(),
+            'optimizer_state_dict': optimizer.state_dict(),
+        },
+        path,
+    )
+    return dan.eval(), path
+
+
+def assert_same(dan, other):
+    for name, value in dan.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+
+
+def test_official_format(official):
+    dan, path = official
+    assert_same(dan, load_dan(path))
+
+
+def test_bare_parallel_and_safetensors(tmp_path):
+    dan = seeded_dan(num_class=7)
+    torch.save({f'module.{k}': v for k, v in dan.state_dict().items()}, tmp_path / 'parallel.pth')
+    torch.save(dan.state_dict(), tmp_path / 'bare.pth')
+    save_file(dan.state_dict(), tmp_path / 'safe.safetensors')
+    for name in ('parallel.pth', 'bare.pth', 'safe.safetensors'):
+        assert_same(dan, load_dan(tmp_path / name))
+
+
+def test_what_is_no_checkpoint_is_refused_with_its_name(tmp_path):
+    dan = seeded_dan()
+    (tmp_path / 'text.pth').write_text('not a checkpoint')
+    (tmp_path / 'text.safetensors').write_text('not a checkpoint')
+    (tmp_path / 'empty.pth').touch()
+    torch.save({'features.0.weight': torch.zeros(1)}, tmp_path / 'resnet.pth')
+    torch.save([1, 2], tmp_path / 'list.pth')
+    state = dan.state_dict()
+    state['fc.weight'] = torch.zeros(8, 100)
+    torch.save(state, tmp_path / 'shape.pth')
+    for path in [*tmp_path.iterdir(), tmp_path / 'missing.pth']:
+        with pytest.raises(ModelError, match=path.name):
+            load_dan(path)
+
+
+def test_a_pickle_that_runs_code_does_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / 'sprung'), 'w'))
+
+    torch.save({'model_state_dict': Trap()}, tmp_path / 'trap.pth')
+    with pytest.raises(ModelError):
+        load_dan(tmp_path / 'trap.pth')
+    assert not (tmp_path / 'sprung').exists()
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def test_convert_round_trip(official, tmp_path):
+    dan, path = official
+    output = tmp_path / 'new folder' / 'affectnet8.onnx'
+    result = run('convert', path, '--labels', 'affectnet8', '-o', output)
+    assert result.exit_code == 0, result.output
+    session = onnxruntime.InferenceSession(str(output))
+    assert session.get_inputs()[0].shape == ['N', 224, 224, 3]
+    pictures = seeded_pictures(2, 224)
+    (logits,) = session.run(None, {'faces': pictures})
+    with torch.no_grad():
+        assert relative_difference(logits, dan(normalise(pictures))[0]) <= 1e-4
+
+
+def test_convert_refuses_labels_of_another_length(official, tmp_path):
+    result = run('convert', official[1], '--labels', 'rafdb', '-o', tmp_path / 'x.onnx')
+    assert isinstance(result.exception, DanError)
+    assert '8 classes' in str(result.exception)
+    assert not (tmp_path / 'x.onnx').exists()
+
+
+def test_export_to_full_precision_and_fixed_batch(tmp_path):
+    output = tmp_path / 'full.onnx'
+    result = run('export', 'dan_ferplus', '-o', output, '--batch', '2')
+    assert result.exit_code == 0, result.output
+    session = onnxruntime.InferenceSession(str(output))
+    assert session.get_inputs()[0].shape == [2, 96, 96, 3]
+    assert np.isfinite(session.run(None, {'faces': seeded_pictures(2, 96)})[0]).all()

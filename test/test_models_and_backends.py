@@ -1,0 +1,147 @@
+"""The model store, and the same answers from every backend."""
+
+import hashlib
+import http.server
+import threading
+
+import numpy as np
+import pytest
+
+from dan_ros import model_store
+from dan_ros.backends import BACKENDS, open_backend
+from dan_ros.errors import BackendError, DanError, ModelError
+from dan_ros.model_store import KNOWN_MODELS, KnownModel, read_model
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache folder of the user."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    return tmp_path / 'dan_ros' / 'models'
+
+
+@pytest.fixture
+def served(monkeypatch, cache):
+    """Serve bytes over HTTP as a known model named 'sample'."""
+    servers = []
+
+    def serve(content: bytes, sha256: str) -> str:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):  # noqa: N802
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_):
+                pass
+
+        server = http.server.HTTPServer(('127.0.0.1', 0), Handler)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f'http://127.0.0.1:{server.server_port}/sample.onnx'
+        monkeypatch.setitem(
+            KNOWN_MODELS, 'sample', KnownModel('sample', 'sample.onnx', sha256, 'a test', url=url)
+        )
+        return url
+
+    yield serve
+    for server in servers:
+        server.shutdown()
+
+
+def test_every_known_model_is_here_and_verified():
+    for name, model in KNOWN_MODELS.items():
+        assert read_model(name).sha256 == model.sha256
+
+
+def test_fetching_puts_the_whole_file_in_the_cache(served, cache):
+    served(b'content', hashlib.sha256(b'content').hexdigest())
+    with pytest.raises(ModelError, match='models fetch sample'):
+        read_model('sample')
+    assert model_store.fetch_model('sample') == cache / 'sample.onnx'
+    assert read_model('sample').content == b'content'
+    assert [path.name for path in cache.iterdir()] == ['sample.onnx']
+    assert cache.stat().st_mode & 0o077 == 0
+
+
+def test_a_wrong_file_is_not_kept(served, cache):
+    served(b'something else', hashlib.sha256(b'content').hexdigest())
+    with pytest.raises(ModelError, match='SHA-256'):
+        model_store.fetch_model('sample')
+    assert not cache.exists()
+
+
+def test_a_damaged_file_in_the_cache_is_named_and_replaced(served, cache):
+    served(b'content', hashlib.sha256(b'content').hexdigest())
+    cache.mkdir(parents=True)
+    (cache / 'sample.onnx').write_bytes(b'cont')
+    with pytest.raises(ModelError, match='damaged.*sample.onnx'):
+        read_model('sample')
+    model_store.fetch_model('sample')
+    assert read_model('sample').content == b'content'
+
+
+def test_no_network_says_what_to_do(cache, monkeypatch):
+    monkeypatch.setitem(
+        KNOWN_MODELS,
+        'sample',
+        KnownModel('sample', 'sample.onnx', '0' * 64, 'a test', url='http://127.0.0.1:9/x.onnx'),
+    )
+    with pytest.raises(ModelError, match='by hand'):
+        model_store.fetch_model('sample')
+
+
+def test_a_pinned_path_must_hold_that_very_file(tmp_path):
+    good = tmp_path / 'yunet.onnx'
+    good.write_bytes(read_model('yunet').content)
+    assert model_store.read_pinned('yunet', str(good)).path == good
+    good.write_bytes(good.read_bytes()[:-1])
+    with pytest.raises(ModelError, match='is not face_detection_yunet'):
+        model_store.read_pinned('yunet', str(good))
+    with pytest.raises(ModelError, match='there is no file'):
+        model_store.read_pinned('yunet', str(tmp_path / 'none'))
+
+
+def test_a_model_that_is_not_there_is_named_with_the_known_ones():
+    with pytest.raises(ModelError, match=r'no_such\.onnx.*dan_ferplus'):
+        open_backend('onnxruntime', 'no_such.onnx')
+
+
+@pytest.mark.parametrize('backend', ['onnxruntime', 'torch'])
+def test_files_that_are_no_models_are_refused_by_name(backend, tmp_path):
+    (tmp_path / 'text.onnx').write_text('not ONNX')
+    (tmp_path / 'yunet.onnx').write_bytes(read_model('yunet').content)
+    (tmp_path / 'half.onnx').write_bytes(read_model('dan_ferplus').content[:100_000])
+    for path in tmp_path.iterdir():
+        with pytest.raises(ModelError, match=path.name):
+            open_backend(backend, str(path))
+
+
+def test_an_unknown_backend_is_refused_with_the_known_ones():
+    with pytest.raises(BackendError, match='onnxruntime, torch'):
+        open_backend('tpu')
+
+
+def test_a_backend_whose_library_is_missing_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__('sys').modules, 'dan_ros.backends.torch', None)
+    with pytest.raises(DanError, match='pip install'):
+        open_backend('torch')
+
+
+@pytest.fixture(scope='module')
+def backends():
+    return {name: open_backend(name) for name in BACKENDS}
+
+
+@pytest.mark.parametrize('batch', [0, 1, 5, 33])
+def test_backends_agree(backends, batch):
+    faces = np.random.RandomState(1).randint(0, 256, (batch, 96, 96, 3), np.uint8)
+    expected = backends['torch'].infer(faces)
+    assert expected.shape == (batch, 8)
+    for name, backend in backends.items():
+        np.testing.assert_allclose(backend.infer(faces), expected, atol=1e-3, err_msg=name)
+
+
+def test_auto_names_what_it_took(backends):
+    assert backends['auto'].name == 'onnxruntime'
+    assert backends['auto'].device == 'cpu'

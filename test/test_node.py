@@ -1,0 +1,433 @@
+"""The real node in its own process, over real DDS."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import rclpy
+import robot as robots
+from lifecycle_msgs.msg import Transition
+from robot import PROGRAMS, Program, Robot
+from sensor_msgs.msg import Image
+
+from dan_ros import model_store
+
+OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'
+SMALL = (320, 240)  # width, height: 230 kB, which any middleware carries
+
+
+@pytest.fixture(scope='module', autouse=True)
+def ros():
+    robots.use_own_domain()
+    rclpy.init()
+    yield
+    rclpy.shutdown()
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start robots that are stopped at the end; every one must end with exit code 0."""
+    started = []
+
+    def start_one(*ros_arguments, wait=True, **options):
+        robot = Robot(tmp_path / f'node{len(started)}.log', *ros_arguments, **options)
+        started.append(robot)
+        if wait:
+            robot.wait_active()
+        return robot
+
+    yield start_one
+    codes = [robot.close() for robot in started]
+    for robot in started:
+        assert 'Traceback' not in robot.node.output, robot.node.output
+    assert codes == [0] * len(started)
+
+
+@pytest.fixture(scope='module')
+def robot(tmp_path_factory):
+    """One running robot with default parameters, for tests that leave it as it was."""
+    shared = Robot(tmp_path_factory.mktemp('robot') / 'node.log')
+    shared.wait_active()
+    yield shared
+    assert shared.close() == 0
+    assert 'Traceback' not in shared.node.output
+
+
+@pytest.fixture(scope='module')
+def smile(portrait) -> np.ndarray:
+    """The astronaut in a small image; her face is about 57 pixels wide, at the middle."""
+    return portrait[: SMALL[1], 60 : 60 + SMALL[0]].copy()
+
+
+@pytest.fixture(scope='module')
+def nobody() -> np.ndarray:
+    return np.full((SMALL[1], SMALL[0], 3), 120, np.uint8)
+
+
+# --- what it publishes --------------------------------------------------------------------------
+
+
+def test_a_face_gives_a_message(robot, smile):
+    sent = robot.image(smile)
+    frame = robot.send_until_answered(sent)
+    (face,) = frame.faces
+    assert face.header == sent.header == frame.header
+    assert face.camera == frame.camera == '/image'
+    assert (face.label, face.expression) == ('happy', face.HAPPY)
+    assert face.confidence == max(face.probabilities) > 0.7
+    assert sum(face.probabilities) == pytest.approx(1, abs=1e-4)
+    np.testing.assert_array_equal(face.probabilities, face.raw_probabilities)
+    assert len(face.landmarks) == 5
+    assert 0.6 < face.detection_confidence <= 1
+    assert face.face_id[0].isalpha()
+    assert list(face.pose) == []
+    roi = face.roi
+    assert roi.x_offset < face.landmarks[2].x < roi.x_offset + roi.width <= SMALL[0]
+    assert roi.y_offset < face.landmarks[2].y < roi.y_offset + roi.height <= SMALL[1]
+    robot.spin_until(lambda: face in robot.faces, 'the same face on facial_expression')
+
+
+def test_nobody_gives_an_empty_array_and_no_face(robot, nobody):
+    robot.spin(0.3)
+    robot.faces.clear()
+    assert robot.show(nobody).faces == []
+    assert robot.faces == []
+
+
+def test_a_moving_face_keeps_its_id(robot, smile):
+    ids = []
+    for step in range(20):
+        shifted = np.roll(smile, 3 * step, axis=1)
+        ids += [face.face_id for face in robot.show(shifted).faces]
+    assert len(ids) == 20
+    assert len(set(ids)) == 1
+
+
+def test_stamps_are_copied_unchanged_and_an_earlier_one_starts_afresh(robot, smile):
+    (first,) = robot.show(smile).faces
+    for stamp_ns in (0, -1_500_000_000):
+        frame = robot.show(smile, stamp_ns=stamp_ns)
+        assert frame.header.stamp.sec * 1_000_000_000 + frame.header.stamp.nanosec == stamp_ns
+        (face,) = frame.faces
+        assert face.face_id != first.face_id
+
+
+def test_debug_image_is_drawn_while_somebody_looks(robot, smile):
+    robot.show(smile)
+    looking = robot.client.create_subscription(
+        Image, '/dan_node/debug_image', robot.pictures.append, 10
+    )
+    try:
+        robot.spin_until(lambda: robot.pictures, 'a debug image', every=lambda: robot.show(smile))
+    finally:
+        robot.client.destroy_subscription(looking)
+    picture = robot.pictures[-1]
+    assert (picture.encoding, picture.width, picture.height) == ('bgr8', *SMALL)
+    pixels = np.frombuffer(picture.data, np.uint8).reshape(smile.shape)
+    changed = (pixels != smile).any(axis=2)
+    assert 0.005 < changed.mean() < 0.5
+
+
+def test_diagnostics_at_1_hz_say_what_really_runs(robot, nobody):
+    robot.show(nobody)
+    robot.diagnostics.clear()
+    started_s = time.monotonic()
+    robot.spin_until(lambda: len(robot.diagnostics) >= 3, 'three diagnostics')
+    assert 1.5 < time.monotonic() - started_s < 5
+    values = {v.key: v.value for v in robot.diagnostics[-1].values}
+    assert (values['backend'], values['device']) == ('onnxruntime', 'cpu')
+    assert (values['detector'], values['model'], values['state']) == (
+        'yunet',
+        'dan_ferplus',
+        'active',
+    )
+    assert int(values['frames_received']) >= int(values['frames_processed']) > 0
+    assert {'fps', 'latency_ms', 'faces'} <= set(values)
+
+
+def test_a_silent_camera_is_a_warning_until_it_is_back(robot, nobody):
+    robot.wait_status(lambda s, _: s.level == WARN and 'no image' in s.message, 'silence')
+
+    def send():
+        robot.publisher.publish(robot.image(nobody))
+
+    robot.diagnostics.clear()
+    robot.spin_until(
+        lambda: any(s.level == OK for s in robot.diagnostics), 'the camera is back', every=send
+    )
+    fps = [float(v.value) for v in robot.diagnostics[-1].values if v.key == 'fps']
+    assert fps[0] > 0
+
+
+def test_the_default_backend_never_loads_torch(robot, smile):
+    robot.show(smile)
+    maps = Path(f'/proc/{robot.node.process.pid}/maps').read_text()
+    assert 'onnxruntime' in maps
+    assert 'libtorch' not in maps
+
+
+def test_the_newest_image_wins_and_every_drop_is_counted(robot, smile):
+    large = cv2.resize(smile, (640, 480))
+    before = robot.wait_status(lambda *_: True, 'any')[1]
+    messages = [robot.image(large) for _ in range(40)]
+    for message in messages:
+        robot.publisher.publish(message)
+    robot.spin_until(lambda: robot.frames[-1].header == messages[-1].header, 'the newest image')
+    stamps = [f.header.stamp.sec * 10**9 + f.header.stamp.nanosec for f in robot.frames[-5:]]
+    assert stamps == sorted(stamps)
+
+    def is_settled(_, values):
+        return int(values['frames_received']) > int(before['frames_received'])
+
+    robot.spin(1.2)
+    values = robot.wait_status(is_settled, 'counts')[1]
+    dropped = sum(int(v) for k, v in values.items() if k.startswith('frames_dropped.'))
+    lost = int(values.get('frames_dropped.lost', 0))
+    received, processed = int(values['frames_received']), int(values['frames_processed'])
+    assert received == processed + dropped - lost
+    assert int(values['frames_dropped.superseded']) > 0
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+def broken(robot, image_bgr, **changes):
+    message = robot.image(image_bgr)
+    for name, value in changes.items():
+        setattr(message, name, value)
+    return message
+
+
+def test_bad_images_are_counted_by_cause_named_once_and_harm_nothing(robot, smile):
+    bad = {
+        'bad_encoding': broken(robot, smile, encoding='no_such_encoding'),
+        'bad_size': broken(robot, smile, width=0),
+        'bad_step': broken(robot, smile, step=5),
+        'bad_data': broken(robot, smile, height=2**32 - 1),
+    }
+
+    def send_bad():
+        for message in bad.values():
+            robot.publisher.publish(message)
+            robot.spin(0.02)
+
+    robot.diagnostics.clear()
+    robot.spin_until(
+        lambda: any(
+            {f'frames_dropped.{cause}' for cause in bad} <= {v.key for v in s.values}
+            for s in robot.diagnostics
+        ),
+        'every cause in diagnostics',
+        every=send_bad,
+    )
+    for cause in bad:
+        assert robot.node.output.count(f'frames_dropped.{cause}') == 1
+    assert robot.state == 'active'
+    assert len(robot.show(smile).faces) == 1
+
+
+def test_an_unknown_value_is_refused_with_the_allowed_ones(robot):
+    refused = robot.set_parameters(image_rotation=45)
+    assert not refused.successful
+    assert '0, 90, 180, 270' in refused.reason
+    refused = robot.set_parameters(detector__min_score=1.5)
+    assert not refused.successful
+    refused = robot.set_parameters(max_faces='many')
+    assert not refused.successful
+
+
+def test_a_change_that_needs_configuring_is_refused_while_configured(robot):
+    refused = robot.set_parameters(backend__name='torch')
+    assert not refused.successful
+    assert 'clean it up' in refused.reason
+
+
+def test_several_changes_are_taken_or_refused_as_a_whole(robot, smile):
+    refused = robot.set_parameters(expression__min_confidence=1.0, max_faces=0)
+    assert not refused.successful
+    assert robot.show(smile).faces[0].label == 'happy'
+    assert robot.set_parameters(expression__min_confidence=1, max_faces=5).successful
+    (face,) = robot.show(smile).faces
+    assert (face.label, face.expression) == ('unknown', face.UNKNOWN)
+    assert face.confidence > 0.7
+    assert robot.set_parameters(expression__min_confidence=0.35, max_faces=16).successful
+
+
+# --- start and stop -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'argument',
+    ['image_rotation:=45', 'detector.min_score:=high', 'max_faces:=0', 'backend.name:=gpu'],
+)
+def test_a_bad_parameter_at_start_is_one_line_and_exit_code_2(argument):
+    result = subprocess.run(
+        [sys.executable, PROGRAMS / 'dan_node', '--ros-args', '-p', argument],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert argument.split(':')[0] in result.stderr
+    assert 'must be' in result.stderr
+
+
+def test_whole_numbers_pass_for_floats_and_unknown_names_are_warned_about(start, nobody):
+    robot = start('-p', 'rate.max_hz:=5', '-p', 'detector.min_scores:=0.5')
+    assert "'detector.min_scores'" in robot.node.output
+    robot.show(nobody)
+    robot.frames.clear()
+    end_s = time.monotonic() + 3
+    while time.monotonic() < end_s:
+        robot.publisher.publish(robot.image(nobody))
+        robot.spin(0.02)
+    assert 8 <= len(robot.frames) <= 17
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('autostart', [True, False])
+def test_a_signal_ends_it_with_code_0(tmp_path, number, autostart):
+    program = Program(
+        'dan_node', '-p', f'autostart:={str(autostart).lower()}', log=tmp_path / 'log'
+    )
+    if autostart:
+        program.wait_for_output('active: waiting')
+    else:
+        time.sleep(1.5)
+    assert program.stop(number) == 0
+    assert 'Traceback' not in program.output
+
+
+def test_a_signal_during_start_ends_it_with_code_0(tmp_path):
+    for delay_s in (0.25, 0.5, 0.8):
+        program = Program('dan_node', log=tmp_path / 'log')
+        time.sleep(delay_s)
+        assert program.stop(signal.SIGTERM) in (0, -signal.SIGTERM)  # before Python is up
+        assert 'Traceback' not in program.output
+
+
+def test_the_lifecycle_by_hand_and_again(start, smile):
+    robot = start('-p', 'autostart:=false', wait=False)
+    assert robot.state == 'unconfigured'
+    assert robot.wait_status(lambda s, v: v['state'] == 'unconfigured', 'unconfigured')
+    for _ in range(3):
+        assert robot.change_state(Transition.TRANSITION_CONFIGURE)
+        assert robot.state == 'inactive'
+        assert robot.change_state(Transition.TRANSITION_ACTIVATE)
+        assert len(robot.show(smile).faces) == 1
+        assert robot.change_state(Transition.TRANSITION_DEACTIVATE)
+        assert robot.publisher.get_subscription_count() == 0
+        assert robot.change_state(Transition.TRANSITION_CLEANUP)
+        assert robot.state == 'unconfigured'
+
+
+def test_parameters_can_change_between_cleanup_and_configure(start, smile):
+    robot = start()
+    assert robot.change_state(Transition.TRANSITION_DEACTIVATE)
+    assert robot.change_state(Transition.TRANSITION_CLEANUP)
+    assert robot.set_parameters(backend__name='torch').successful
+    assert robot.change_state(Transition.TRANSITION_CONFIGURE)
+    assert robot.change_state(Transition.TRANSITION_ACTIVATE)
+    assert robot.show(smile).faces[0].label == 'happy'
+    assert robot.wait_status(lambda s, v: v['backend'] == 'torch', 'torch in use')
+
+
+def test_a_missing_model_fails_configure_and_mending_it_works(start, tmp_path, smile):
+    model = tmp_path / 'my_model.onnx'
+    robot = start('-p', f'model.file:={model}', wait=False)
+    status, _ = robot.wait_status(lambda s, _: s.level == ERROR, 'the failure')
+    assert str(model) in status.message
+    assert 'dan-ros convert' in status.message
+    assert robot.state == 'unconfigured'
+    assert not robot.change_state(Transition.TRANSITION_CONFIGURE)
+    shutil.copy(model_store.read_model('dan_ferplus').path, model)
+    assert robot.change_state(Transition.TRANSITION_CONFIGURE)
+    assert robot.change_state(Transition.TRANSITION_ACTIVATE)
+    assert robot.show(smile).faces[0].label == 'happy'
+    assert robot.wait_status(lambda s, _: s.level != ERROR, 'the failure is gone')
+
+
+def test_a_damaged_detector_fails_configure_and_mending_it_works(start, tmp_path):
+    model = tmp_path / 'yunet.onnx'
+    content = model_store.read_model('yunet').content
+    model.write_bytes(content[:-100])
+    robot = start('-p', f'detector.model_file:={model}', wait=False)
+    status, _ = robot.wait_status(lambda s, _: s.level == ERROR, 'the failure')
+    assert str(model) in status.message
+    assert 'SHA-256' in status.message
+    model.write_bytes(content)
+    assert robot.change_state(Transition.TRANSITION_CONFIGURE)
+
+
+def test_several_cameras_in_a_namespace(start, smile, nobody):
+    robot = start(
+        '-p',
+        "image_topics:=['left/image', '/right/image']",
+        '-r',
+        '__ns:=/head',
+        topic='/head/left/image',
+        name='/head/dan_node',
+    )
+    right = robot.new_publisher('/right/image')
+    left_frame = robot.show(smile)
+    right_frame = robot.send_until_answered(robot.image(smile), right)
+    assert (left_frame.camera, right_frame.camera) == ('/head/left/image', '/right/image')
+    assert left_frame.faces[0].face_id != right_frame.faces[0].face_id
+    empty_frame = robot.send_until_answered(robot.image(nobody), right)
+    assert (empty_frame.camera, empty_frame.faces) == ('/right/image', [])
+
+
+def test_an_incompatible_publisher_is_a_diagnostic(start):
+    robot = start('-p', 'qos.reliability:=reliable')
+    robot.new_publisher('image', 'BEST_EFFORT')
+    started_s = time.monotonic()
+    status, _ = robot.wait_status(
+        lambda s, _: s.level == WARN and 'incompatible QoS' in s.message, 'the QoS'
+    )
+    assert time.monotonic() - started_s < 5
+    assert '/image' in status.message
+
+
+def test_qos_overrides_are_honoured(start, smile):
+    robot = start('-p', 'qos_overrides./image.subscription.reliability:=reliable')
+    assert 'qos_overrides' not in robot.node.output
+    (endpoint,) = robot.client.get_subscriptions_info_by_topic('/image')
+    assert endpoint.qos_profile.reliability.name == 'RELIABLE'
+    assert len(robot.show(smile).faces) == 1
+
+
+def test_simulated_time_without_a_clock(start, smile):
+    robot = start('-p', 'use_sim_time:=true')
+    assert len(robot.show(smile).faces) == 1
+    assert robot.wait_status(lambda s, v: v['state'] == 'active', 'diagnostics')
+
+
+def test_the_sample_camera_feeds_the_node(start, tmp_path):
+    robot = start('-r', 'image:=/camera/image_raw', '-p', 'qos.reliability:=best_effort')
+    camera = Program(
+        'sample_camera',
+        '-r',
+        'image_raw:=/camera/image_raw',
+        '-p',
+        'rate_hz:=15.0',
+        log=tmp_path / 'camera.log',
+    )
+    robot.spin_until(lambda: len(robot.faces) >= 5, 'faces of the sample camera')
+    assert camera.stop() == 0
+    assert {face.camera for face in robot.faces} == {'/camera/image_raw'}
+    assert robot.faces[-1].label == 'happy'
+
+
+@pytest.mark.parametrize('source', ['/no/such/video.mp4', '99'])
+def test_a_source_that_is_not_there_is_one_line_and_exit_code_2(tmp_path, source):
+    camera = Program('sample_camera', '-p', f"source:='{source}'", log=tmp_path / 'log')
+    assert camera.process.wait(60) == 2
+    assert source in camera.output.splitlines()[-1]
