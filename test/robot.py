@@ -1,5 +1,6 @@
-"""A robot for tests: the real dan_node in its own process, and a client that talks to it over DDS."""
+"""A robot for tests: the real dan_node in a process, and a client that talks to it over DDS."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -26,19 +27,25 @@ from dan_ros.ros.messages import bgr_to_image
 
 PATIENCE_S = 30.0
 PERIOD_S = 1 / 30
+_DOMAINS = itertools.count(os.getpid() * 37)
 PROGRAMS = Path(get_package_prefix('dan_ros')) / 'lib' / 'dan_ros'
 
 
 class Program:
-    """One of the package's executables, running; its output goes to a file."""
+    """One of the package's executables, running; its output goes to a file.
 
-    def __init__(self, name: str, *ros_arguments: str, log: Path) -> None:
+    Attributes:
+        process: the process.
+    """
+
+    def __init__(self, name: str, *ros_arguments: str, log: Path, domain: int = 0) -> None:
         self._log = log
         with log.open('w') as output:
             self.process = subprocess.Popen(
                 [sys.executable, str(PROGRAMS / name), '--ros-args', *ros_arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                env=environment_of(domain or new_domain()),
             )
 
     @property
@@ -62,23 +69,27 @@ class Program:
 
 
 class Robot:
-    """The node and its client.
+    """The node and its client, in a ROS domain of their own.
 
     Attributes:
         node: the process.
+        domain: the ROS domain.
         faces, frames, diagnostics, pictures: messages received, oldest first.
     """
 
     def __init__(
         self, log: Path, *ros_arguments: str, topic: str = 'image', name: str = ''
     ) -> None:
-        self.node = Program('dan_node', *ros_arguments, log=log)
+        self.domain = new_domain()
+        self.node = Program('dan_node', *ros_arguments, log=log, domain=self.domain)
         self.faces: list[FacialExpression] = []
         self.frames: list[FacialExpressionArray] = []
         self.diagnostics: list[Any] = []
         self.pictures: list[Image] = []
-        self.client = rclpy.create_node('client')
-        self._executor = SingleThreadedExecutor()
+        self._context = rclpy.Context()
+        rclpy.init(context=self._context, domain_id=self.domain)
+        self.client = rclpy.create_node('client', context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.client)
         self._full_name = name or '/dan_node'
         namespace = self._full_name.rsplit('/', 1)[0]
@@ -94,6 +105,7 @@ class Robot:
         code = self.node.stop()
         self._executor.shutdown()
         self.client.destroy_node()
+        rclpy.shutdown(context=self._context)
         return code
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
@@ -208,7 +220,15 @@ def wait_until(is_true: Callable[[], Any], what: str, output: Callable[[], str])
         time.sleep(0.01)
 
 
-def use_own_domain() -> None:
-    """Keep this test run apart from other ROS programs, and from other test runs."""
-    os.environ['ROS_DOMAIN_ID'] = str(1 + os.getpid() % 100)
-    os.environ['ROS_AUTOMATIC_DISCOVERY_RANGE'] = 'LOCALHOST'
+def environment_of(domain: int) -> dict[str, str]:
+    """Environment of a process that shall meet only those of one ROS domain on this machine."""
+    return {
+        **os.environ,
+        'ROS_DOMAIN_ID': str(domain),
+        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
+    }
+
+
+def new_domain() -> int:
+    """A ROS domain that no other test of this run uses, and hardly any other program."""
+    return 1 + next(_DOMAINS) % 100

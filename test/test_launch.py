@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip('launch_ros')
 pytest.importorskip('ros2launch')
 
-import robot as robots  # noqa: E402
+import robot as robots
 
 ARGUMENTS = (
     'image_topic', 'namespace', 'params_file', 'backend', 'model', 'autostart', 'use_sim_time',
@@ -25,6 +25,7 @@ def launch(log: Path, *arguments: str) -> subprocess.Popen:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            env=robots.environment_of(robots.new_domain()),
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
@@ -42,7 +43,6 @@ def test_every_argument_is_described():
 
 
 def test_the_node_comes_up_and_goes_down(tmp_path):
-    robots.use_own_domain()
     log = tmp_path / 'log'
     process = launch(
         log, 'image_topic:=/camera/image_raw', 'namespace:=/head', 'use_sim_time:=true'

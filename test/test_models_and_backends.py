@@ -27,7 +27,7 @@ def served(monkeypatch, cache):
 
     def serve(content: bytes, sha256: str) -> str:
         class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):  # noqa: N802
+            def do_GET(self):
                 self.send_response(200)
                 self.end_headers()
                 self.wfile.write(content)

@@ -1,7 +1,7 @@
 """DAN against the official implementation, and its fused and exported forms against it.
 
-`golden/upstream_dan.json` holds outputs of the official code (github.com/yaoing/DAN, commit 3872eef,
-MIT) run once on the weights and pictures of `seeded.py`, with torch 2.13.0 on a CPU.
+`golden/upstream_dan.json` holds outputs of the official code (github.com/yaoing/DAN, commit
+3872eef, MIT) run once on the weights and pictures of `seeded.py`, with torch 2.13.0 on a CPU.
 """
 
 import json
