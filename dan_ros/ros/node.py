@@ -8,11 +8,6 @@ from functools import wraps
 from typing import Any
 
 import numpy as np
-from rclpy.event_handler import (
-    PublisherEventCallbacks,
-    SubscriptionEventCallbacks,
-    UnsupportedEventTypeError,
-)
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
@@ -33,6 +28,19 @@ from dan_ros.ros.parameters import check_change, declare_parameters, read_parame
 from dan_ros.ros.worker import Arrival, Outcome, Worker
 from dan_ros.tracking import Tracker
 from dan_ros.types import Frame
+
+try:
+    from rclpy.event_handler import (
+        PublisherEventCallbacks,
+        SubscriptionEventCallbacks,
+        UnsupportedEventTypeError,
+    )
+except ModuleNotFoundError:  # Humble
+    from rclpy.qos_event import (
+        PublisherEventCallbacks,
+        SubscriptionEventCallbacks,
+        UnsupportedEventTypeError,
+    )
 
 Transition = Callable[['DanNode', LifecycleState], TransitionCallbackReturn]
 
