@@ -164,23 +164,22 @@ def _conclude(subscriber: Subscriber, out: Path, console: Console) -> None:
 
 
 def _start_camera(source: str) -> 'subprocess.Popen[bytes]':
-    share = Path(get_package_prefix('dan_ros')) / 'share' / 'dan_ros'
-    environment = {
-        'FASTDDS_DEFAULT_PROFILES_FILE': str(share / 'config' / 'fastdds_large_images.xml'),
-        **os.environ,
-    }
-    # a source of digits must reach the node as a string
-    arguments = ['-r', f'image_raw:={CAMERA_TOPIC}', '-p', f'source:="{source}"']
-    return _start('sample_camera', *arguments, environment=environment)
+    # quoted, because a source of digits must reach the node as a string
+    return _start('sample_camera', '-r', f'image_raw:={CAMERA_TOPIC}', '-p', f'source:="{source}"')
 
 
-def _start(
-    program: str, *ros_arguments: str, environment: dict[str, str] | None = None
-) -> 'subprocess.Popen[bytes]':
-    path = Path(get_package_prefix('dan_ros')) / 'lib' / 'dan_ros' / program
+def _start(program: str, *ros_arguments: str) -> 'subprocess.Popen[bytes]':
+    prefix = Path(get_package_prefix('dan_ros'))
+    profile = prefix / 'share' / 'dan_ros' / 'config' / 'fastdds_large_images.xml'
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, str(path), '--ros-args', *ros_arguments],
-        env=environment,
+        [
+            sys.executable,
+            str(prefix / 'lib' / 'dan_ros' / program),
+            '--ros-args',
+            *ros_arguments,
+        ],
+        # both send large images: the camera its own, the node the annotated ones
+        env={'FASTDDS_DEFAULT_PROFILES_FILE': str(profile), **os.environ},
         preexec_fn=_die_with_parent,  # noqa: PLW1509
         start_new_session=True,  # Ctrl-C reaches this process alone, which stops the others
     )
