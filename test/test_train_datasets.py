@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip('torch')  # train/ is installed with it
 
-from dan_ros import labels  # noqa: E402
-from dan_ros.errors import DataError  # noqa: E402
-from dan_ros.train.datasets import open_faces, read_picture  # noqa: E402
+from dan_ros import labels
+from dan_ros.errors import DataError
+from dan_ros.train.datasets import open_faces, read_picture
 
 VOTES = np.array(
     [
@@ -193,7 +193,9 @@ def test_affectnet_csv_with_phases(tmp_path):
     assert len(valid.skipped) == 1
 
 
-@pytest.mark.parametrize('text', ['', 'a,b\n1,2\n', 'path,label\nx.jpg,happy\n', 'path,label\nx.jpg\n'])
+@pytest.mark.parametrize(
+    'text', ['', 'a,b\n1,2\n', 'path,label\nx.jpg,happy\n', 'path,label\nx.jpg\n']
+)
 def test_affectnet_csv_that_is_none(tmp_path, text):
     (tmp_path / 'affectnet.csv').write_text(text)
     with pytest.raises(DataError, match=r'affectnet\.csv'):

@@ -1,4 +1,4 @@
-"""The losses against values worked out by hand, and against the official code's on seeded tensors."""
+"""The losses against values by hand, and against the official code on seeded tensors."""
 
 import json
 import math

@@ -54,7 +54,7 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
             return load_file(path)
         return _unpickle_state(path)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
         raise ModelError(f'{path} can not be read as a checkpoint: {_first_line(error)}') from None
     except Exception as error:  # safetensors raises its own class, with no public base
         if type(error).__module__.startswith('safetensors'):

@@ -188,8 +188,10 @@ def _reframe(
     theta[:, :, 2] = shift
     theta = torch.from_numpy(theta).to(x.device)
     grid = functional.affine_grid(theta, [count, x.shape[1], size, size], align_corners=False)
-    padding = 'zeros' if settings.fill == 'black' else 'border'
-    return functional.grid_sample(x, grid, padding_mode=padding, align_corners=False)
+    x = functional.grid_sample(x, grid, padding_mode='border', align_corners=False)
+    if settings.fill == 'black':
+        x = x * (grid.abs().amax(dim=3) <= 1)[:, None]  # [B, 1, size, size]: inside the source
+    return x
 
 
 def _add_noise(x: torch.Tensor, settings: Augmentation, rng: np.random.Generator) -> torch.Tensor:

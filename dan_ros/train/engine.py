@@ -21,7 +21,7 @@ AUTOCAST_TYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 class Objective(nn.Module):
-    """What training makes small: cross-entropy, plus the paper's two losses (equation 10).
+    """What training makes small: cross-entropy, plus the paper's two losses.
 
     Where faces are mixed, a face counts for the affinity loss as the class it has most of.
     """

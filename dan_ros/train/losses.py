@@ -11,7 +11,7 @@ from torch import nn
 
 
 class AffinityLoss(nn.Module):
-    """Pulls features to the centre of their class and centres apart (section 3.2, equation 2).
+    """Pulls features to the centre of their class, and the centres apart (section 3.2).
 
         L = 1 / B * sum_i |x_i - c_(y_i)|^2 / sum_j var_k(c_kj)
 
@@ -52,7 +52,7 @@ class AffinityLoss(nn.Module):
 
 
 class PartitionLoss(nn.Module):
-    """Keeps the heads apart, so that they attend to different places (section 3.4, equation 9).
+    """Keeps the heads apart, so that they attend to different places (section 3.4).
 
         L = log(1 + K / (mean_(b, j) var_k(h_bkj) + eps))
 

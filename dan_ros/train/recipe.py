@@ -205,7 +205,7 @@ def _build(kind: type, content: Any, where: str) -> Any:
     values = {}
     for name, value in content.items():
         if name not in kinds:
-            near = difflib.get_close_matches(str(name), kinds, 1)
+            near = difflib.get_close_matches(str(name), kinds, 1, cutoff=0.5)
             hint = f'; did you mean {near[0]!r}?' if near else f'; it has {", ".join(kinds)}'
             raise TrainingError(f'{where}: a recipe has no {name!r}{hint}')
         values[name] = _convert(kinds[name], value, f'{where}: {name}')

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,17 +36,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise TrainingError(f'there is no checkpoint to resume at {path}; train without --resume')
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+    except Exception as error:  # torch's own unpickler raises whatever a damaged file leads to
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(f'{path} is damaged ({first_line}); train without --resume') from None
 
 
 def save_weights(path: Path, state: dict[str, torch.Tensor], about: dict[str, str]) -> None:
-    """Write tensors as safetensors, with the official names; `about` goes into its metadata."""
+    """Write tensors as safetensors, with the official names; `about` goes into its metadata.
+
+    All of `about` stands under one name, because safetensors writes several in random order.
+    """
     from safetensors.torch import save
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    content = save(state, metadata=about)
+    content = save(state, metadata={'dan_ros': json.dumps(about)})
     write_whole(path, lambda file: file.write(content))
 
 

@@ -27,7 +27,7 @@ from dan_ros.train.recipe import Recipe, recipe_from_dict, recipe_to_dict
 from dan_ros.train.schedule import build_optimizer
 from dan_ros.train.start import load_start
 
-BATCHNORM_FACES = 2048  # faces that BatchNorm statistics of averaged weights are measured on
+BATCHNORM_FACES = 1024  # faces that BatchNorm statistics of averaged weights are measured on
 LISTED_SKIPS = 20  # unreadable pictures named on the screen; the log names all
 PLAN = ('stages', 'workers')  # what may change when a training goes on
 
