@@ -75,18 +75,18 @@ def mix(
     choice = rng.random()
     other = torch.from_numpy(rng.permutation(len(faces))).to(faces.device)  # [B]
     if choice < settings.mixup_chance:
-        share = rng.beta(settings.mixup_alpha, settings.mixup_alpha, len(faces))
-        share = _column(np.maximum(share, 1 - share), faces)  # [B, 1, 1, 1]; most of it is its own
-        faces = torch.lerp(faces[other], faces, share)
-        return faces, torch.lerp(targets[other], targets, share[:, :, 0, 0])
+        drawn = rng.beta(settings.mixup_alpha, settings.mixup_alpha, len(faces))
+        shares = _column(np.maximum(drawn, 1 - drawn), faces)  # [B, 1, 1, 1]; most is its own
+        faces = torch.lerp(faces[other], faces, shares)
+        return faces, torch.lerp(targets[other], targets, shares[:, :, 0, 0])
     if choice < settings.mixup_chance + settings.cutmix_chance:
         side = faces.shape[-1]
         top, left, height, width = _rectangle(rng, side, area=rng.uniform(0.05, 0.5))
         faces = faces.clone()
         inside = (..., slice(top, top + height), slice(left, left + width))
         faces[inside] = faces[other][inside]
-        share = 1 - height * width / side**2
-        return faces, share * targets + (1 - share) * targets[other]
+        pasted = height * width / side**2
+        return faces, (1 - pasted) * targets + pasted * targets[other]
     return faces, targets
 
 
@@ -114,7 +114,7 @@ def _compress(faces: np.ndarray, settings: Augmentation, rng: np.random.Generato
         # Red and blue change places on the way in and again on the way out.
         _, content = cv2.imencode('.jpg', faces[index], [cv2.IMWRITE_JPEG_QUALITY, quality])
         flag = cv2.IMREAD_GRAYSCALE if faces.shape[3] == 1 else cv2.IMREAD_COLOR
-        faces[index] = cv2.imdecode(content, flag).reshape(faces[index].shape)
+        faces[index] = np.asarray(cv2.imdecode(content, flag)).reshape(faces.shape[1:])
     return faces
 
 
@@ -157,7 +157,8 @@ def _relight(x: torch.Tensor, settings: Augmentation, rng: np.random.Generator) 
     chosen = _chosen(count, settings.tone_chance, rng)
     contrast = _column(rng.uniform(*settings.contrast, len(chosen)), x)
     shift = _column(rng.uniform(-1, 1, len(chosen)) * settings.brightness, x)
-    gamma = _column(np.exp(rng.uniform(*np.log(settings.gamma), len(chosen))), x)
+    low, high = np.log(settings.gamma)
+    gamma = _column(np.exp(rng.uniform(low, high, len(chosen))), x)
     if len(chosen):
         part = (x[chosen] - 0.5) * contrast + 0.5 + shift
         x[chosen] = part.clamp_(1e-4, 1).pow_(gamma)
@@ -186,8 +187,8 @@ def _reframe(
     theta[:, 0, 0], theta[:, 0, 1] = mirror * np.cos(angle) / scale, -np.sin(angle) / scale
     theta[:, 1, 0], theta[:, 1, 1] = mirror * np.sin(angle) / scale, np.cos(angle) / scale
     theta[:, :, 2] = shift
-    theta = torch.from_numpy(theta).to(x.device)
-    grid = functional.affine_grid(theta, [count, x.shape[1], size, size], align_corners=False)
+    places = torch.from_numpy(theta).to(x.device)  # [B, 2, 3]
+    grid = functional.affine_grid(places, [count, x.shape[1], size, size], align_corners=False)
     x = functional.grid_sample(x, grid, padding_mode='border', align_corners=False)
     if settings.fill == 'black':
         x = x * (grid.abs().amax(dim=3) <= 1)[:, None]  # [B, 1, size, size]: inside the source
@@ -204,8 +205,8 @@ def _add_noise(x: torch.Tensor, settings: Augmentation, rng: np.random.Generator
         x = x * _column(gain, x)
     chosen = np.flatnonzero(level)
     if len(chosen):
-        noise = rng.standard_normal((len(chosen), *x.shape[1:]), dtype=np.float32)
-        noise = torch.from_numpy(noise).to(x.device) * _column(level[chosen], x)
+        drawn = rng.standard_normal((len(chosen), *x.shape[1:]), dtype=np.float32)
+        noise = torch.from_numpy(drawn).to(x.device) * _column(level[chosen], x)
         x[chosen] = (x[chosen] + noise).clamp_(0, 1)
     return x
 
@@ -223,4 +224,5 @@ def _rectangle(rng: np.random.Generator, side: int, area: float) -> tuple[int, i
     root_aspect = np.exp(rng.uniform(-0.5, 0.5) * np.log(3))
     height = int(np.clip(round(side * area**0.5 * root_aspect), 1, side))
     width = int(np.clip(round(side * area**0.5 / root_aspect), 1, side))
-    return rng.integers(side - height + 1), rng.integers(side - width + 1), height, width
+    top, left = rng.integers([side - height + 1, side - width + 1]).tolist()
+    return top, left, height, width

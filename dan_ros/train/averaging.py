@@ -6,12 +6,15 @@ are not the average of the statistics, so they are measured anew where it matter
 
 import copy
 from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
 
+Network = TypeVar('Network', bound=nn.Module)
 
-class WeightAverage:
+
+class WeightAverage(Generic[Network]):
     """Exponential moving average of a model's parameters and BatchNorm statistics.
 
     Args:
@@ -20,13 +23,13 @@ class WeightAverage:
             1 / (1 - decay) steps, and less in the first of them.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: Network, decay: float) -> None:
         self.decay = decay
         self.steps = 0
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
+    def update(self, model: Network) -> None:
         """Take one step towards `model`."""
         self.steps += 1
         past = min(self.decay, (1 + self.steps) / (10 + self.steps))
@@ -36,11 +39,11 @@ class WeightAverage:
         for name in mine.keys() - set(floats):  # BatchNorm's counters
             mine[name].copy_(theirs[name])
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """Everything `load_state_dict` needs to go on."""
         return {'steps': self.steps, 'model': self.model.state_dict()}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state."""
         self.steps = state['steps']
         self.model.load_state_dict(state['model'])

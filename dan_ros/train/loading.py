@@ -6,7 +6,7 @@ saved for a training to go on exactly.
 
 import collections
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
@@ -81,7 +81,7 @@ def _ahead(load: Callable[[Job], Result], jobs: Iterable[Job], threads: int) -> 
         yield from map(load, jobs)
         return
     with ThreadPoolExecutor(threads) as pool:
-        waiting = collections.deque()
+        waiting: collections.deque[Future[Result]] = collections.deque()
         try:
             for job in jobs:
                 waiting.append(pool.submit(load, job))

@@ -45,7 +45,9 @@ class AffinityLoss(nn.Module):
         x = features.mean(dim=(2, 3))  # [B, feat_dim]
         squares = x.square().sum(dim=1, keepdim=True) + self.centers.square().sum(dim=1)  # [B, C]
         distances = squares - 2 * x @ self.centers.t()  # [B, C], squared
-        own_class = nn.functional.one_hot(labels, self.num_class).to(distances.dtype)  # [B, C]
+        own_class = nn.functional.one_hot(labels.long(), self.num_class).to(
+            distances.dtype
+        )  # [B, C]
         spread = self.centers.var(dim=0).sum()
         pulled = distances * own_class / spread  # [B, C]
         return pulled.clamp(min=1e-12, max=1e12).sum() / x.shape[0]

@@ -182,7 +182,7 @@ def recipe_from_dict(content: dict[str, Any], where: str) -> Recipe:
     Raises:
         TrainingError: see `load_recipe`.
     """
-    recipe = _build(Recipe, content, where)
+    recipe: Recipe = _build(Recipe, content, where)
     _check(recipe, where)
     return recipe
 
@@ -195,10 +195,10 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
             return {name: plain(item) for name, item in value.items()}
         return [plain(item) for item in value] if isinstance(value, tuple) else value
 
-    return plain(dataclasses.asdict(recipe))
+    return {name: plain(value) for name, value in dataclasses.asdict(recipe).items()}
 
 
-def _build(kind: type, content: Any, where: str) -> Any:
+def _build(kind: Any, content: Any, where: str) -> Any:
     if not isinstance(content, dict):
         raise TrainingError(f'{where}: expected names and values, found {content!r}')
     kinds = get_type_hints(kind)
@@ -228,7 +228,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _convert_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple:
+def _convert_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
         raise TrainingError(f'{where} has to be a list, not {value!r}')
     if kinds[-1] is Ellipsis:

@@ -11,7 +11,7 @@ import torch
 from dan_ros.errors import TrainingError
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in its place: no half is ever seen."""
     partial = path.with_name(f'{path.name}.partial')
     with partial.open('wb') as file:
@@ -35,10 +35,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise TrainingError(f'there is no checkpoint to resume at {path}; train without --resume')
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # torch's own unpickler raises whatever a damaged file leads to
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(f'{path} is damaged ({first_line}); train without --resume') from None
+    return content
 
 
 def save_weights(path: Path, state: dict[str, torch.Tensor], about: dict[str, str]) -> None:

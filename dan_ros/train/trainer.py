@@ -5,6 +5,7 @@ that did best on the validation faces, official names), `log.jsonl` (a line an e
 `recipe.yaml`.
 """
 
+import copy
 import dataclasses
 import time
 from pathlib import Path
@@ -87,7 +88,8 @@ class Trainer:
             )
         torch.manual_seed(recipe.seed)
         num_class = len(self.train_faces.labels)
-        dan = DAN(num_class, recipe.num_head).to(device, memory_format=torch.channels_last)
+        dan = DAN(num_class, recipe.num_head).to(device)
+        dan.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         objective = Objective(recipe, num_class).to(device)
         self.learner = Learner(
             dan,
@@ -95,7 +97,7 @@ class Trainer:
             build_optimizer(recipe, (dan, objective)),
             torch.amp.GradScaler(device.type, enabled=recipe.precision == 'fp16'),
         )
-        self.average: WeightAverage | None = None
+        self.average: WeightAverage[DAN] | None = None
         self.history: list[dict[str, Any]] = []
 
     @property
@@ -104,9 +106,9 @@ class Trainer:
         return self.out / 'last.pt'
 
     @property
-    def best(self) -> dict[str, Any] | None:
-        """The line of the best epoch so far."""
-        return max(self.history, key=lambda line: line['accuracy'], default=None)
+    def best(self) -> dict[str, Any]:
+        """The line of the best epoch so far, the first of equals; {} before the first epoch."""
+        return max(self.history, key=lambda line: line['accuracy'], default={})
 
     def begin(self, start: Path | None) -> None:
         """Start anew, in a folder that holds no training yet."""
@@ -184,8 +186,7 @@ class Trainer:
         rng = np.random.default_rng(self.recipe.seed)
         count = min(BATCHNORM_FACES, len(self.train_faces)) // self.recipe.batch_size
         chosen = rng.permutation(len(self.train_faces))[: count * self.recipe.batch_size]
-        network = DAN(len(self.train_faces.labels), self.recipe.num_head).to(self.device)
-        network.load_state_dict(self.average.model.state_dict())
+        network = copy.deepcopy(self.average.model)
         batches = plain_batches(self.train_faces, self.recipe, self.device, chosen)
         measure_batchnorm(network, batches, autocast(self.recipe, self.device))
         return network
