@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -210,6 +211,35 @@ def test_resuming_with_another_recipe_is_refused(folder):
     run(folder, 'out', recipe)
     with pytest.raises(TrainingError, match=r'learning_rate 0\.001, the recipe has 0\.5'):
         run(folder, 'out', dataclasses.replace(recipe, learning_rate=0.5), resume=True)
+
+
+def test_weights_alone_can_not_be_resumed(folder):
+    (folder / 'out').mkdir()
+    save_checkpoint(folder / 'out' / 'last.pt', {'model_state_dict': {}})
+    with pytest.raises(TrainingError, match='no checkpoint of a training'):
+        run(folder, 'out', resume=True)
+
+
+def test_output_that_can_not_be_a_folder(folder):
+    (folder / 'out').write_text('a file')
+    with pytest.raises(TrainingError, match='can not be made a folder'):
+        run(folder, 'out')
+
+
+def test_unreadable_pictures_are_counted_and_listed(tmp_path, capsys):
+    for split, count in (('train', 8), ('val', 4)):
+        for number in range(count):
+            path = tmp_path / split / 'happy' / f'{number}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), np.full((32, 32, 3), 20 * number, np.uint8))
+    (tmp_path / 'train' / 'happy' / '3.png').write_bytes(b'broken')
+    recipe = dataclasses.replace(
+        RECIPE, dataset='sfew', stages=((1, 32),), average_decay=0.0, precision='fp32', workers=2
+    )
+    best = run(tmp_path, 'out', recipe)
+    assert best['skipped'] == 1
+    assert (tmp_path / 'out' / 'skipped.txt').read_text().endswith('3.png\n')
+    assert '1 pictures can not be read' in capsys.readouterr().err
 
 
 def test_too_few_faces_and_wrong_devices(folder):

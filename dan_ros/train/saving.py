@@ -39,6 +39,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch's own unpickler raises whatever a damaged file leads to
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(f'{path} is damaged ({first_line}); train without --resume') from None
+    if not isinstance(content, dict) or 'recipe' not in content:
+        raise TrainingError(f'{path} is no checkpoint of a training; train without --resume')
     return content
 
 
@@ -56,5 +58,9 @@ def save_weights(path: Path, state: dict[str, torch.Tensor], about: dict[str, st
 
 def save_history(path: Path, history: list[dict[str, Any]]) -> None:
     """Write one JSON line an epoch."""
-    lines = ''.join(f'{json.dumps(epoch)}\n' for epoch in history)
-    write_whole(path, lambda file: file.write(lines.encode()))
+    save_text(path, ''.join(f'{json.dumps(epoch)}\n' for epoch in history))
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write a text file."""
+    write_whole(path, lambda file: file.write(text.encode()))

@@ -1,8 +1,8 @@
 """A whole training: build, train epoch by epoch, keep the best, stop and go on exactly.
 
 In the output folder: `last.pt` (everything to go on from), `best.safetensors` (the averaged weights
-that did best on the validation faces, official names), `log.jsonl` (a line an epoch) and
-`recipe.yaml`.
+that did best on the validation faces, official names), `log.jsonl` (a line an epoch), `recipe.yaml`
+and `skipped.txt` (pictures that could not be read).
 """
 
 import copy
@@ -29,7 +29,7 @@ from dan_ros.train.schedule import build_optimizer
 from dan_ros.train.start import load_start
 
 BATCHNORM_FACES = 1024  # faces that BatchNorm statistics of averaged weights are measured on
-LISTED_SKIPS = 20  # unreadable pictures named on the screen; the log names all
+LISTED_SKIPS = 20  # unreadable pictures named on the screen; skipped.txt names all
 PLAN = ('stages', 'workers')  # what may change when a training goes on
 
 
@@ -119,7 +119,10 @@ class Trainer:
         if start is not None:
             self.console.print(f'start: {load_start(self.learner.dan, start)}', soft_wrap=True)
         self._start_average()
-        self.out.mkdir(parents=True, exist_ok=True)
+        try:
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f'{self.out} can not be made a folder: {error.strerror}') from None
 
     def load(self) -> None:
         """Go on from the checkpoint."""
@@ -140,7 +143,9 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train the epochs that are left; gives the best epoch's line."""
         recipe_text = yaml.safe_dump(recipe_to_dict(self.recipe), sort_keys=False)
-        saving.write_whole(self.out / 'recipe.yaml', lambda file: file.write(recipe_text.encode()))
+        saving.save_text(self.out / 'recipe.yaml', recipe_text)
+        skipped = self.train_faces.skipped + self.valid_faces.skipped
+        saving.save_text(self.out / 'skipped.txt', ''.join(f'{name}\n' for name in skipped))
         with TrainingProgress(self.recipe.epochs, len(self.history), self.console) as progress:
             try:
                 for epoch in range(len(self.history), self.recipe.epochs):
