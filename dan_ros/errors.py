@@ -27,3 +27,11 @@ class FrameError(DanError):
 
 class ParameterError(DanError):
     """A parameter has a value outside its type, range or choices."""
+
+
+class DataError(DanError):
+    """A data set is missing, damaged, or not what the recipe needs."""
+
+
+class TrainingError(DanError):
+    """A training can not start, go on, or be resumed."""

@@ -24,7 +24,7 @@ def load_dan(path: Path) -> DAN:
     Raises:
         ModelError: the file is missing, is not a checkpoint, or does not fit DAN.
     """
-    state = _read_state(path)
+    state = read_state(path)
     state = {name.removeprefix('module.'): value for name, value in state.items()}
     if 'fc.weight' not in state:
         raise ModelError(
@@ -40,7 +40,12 @@ def load_dan(path: Path) -> DAN:
     return dan.eval()
 
 
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a checkpoint by name, whatever network they belong to.
+
+    Raises:
+        ModelError: the file is missing or is not a checkpoint.
+    """
     if not path.is_file():
         raise ModelError(f'there is no checkpoint at {path}')
     try:
@@ -49,7 +54,7 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
 
             return load_file(path)
         return _unpickle_state(path)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
         raise ModelError(f'{path} can not be read as a checkpoint: {_first_line(error)}') from None
     except Exception as error:  # safetensors raises its own class, with no public base
         if type(error).__module__.startswith('safetensors'):
@@ -64,7 +69,9 @@ def _unpickle_state(path: Path) -> dict[str, torch.Tensor]:
             'install torch 2.6 or newer to convert one'
         )
     content = torch.load(path, map_location='cpu', weights_only=True)
-    state = content.get('model_state_dict', content) if isinstance(content, dict) else None
+    state = content if isinstance(content, dict) else None
+    for name in ('model_state_dict', 'state_dict'):
+        state = state.get(name, state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ModelError(
             f'{path} is not a state dict, nor a dict with `model_state_dict`; '

@@ -1,0 +1,72 @@
+"""The two losses the paper adds to cross-entropy.
+
+Values and gradients are those of the official implementation (https://github.com/yaoing/DAN), which
+differs from the paper's formulas in places; each docstring says where.
+"""
+
+import sys
+
+import torch
+from torch import nn
+
+
+class AffinityLoss(nn.Module):
+    """Pulls features to the centre of their class, and the centres apart (section 3.2).
+
+        L = 1 / B * sum_i |x_i - c_(y_i)|^2 / sum_j var_k(c_kj)
+
+    x_i is the feature map averaged over its places and c_k the learned centre of class k. The
+    variance is over the classes, unbiased, and summed over the feat_dim dimensions. The official
+    code clamps each of the B * C masked distances to 1e-12 .. 1e12, those of the other classes too.
+
+    Args:
+        num_class: number of classes C.
+        feat_dim: number of channels of the feature map.
+
+    Attributes:
+        centers: parameter, float32 [C, feat_dim], starts standard normal.
+    """
+
+    def __init__(self, num_class: int = 8, feat_dim: int = 512) -> None:
+        super().__init__()
+        self.num_class = num_class
+        self.centers = nn.Parameter(torch.randn(num_class, feat_dim))
+
+    def forward(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Give the loss.
+
+        Args:
+            features: float [B, feat_dim, H, W].
+            labels: int64 [B], each in 0 .. C - 1.
+
+        Returns:
+            A scalar, >= 0.
+        """
+        x = features.mean(dim=(2, 3))  # [B, feat_dim]
+        squares = x.square().sum(dim=1, keepdim=True) + self.centers.square().sum(dim=1)  # [B, C]
+        distances = squares - 2 * x @ self.centers.t()  # [B, C], squared
+        own_class = nn.functional.one_hot(labels.long(), self.num_class).to(
+            distances.dtype
+        )  # [B, C]
+        spread = self.centers.var(dim=0).sum()
+        pulled = distances * own_class / spread  # [B, C]
+        return pulled.clamp(min=1e-12, max=1e12).sum() / x.shape[0]
+
+
+class PartitionLoss(nn.Module):
+    """Keeps the heads apart, so that they attend to different places (section 3.4).
+
+        L = log(1 + K / (mean_(b, j) var_k(h_bkj) + eps))
+
+    h_bk is the log-softmax output of head k; the variance is over the K heads, unbiased. The
+    paper averages the logarithm over dimensions; the official code takes it of the average. eps is
+    the distance from 1 to the next double. One head alone has nothing to be kept from: loss 0.
+    """
+
+    def forward(self, heads: torch.Tensor) -> torch.Tensor:
+        """Give the loss, a scalar >= 0, for heads: float [B, K, 512]."""
+        num_head = heads.shape[1]
+        if num_head == 1:
+            return heads.new_zeros(())
+        variance = heads.var(dim=1).mean()
+        return torch.log(1 + num_head / (variance + sys.float_info.epsilon))

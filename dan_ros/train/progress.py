@@ -1,0 +1,64 @@
+"""What a person sees of a training: a bar with the time left, or a line an epoch."""
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class TrainingProgress:
+    """A live bar on a terminal, plain lines elsewhere. A context manager.
+
+    Args:
+        epochs: how many epochs there are.
+        first: the first to come, from 0.
+        console: where to write; standard error by default, so that standard output stays free.
+    """
+
+    def __init__(self, epochs: int, first: int, console: Console | None = None) -> None:
+        self.epochs = epochs
+        self.console = console or Console(stderr=True)
+        self._bar = Progress(
+            TextColumn('{task.description}'),
+            BarColumn(),
+            TextColumn('{task.percentage:.0f} %, left'),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task('training', total=epochs, completed=first)
+        self._began = time.monotonic()
+        self._first = first
+
+    def __enter__(self) -> 'TrainingProgress':
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def step(self, epoch: int, step: int, steps: int) -> None:
+        """`step` of `steps` of `epoch` (from 0) is done."""
+        name = f'epoch {epoch + 1}/{self.epochs}'
+        self._bar.update(self._task, completed=epoch + step / steps, description=name)
+
+    def epoch(self, line: dict[str, Any]) -> None:
+        """An epoch is done; `line` is its line of the log."""
+        done = line['epoch'] - self._first
+        left_min = (time.monotonic() - self._began) / done * (self.epochs - line['epoch']) / 60
+        self.say(
+            f'epoch {line["epoch"]}/{self.epochs}  {line["size"]} px  loss {line["loss"]:.3f}  '
+            f'accuracy {100 * line["accuracy"]:.2f} %  best {100 * line["best_accuracy"]:.2f} %  '
+            f'{line["faces_per_s"]:.0f} faces/s  {left_min:.0f} min left'
+        )
+
+    def say(self, text: str) -> None:
+        """One line, above the bar."""
+        self.console.print(text, highlight=False, soft_wrap=True, markup=False)

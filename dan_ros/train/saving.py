@@ -1,0 +1,66 @@
+"""Files of a training, each written whole or not at all."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from dan_ros.errors import TrainingError
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a file beside `path`, then put it in its place: no half is ever seen."""
+    partial = path.with_name(f'{path.name}.partial')
+    with partial.open('wb') as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint: tensors, numbers, strings, lists and dicts."""
+    write_whole(path, lambda file: torch.save(content, file))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what `save_checkpoint` wrote; runs no code from the file.
+
+    Raises:
+        TrainingError: the file is missing or damaged.
+    """
+    if not path.is_file():
+        raise TrainingError(f'there is no checkpoint to resume at {path}; train without --resume')
+    try:
+        content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:  # torch's own unpickler raises whatever a damaged file leads to
+        first_line = (str(error) or type(error).__name__).splitlines()[0]
+        raise TrainingError(f'{path} is damaged ({first_line}); train without --resume') from None
+    if not isinstance(content, dict) or 'recipe' not in content:
+        raise TrainingError(f'{path} is no checkpoint of a training; train without --resume')
+    return content
+
+
+def save_weights(path: Path, state: dict[str, torch.Tensor], about: dict[str, str]) -> None:
+    """Write tensors as safetensors, with the official names; `about` goes into its metadata.
+
+    All of `about` stands under one name, because safetensors writes several in random order.
+    """
+    from safetensors.torch import save
+
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    content = save(state, metadata={'dan_ros': json.dumps(about)})
+    write_whole(path, lambda file: file.write(content))
+
+
+def save_history(path: Path, history: list[dict[str, Any]]) -> None:
+    """Write one JSON line an epoch."""
+    save_text(path, ''.join(f'{json.dumps(epoch)}\n' for epoch in history))
+
+
+def save_text(path: Path, text: str) -> None:
+    """Write a text file."""
+    write_whole(path, lambda file: file.write(text.encode()))
