@@ -1,7 +1,7 @@
 """A running average of the weights, which generalises better than the last ones.
 
 Polyak averaging with exponential decay. The BatchNorm statistics that belong to averaged weights
-are not the average of the statistics, so they are measured anew where it matters.
+are averaged alike; for another input size they have to be measured anew.
 """
 
 import copy

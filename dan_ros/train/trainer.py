@@ -165,7 +165,7 @@ class Trainer:
             on_step=lambda step, steps: progress.step(epoch, step, steps),
         )
         seconds = time.monotonic() - began
-        network = self._network_to_judge()
+        network = self._network_to_judge(epoch)
         scores = judge(
             predict(network, self.valid_faces, self.recipe, self.device), self.valid_faces
         )
@@ -184,10 +184,16 @@ class Trainer:
         self._save(network)
         return line
 
-    def _network_to_judge(self) -> DAN:
-        """The averaged network, its BatchNorm measured at the size it will be used at."""
+    def _network_to_judge(self, epoch: int) -> DAN:
+        """The averaged network; its BatchNorm measured anew where it trains at another size.
+
+        Measured on plain faces they are worse than averaged over augmented ones (FER+, 96 px:
+        cross-entropy 0.564 against 0.545), so at its own size the averaged ones are kept.
+        """
         if self.average is None:
             return self.learner.dan.eval()
+        if self.recipe.size_at(epoch) == self.recipe.input_size:
+            return self.average.model
         rng = np.random.default_rng(self.recipe.seed)
         count = min(BATCHNORM_FACES, len(self.train_faces)) // self.recipe.batch_size
         chosen = rng.permutation(len(self.train_faces))[: count * self.recipe.batch_size]
