@@ -4,4 +4,4 @@ from glob import glob
 
 from setuptools import setup
 
-setup(data_files=[('share/dan_ros/models', sorted(glob('models/*')))])
+setup(data_files=[('share/dan_ros/models', [*glob('models/*.onnx'), *glob('models/*.md')])])

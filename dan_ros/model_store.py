@@ -47,7 +47,7 @@ KNOWN_MODELS = {
         KnownModel(
             name=DEFAULT_MODEL,
             filename='dan_ferplus.onnx',
-            sha256='e38457d84e38ce1b3b7a2a7f00878d43f8e2b5ef105a74f274292ae842223726',
+            sha256='23ac5c225461fad9e14d47164bdc90f52f454bd1b090af2d1d6cacf411bd6c40',
             what='DAN trained on FER+, 8 classes, 96 px, fp16 weights; Apache-2.0',
         ),
         KnownModel(

@@ -27,6 +27,7 @@ MODULES = {
     'opencv-python-headless': 'cv2',
     'scikit-image': 'skimage',
     'pytest-cov': 'pytest_cov',
+    'pyyaml': 'yaml',
 }
 
 
@@ -42,7 +43,7 @@ def main() -> int:
 
 def make_wheels_environment(folder: Path) -> int:
     """Everything from pip, the ROS 2 wheels included."""
-    files = [REQUIREMENTS / f'{name}.txt' for name in ('ros', 'core', 'torch', 'dev')]
+    files = [REQUIREMENTS / f'{name}.txt' for name in ('ros', 'core', 'torch', 'train', 'dev')]
     stamp = stamp_of(files)
     if is_current(folder, stamp):
         return 0
@@ -65,7 +66,7 @@ def make_wheels_environment(folder: Path) -> int:
 
 def make_distribution_environment(folder: Path) -> int:
     """What the distribution lacks, from pip."""
-    files = [REQUIREMENTS / f'{name}.txt' for name in ('core', 'torch', 'dev')]
+    files = [REQUIREMENTS / f'{name}.txt' for name in ('core', 'torch', 'train', 'dev')]
     missing = sorted({line for file in files for line in requirements_in(file) if is_missing(line)})
     stamp = stamp_of(files)
     if (folder / STAMP).is_file() and (folder / STAMP).read_text() == stamp:
