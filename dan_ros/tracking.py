@@ -20,7 +20,7 @@ class Tracker:
         new_ids: ids for new faces; trackers that share it never give the same id.
 
     Attributes:
-        max_missed_s: a face that is away for longer gets a new id, seconds.
+        max_missed_s: a face that is missing in frames for longer gets a new id, seconds.
         min_iou: least intersection over union with the last box for it to be the same face, [0, 1].
     """
 
@@ -44,10 +44,12 @@ class Tracker:
         Returns:
             One id a box, in their order.
         """
-        if self._last_ns is not None and stamp_ns < self._last_ns:
+        last_ns = stamp_ns if self._last_ns is None else self._last_ns
+        if stamp_ns < last_ns:
             self._tracks = []
+        # However long ago it was, a face that was in the last frame has not been missed yet.
+        oldest_ns = min(stamp_ns - round(self.max_missed_s * 1e9), last_ns)
         self._last_ns = stamp_ns
-        oldest_ns = stamp_ns - round(self.max_missed_s * 1e9)
         self._tracks = [track for track in self._tracks if track.seen_ns >= oldest_ns]
         matches = self._match(boxes_xyxy)
         ids = []

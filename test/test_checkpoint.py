@@ -59,6 +59,8 @@ def test_what_is_no_checkpoint_is_refused_with_its_name(tmp_path):
     (tmp_path / 'empty.pth').touch()
     torch.save({'features.0.weight': torch.zeros(1)}, tmp_path / 'resnet.pth')
     torch.save([1, 2], tmp_path / 'list.pth')
+    torch.save({'fc.weight': torch.zeros(1000, 512)}, tmp_path / 'classifier.pth')
+    torch.save({1: torch.zeros(1)}, tmp_path / 'numbers.pth')
     state = dan.state_dict()
     state['fc.weight'] = torch.zeros(8, 100)
     torch.save(state, tmp_path / 'shape.pth')
@@ -99,6 +101,15 @@ def test_convert_refuses_labels_of_another_length(official, tmp_path):
     result = run('convert', official[1], '--labels', 'rafdb', '-o', tmp_path / 'x.onnx')
     assert isinstance(result.exception, DanError)
     assert '8 classes' in str(result.exception)
+    assert not (tmp_path / 'x.onnx').exists()
+
+
+@pytest.mark.parametrize('std', [('0', '0', '0'), ('-1', '1', '1')])
+def test_convert_refuses_a_std_that_divides_by_nothing(official, tmp_path, std):
+    result = run(
+        'convert', official[1], '--labels', 'affectnet8', '--std', *std, '-o', tmp_path / 'x.onnx'
+    )
+    assert isinstance(result.exception, DanError)
     assert not (tmp_path / 'x.onnx').exists()
 
 

@@ -88,6 +88,20 @@ def test_pictures_of_one_name_do_not_overwrite_each_other(portrait_file, tmp_pat
     assert len(list((tmp_path / 'out').iterdir())) == 2
 
 
+def test_pictures_of_one_stem_do_not_overwrite_each_other(portrait_file, portrait, tmp_path):
+    jpeg = portrait_file.with_suffix('.jpg')
+    cv2.imwrite(str(jpeg), portrait)
+    run('predict', portrait_file, jpeg, portrait_file, '--out', tmp_path / 'out')
+    assert len(list((tmp_path / 'out').iterdir())) == 3
+
+
+def test_a_file_in_place_of_a_folder_is_one_line(portrait_file):
+    result = run('predict', portrait_file, '--out', portrait_file)
+    assert result.returncode == 1
+    assert str(portrait_file) in result.stderr
+    assert 'Traceback' not in result.stderr
+
+
 def test_an_error_is_one_line(tmp_path):
     result = run('predict', 'x.png', '--model', tmp_path / 'missing.onnx')
     assert result.returncode == 1

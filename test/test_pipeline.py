@@ -232,6 +232,12 @@ def test_a_face_may_be_away_for_a_while(away_s, same):
     assert (again == first) == same
 
 
+@pytest.mark.parametrize('max_missed_s', [0.0, 1.0])
+def test_a_face_in_every_frame_keeps_its_id_however_slow_the_frames(max_missed_s):
+    tracker = new_tracker(max_missed_s=max_missed_s)
+    assert {tracker.update([box(0)], 2 * step * SECOND)[0] for step in range(5)} == {'f1'}
+
+
 def test_time_that_jumps_back_starts_afresh():
     tracker = new_tracker()
     tracker.update([box(0)], 10 * SECOND)

@@ -55,6 +55,14 @@ def make_wheels_environment(folder: Path) -> int:
             file=sys.stderr,
         )
         return 1
+    headers = Path(sysconfig.get_paths()['include']) / 'Python.h'
+    if importlib.util.find_spec('ensurepip') is None or not headers.is_file():
+        print(
+            'Python can make no virtual environment, or has no headers here: on Debian and Ubuntu, '
+            'apt install python3-venv python3-dev g++',
+            file=sys.stderr,
+        )
+        return 1
     print(f'Installing ROS 2 wheels, colcon and Python packages into {folder} (minutes) ...')
     python = create(folder)
     arguments = [argument for file in files for argument in ('-r', str(file))]
@@ -126,13 +134,15 @@ def is_missing(requirement: str) -> bool:
 
 
 def pins_of_the_distribution() -> list[str]:
-    """Constraints that keep pip from shadowing what compiled packages were built against."""
-    pins = []
-    if importlib.util.find_spec('numpy'):
-        import numpy
+    """Constraints that keep pip from bringing a NumPy that compiled packages can't use.
 
-        pins.append(f'numpy=={numpy.__version__}')
-    return pins
+    What was built against one NumPy 1.x runs with a later 1.x, but not with 2.x.
+    """
+    if importlib.util.find_spec('numpy') is None:
+        return []
+    import numpy
+
+    return ['numpy<2'] if numpy.__version__.startswith('1.') else []
 
 
 def run(*command: str) -> None:

@@ -72,7 +72,10 @@ def command(
         source=source or f'{checkpoint.name}, label set {label_set}',
         source_sha256=hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
     )
-    fused = fuse.fuse(dan, mean or fuse.IMAGENET_MEAN, std or fuse.IMAGENET_STD, grey)
+    try:
+        fused = fuse.fuse(dan, mean or fuse.IMAGENET_MEAN, std or fuse.IMAGENET_STD, grey)
+    except ValueError as error:
+        raise DanError(f'--mean, --std, --grey: {error}') from None
     output.parent.mkdir(parents=True, exist_ok=True)
     export_onnx(fused, info, output, fp16)
     size_mb = output.stat().st_size / 1e6

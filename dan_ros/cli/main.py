@@ -47,6 +47,9 @@ def main() -> None:
     except DanError as error:
         click.echo(f'Error: {error}', err=True)
         sys.exit(1)
+    except OSError as error:
+        click.echo(f'Error: {error.filename}: {error.strerror}', err=True)
+        sys.exit(1)
 
 
 if __name__ == '__main__':

@@ -13,6 +13,7 @@ from dan_ros import labels, model_store
 from dan_ros.annotate import annotate
 from dan_ros.backends import BACKENDS
 from dan_ros.detect import DETECTORS
+from dan_ros.errors import DanError
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.types import FaceExpression, Frame
 
@@ -53,7 +54,7 @@ def command(
     if out:
         out.mkdir(parents=True, exist_ok=True)
     failed = 0
-    for path in images:
+    for number, path in enumerate(images, start=1):
         image = cv2.imread(str(path)) if path.is_file() else None
         if image is None:
             failed += 1
@@ -66,8 +67,9 @@ def command(
         else:
             _print_faces(path, faces)
         if out:
-            target = _free_path(out, path, images)
-            cv2.imwrite(str(target), annotate(frame, faces))
+            target = _picture_path(out, path, number, images)
+            if not cv2.imwrite(str(target), annotate(frame, faces)):
+                raise DanError(f'{target} can not be written')
             click.echo(f'annotated picture: {target}', err=as_json)
     sys.exit(1 if failed else 0)
 
@@ -114,8 +116,7 @@ def _print_faces(path: Path, faces: list[FaceExpression]) -> None:
     Console(soft_wrap=True).print(table)
 
 
-def _free_path(out: Path, path: Path, images: tuple[Path, ...]) -> Path:
-    """Name in the folder; pictures of one name from different folders get a number."""
-    twins = [other for other in images if other.name == path.name]
-    number = f'_{twins.index(path) + 1}' if len(twins) > 1 else ''
-    return out / f'{path.stem}{number}_annotated.png'
+def _picture_path(out: Path, path: Path, number: int, images: tuple[Path, ...]) -> Path:
+    """Name in the folder; pictures that would share one carry their position among all."""
+    is_shared = [other.stem for other in images].count(path.stem) > 1
+    return out / f'{path.stem}{f"_{number}" if is_shared else ""}_annotated.png'

@@ -25,18 +25,19 @@ def load_dan(path: Path) -> DAN:
         ModelError: the file is missing, is not a checkpoint, or does not fit DAN.
     """
     state = read_state(path)
-    state = {name.removeprefix('module.'): value for name, value in state.items()}
-    if 'fc.weight' not in state:
+    state = {str(name).removeprefix('module.'): value for name, value in state.items()}
+    num_head = len({name.split('.')[0] for name in state if name.startswith('cat_head')})
+    if not num_head or 'fc.weight' not in state or state['fc.weight'].ndim != 2:
         raise ModelError(
-            f'{path} holds no DAN: it has {len(state)} entries, none of them `fc.weight`. '
+            f'{path} holds no DAN: its {len(state)} entries lack `cat_head0` or `fc.weight`. '
             'An official checkpoint holds the whole network, not only its ResNet-18.'
         )
-    num_head = len({name.split('.')[0] for name in state if name.startswith('cat_head')})
     dan = DAN(num_class=state['fc.weight'].shape[0], num_head=num_head)
     try:
         dan.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise ModelError(f'{path} does not fit DAN: {error}') from None
+        problems = '; '.join(line.strip() for line in str(error).splitlines()[1:4])
+        raise ModelError(f'{path} does not fit DAN: {problems[:400]}') from None
     return dan.eval()
 
 

@@ -122,6 +122,8 @@ def fuse(
         mean, std: normalisation of RGB in [0, 1], per channel: (x / 255 - mean) / std.
         grey: the network was trained on grey pictures repeated on three channels.
     """
+    if min(std) <= 0:
+        raise ValueError(f'standard deviations must be above 0, not {std}')
     fused = FusedDAN(dan.fc.out_features, dan.num_head, channels=1 if grey else 3)
     dan = copy.deepcopy(dan).double()  # so that folding itself rounds nothing
     with torch.no_grad():

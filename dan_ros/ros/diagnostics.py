@@ -42,7 +42,7 @@ class Report:
         fps: frames processed a second.
         latency_ms: mean from receipt of an image to its last message out; 0 with no frame.
         faces: in the last frames processed, all cameras.
-        silent_s: seconds since an image came; infinite if none came.
+        silent_s: seconds since an image came or was first expected.
     """
 
     received: int
@@ -66,6 +66,11 @@ class Statistics:
         self._dropped: Counter[str] = Counter()
         self._received_at_s = float('-inf')
         self._window = _Window()
+
+    def expect_images(self) -> None:
+        """From now on silence counts."""
+        with self._lock:
+            self._received_at_s = time.monotonic()
 
     def count_received(self) -> None:
         """An image came."""

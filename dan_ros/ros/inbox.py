@@ -26,11 +26,14 @@ class Inbox(Generic[Item]):
         """Wait for an item and take what is there, by camera; {} once the inbox is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or not self._is_open)
+            if not self._is_open:
+                return {}
             items, self._items = self._items, {}
-            return items if self._is_open else {}
+            return items
 
-    def close(self) -> None:
-        """Wake whoever waits; from now on there is nothing to take."""
+    def close(self) -> int:
+        """Wake whoever waits, and give the number of items nobody took; there are no more."""
         with self._changed:
             self._is_open = False
             self._changed.notify_all()
+            return len(self._items)

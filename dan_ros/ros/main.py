@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
 
 SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 BAD_USAGE = 2
+PATIENCE_S = 3.0
 
 
 class StopSignal:
-    """Waits for SIGINT or SIGTERM in a thread; the second one ends the process at once."""
+    """Waits for SIGINT or SIGTERM in a thread; one that comes 3 s later ends the process."""
 
     def __init__(self) -> None:
         self.received = threading.Event()
+        self._received_s = 0.0
         self.executor: Executor | None = None
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         for number in SIGNALS:  # also because a shell's background jobs ignore SIGINT
@@ -38,8 +41,12 @@ class StopSignal:
             self._stop()
 
     def _stop(self) -> None:
+        # A supervisor may send both signals at once, or repeat one: only a later one is impatience.
         if self.received.is_set():
-            os._exit(1)
+            if time.monotonic() > self._received_s + PATIENCE_S:
+                os._exit(1)
+            return
+        self._received_s = time.monotonic()
         self.received.set()
         if self.executor is not None:
             self.executor.wake()
@@ -60,6 +67,7 @@ def run_until_signal(make_node: Callable[[], 'type[Node]'], argv: list[str] | No
     stop = StopSignal()
     node_class = make_node()
     import rclpy
+    from rclpy.exceptions import ParameterException
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
@@ -68,7 +76,7 @@ def run_until_signal(make_node: Callable[[], 'type[Node]'], argv: list[str] | No
     try:
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
         node = node_class()
-    except (ParameterError, RuntimeError, ValueError) as error:
+    except (ParameterError, ParameterException, RuntimeError, ValueError) as error:
         print(f'{node_class.NAME}: {error}'.replace('\n', ' '), file=sys.stderr)  # noqa: T201
         return BAD_USAGE
     stop.executor = executor = SingleThreadedExecutor()

@@ -3,7 +3,7 @@
 import itertools
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any
 
@@ -15,9 +15,9 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 
 from dan_ros.annotate import annotate
-from dan_ros.backends import open_backend
+from dan_ros.backends import Backend, open_backend
 from dan_ros.detect import open_detector
-from dan_ros.errors import DanError, FrameError
+from dan_ros.errors import DanError, FrameError, ModelError
 from dan_ros.images import check_image
 from dan_ros.msg import FacialExpression, FacialExpressionArray
 from dan_ros.pipeline import ExpressionPipeline
@@ -50,6 +50,7 @@ LOST_HINT = (
     'the middleware loses images on their way: see "Images get lost" in README.md, or set '
     'qos.reliability to reliable'
 )
+INCOMPATIBLE_S = 30.0  # so long an incompatible peer is reported while images come
 WARM_UP_SIZE = (480, 640)  # height, width, pixels
 
 
@@ -88,6 +89,7 @@ class DanNode(LifecycleNode):
         self._phase = 'unconfigured'
         self._failure = ''
         self._incompatible = ''
+        self._incompatible_at_s = 0.0
         self._pipeline: ExpressionPipeline | None = None
         self._worker: Worker | None = None
         self._trackers: dict[str, Tracker] = {}
@@ -185,7 +187,7 @@ class DanNode(LifecycleNode):
         self._pipeline = ExpressionPipeline(detector, backend)
         self._apply_settings()
         self._pipeline.run([Frame(np.zeros((*WARM_UP_SIZE, 3), np.uint8))])
-        backend.infer(np.zeros((1, *backend.model.input_size, 3), np.uint8))
+        _check_logits(backend)
         self._advertise()
         self.get_logger().info(
             f'configured in {time.monotonic() - started_s:.2f} s: model {settings["model.file"]}, '
@@ -202,21 +204,25 @@ class DanNode(LifecycleNode):
 
     def _open_stream(self) -> None:
         inbox: Inbox[Arrival] = Inbox()
-        self._worker = Worker(self._pipeline, inbox, self._publish, self._count_failure)
+        self._worker = Worker(
+            self._pipeline, inbox, self._apply_settings, self._publish, self._count_failure
+        )
+        self._worker.max_hz = self._settings['rate.max_hz']
         self._worker.start()
         topics = [topic for topic in self._settings['image_topics'] if topic] or [INPUT_TOPIC]
-        for topic in dict.fromkeys(topics):
-            self._subscribe(topic, inbox)
-        self._apply_settings()
+        for camera, topic in {self.resolve_topic_name(topic): topic for topic in topics}.items():
+            self._subscribe(camera, topic, inbox)
+        self._statistics.expect_images()
 
     def _stop_stream(self) -> None:
         for subscription in self._image_subscriptions:
             self.destroy_subscription(subscription)
         self._image_subscriptions = []
-        if self._worker is not None:
-            self._worker.stop()
+        if self._worker is not None and (left := self._worker.stop()):
+            self._statistics.count_dropped('deactivated', left)
         self._worker = None
         self._trackers = {}
+        self._incompatible = ''
         self._statistics.set_faces(0)
 
     # --- parameters -------------------------------------------------------------------------
@@ -230,19 +236,18 @@ class DanNode(LifecycleNode):
                 **self._settings,
                 **{name: type(self._settings[name])(value) for name, value in known.items()},
             }
-            self._apply_settings()
+            if self._worker is not None:
+                self._worker.max_hz = self._settings['rate.max_hz']
         return result
 
     def _apply_settings(self) -> None:
-        """Hand the live parameters to the parts that use them."""
+        """Hand the live parameters to the parts that use them; called by the inference thread."""
         settings = self._settings
         if self._pipeline is not None:
             self._pipeline.max_side_px = settings['detector.max_side_px']
             self._pipeline.max_faces = settings['max_faces']
             self._pipeline.rotation = settings['image_rotation']
             self._pipeline.detector.min_score = settings['detector.min_score']
-        if self._worker is not None:
-            self._worker.max_hz = settings['rate.max_hz']
         for tracker in self._trackers.values():
             tracker.max_missed_s = settings['tracker.max_missed_s']
             tracker.min_iou = settings['tracker.min_iou']
@@ -268,9 +273,8 @@ class DanNode(LifecycleNode):
         self._output_publishers.append(publisher)
         return publisher
 
-    def _subscribe(self, topic: str, inbox: Inbox[Arrival]) -> None:
+    def _subscribe(self, camera: str, topic: str, inbox: Inbox[Arrival]) -> None:
         reliability = ReliabilityPolicy[self._settings['qos.reliability'].upper()]
-        camera = self.resolve_topic_name(topic)
         self._trackers[camera] = Tracker(self._ids)
         self._image_subscriptions.append(
             self._with_events(
@@ -299,6 +303,7 @@ class DanNode(LifecycleNode):
 
     def _incompatible_noter(self, topic: str) -> Callable[[Any], None]:
         def note(event: Any) -> None:
+            self._incompatible_at_s = time.monotonic()
             self._incompatible = (
                 f'a peer on {topic} has an incompatible QoS, no messages pass: compare with '
                 '`ros2 topic info --verbose`, and see the parameters qos.reliability and '
@@ -348,8 +353,17 @@ class DanNode(LifecycleNode):
         self._statistics.count_processed(time.monotonic() - outcome.arrival.received_s)
         self._statistics.set_faces(len(array.faces))
         if self._debug_publisher.get_subscription_count() > 0:
+            self._publish_picture(outcome, face_ids, min_confidence)
+
+    def _publish_picture(
+        self, outcome: Outcome, face_ids: list[str], min_confidence: float
+    ) -> None:
+        try:
             picture = annotate(outcome.frame, outcome.faces, face_ids, min_confidence)
+            header = outcome.arrival.message.header
             self._debug_publisher.publish(bgr_to_image(picture, header))
+        except Exception as error:  # the image's results are out already, it was not dropped
+            self.get_logger().error(f'debug image: {error}', throttle_duration_sec=10)
 
     # --- diagnostics ------------------------------------------------------------------------
 
@@ -372,19 +386,35 @@ class DanNode(LifecycleNode):
             return diagnostics.ERROR, self._failure
         if self._phase != 'active' or pipeline is None:
             return diagnostics.OK, self._phase
-        if warning := self._incompatible or self._stream_warning(report):
-            return diagnostics.WARN, warning
+        if warnings := [*self._stream_warnings(report)]:
+            return diagnostics.WARN, '; '.join(warnings)
         if pipeline.detector.warning:
             return diagnostics.WARN, pipeline.detector.warning
         return diagnostics.OK, f'active: {report.fps:.1f} images/s, {report.faces} faces'
 
-    @staticmethod
-    def _stream_warning(report: diagnostics.Report) -> str:
+    def _stream_warnings(self, report: diagnostics.Report) -> Iterator[str]:
+        is_silent = report.silent_s > diagnostics.SILENCE_S
         bad = {c: n for c, n in report.dropped_lately.items() if c != 'superseded'}
-        if report.silent_s > diagnostics.SILENCE_S:
-            return f'no image for {diagnostics.SILENCE_S:g} s'
-        if 'lost' in bad:
-            return f'{LOST_HINT} ({bad["lost"]} in the last second)'
+        lost = bad.pop('lost', 0)
+        # A peer may have gone again, which nothing tells; if images come, it was not the camera.
+        if self._incompatible and (
+            is_silent or time.monotonic() < self._incompatible_at_s + INCOMPATIBLE_S
+        ):
+            yield self._incompatible
+        if is_silent:
+            yield f'no image for {diagnostics.SILENCE_S:g} s'
+        if lost:
+            yield f'{LOST_HINT} ({lost} in the last second)'
         if bad:
-            return 'images dropped: ' + ', '.join(f'{n} {cause}' for cause, n in bad.items())
-        return ''
+            yield 'images dropped: ' + ', '.join(f'{n} {cause}' for cause, n in bad.items())
+
+
+def _check_logits(backend: Backend) -> None:
+    """Run a blank face, as a warm-up, and refuse a model whose answer can't be used."""
+    logits = backend.infer(np.zeros((1, *backend.model.input_size, 3), np.uint8))
+    expected = (1, len(backend.model.labels))
+    if logits.shape != expected or not np.isfinite(logits).all():
+        raise ModelError(
+            f'the model gives {logits.ravel()[:10]} for a blank face, expected {expected[1]} '
+            'finite numbers: make it anew with `dan-ros convert`, and check labels, mean and std'
+        )

@@ -13,9 +13,15 @@ from rcl_interfaces.msg import (
     ParameterDescriptor,
     SetParametersResult,
 )
-from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import (
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+    InvalidTopicNameException,
+    ParameterUninitializedException,
+)
 from rclpy.node import Node
 from rclpy.parameter import Parameter
+from rclpy.validate_topic_name import validate_topic_name
 
 from dan_ros.backends import BACKENDS
 from dan_ros.detect import DETECTORS
@@ -240,13 +246,29 @@ def declare_parameters(node: Node) -> list[str]:
         except (InvalidParameterTypeException, InvalidParameterValueException):
             value = node._parameter_overrides[spec.name].value
             raise ParameterError(spec.problem_with(value)) from None
-        if problem := spec.problem_with(node.get_parameter(spec.name).value):
+        if problem := _problem_with_declared(node, spec):
             raise ParameterError(problem)
     return [
         name
         for name in getattr(node, '_parameter_overrides', {})  # rclpy has no public way to them
         if name not in SPECS and not name.startswith(FOREIGN_PREFIXES)
     ]
+
+
+def _problem_with_declared(node: Node, spec: Spec) -> str:
+    try:
+        value = node.get_parameter(spec.name).value
+    except ParameterUninitializedException:
+        return f'{spec.name} can not be []: YAML gives it no type; an empty list is [""]'
+    if problem := spec.problem_with(value):
+        return problem
+    if spec.name == 'image_topics':
+        for topic in filter(None, value):
+            try:
+                validate_topic_name(topic)
+            except InvalidTopicNameException as error:
+                return f'{spec.name}: {error}'.replace('\n', ' ')
+    return ''
 
 
 def read_parameters(node: Node) -> dict[str, Any]:

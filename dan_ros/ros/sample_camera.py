@@ -5,12 +5,12 @@ grows and shrinks: the astronaut portrait of scikit-image (NASA, public domain).
 """
 
 import itertools
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -24,7 +24,7 @@ FACE_CENTRE = (223.0, 120.0)  # of the astronaut's face, pixels of the portrait
 PICTURE_S = 2.0  # each picture of a folder is shown for so long
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')
 
-Images = Iterator[np.ndarray]
+Images = Iterator[np.ndarray | None]
 
 
 class SampleCamera(Node):
@@ -39,7 +39,11 @@ class SampleCamera(Node):
     def __init__(self) -> None:
         super().__init__(self.NAME)
         source = str(self.declare_parameter('source', '').value)
-        rate_hz = float(self.declare_parameter('rate_hz', 30.0).value)
+        rate_hz = float(
+            self.declare_parameter(  # so that whole numbers pass as well
+                'rate_hz', 30.0, ParameterDescriptor(dynamic_typing=True)
+            ).value
+        )
         if not 0.1 <= rate_hz <= 1000:
             raise ParameterError(f'rate_hz can not be {rate_hz:g}: it must be from 0.1 to 1000')
         try:
@@ -50,12 +54,16 @@ class SampleCamera(Node):
         self.create_timer(1 / rate_hz, self._publish_next)
 
     def _publish_next(self) -> None:
+        image = next(self._images)
+        if image is None:
+            self.get_logger().warning('the source gives no image', throttle_duration_sec=5)
+            return
         header = Header(frame_id='sample_camera', stamp=self.get_clock().now().to_msg())
-        self._publisher.publish(bgr_to_image(next(self._images), header))
+        self._publisher.publish(bgr_to_image(image, header))
 
 
 def open_source(source: str, rate_hz: float) -> Images:
-    """Endless images, uint8 [H, W, 3] BGR.
+    """Endless images, uint8 [H, W, 3] BGR, or None where one could not be read.
 
     Args:
         source: '' for the moving face, the number of a camera, a picture, a folder of pictures, or
@@ -124,7 +132,6 @@ def _video(source: int | str, name: str) -> Images:
 def _frames(capture: cv2.VideoCapture) -> Images:
     while True:
         succeeded, frame = capture.read()
-        if succeeded:
-            yield frame
-        elif not capture.set(cv2.CAP_PROP_POS_FRAMES, 0):
-            time.sleep(0.1)  # a camera that is away for a moment
+        yield frame if succeeded else None  # at a video's end, or a camera is away for a moment
+        if not succeeded:
+            capture.set(cv2.CAP_PROP_POS_FRAMES, 0)

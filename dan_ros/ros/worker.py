@@ -13,6 +13,8 @@ from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.ros.inbox import Inbox
 from dan_ros.types import FaceExpression, Frame
 
+LOOK_S = 0.1  # so often a waiting thread looks whether the rate was changed
+
 
 @dataclass(frozen=True)
 class Arrival:
@@ -38,23 +40,26 @@ class Worker:
     Args:
         pipeline: used by this thread alone while it runs.
         inbox: where images come from; is closed by `stop`.
+        prepare: called before each run, in the thread of the runs: may change the pipeline.
         publish: called with the outcome of each image.
         failed: called with a camera and the exception when an image could not be processed.
 
     Attributes:
-        max_hz: most runs a second; 0 is no limit.
+        max_hz: most runs a second; 0 is no limit. May be changed at any time.
     """
 
     def __init__(
         self,
         pipeline: ExpressionPipeline,
         inbox: Inbox[Arrival],
+        prepare: Callable[[], None],
         publish: Callable[[Outcome], None],
         failed: Callable[[str, Exception], None],
     ) -> None:
         self.max_hz = 0.0
         self._pipeline = pipeline
         self._inbox = inbox
+        self._prepare = prepare
         self._publish = publish
         self._failed = failed
         self._stopping = threading.Event()
@@ -64,12 +69,13 @@ class Worker:
         """Begin to take images."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread after the run it is in; returns when it has ended."""
+    def stop(self) -> int:
+        """End the thread after the run it is in; gives the number of images nobody took."""
         self._stopping.set()
-        self._inbox.close()
+        left = self._inbox.close()
         if self._thread.is_alive():
             self._thread.join()
+        return left
 
     def _run(self) -> None:
         started_s = float('-inf')
@@ -81,8 +87,11 @@ class Worker:
 
     def _wait_for_turn(self, started_s: float) -> None:
         """Keep the rate by waiting before the newest image is taken, so that it is fresh."""
-        if self.max_hz > 0:
-            self._stopping.wait(max(0.0, started_s + 1 / self.max_hz - time.monotonic()))
+        while (max_hz := self.max_hz) > 0 and not self._stopping.is_set():
+            left_s = started_s + 1 / max_hz - time.monotonic()
+            if left_s <= 0:
+                return
+            self._stopping.wait(min(left_s, LOOK_S))
 
     def _process(self, arrivals: dict[str, Arrival]) -> None:
         frames: dict[str, Frame] = {}
@@ -92,6 +101,7 @@ class Worker:
             except FrameError as error:
                 self._failed(camera, error)
         try:
+            self._prepare()
             found = self._pipeline.run(list(frames.values()))
         except Exception as error:  # whatever a backend can raise must not end the thread
             for camera in frames:
