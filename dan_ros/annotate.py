@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from dan_ros import labels
+from dan_ros.images import to_bgr
 from dan_ros.types import FaceExpression, Frame
 
 # BGR, one a canonical class; told apart by lightness as well as hue. UNKNOWN is grey.
@@ -22,19 +23,6 @@ COLOURS = (
 UNKNOWN_COLOUR = (150, 150, 150)
 INK = (30, 30, 30)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-_TO_BGR = {
-    'rgb8': cv2.COLOR_RGB2BGR,
-    'bgra8': cv2.COLOR_BGRA2BGR,
-    'rgba8': cv2.COLOR_RGBA2BGR,
-    'mono8': cv2.COLOR_GRAY2BGR,
-}
-
-
-def frame_to_bgr(frame: Frame) -> np.ndarray:
-    """A contiguous BGR copy of a frame, uint8 [H, W, 3]."""
-    if frame.encoding in _TO_BGR:
-        return cv2.cvtColor(frame.image, _TO_BGR[frame.encoding])
-    return np.array(frame.image, order='C')
 
 
 def annotate(
@@ -54,7 +42,7 @@ def annotate(
     Returns:
         uint8 [H, W, 3], BGR.
     """
-    canvas = frame_to_bgr(frame)
+    canvas = np.array(to_bgr(frame.image, frame.encoding), order='C')
     for index, face in enumerate(faces):
         name = f'{names[index]} ' if names else ''
         _draw_face(canvas, face, name, face.expression(min_confidence))

@@ -90,6 +90,12 @@ def _layouts() -> dict[str, _Layout]:
     return table
 
 
+_TO_BGR = {
+    'rgb8': cv2.COLOR_RGB2BGR,
+    'bgra8': cv2.COLOR_BGRA2BGR,
+    'rgba8': cv2.COLOR_RGBA2BGR,
+    'mono8': cv2.COLOR_GRAY2BGR,
+}
 _LAYOUTS = _layouts()
 _EVEN_WIDTH = ('uyvy', 'yuyv', 'yuv422', 'yuv422_yuy2', 'nv21')
 ENCODINGS = tuple(_LAYOUTS)
@@ -152,6 +158,11 @@ def image_to_frame(message: ImageMessage) -> Frame:
                 f'{error.err}',
             ) from None
     return Frame(image, layout.result)
+
+
+def to_bgr(image: np.ndarray, encoding: str) -> np.ndarray:
+    """uint8 [H, W, 3] in BGR of an image in one of `FRAME_ENCODINGS`; itself where it is BGR."""
+    return cv2.cvtColor(image, _TO_BGR[encoding]) if encoding in _TO_BGR else image
 
 
 def _data_rows(layout: _Layout, height: int) -> int:

@@ -9,15 +9,10 @@ from dan_ros import model_store
 from dan_ros.backends import Backend, open_backend
 from dan_ros.crops import cut_face
 from dan_ros.detect import Detector, open_detector
+from dan_ros.images import to_bgr
 from dan_ros.scores import logits_to_probabilities
 from dan_ros.types import Face, FaceExpression, Frame
 
-_TO_BGR = {
-    'rgb8': cv2.COLOR_RGB2BGR,
-    'bgra8': cv2.COLOR_BGRA2BGR,
-    'rgba8': cv2.COLOR_RGBA2BGR,
-    'mono8': cv2.COLOR_GRAY2BGR,
-}
 _TURNS = {
     1: cv2.ROTATE_90_CLOCKWISE,
     2: cv2.ROTATE_180,
@@ -103,7 +98,7 @@ class ExpressionPipeline:
         if shrink < 1:
             size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        return cv2.cvtColor(image, _TO_BGR[frame.encoding]) if frame.encoding in _TO_BGR else image
+        return to_bgr(image, frame.encoding)
 
     def _crop(self, frames: Sequence[Frame], faces: list[list[Face]]) -> np.ndarray:
         """Batch of faces, uint8 [N, H, W, 3] RGB, upright."""
