@@ -90,5 +90,5 @@ def import_torch_or_explain() -> None:
     except ModuleNotFoundError as error:
         raise DanError(
             f'this command needs the Python package {error.name!r}: '
-            "`pip install 'dan_ros[torch]'` brings it"
+            '`pip install torch safetensors onnx` brings all it takes'
         ) from None

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 import click
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dan_ros import __version__, model_store
@@ -32,7 +33,7 @@ PACKAGES = (
     ('cv2', 'opencv-python-headless', 'apt install python3-opencv', True),
     ('onnxruntime', 'onnxruntime', 'pip install onnxruntime', True),
     ('onnx', 'onnx', 'pip install onnx', True),
-    ('torch', 'torch', "pip install 'dan_ros[torch]'; only to convert models", False),
+    ('torch', 'torch', 'pip install torch safetensors; only to convert or train models', False),
 )
 
 
@@ -168,5 +169,5 @@ def _print(findings: list[Finding]) -> None:
     for finding in findings:
         colour = COLOURS[finding.state]
         state = f'[{colour}]{finding.state}[/{colour}]'
-        table.add_row(finding.subject, state, finding.found, finding.remedy)
+        table.add_row(finding.subject, state, escape(finding.found), escape(finding.remedy))
     Console().print(table)

@@ -4,6 +4,7 @@ import sys
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from dan_ros import model_store
@@ -49,6 +50,6 @@ def _print_models() -> bool:
             state = '[green]verified'
         except ModelError as error:
             sound, state, where = False, '[red]missing', str(error)
-        table.add_row(model.name, state, model.what, where)
+        table.add_row(model.name, state, model.what, escape(where))
     Console().print(table)
     return sound
