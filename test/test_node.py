@@ -337,6 +337,7 @@ def test_parameters_can_change_between_cleanup_and_configure(start, smile):
     robot = start()
     assert robot.change_state(Transition.TRANSITION_DEACTIVATE)
     assert robot.change_state(Transition.TRANSITION_CLEANUP)
+    assert not robot.set_parameters(image_topics=['no topic!']).successful
     assert robot.set_parameters(backend__name='torch').successful
     assert robot.change_state(Transition.TRANSITION_CONFIGURE)
     assert robot.change_state(Transition.TRANSITION_ACTIVATE)

@@ -4,8 +4,8 @@
 Python package of requirements/.
 
 `distribution`: a ROS distribution is sourced. Its own Python packages are used; only what is
-missing comes from pip, into the folder `install/python`, which env.sh adds to PYTHONPATH. What the
-distribution has, NumPy and OpenCV above all, is never shadowed: its compiled packages depend on it.
+missing comes from pip, into the folder `install/python`, which env.sh adds to PYTHONPATH. OpenCV is
+not shadowed if the distribution has it, and NumPy 1.x not by 2.x: compiled packages depend on them.
 
 A second run with unchanged requirements does nothing.
 """
@@ -75,10 +75,10 @@ def make_wheels_environment(folder: Path) -> int:
 def make_distribution_environment(folder: Path) -> int:
     """What the distribution lacks, from pip."""
     files = [REQUIREMENTS / f'{name}.txt' for name in ('core', 'torch', 'train', 'dev')]
-    missing = sorted({line for file in files for line in requirements_in(file) if is_missing(line)})
     stamp = stamp_of(files)
     if (folder / STAMP).is_file() and (folder / STAMP).read_text() == stamp:
         return 0
+    missing = sorted({line for file in files for line in requirements_in(file) if is_missing(line)})
     folder.mkdir(parents=True, exist_ok=True)
     constraints = folder / 'constraints.txt'
     constraints.write_text('\n'.join(pins_of_the_distribution()))

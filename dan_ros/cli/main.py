@@ -48,7 +48,7 @@ def main() -> None:
         click.echo(f'Error: {error}', err=True)
         sys.exit(1)
     except OSError as error:
-        click.echo(f'Error: {error.filename}: {error.strerror}', err=True)
+        click.echo(f'Error: {error}', err=True)
         sys.exit(1)
 
 

@@ -24,7 +24,7 @@ from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.ros import diagnostics
 from dan_ros.ros.inbox import Inbox
 from dan_ros.ros.messages import bgr_to_image, faces_to_array, stamp_to_ns
-from dan_ros.ros.parameters import check_change, declare_parameters, read_parameters
+from dan_ros.ros.parameters import SPECS, check_change, declare_parameters, read_parameters
 from dan_ros.ros.worker import Arrival, Outcome, Worker
 from dan_ros.tracking import Tracker
 from dan_ros.types import Frame
@@ -231,11 +231,8 @@ class DanNode(LifecycleNode):
         is_configured = self._phase in ('configuring', 'inactive', 'active')
         result = check_change(changes, is_configured)
         if result.successful:
-            known = {c.name: c.value for c in changes if c.name in self._settings}
-            self._settings = {
-                **self._settings,
-                **{name: type(self._settings[name])(value) for name, value in known.items()},
-            }
+            known = {c.name: SPECS[c.name].to_value(c.value) for c in changes if c.name in SPECS}
+            self._settings = {**self._settings, **known}
             if self._worker is not None:
                 self._worker.max_hz = self._settings['rate.max_hz']
         return result
@@ -243,11 +240,10 @@ class DanNode(LifecycleNode):
     def _apply_settings(self) -> None:
         """Hand the live parameters to the parts that use them; called by the inference thread."""
         settings = self._settings
-        if self._pipeline is not None:
-            self._pipeline.max_side_px = settings['detector.max_side_px']
-            self._pipeline.max_faces = settings['max_faces']
-            self._pipeline.rotation = settings['image_rotation']
-            self._pipeline.detector.min_score = settings['detector.min_score']
+        self._pipeline.max_side_px = settings['detector.max_side_px']
+        self._pipeline.max_faces = settings['max_faces']
+        self._pipeline.rotation = settings['image_rotation']
+        self._pipeline.detector.min_score = settings['detector.min_score']
         for tracker in self._trackers.values():
             tracker.max_missed_s = settings['tracker.max_missed_s']
             tracker.min_iou = settings['tracker.min_iou']

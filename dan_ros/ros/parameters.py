@@ -3,7 +3,7 @@
 It drives declaration, validation and `config/dan.yaml`, and is the only source of defaults.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,7 @@ class Spec:
         minimum, maximum: of a number, both included.
         choices: the allowed values, or () for all.
         live: whether it may be changed while the node is configured.
+        check: says in one line what else is wrong with a value, '' if nothing is.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Spec:
     maximum: float | None = None
     choices: tuple[Any, ...] = ()
     live: bool = False
+    check: Callable[[Any], str] | None = None
 
     @property
     def allowed(self) -> str:
@@ -68,9 +70,14 @@ class Spec:
 
     def problem_with(self, value: Any) -> str:
         """Why a value is refused, in one line; '' if it is allowed."""
-        if self._has_right_type(value) and self._is_in_range(value):
-            return ''
-        return f'{self.name} can not be {value!r}: it must be {self.allowed}'
+        if not (self._has_right_type(value) and self._is_in_range(value)):
+            return f'{self.name} can not be {value!r}: it must be {self.allowed}'
+        problem = self.check(value) if self.check else ''
+        return f'{self.name}: {problem}' if problem else ''
+
+    def to_value(self, value: Any) -> Any:
+        """An allowed value in the type of the default: a whole number becomes a float."""
+        return type(self.default)(value)
 
     def _has_right_type(self, value: Any) -> bool:
         if isinstance(self.default, float):
@@ -105,6 +112,15 @@ class Spec:
         return descriptor
 
 
+def _problem_with_topics(topics: Iterable[str]) -> str:
+    for topic in filter(None, topics):
+        try:
+            validate_topic_name(topic)
+        except InvalidTopicNameException as error:
+            return str(error).replace('\n', ' ')
+    return ''
+
+
 PARAMETERS = (
     Spec(
         'autostart',
@@ -116,6 +132,7 @@ PARAMETERS = (
         [''],
         'Several cameras: the names of their image topics. The default [""] is the one topic '
         '`image`, which can be remapped.',
+        check=_problem_with_topics,
     ),
     Spec(
         'image_rotation',
@@ -260,22 +277,12 @@ def _problem_with_declared(node: Node, spec: Spec) -> str:
         value = node.get_parameter(spec.name).value
     except ParameterUninitializedException:
         return f'{spec.name} can not be []: YAML gives it no type; an empty list is [""]'
-    if problem := spec.problem_with(value):
-        return problem
-    if spec.name == 'image_topics':
-        for topic in filter(None, value):
-            try:
-                validate_topic_name(topic)
-            except InvalidTopicNameException as error:
-                return f'{spec.name}: {error}'.replace('\n', ' ')
-    return ''
+    return spec.problem_with(value)
 
 
 def read_parameters(node: Node) -> dict[str, Any]:
     """Value of every parameter by name; floats are floats."""
-    return {
-        name: type(spec.default)(node.get_parameter(name).value) for name, spec in SPECS.items()
-    }
+    return {name: spec.to_value(node.get_parameter(name).value) for name, spec in SPECS.items()}
 
 
 def check_change(changes: Iterable[Parameter], is_configured: bool) -> SetParametersResult:
