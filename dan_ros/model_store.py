@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dan_ros.data_folders import data_folders
 from dan_ros.errors import ModelError
 
 FETCH_TIMEOUT_S = 10
@@ -84,14 +85,6 @@ def cache_folder() -> Path:
     return Path(root) / 'dan_ros' / 'models'
 
 
-def bundled_folders() -> Iterator[Path]:
-    """Folders that may hold the models shipped with the package: source tree, install prefix."""
-    here = Path(__file__).absolute().parent
-    yield here.resolve().parent / 'models'
-    for parent in here.parents:
-        yield parent / 'share' / 'dan_ros' / 'models'
-
-
 def read_model(name: str) -> ModelFile:
     """Read a model by its known name, or any ONNX file by its path.
 
@@ -136,7 +129,7 @@ def read_pinned(name: str, path: str) -> ModelFile:
 def candidate_paths(model: KnownModel) -> Iterator[Path]:
     """Where a known model may lie, in the order in which it is looked for."""
     if not model.url:
-        for folder in bundled_folders():
+        for folder in data_folders('models'):
             yield folder / model.filename
         return
     yield cache_folder() / model.filename

@@ -50,7 +50,7 @@ def open_backend(
         if name == 'torch':
             from dan_ros.backends.torch import TorchBackend
 
-            return TorchBackend(file, threads)
+            return TorchBackend.read(file, threads)
         from dan_ros.backends.onnxruntime import OnnxRuntimeBackend
 
         return OnnxRuntimeBackend(file, threads)

@@ -3,32 +3,47 @@
 import numpy as np
 import torch
 
+from dan_ros.model_info import ModelInfo
 from dan_ros.model_store import ModelFile
 from dan_ros.network.export import read_fused
+from dan_ros.network.fuse import FusedDAN
 
 
 class TorchBackend:
     """See `Backend`.
 
     Args:
-        file: the ONNX file, with float weights.
+        network: in evaluation mode.
+        model: what its file says of it.
         threads: CPU threads of the whole process; 0 leaves torch's choice.
-
-    Raises:
-        ModelError: the file is not one of this package, or is quantised.
     """
 
     name = 'torch'
     device = 'cpu'
 
-    def __init__(self, file: ModelFile, threads: int = 0) -> None:
+    def __init__(self, network: FusedDAN, model: ModelInfo, threads: int = 0) -> None:
         if threads:
             torch.set_num_threads(threads)
-        self._network, self.model = read_fused(file.content, str(file.path))
+        self.network, self.model = network, model
+
+    @classmethod
+    def read(cls, file: ModelFile, threads: int = 0) -> 'TorchBackend':
+        """Open an ONNX file with float weights.
+
+        Raises:
+            ModelError: the file is not one of this package, or is quantised.
+        """
+        return cls(*read_fused(file.content, str(file.path)), threads)
 
     @torch.inference_mode()
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
         if len(faces_rgb) == 0:
             return np.zeros((0, len(self.model.labels)), np.float32)
-        return self._network(torch.from_numpy(faces_rgb)).numpy()
+        return self.network(torch.from_numpy(faces_rgb)).numpy()
+
+    @torch.inference_mode()
+    def attend(self, faces_rgb: np.ndarray) -> np.ndarray:
+        """Where each head looks: float32 [N, K, h, w], >= 0, of uint8 [N, H, W, 3] RGB."""
+        features = self.network.features(torch.from_numpy(faces_rgb))
+        return self.network.attention_maps(features).numpy()

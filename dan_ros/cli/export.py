@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from dan_ros import model_store
-from dan_ros.cli.convert import import_torch_or_explain
+from dan_ros.cli.needs import need
 
 
 @click.command('export')
@@ -22,7 +22,7 @@ def command(model: str, output: Path, fp16: bool, batch: int | None) -> None:
 
     For runtimes that want full-precision weights or a fixed batch. Metadata is kept.
     """
-    import_torch_or_explain()
+    need('torch', 'safetensors', 'onnx')
     from dan_ros.network.export import export_onnx, read_fused
 
     file = model_store.read_model(model)

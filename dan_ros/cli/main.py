@@ -11,6 +11,9 @@ from dan_ros.errors import DanError
 # What `dan-ros --help` says of each subcommand; its module is imported only when it is called.
 SUBCOMMANDS = {
     'predict': 'Find faces in pictures and say what they express.',
+    'explain': 'Show where each attention head looks in a face.',
+    'train': 'Train DAN by a recipe; stop and resume at any time.',
+    'evaluate': 'Measure a model on labelled faces: a page with numbers and pictures.',
     'convert': 'Turn a DAN checkpoint into a model file for the node.',
     'export': 'Write a model file again for another runtime.',
     'models': 'List, verify and fetch model files.',

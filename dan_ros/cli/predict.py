@@ -58,7 +58,7 @@ def command(
         image = cv2.imread(str(path)) if path.is_file() else None
         if image is None:
             failed += 1
-            click.echo(f'Error: {path}: {_why_unreadable(path)}', err=True)
+            click.echo(f'Error: {path}: {why_unreadable(path)}', err=True)
             continue
         frame = Frame(image)
         (faces,) = pipeline.run([frame])
@@ -74,7 +74,8 @@ def command(
     sys.exit(1 if failed else 0)
 
 
-def _why_unreadable(path: Path) -> str:
+def why_unreadable(path: Path) -> str:
+    """Why OpenCV gave no picture for `path`, for people."""
     if not path.exists():
         return 'there is no such file'
     if path.is_dir():

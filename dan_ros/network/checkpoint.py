@@ -4,15 +4,100 @@ A pickle can run code, so this is done once, by a person, with `dan-ros convert`
 ONNX alone.
 """
 
+import hashlib
+import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dan_ros.errors import ModelError
+from dan_ros.model_info import DEFAULT_CROP_SCALE, ModelInfo
+from dan_ros.network import fuse
 from dan_ros.network.dan import DAN
 
 SAFE_TORCH = (2, 6)  # before it, weights_only=True can execute code: CVE-2025-32434
+NOTES_KEY = 'dan_ros'  # of the safetensors metadata
+OFFICIAL_INPUT_SIZE = 224
+
+
+def fuse_checkpoint(
+    path: Path,
+    *,
+    labels: tuple[str, ...] | None = None,
+    input_size: int | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    grey: bool | None = None,
+    crop_scale: float = DEFAULT_CROP_SCALE,
+    source: str = '',
+) -> tuple[fuse.FusedDAN, ModelInfo]:
+    """Make the finished network of a checkpoint: its own preprocessing in front, all fused.
+
+    What is None is taken from the notes that this package's training leaves in a checkpoint, then
+    from the official training: 224 px, ImageNet's mean and std, colour. Labels have no default.
+
+    Args:
+        path: the checkpoint, see `load_dan`.
+        labels: canonical labels in the order of the classifier's outputs.
+        input_size: side of a face, pixels.
+        mean, std, grey: see `fuse.fuse`.
+        crop_scale, source: see `ModelInfo`.
+
+    Raises:
+        ModelError: the checkpoint can't be read, or these do not fit it.
+    """
+    dan = load_dan(path)
+    notes = read_notes(path)
+    labels = labels or tuple(notes.get('labels', ()))
+    if not labels:
+        raise ModelError(
+            f'{path} does not say which classes it was trained with; name them with --labels'
+        )
+    if dan.fc.out_features != len(labels):
+        raise ModelError(
+            f'{path} has {dan.fc.out_features} classes, but {len(labels)} labels are given: '
+            f'{", ".join(labels)}'
+        )
+    side = input_size or notes.get('input_size', OFFICIAL_INPUT_SIZE)
+    info = ModelInfo(
+        labels=labels,
+        input_size=(side, side),
+        crop_scale=crop_scale,
+        source=source or f'{path.name}, classes {", ".join(labels)}',
+        source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    try:
+        fused = fuse.fuse(
+            dan,
+            mean or notes.get('mean', fuse.IMAGENET_MEAN),
+            std or notes.get('std', fuse.IMAGENET_STD),
+            notes.get('grey', False) if grey is None else grey,
+        )
+    except ValueError as error:
+        raise ModelError(f'{path}: {error}') from None
+    return fused, info
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """What this package's training wrote beside the weights; {} where it did not.
+
+    `labels`, `input_size`, `mean`, `std` and `grey` say how faces have to be prepared.
+    """
+    if path.suffix != '.safetensors':
+        return {}
+    from safetensors import safe_open
+
+    with safe_open(path, 'numpy') as file:
+        text = (file.metadata() or {}).get(NOTES_KEY, '{}')
+    try:
+        notes = json.loads(text)
+    except ValueError:
+        notes = None
+    if not isinstance(notes, dict):
+        raise ModelError(f'{path}: its metadata {NOTES_KEY!r} is no JSON object')
+    return notes
 
 
 def load_dan(path: Path) -> DAN:

@@ -87,10 +87,7 @@ class FusedDAN(nn.Module):
         Returns:
             Logits, [B, C].
         """
-        x = self.colour(faces.to(self.colour.weight.dtype))  # [B, H, W, channels]
-        x = functional.relu(self.stem(x.permute(0, 3, 1, 2)))  # [B, 64, H / 2, W / 2]
-        x = functional.max_pool2d(x, 3, stride=2, padding=1)  # [B, 64, H / 4, W / 4]
-        x = self.blocks(x)  # [B, 512, h, w]
+        x = self.features(faces)  # [B, 512, h, w]
         pooled = self._attend_in_space(x)  # [K, B, 512]
         y = functional.relu(torch.baddbmm(self.channel1_bias, pooled, self.channel1_weight))
         gate = torch.sigmoid(torch.baddbmm(self.channel2_bias, y, self.channel2_weight))
@@ -99,11 +96,22 @@ class FusedDAN(nn.Module):
             heads = functional.log_softmax(heads, dim=0)
         return self.classifier(heads.sum(dim=0))  # [B, C]
 
+    def features(self, faces: torch.Tensor) -> torch.Tensor:
+        """Feature map of faces as in `forward`: [B, 512, h, w], h = H / 32 rounded up."""
+        x = self.colour(faces.to(self.colour.weight.dtype))  # [B, H, W, channels]
+        x = functional.relu(self.stem(x.permute(0, 3, 1, 2)))  # [B, 64, H / 2, W / 2]
+        x = functional.max_pool2d(x, 3, stride=2, padding=1)  # [B, 64, H / 4, W / 4]
+        return self.blocks(x)
+
+    def attention_maps(self, features: torch.Tensor) -> torch.Tensor:
+        """Where each head looks, unnormalised: [B, 512, h, w] -> [B, K, h, w], >= 0."""
+        y = functional.relu(self.spatial(self.squeeze(features)))  # [B, K * 512, h, w]
+        return y.unflatten(1, (self.num_head, FEATURES)).sum(dim=2)
+
     def _attend_in_space(self, x: torch.Tensor) -> torch.Tensor:
         """[B, 512, h, w] -> attention-weighted average per head, [K, B, 512]."""
         places = x.shape[2] * x.shape[3]
-        y = functional.relu(self.spatial(self.squeeze(x)))  # [B, K * 512, h, w]
-        y = y.reshape(y.shape[0], self.num_head, FEATURES, places).sum(dim=2)  # [B, K, hw]
+        y = self.attention_maps(x).flatten(2)  # [B, K, hw]
         # Divided before the product: the attention's sums reach 4e4, and fp16 ends at 65504.
         pooled = torch.matmul(y / places, x.flatten(2).transpose(1, 2))  # [B, K, 512]
         return pooled.transpose(0, 1)

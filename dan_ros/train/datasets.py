@@ -41,6 +41,7 @@ class Faces:
         reader: gives faces by number: (int64 [B], side) -> uint8 [B, h, w, 1 or 3], grey or RGB.
         native_size: side in pixels that all pictures have, or None when they differ.
         skipped: pictures that could not be read, by name.
+        paths: file of each face, N of them, or () where faces do not lie in files.
     """
 
     labels: tuple[str, ...]
@@ -49,6 +50,7 @@ class Faces:
     reader: Callable[[np.ndarray, int], np.ndarray]
     native_size: int | None = None
     skipped: tuple[str, ...] = ()
+    paths: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -71,7 +73,8 @@ def open_faces(dataset: str, root: Path, split: str) -> Faces:
     """Open one split of a data set.
 
     Args:
-        dataset: ferplus, rafdb, affectnet7, affectnet8 or sfew.
+        dataset: ferplus, rafdb, affectnet7, affectnet8 or sfew; or folder, anybody's own pictures
+            in one folder a class, inside a folder a split or, outside training, without splits.
         root: its folder, or for FER+ also the `.npz` file itself.
         split: 'train' or 'valid'; for RAF-DB 'valid' is its test split, as in the paper.
 
@@ -88,12 +91,18 @@ def open_faces(dataset: str, root: Path, split: str) -> Faces:
     if dataset == 'sfew':
         items = list_folders(_split_folder(root, split), label_sets.AFFECTNET7)
         return _faces_from_files(items, label_sets.AFFECTNET7, root)
+    if dataset == 'folder':
+        own = root if split != TRAIN and has_class_folders(root) else _split_folder(root, split)
+        return _faces_from_files(
+            list_folders(own, label_sets.CANONICAL), label_sets.CANONICAL, root
+        )
     if dataset in ('affectnet7', 'affectnet8'):
         labels = label_sets.LABEL_SETS[dataset]
         items = [item for item in list_affectnet(root, split) if item.label < len(labels)]
         return _faces_from_files(items, labels, root)
     raise DataError(
-        f'unknown data set {dataset!r}; there are ferplus, rafdb, affectnet7, affectnet8 and sfew'
+        f'unknown data set {dataset!r}; there are ferplus, rafdb, affectnet7, affectnet8, sfew and '
+        'folder'
     )
 
 
@@ -210,11 +219,8 @@ def list_folders(root: Path, labels: tuple[str, ...]) -> list[_Item]:
     """
     items = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        name = folder.name.lower()
-        name = FOLDER_NAMES.get(name, name)
-        if name.isdigit() and int(name) < len(label_sets.CANONICAL):
-            name = label_sets.CANONICAL[int(name)]
-        if name not in label_sets.CANONICAL:
+        name = _class_of_folder(folder)
+        if name is None:
             raise DataError(
                 f'{folder} is no class; folders are numbers 0 .. 7 or {", ".join(labels)}'
             )
@@ -222,6 +228,20 @@ def list_folders(root: Path, labels: tuple[str, ...]) -> list[_Item]:
             files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
             items += [_Item(path, labels.index(name)) for path in files]
     return items
+
+
+def has_class_folders(root: Path) -> bool:
+    """Whether all folders in `root` are named after classes, and there is one."""
+    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    return bool(folders) and all(_class_of_folder(folder) for folder in folders)
+
+
+def _class_of_folder(folder: Path) -> str | None:
+    name = folder.name.lower()
+    if name.isdigit() and int(name) < len(label_sets.CANONICAL):
+        return label_sets.CANONICAL[int(name)]
+    name = FOLDER_NAMES.get(name, name)
+    return name if name in label_sets.CANONICAL else None
 
 
 def _split_folder(root: Path, split: str) -> Path:
@@ -329,7 +349,8 @@ def _faces_from_files(items: list[_Item], labels: tuple[str, ...], root: Path) -
     def read(indices: np.ndarray, size: int) -> np.ndarray:
         return np.stack([_read_face(items[index], size) for index in indices])
 
-    return Faces(labels, targets, classes, read, skipped=skipped)
+    paths = tuple(item.path for item in items)
+    return Faces(labels, targets, classes, read, skipped=skipped, paths=paths)
 
 
 def _read_face(item: _Item, size: int) -> np.ndarray:

@@ -13,11 +13,12 @@ from typing import Any, get_type_hints
 
 import yaml
 
+from dan_ros.data_folders import data_folders
 from dan_ros.errors import TrainingError
 
 CHOICES = MappingProxyType(
     {
-        'dataset': ('ferplus', 'rafdb', 'affectnet7', 'affectnet8', 'sfew'),
+        'dataset': ('ferplus', 'rafdb', 'affectnet7', 'affectnet8', 'sfew', 'folder'),
         'optimizer': ('sgd', 'adam', 'adamw'),
         'schedule': ('step', 'exponential', 'cosine'),
         'precision': ('fp32', 'bf16', 'fp16'),
@@ -158,6 +159,24 @@ class Recipe:
                 return size
             epoch -= epochs
         return self.input_size
+
+
+def find_recipe(name: str) -> Path:
+    """Path of a recipe: a file's, or that of one which comes with the package, by its name.
+
+    Raises:
+        TrainingError: there is neither.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    known = {file.stem: file for folder in data_folders('recipes') for file in folder.glob('*.yaml')}
+    if name not in known:
+        raise TrainingError(
+            f'there is no recipe {name!r}: neither a file at {path.absolute()} nor one of '
+            f'{", ".join(sorted(known)) or "those that come with the package, which are missing"}'
+        )
+    return known[name]
 
 
 def load_recipe(path: Path) -> Recipe:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import torch
 
 from dan_ros.errors import TrainingError
+from dan_ros.network.checkpoint import NOTES_KEY
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -44,15 +45,15 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return content
 
 
-def save_weights(path: Path, state: dict[str, torch.Tensor], about: dict[str, str]) -> None:
-    """Write tensors as safetensors, with the official names; `about` goes into its metadata.
+def save_weights(path: Path, state: dict[str, torch.Tensor], notes: dict[str, Any]) -> None:
+    """Write tensors as safetensors, with the official names, and notes, see `read_notes`.
 
-    All of `about` stands under one name, because safetensors writes several in random order.
+    All notes stand under one name, because safetensors writes several in random order.
     """
     from safetensors.torch import save
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    content = save(state, metadata={'dan_ros': json.dumps(about)})
+    content = save(state, metadata={NOTES_KEY: json.dumps(notes)})
     write_whole(path, lambda file: file.write(content))
 
 

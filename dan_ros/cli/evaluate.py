@@ -1,0 +1,137 @@
+"""`dan-ros evaluate`: how good a model is on labelled faces."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from dan_ros.backends import BACKENDS
+from dan_ros.cli.needs import need, open_model
+from dan_ros.detect import DETECTORS, open_detector
+from dan_ros.labels import LABEL_SETS
+from dan_ros.pipeline import ExpressionPipeline
+
+DATASETS = ('auto', 'ferplus', 'rafdb', 'affectnet7', 'affectnet8', 'sfew', 'folder')
+
+
+@click.command('evaluate')
+@click.argument('data', type=click.Path(path_type=Path))
+@click.argument('model')
+@click.option('--json', 'as_json', is_flag=True, help='The numbers as one JSON object.')
+@click.option(
+    '--out',
+    type=click.Path(path_type=Path),
+    default='evaluation',
+    show_default=True,
+    help='Folder for the page, its pictures and scores.json.',
+)
+@click.option('--dataset', default='auto', show_default=True, type=click.Choice(DATASETS))
+@click.option('--split', default='valid', show_default=True, type=click.Choice(['train', 'valid']))
+@click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
+@click.option(
+    '--labels',
+    'label_set',
+    type=click.Choice(list(LABEL_SETS)),
+    help='Order of the classes of an official checkpoint.',
+)
+@click.option(
+    '--detect',
+    'detector',
+    type=click.Choice(DETECTORS),
+    help='Judge whole pictures: find the largest face with this detector, cut it as the node does.',
+)
+def command(
+    data: Path,
+    model: str,
+    as_json: bool,
+    out: Path,
+    dataset: str,
+    split: str,
+    backend: str,
+    label_set: str | None,
+    detector: str | None,
+) -> None:
+    """Measure MODEL on the labelled faces of DATA.
+
+    MODEL is a known model, an ONNX file or a checkpoint. DATA is a folder of FER+, RAF-DB,
+    AffectNet or SFEW, an FER+ .npz file, or a folder of your own pictures, one folder a class.
+
+    Accuracy, balanced accuracy, precision, recall and F1 of each class, calibration error; a page
+    with the confusion matrix, the reliability diagram and the surest mistakes.
+    """
+    need('matplotlib')
+    from dan_ros.evaluate.judging import evaluate, guess_dataset, judge_faces, judge_photos
+    from dan_ros.evaluate.report import Subject, to_json, write_report
+    from dan_ros.train.datasets import open_faces
+
+    opened = open_model(model, backend, label_set)
+    name = guess_dataset(data, opened.model.labels) if dataset == 'auto' else dataset
+    faces = open_faces(name, data, split)
+    if detector:
+        judge = judge_photos(faces, ExpressionPipeline(open_detector(detector), opened))
+    else:
+        judge = judge_faces(faces, opened)
+    with _progress() as bar:
+        task = bar.add_task('judging', total=len(faces))
+        evaluation = evaluate(
+            faces,
+            opened.model.labels,
+            judge,
+            lambda done, count: bar.update(task, completed=done, total=count),
+        )
+    subject = Subject(
+        model=model,
+        data=str(data),
+        dataset=name,
+        split=split,
+        backend=opened.name,
+        device=opened.device,
+        look='photo' if detector else 'face',
+    )
+    page = write_report(subject, evaluation, out)
+    content = to_json(subject, evaluation)
+    if as_json:
+        click.echo(json.dumps(content))
+    else:
+        _print(content)
+    click.echo(f'page with pictures: {page}', err=as_json)
+
+
+def _progress() -> Progress:
+    """A bar on a terminal's standard error, nothing elsewhere."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        TextColumn('{task.completed} of {task.total}, left'),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
+def _print(content: dict[str, Any]) -> None:
+    from dan_ros.evaluate.report import percent
+
+    table = Table('class', box=None)
+    for name in ('precision', 'recall', 'F1', 'faces'):
+        table.add_column(name, justify='right')
+    for label, row in content['per_class'].items():
+        cells = [percent(row[name]) for name in ('precision', 'recall', 'f1')]
+        table.add_row(label, *cells, str(row['faces']))
+    Console().print(table)
+    click.echo(
+        f'accuracy {content["accuracy"]:.2%}, balanced {content["balanced_accuracy"]:.2%}, '
+        f'macro F1 {content["macro_f1"]:.2%}, calibration error '
+        f'{content["calibration_error"]:.3f}, {content["faces"]} faces'
+    )
+    if content['not_judged']:
+        click.echo(f'{content["not_judged"]} without an answer or a face found, counted as wrong')
+    for label, count in content['left_out'].items():
+        click.echo(f'{count} faces of {label} left out: the model has no such class')
+    for name in content['skipped']:
+        click.echo(f'skipped, can not be read: {name}', err=True)

@@ -1,0 +1,98 @@
+"""`dan-ros explain`: where in a face each attention head looks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import cv2
+import numpy as np
+
+from dan_ros import labels, model_store
+from dan_ros.cli.needs import need, open_model
+from dan_ros.cli.predict import why_unreadable
+from dan_ros.crops import cut_face
+from dan_ros.detect import DETECTORS, open_detector
+from dan_ros.errors import DanError
+from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.scores import logits_to_probabilities
+from dan_ros.types import Frame
+
+if TYPE_CHECKING:
+    from dan_ros.backends.torch import TorchBackend
+
+
+@click.command('explain')
+@click.argument('image', type=click.Path(path_type=Path))
+@click.option(
+    '--out',
+    type=click.Path(path_type=Path),
+    help='The picture to write; IMAGE_explained.png in the current folder by default.',
+)
+@click.option(
+    '--model',
+    default=model_store.DEFAULT_MODEL,
+    show_default=True,
+    help='A model file with float weights, or a checkpoint.',
+)
+@click.option(
+    '--labels',
+    'label_set',
+    type=click.Choice(list(labels.LABEL_SETS)),
+    help='Order of the classes of an official checkpoint.',
+)
+@click.option('--detector', default='auto', show_default=True, type=click.Choice(DETECTORS))
+@click.option('--whole', is_flag=True, help='IMAGE is a face already: look for none in it.')
+@click.option(
+    '--max-faces', default=6, show_default=True, type=click.IntRange(1, 32), help='The largest.'
+)
+def command(
+    image: Path,
+    out: Path | None,
+    model: str,
+    label_set: str | None,
+    detector: str,
+    whole: bool,
+    max_faces: int,
+) -> None:
+    """Draw where each of the network's attention heads looks in the faces of IMAGE.
+
+    A row a face, a picture a head, the place it looks at most in red, as in the paper's figures;
+    beside them the probabilities.
+    """
+    need('torch', 'safetensors', 'onnx', 'matplotlib')
+    from dan_ros.evaluate.plots import draw_attention
+
+    picture = cv2.imread(str(image)) if image.is_file() else None
+    if picture is None:
+        raise DanError(f'{image}: {why_unreadable(image)}')
+    backend: TorchBackend = open_model(model, 'torch', label_set)  # type: ignore[assignment]
+    boxes = [_whole_box(picture)] if whole else _face_boxes(picture, backend, detector, max_faces)
+    if not boxes:
+        raise DanError(f'{image}: no face is found; if it is a face all over, say --whole')
+    # A whole face is taken as it is, a found one is framed by the model's rule.
+    scale = 1.0 if whole else backend.model.crop_scale
+    faces = np.empty((len(boxes), *backend.model.input_size, 3), np.uint8)
+    for face, box in zip(faces, boxes, strict=True):
+        cut_face(Frame(picture), box, scale, face)
+    probabilities = logits_to_probabilities(backend.infer(faces), backend.model.labels)
+    figure = draw_attention(faces, backend.attend(faces), probabilities, labels.CANONICAL)
+    out = out or Path(f'{image.stem}_explained.png')
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out)
+    for box, row in zip(boxes, probabilities, strict=True):
+        place = ' '.join(str(round(float(value))) for value in box)
+        click.echo(f'face at {place}: {labels.CANONICAL[row.argmax()]} {row.max():.0%}')
+    click.echo(f'picture: {out}')
+
+
+def _whole_box(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    return np.array([0, 0, width, height], np.float32)
+
+
+def _face_boxes(
+    picture: np.ndarray, backend: 'TorchBackend', detector: str, max_faces: int
+) -> list[np.ndarray]:
+    pipeline = ExpressionPipeline(open_detector(detector), backend, max_faces=max_faces)
+    (found,) = pipeline.run([Frame(picture)])
+    return [face.face.box_xyxy for face in found[:max_faces]]

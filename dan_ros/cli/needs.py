@@ -1,0 +1,57 @@
+"""What several subcommands need: optional packages, and models that may still be checkpoints."""
+
+import importlib
+from pathlib import Path
+
+from dan_ros.backends import Backend, open_backend
+from dan_ros.errors import BackendError, DanError
+from dan_ros.labels import LABEL_SETS
+
+CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.safetensors')
+TRAINING_MODULES = ('torch', 'yaml', 'safetensors', 'onnx')
+PACKAGES = {'yaml': 'pyyaml'}  # where a package is not called like its module
+
+
+def need(*modules: str) -> None:
+    """Raise a DanError that says what to install where one of `modules` is missing."""
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            missing = error.name or module
+            packages = ' '.join(PACKAGES.get(name, name) for name in modules)
+            raise DanError(
+                f'this command needs the Python package {PACKAGES.get(missing, missing)!r}: '
+                f'`pip install {packages}` brings all it takes'
+            ) from None
+
+
+def is_checkpoint(model: str) -> bool:
+    """Whether `model` names a checkpoint and not a model file."""
+    return Path(model).suffix in CHECKPOINT_SUFFIXES
+
+
+def open_model(model: str, backend: str, label_set: str | None) -> Backend:
+    """Open a known model, an ONNX file or a checkpoint.
+
+    Args:
+        model: its name or path.
+        backend: one of `BACKENDS`; a checkpoint runs on torch alone.
+        label_set: name of the classes' order, for a checkpoint that does not say it.
+
+    Raises:
+        DanError: it can't be opened.
+    """
+    if not is_checkpoint(model):
+        return open_backend(backend, model)
+    if backend not in ('auto', 'torch'):
+        raise BackendError(
+            f'{model} is a checkpoint, which only torch runs; `dan-ros convert` makes a model file '
+            f'of it for {backend}'
+        )
+    need('torch', 'safetensors', 'onnx')
+    from dan_ros.backends.torch import TorchBackend
+    from dan_ros.network.checkpoint import fuse_checkpoint
+
+    labels = LABEL_SETS[label_set] if label_set else None
+    return TorchBackend(*fuse_checkpoint(Path(model).expanduser(), labels=labels))

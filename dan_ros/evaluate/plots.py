@@ -1,0 +1,147 @@
+"""The pictures of an evaluation, drawn with matplotlib, without a window."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dan_ros.evaluate.metrics import CALIBRATION_BINS, Scores
+
+BLUE, ORANGE, GREY = '#2a6fbb', '#e07b39', '#8a8a8a'
+DPI = 130
+HEAT_SHARE = 0.55  # of the heat map where it lies over a face
+
+
+def draw_confusion(scores: Scores, title: str) -> Figure:
+    """Confusion matrix: every row is a true class, in percent of its faces, with their number."""
+    count = len(scores.labels)
+    figure = Figure(figsize=(1.6 + 0.78 * count, 1.3 + 0.68 * count), dpi=DPI, layout='constrained')
+    axes = figure.add_subplot()
+    shares = scores.confusion / np.maximum(scores.faces, 1)[:, None]  # [C, C]
+    axes.imshow(shares, cmap='Blues', vmin=0, vmax=1, aspect='auto')
+    for row, column in np.ndindex(count, count):
+        if not scores.confusion[row, column]:
+            continue
+        colour = 'white' if shares[row, column] > 0.55 else 'black'
+        text = f'{100 * shares[row, column]:.0f}'
+        axes.text(column, row - 0.08, text, ha='center', va='center', color=colour, fontsize=11)
+        number = str(scores.confusion[row, column])
+        axes.text(column, row + 0.27, number, ha='center', va='center', color=colour, fontsize=6.5)
+    axes.set_xticks(range(count), scores.labels, rotation=35, ha='right')
+    rows = [f'{name} ({n})' for name, n in zip(scores.labels, scores.faces, strict=True)]
+    axes.set_yticks(range(count), rows)
+    axes.set_xlabel('answer')
+    axes.set_ylabel('true class (faces)')
+    axes.set_title(f'{title}\naccuracy {scores.accuracy:.2%}, in percent of each row', fontsize=11)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def draw_reliability(scores: Scores, title: str) -> Figure:
+    """Reliability diagram: how often answers of some confidence are right, and how many there are.
+
+    After Guo et al. 2017, figure 4, https://arxiv.org/abs/1706.04599.
+    """
+    figure = Figure(figsize=(5.6, 6.2), dpi=DPI, layout='constrained')
+    upper, lower = figure.subplots(2, 1, height_ratios=(3, 1), sharex=True)
+    width = 1 / CALIBRATION_BINS
+    middles = (np.arange(CALIBRATION_BINS) + 0.5) * width
+    used = scores.bin_faces > 0
+    upper.bar(middles[used], scores.bin_accuracy[used], 0.92 * width, color=BLUE, label='right')
+    upper.plot(
+        scores.bin_confidence[used], scores.bin_confidence[used], 'o-', color=ORANGE, label='said'
+    )
+    upper.plot([0, 1], [0, 1], ':', color=GREY, linewidth=1)
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel='part of the answers')
+    upper.legend(loc='upper left', frameon=False)
+    upper.set_title(f'{title}\ncalibration error {scores.calibration_error:.3f}', fontsize=11)
+    lower.bar(middles, scores.bin_faces, 0.92 * width, color=GREY)
+    lower.set(xlabel='confidence', ylabel='faces')
+    for axes in (upper, lower):
+        axes.spines[['top', 'right']].set_visible(False)
+    return figure
+
+
+def draw_mistakes(
+    pictures: Sequence[np.ndarray], captions: Sequence[str], columns: int = 8
+) -> Figure:
+    """Faces with a caption each, in a grid.
+
+    Args:
+        pictures: uint8 [H, W, 3], RGB, at least one.
+        captions: one or two lines for each.
+        columns: faces in a row.
+    """
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(1.25 * columns, 1.62 * rows), dpi=DPI, layout='constrained')
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.axis('off')
+    for axes, picture, caption in zip(grid.flat, pictures, captions, strict=False):
+        axes.imshow(picture)
+        axes.set_title(caption, fontsize=7)
+    return figure
+
+
+def draw_attention(
+    faces: np.ndarray, maps: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]
+) -> Figure:
+    """Where each head looks: a row a face, with the face, its heads, and its probabilities.
+
+    As in the paper's figures of attention. A map is scaled to its own range: it shows where a head
+    looks most, not how strongly compared with another head.
+
+    Args:
+        faces: uint8 [N, H, W, 3], RGB.
+        maps: float [N, K, h, w], >= 0.
+        probabilities: float [N, C].
+        labels: names of the C classes.
+    """
+    count, heads = maps.shape[:2]
+    figure = Figure(figsize=(2.1 * (heads + 1) + 2.6, 2.3 * count), dpi=DPI, layout='constrained')
+    grid = figure.subplots(
+        count, heads + 2, squeeze=False, width_ratios=[1] * (heads + 1) + [1.1]
+    )
+    for row, face, own_maps, values in zip(grid, faces, maps, probabilities, strict=True):
+        row[0].imshow(face)
+        for axes, heat in zip(row[1:], own_maps, strict=False):
+            axes.imshow(heat_over(face, heat))
+        for axes in row[:-1]:
+            axes.axis('off')
+        _draw_bars(row[-1], values, labels)
+    grid[0, 0].set_title('face', fontsize=10)
+    for head in range(heads):
+        grid[0, head + 1].set_title(f'head {head + 1}', fontsize=10)
+    return figure
+
+
+def heat_over(face: np.ndarray, heat: np.ndarray) -> np.ndarray:
+    """Lay a map over a face.
+
+    Args:
+        face: uint8 [H, W, 3], RGB.
+        heat: float [h, w]; its lowest value becomes blue, its highest red.
+
+    Returns:
+        uint8 [H, W, 3], RGB.
+    """
+    height, width = face.shape[:2]
+    low, high = float(heat.min()), float(heat.max())
+    heat = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
+    large = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
+    levels = np.uint8(255 * large.clip(0, 1))
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[:, :, ::-1]
+    return np.uint8(HEAT_SHARE * colours + (1 - HEAT_SHARE) * face)
+
+
+def _draw_bars(axes: Axes, probabilities: np.ndarray, labels: Sequence[str]) -> None:
+    """Probabilities as horizontal bars, the first class on top."""
+    places = np.arange(len(labels))[::-1]
+    colours = [ORANGE if value == probabilities.max() else GREY for value in probabilities]
+    axes.barh(places, probabilities, color=colours)
+    axes.set_yticks(places, labels, fontsize=8)
+    axes.set_xlim(0, 1)
+    axes.tick_params(axis='x', labelsize=7)
+    axes.spines[['top', 'right']].set_visible(False)
