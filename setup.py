@@ -1,4 +1,4 @@
-"""Adds what pyproject.toml can't say: the files outside Python, where the package looks for them."""
+"""Adds what pyproject.toml can't say: where the files go that are no Python."""
 
 from glob import glob
 

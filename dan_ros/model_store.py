@@ -18,7 +18,8 @@ from dan_ros.errors import ModelError
 
 FETCH_TIMEOUT_S = 10
 FETCH_LIMIT_BYTES = 512 * 2**20
-DEFAULT_MODEL = 'dan_ferplus'
+FLOAT_MODEL = 'dan_ferplus'
+DEFAULT_MODEL = FLOAT_MODEL
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ KNOWN_MODELS = {
     model.name: model
     for model in (
         KnownModel(
-            name=DEFAULT_MODEL,
+            name=FLOAT_MODEL,
             filename='dan_ferplus.onnx',
             sha256='23ac5c225461fad9e14d47164bdc90f52f454bd1b090af2d1d6cacf411bd6c40',
             what='DAN trained on FER+, 8 classes, 96 px, fp16 weights; Apache-2.0',

@@ -26,3 +26,16 @@ def portrait_file(portrait, tmp_path):
     path = tmp_path / 'portrait.png'
     cv2.imwrite(str(path), portrait)
     return path
+
+
+@pytest.fixture
+def ferplus_folder(tmp_path):
+    """A folder with FER+ files of noise: 14 faces to train on, 8 to judge by, three classes."""
+    rng = np.random.default_rng(0)
+    for split, count in (('train', 14), ('valid', 8)):
+        votes = np.zeros((count, 10), np.uint8)
+        votes[np.arange(count), np.arange(count) % 3] = 7
+        votes[:, 5] = 2
+        images = rng.integers(0, 256, (count, 48, 48), dtype=np.uint8)
+        np.savez(tmp_path / f'ferplus_{split}.npz', images=images, votes=votes)
+    return tmp_path

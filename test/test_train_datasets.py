@@ -238,3 +238,30 @@ def test_folder_that_is_no_class(tmp_path):
 def test_unknown_data_set(tmp_path):
     with pytest.raises(DataError, match="unknown data set 'ck'"):
         open_faces('ck', tmp_path, 'train')
+
+
+def test_own_pictures_need_no_split_outside_training(tmp_path):
+    write_picture(tmp_path / 'Happiness' / 'a.png')
+    write_picture(tmp_path / 'contempt' / 'b.png')
+    faces = open_faces('folder', tmp_path, 'valid')
+    assert faces.labels == labels.CANONICAL
+    assert sorted(faces.classes) == [1, 7]
+    assert [path.name for path in faces.paths] == ['a.png', 'b.png']
+    with pytest.raises(DataError, match='no folder train'):
+        open_faces('folder', tmp_path, 'train')
+
+
+def test_own_pictures_in_splits(tmp_path):
+    write_picture(tmp_path / 'train' / 'sad' / 'a.png')
+    write_picture(tmp_path / 'val' / 'anger' / 'b.png')
+    for split, index in (('train', 2), ('valid', 6)):
+        assert open_faces('folder', tmp_path, split).classes.tolist() == [index]
+
+
+def test_faces_are_given_in_colour_where_they_are_grey(tmp_path):
+    write_ferplus(tmp_path)
+    faces = open_faces('ferplus', tmp_path, 'train')
+    batch = faces.read_rgb(np.array([0, 2]), 64)
+    assert batch.shape == (2, 64, 64, 3)
+    assert batch.flags.c_contiguous
+    assert (batch[..., 0] == batch[..., 2]).all()

@@ -66,15 +66,8 @@ def _one_thread():
 
 
 @pytest.fixture
-def folder(tmp_path):
-    rng = np.random.default_rng(0)
-    for split, count in (('train', 14), ('valid', 8)):
-        votes = np.zeros((count, 10), np.uint8)
-        votes[np.arange(count), np.arange(count) % 3] = 7
-        votes[:, 5] = 2
-        images = rng.integers(0, 256, (count, 48, 48), dtype=np.uint8)
-        np.savez(tmp_path / f'ferplus_{split}.npz', images=images, votes=votes)
-    return tmp_path
+def folder(ferplus_folder):
+    return ferplus_folder
 
 
 def run(folder: Path, name: str, recipe: Recipe = RECIPE, **options: object) -> dict:

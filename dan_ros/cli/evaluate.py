@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from dan_ros.backends import BACKENDS
 from dan_ros.cli.needs import need, open_model
+from dan_ros.cli.progress import progress_bar
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.labels import LABEL_SETS
 from dan_ros.pipeline import ExpressionPipeline
@@ -64,9 +64,9 @@ def command(
     with the confusion matrix, the reliability diagram and the surest mistakes.
     """
     need('matplotlib')
-    from dan_ros.evaluate.judging import evaluate, guess_dataset, judge_faces, judge_photos
+    from dan_ros.evaluate.judging import evaluate, judge_faces, judge_photos
     from dan_ros.evaluate.report import Subject, to_json, write_report
-    from dan_ros.train.datasets import open_faces
+    from dan_ros.train.datasets import guess_dataset, open_faces
 
     opened = open_model(model, backend, label_set)
     name = guess_dataset(data, opened.model.labels) if dataset == 'auto' else dataset
@@ -75,7 +75,7 @@ def command(
         judge = judge_photos(faces, ExpressionPipeline(open_detector(detector), opened))
     else:
         judge = judge_faces(faces, opened)
-    with _progress() as bar:
+    with progress_bar() as bar:
         task = bar.add_task('judging', total=len(faces))
         evaluation = evaluate(
             faces,
@@ -99,19 +99,6 @@ def command(
     else:
         _print(content)
     click.echo(f'page with pictures: {page}', err=as_json)
-
-
-def _progress() -> Progress:
-    """A bar on a terminal's standard error, nothing elsewhere."""
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        TextColumn('{task.completed} of {task.total}, left'),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
 
 
 def _print(content: dict[str, Any]) -> None:

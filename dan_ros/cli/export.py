@@ -1,34 +1,79 @@
 """`dan-ros export`: a model file is written again in another form."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import numpy as np
 
 from dan_ros import model_store
 from dan_ros.cli.needs import need
+from dan_ros.cli.progress import progress_bar
+
+CALIBRATION_BATCH = 32
+PRECISIONS = ('fp32', 'fp16', 'int8')
 
 
 @click.command('export')
-@click.argument('model', default=model_store.DEFAULT_MODEL)
+@click.argument('model', default=model_store.FLOAT_MODEL)
 @click.option(
     '-o', '--output', type=click.Path(path_type=Path), required=True, help='The ONNX file to write.'
 )
-@click.option('--fp16/--fp32', default=False, help='Precision of the stored weights; fp32.')
+@click.option('--fp32', 'precision', flag_value='fp32', default=True, help='Full precision.')
+@click.option('--fp16', 'precision', flag_value='fp16', help='Weights of half the size.')
+@click.option('--int8', 'precision', flag_value='int8', help='For fast CPUs; needs --calibrate.')
+@click.option(
+    '--calibrate',
+    'data',
+    type=click.Path(path_type=Path),
+    help='Data set whose training faces the ranges of int8 are measured on.',
+)
+@click.option(
+    '--faces', default=1024, show_default=True, type=click.IntRange(1), help='So many of them.'
+)
 @click.option(
     '--batch', type=click.IntRange(1, 1024), help='Fix the batch, for tools that need it.'
 )
-def command(model: str, output: Path, fp16: bool, batch: int | None) -> None:
+def command(
+    model: str, output: Path, precision: str, data: Path | None, faces: int, batch: int | None
+) -> None:
     """Write MODEL, a known name or an ONNX file of this package, to another ONNX file.
 
-    For runtimes that want full-precision weights or a fixed batch. Metadata is kept.
+    For runtimes that want full-precision weights or a fixed batch, and for CPUs, which run int8
+    several times faster. Metadata is kept.
     """
+    if (precision == 'int8') != (data is not None):
+        raise click.UsageError('--int8 and --calibrate DATA go together')
+    if precision == 'int8' and batch:
+        raise click.UsageError('--batch is for float files; an int8 file takes any batch')
     need('torch', 'safetensors', 'onnx')
     from dan_ros.network.export import export_onnx, read_fused
 
     file = model_store.read_model(model)
     fused, info = read_fused(file.content, str(file.path))
     output.parent.mkdir(parents=True, exist_ok=True)
-    export_onnx(fused, info, output, fp16, batch)
-    precision = 'fp16' if fp16 else 'fp32'
+    if data is not None:
+        from dan_ros.network.quantise import quantise_onnx
+
+        batches = _calibration_batches(data, info.labels, info.input_size[0], faces)
+        quantise_onnx(fused, info, output, batches)
+    else:
+        export_onnx(fused, info, output, precision == 'fp16', batch)
     shape = f'[{batch or "N"}, {info.input_size[0]}, {info.input_size[1]}, 3]'
-    click.echo(f'{output}: uint8 faces {shape}, {precision} weights')
+    size_mb = output.stat().st_size / 1e6
+    click.echo(f'{output}: uint8 faces {shape}, {precision} weights, {size_mb:.1f} MB')
+
+
+def _calibration_batches(
+    data: Path, labels: tuple[str, ...], size: int, count: int
+) -> Iterator[np.ndarray]:
+    """Some of the training faces, always the same: uint8 [B, size, size, 3], RGB."""
+    from dan_ros.train.datasets import TRAIN, guess_dataset, open_faces
+
+    faces = open_faces(guess_dataset(data, labels), data, TRAIN)
+    chosen = np.random.default_rng(0).permutation(len(faces))[:count]
+    with progress_bar() as bar:
+        for start in bar.track(
+            range(0, len(chosen), CALIBRATION_BATCH), description='calibrating, batches'
+        ):
+            yield faces.read_rgb(chosen[start : start + CALIBRATION_BATCH], size)

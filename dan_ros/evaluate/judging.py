@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from dan_ros.errors import DataError
 from dan_ros.evaluate.metrics import Scores, measure
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.scores import logits_to_probabilities
-from dan_ros.train.datasets import Faces, has_class_folders, open_faces, read_picture
+from dan_ros.train.datasets import Faces, read_picture
 from dan_ros.types import Frame
 
 BATCH = 64
@@ -91,7 +90,7 @@ def judge_faces(faces: Faces, backend: Backend) -> Judge:
         raise DataError(f'faces are square, but the model takes {width}x{height}')
 
     def judge(indices: np.ndarray) -> np.ndarray:
-        batch = rgb_faces(faces, indices, height)
+        batch = faces.read_rgb(indices, height)
         return logits_to_probabilities(backend.infer(batch), backend.model.labels)
 
     return judge
@@ -120,36 +119,3 @@ def judge_photos(faces: Faces, pipeline: ExpressionPipeline) -> Judge:
         return rows
 
     return judge
-
-
-def rgb_faces(faces: Faces, indices: np.ndarray, size: int) -> np.ndarray:
-    """Faces as a model file takes them: uint8 [B, size, size, 3], RGB."""
-    batch = faces.read(indices, size)  # [B, size, size, 1 or 3]
-    return np.ascontiguousarray(np.broadcast_to(batch, (*batch.shape[:3], 3)))
-
-
-def guess_dataset(root: Path, model_labels: tuple[str, ...]) -> str:
-    """Which data set lies at `root`, by the files that only it has.
-
-    Raises:
-        DataError: nothing is there, or none that can be told.
-    """
-    if not root.exists():
-        raise DataError(f'there is no data at {root}; give a folder or an .npz file')
-    if root.suffix == '.npz' or any(root.glob('ferplus_*.npz')):
-        return 'ferplus'
-    if (root / 'EmoLabel').is_dir() or (root / 'basic' / 'EmoLabel').is_dir():
-        return 'rafdb'
-    affectnet = ('train_set', 'val_set', 'validation.csv', 'affectnet.csv', 'Manually_Annotated')
-    if root.suffix == '.csv' or any((root / name).exists() for name in affectnet):
-        return 'affectnet8' if 'contempt' in model_labels else 'affectnet7'
-    if has_class_folders(root):
-        return 'folder'
-    raise DataError(f'{root} can not be told by its files; name the data set with --dataset')
-
-
-def open_labelled(dataset: str, root: Path, split: str, model_labels: tuple[str, ...]) -> Faces:
-    """Open a data set by its name or, for 'auto', by its files; see `open_faces` for the rest."""
-    if dataset == 'auto':
-        dataset = guess_dataset(root, model_labels)
-    return open_faces(dataset, root, split)

@@ -101,9 +101,7 @@ def draw_attention(
     """
     count, heads = maps.shape[:2]
     figure = Figure(figsize=(2.1 * (heads + 1) + 2.6, 2.3 * count), dpi=DPI, layout='constrained')
-    grid = figure.subplots(
-        count, heads + 2, squeeze=False, width_ratios=[1] * (heads + 1) + [1.1]
-    )
+    grid = figure.subplots(count, heads + 2, squeeze=False, width_ratios=[1] * (heads + 1) + [1.1])
     for row, face, own_maps, values in zip(grid, faces, maps, probabilities, strict=True):
         row[0].imshow(face)
         for axes, heat in zip(row[1:], own_maps, strict=False):
@@ -131,9 +129,10 @@ def heat_over(face: np.ndarray, heat: np.ndarray) -> np.ndarray:
     low, high = float(heat.min()), float(heat.max())
     heat = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
     large = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
-    levels = np.uint8(255 * large.clip(0, 1))
+    levels = (255 * large.clip(0, 1)).astype(np.uint8)
     colours = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[:, :, ::-1]
-    return np.uint8(HEAT_SHARE * colours + (1 - HEAT_SHARE) * face)
+    mixed: np.ndarray = HEAT_SHARE * colours + (1 - HEAT_SHARE) * face
+    return mixed.astype(np.uint8)
 
 
 def _draw_bars(axes: Axes, probabilities: np.ndarray, labels: Sequence[str]) -> None:

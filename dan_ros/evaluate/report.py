@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from dan_ros.evaluate.judging import Evaluation, rgb_faces
+from dan_ros.evaluate.judging import Evaluation
 from dan_ros.evaluate.metrics import Scores
 from dan_ros.evaluate.plots import draw_confusion, draw_mistakes, draw_reliability
 
@@ -125,7 +125,7 @@ def _draw_surest_mistakes(evaluation: Evaluation) -> Figure | None:
     surest = surest[np.argsort(-confidence[surest], kind='stable')][:MISTAKES]
     if not len(surest):
         return None
-    pictures = rgb_faces(evaluation.faces, evaluation.chosen[surest], MISTAKE_SIZE)
+    pictures = evaluation.faces.read_rgb(evaluation.chosen[surest], MISTAKE_SIZE)
     captions = [f'{truth[i]}\n{answers[i]} {confidence[i]:.0%}' for i in surest]
     return draw_mistakes(list(pictures), captions)
 
@@ -166,7 +166,7 @@ def _table(per_class: dict[str, dict[str, float | None]]) -> str:
 
 def percent(value: float | None) -> str:
     """A part of 1 as text; a dash for None."""
-    return '–' if value is None else f'{value:.1%}'
+    return '-' if value is None else f'{value:.1%}'
 
 
 def _figure_html(png: bytes, caption: str) -> str:

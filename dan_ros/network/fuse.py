@@ -106,7 +106,8 @@ class FusedDAN(nn.Module):
     def attention_maps(self, features: torch.Tensor) -> torch.Tensor:
         """Where each head looks, unnormalised: [B, 512, h, w] -> [B, K, h, w], >= 0."""
         y = functional.relu(self.spatial(self.squeeze(features)))  # [B, K * 512, h, w]
-        return y.unflatten(1, (self.num_head, FEATURES)).sum(dim=2)
+        height, width = y.shape[2:]
+        return y.reshape(y.shape[0], self.num_head, FEATURES, height, width).sum(dim=2)
 
     def _attend_in_space(self, x: torch.Tensor) -> torch.Tensor:
         """[B, 512, h, w] -> attention-weighted average per head, [K, B, 512]."""

@@ -59,6 +59,11 @@ class Faces:
         """Give faces `indices`, int64 [B], as uint8 [B, size, size, 1 or 3]."""
         return self.reader(indices, size)
 
+    def read_rgb(self, indices: np.ndarray, size: int) -> np.ndarray:
+        """Give faces as model files take them, uint8 [B, size, size, 3], RGB."""
+        batch = self.read(indices, size)  # [B, size, size, 1 or 3]
+        return np.ascontiguousarray(np.broadcast_to(batch, (*batch.shape[:3], 3)))
+
 
 @dataclass(frozen=True)
 class _Item:
@@ -104,6 +109,26 @@ def open_faces(dataset: str, root: Path, split: str) -> Faces:
         f'unknown data set {dataset!r}; there are ferplus, rafdb, affectnet7, affectnet8, sfew and '
         'folder'
     )
+
+
+def guess_dataset(root: Path, model_labels: tuple[str, ...]) -> str:
+    """Which data set lies at `root`, by the files that only it has.
+
+    Raises:
+        DataError: nothing is there, or none that can be told.
+    """
+    if not root.exists():
+        raise DataError(f'there is no data at {root}; give a folder or an .npz file')
+    if root.suffix == '.npz' or any(root.glob('ferplus_*.npz')):
+        return 'ferplus'
+    if (root / 'EmoLabel').is_dir() or (root / 'basic' / 'EmoLabel').is_dir():
+        return 'rafdb'
+    affectnet = ('train_set', 'val_set', 'validation.csv', 'affectnet.csv', 'Manually_Annotated')
+    if root.suffix == '.csv' or any((root / name).exists() for name in affectnet):
+        return 'affectnet8' if 'contempt' in model_labels else 'affectnet7'
+    if has_class_folders(root):
+        return 'folder'
+    raise DataError(f'{root} can not be told by its files; name the data set with --dataset')
 
 
 # FER+

@@ -170,13 +170,15 @@ def find_recipe(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    known = {file.stem: file for folder in data_folders('recipes') for file in folder.glob('*.yaml')}
-    if name not in known:
-        raise TrainingError(
-            f'there is no recipe {name!r}: neither a file at {path.absolute()} nor one of '
-            f'{", ".join(sorted(known)) or "those that come with the package, which are missing"}'
-        )
-    return known[name]
+    known = [file for folder in data_folders('recipes') for file in sorted(folder.glob('*.yaml'))]
+    for file in known:
+        if file.stem == name:
+            return file
+    names = ', '.join(dict.fromkeys(file.stem for file in known))
+    raise TrainingError(
+        f'there is no recipe {name!r}: neither a file at {path.absolute()} nor one of '
+        f'{names or "those that come with the package, which are missing"}'
+    )
 
 
 def load_recipe(path: Path) -> Recipe:
