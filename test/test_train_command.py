@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -17,8 +18,8 @@ from test_train_trainer import RECIPE
 from dan_ros.labels import AFFECTNET8
 from dan_ros.model_info import ModelInfo
 from dan_ros.network.checkpoint import fuse_checkpoint, read_notes
-from dan_ros.train.saving import load_checkpoint
 from dan_ros.train.recipe import find_recipe, load_recipe, recipe_to_dict
+from dan_ros.train.saving import load_checkpoint
 
 
 @pytest.fixture(autouse=True)
@@ -135,18 +136,19 @@ def test_recipes_of_the_package_are_found_by_name(tmp_path):
 
 def test_installed_recipes_are_found(tmp_path):
     """From the built package, seen from a folder that is not the source tree."""
-    code = 'from dan_ros.train.saving import load_checkpoint
-from dan_ros.train.recipe import find_recipe; print(find_recipe("sfew"))'
-    environment = {**os.environ, 'PYTHONPATH': os.environ.get('PYTHONPATH', '')}
+    code = 'from dan_ros.train.recipe import find_recipe; print(find_recipe("sfew"))'
+    source = Path(__file__).parents[1]
+    places = os.environ['PYTHONPATH'].split(os.pathsep)
+    places = os.pathsep.join(place for place in places if Path(place).resolve() != source)
     result = subprocess.run(
         [sys.executable, '-c', code],
         capture_output=True,
         text=True,
         check=True,
         cwd=tmp_path,
-        env=environment,
+        env={**os.environ, 'PYTHONPATH': places},
     )
-    assert result.stdout.endswith('recipes/sfew.yaml\n')
+    assert result.stdout.endswith('share/dan_ros/recipes/sfew.yaml\n')
 
 
 def test_notes_give_way_to_what_is_asked_for(recipe_file):
