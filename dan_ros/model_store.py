@@ -19,7 +19,9 @@ from dan_ros.errors import ModelError
 FETCH_TIMEOUT_S = 10
 FETCH_LIMIT_BYTES = 512 * 2**20
 FLOAT_MODEL = 'dan_ferplus'
-DEFAULT_MODEL = FLOAT_MODEL
+INT8_MODEL = 'dan_ferplus_int8'
+BUNDLED_MODELS = (FLOAT_MODEL, INT8_MODEL)
+DEFAULT_MODEL = 'auto'  # the bundled model, in the form its backend runs fastest
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,12 @@ KNOWN_MODELS = {
             what='DAN trained on FER+, 8 classes, 96 px, fp16 weights; Apache-2.0',
         ),
         KnownModel(
+            name=INT8_MODEL,
+            filename='dan_ferplus_int8.onnx',
+            sha256='a7efcb8c618b9470fbe1cf9333ac62ec93dd2321be9d3606e88e42011a7518a4',
+            what='its int8 twin, for CPUs; Apache-2.0',
+        ),
+        KnownModel(
             name='yunet',
             filename='face_detection_yunet_2023mar.onnx',
             sha256='8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4',
@@ -70,11 +78,13 @@ class ModelFile:
     """A model's bytes, read once and, where the model is known, checked.
 
     Attributes:
+        name: what the model was asked for by, a known name or a path.
         path: where they came from.
         content: the whole file.
         sha256: of the content, hexadecimal.
     """
 
+    name: str
     path: Path
     content: bytes
     sha256: str
@@ -102,7 +112,7 @@ def read_model(name: str) -> ModelFile:
     for path in candidate_paths(model):
         if not path.is_file():
             continue
-        file = _read(path)
+        file = _read(path, name)
         if file.sha256 == model.sha256:
             return file
         damaged.append(path)
@@ -118,7 +128,7 @@ def read_pinned(name: str, path: str) -> ModelFile:
     model = KNOWN_MODELS[name]
     if not Path(path).is_file():
         raise ModelError(f'there is no file {path}; it should hold {model.filename}')
-    file = _read(Path(path))
+    file = _read(Path(path), name)
     if file.sha256 != model.sha256:
         raise ModelError(
             f'{path} is not {model.filename}: its SHA-256 is {file.sha256}, expected '
@@ -151,7 +161,7 @@ def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
     if not model.url:
         return read_model(name).path
     target = cache_folder() / model.filename
-    if target.is_file() and _read(target).sha256 == model.sha256:
+    if target.is_file() and _read(target, name).sha256 == model.sha256:
         return target
     try:
         with urllib.request.urlopen(model.url, timeout=timeout_s) as response:  # noqa: S310
@@ -181,15 +191,15 @@ def _read_path(name: str) -> ModelFile:
             f'there is no model {name!r}: neither a file at {path.absolute()} nor one of the known '
             f'models ({known}). Give the path of an ONNX file made by `dan-ros convert`.'
         )
-    return _read(path)
+    return _read(path, name)
 
 
-def _read(path: Path) -> ModelFile:
+def _read(path: Path, name: str) -> ModelFile:
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f'the model {path} can not be read: {error.strerror}') from None
-    return ModelFile(path, content, hashlib.sha256(content).hexdigest())
+    return ModelFile(name, path, content, hashlib.sha256(content).hexdigest())
 
 
 def _missing_message(model: KnownModel, damaged: list[Path]) -> str:

@@ -18,7 +18,7 @@ ARGUMENTS = {
     'namespace': ('', 'Namespace of the node and its topics.'),
     'params_file': (DEFAULT_PARAMS_FILE, 'YAML file of parameters.'),
     'backend': ('', 'Parameter backend.name: auto, onnxruntime or torch.'),
-    'model': ('', 'Parameter model.file: a known model, or the path of an ONNX file.'),
+    'model': ('', 'Parameter model.file: auto, a known model, or the path of an ONNX file.'),
     'autostart': ('', 'Parameter autostart: whether the node activates itself, true or false.'),
     'use_sim_time': ('', 'Whether to take time from /clock, true or false.'),
     'log_level': ('', 'Logger level: debug, info, warn, error or fatal.'),

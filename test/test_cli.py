@@ -119,7 +119,7 @@ def test_an_unknown_label_set_is_refused_with_the_known_ones(tmp_path):
 def test_models_are_verified():
     result = run('models', 'verify')
     assert result.returncode == 0
-    assert result.stdout.count('verified') == 2
+    assert result.stdout.count('verified') == 3
 
 
 def test_doctor_runs_every_backend_and_detector():
@@ -129,7 +129,8 @@ def test_doctor_runs_every_backend_and_detector():
     for name in ('backend onnxruntime', 'backend torch', 'detector yunet', 'detector haar'):
         assert findings[name]['state'] == 'ok'
         assert ' ms ' in findings[name]['found']
-    assert findings['model dan_ferplus']['state'] == 'ok'
+    for name in ('dan_ferplus', 'dan_ferplus_int8'):
+        assert findings[f'model {name}']['state'] == 'ok'
     assert findings['ROS 2']['state'] == 'ok'
 
 

@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import threading
 
+import cv2
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from dan_ros import model_store
 from dan_ros.backends import BACKENDS, open_backend
 from dan_ros.errors import BackendError, DanError, ModelError
 from dan_ros.model_store import KNOWN_MODELS, KnownModel, read_model
+from dan_ros.scores import logits_to_probabilities
 
 
 @pytest.fixture
@@ -130,7 +132,7 @@ def test_a_backend_whose_library_is_missing_says_what_to_install(monkeypatch):
 
 @pytest.fixture(scope='module')
 def backends():
-    return {name: open_backend(name) for name in BACKENDS}
+    return {name: open_backend(name, 'dan_ferplus') for name in BACKENDS}
 
 
 @pytest.mark.parametrize('batch', [0, 1, 5, 33])
@@ -142,6 +144,20 @@ def test_backends_agree(backends, batch):
         np.testing.assert_allclose(backend.infer(faces), expected, atol=1e-3, err_msg=name)
 
 
-def test_auto_names_what_it_took(backends):
-    assert backends['auto'].name == 'onnxruntime'
-    assert backends['auto'].device == 'cpu'
+def test_auto_names_what_it_took():
+    backend = open_backend()
+    assert (backend.name, backend.device) == ('onnxruntime', 'cpu')
+    assert backend.model_name == 'dan_ferplus_int8'
+    assert open_backend('torch').model_name == 'dan_ferplus'
+
+
+def test_the_twins_say_the_same_of_themselves(backends):
+    assert open_backend('onnxruntime', 'dan_ferplus_int8').model == backends['torch'].model
+
+
+def test_the_twins_agree_on_a_face(backends, portrait):
+    face = cv2.resize(portrait[63:176, 166:279, ::-1], (96, 96))[None]
+    one = logits_to_probabilities(backends['torch'].infer(face), backends['torch'].model.labels)
+    twin = open_backend('onnxruntime', 'dan_ferplus_int8')
+    two = logits_to_probabilities(twin.infer(face), twin.model.labels)
+    np.testing.assert_allclose(one, two, atol=0.05)

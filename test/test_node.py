@@ -133,7 +133,7 @@ def test_diagnostics_at_1_hz_say_what_really_runs(robot, nobody):
     assert (values['backend'], values['device']) == ('onnxruntime', 'cpu')
     assert (values['detector'], values['model'], values['state']) == (
         'yunet',
-        'dan_ferplus',
+        'dan_ferplus_int8',
         'active',
     )
     assert int(values['frames_received']) >= int(values['frames_processed']) > 0

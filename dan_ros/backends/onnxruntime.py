@@ -51,6 +51,7 @@ class OnnxRuntimeBackend:
         except ModelError as error:
             raise ModelError(f'{file.path}: {error}') from None
         metadata = self._session.get_modelmeta().custom_metadata_map
+        self.model_name = file.name
         self.model = ModelInfo.from_metadata(metadata, str(file.path))
 
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:

@@ -15,16 +15,19 @@ class TorchBackend:
     Args:
         network: in evaluation mode.
         model: what its file says of it.
+        model_name: known name or path of the file.
         threads: CPU threads of the whole process; 0 leaves torch's choice.
     """
 
     name = 'torch'
     device = 'cpu'
 
-    def __init__(self, network: FusedDAN, model: ModelInfo, threads: int = 0) -> None:
+    def __init__(
+        self, network: FusedDAN, model: ModelInfo, model_name: str, threads: int = 0
+    ) -> None:
         if threads:
             torch.set_num_threads(threads)
-        self.network, self.model = network, model
+        self.network, self.model, self.model_name = network, model, model_name
 
     @classmethod
     def read(cls, file: ModelFile, threads: int = 0) -> 'TorchBackend':
@@ -33,7 +36,7 @@ class TorchBackend:
         Raises:
             ModelError: the file is not one of this package, or is quantised.
         """
-        return cls(*read_fused(file.content, str(file.path)), threads)
+        return cls(*read_fused(file.content, str(file.path)), file.name, threads)
 
     @torch.inference_mode()
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:

@@ -122,7 +122,7 @@ def _model(name: str) -> Finding:
     try:
         file = model_store.read_model(name)
     except ModelError as error:
-        needed = name == model_store.DEFAULT_MODEL
+        needed = name in model_store.BUNDLED_MODELS
         remedy = '' if needed else 'until then the weaker Haar cascade finds faces'
         return Finding(f'model {name}', ERROR if needed else WARNING, str(error), remedy)
     return Finding(f'model {name}', OK, f'verified, {file.path}')
@@ -137,7 +137,7 @@ def _backend(name: str) -> Finding:
         state = ERROR if name == 'onnxruntime' else WARNING
         return Finding(f'backend {name}', state, str(error))
     height, width = backend.model.input_size
-    found = f'{time_ms:.1f} ms a face of {width}x{height} on {backend.device}'
+    found = f'{time_ms:.1f} ms a face of {width}x{height}, {backend.model_name} on {backend.device}'
     return Finding(f'backend {name}', OK, found)
 
 

@@ -57,8 +57,9 @@ def command(
 ) -> None:
     """Measure MODEL on the labelled faces of DATA.
 
-    MODEL is a known model, an ONNX file or a checkpoint. DATA is a folder of FER+, RAF-DB,
-    AffectNet or SFEW, an FER+ .npz file, or a folder of your own pictures, one folder a class.
+    MODEL is a known model (`dan-ros models`), an ONNX file or a checkpoint. DATA is a folder of
+    FER+, RAF-DB, AffectNet or SFEW, an FER+ .npz file, or a folder of your own pictures, one folder
+    a class.
 
     Accuracy, balanced accuracy, precision, recall and F1 of each class, calibration error; a page
     with the confusion matrix, the reliability diagram and the surest mistakes.
@@ -84,7 +85,7 @@ def command(
             lambda done, count: bar.update(task, completed=done, total=count),
         )
     subject = Subject(
-        model=model,
+        model=opened.model_name,
         data=str(data),
         dataset=name,
         split=split,

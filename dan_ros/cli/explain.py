@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     '--model',
-    default=model_store.DEFAULT_MODEL,
+    default=model_store.FLOAT_MODEL,
     show_default=True,
     help='A model file with float weights, or a checkpoint.',
 )

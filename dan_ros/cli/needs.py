@@ -54,4 +54,4 @@ def open_model(model: str, backend: str, label_set: str | None) -> Backend:
     from dan_ros.network.checkpoint import fuse_checkpoint
 
     labels = LABEL_SETS[label_set] if label_set else None
-    return TorchBackend(*fuse_checkpoint(Path(model).expanduser(), labels=labels))
+    return TorchBackend(*fuse_checkpoint(Path(model).expanduser(), labels=labels), model)

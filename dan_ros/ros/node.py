@@ -190,7 +190,7 @@ class DanNode(LifecycleNode):
         _check_logits(backend)
         self._advertise()
         self.get_logger().info(
-            f'configured in {time.monotonic() - started_s:.2f} s: model {settings["model.file"]}, '
+            f'configured in {time.monotonic() - started_s:.2f} s: model {backend.model_name}, '
             f'backend {backend.name} on {backend.device}, detector {detector.name}'
         )
 
@@ -368,7 +368,7 @@ class DanNode(LifecycleNode):
         pipeline = self._pipeline
         details = {
             'state': self._phase,
-            'model': self._settings['model.file'],
+            'model': pipeline.backend.model_name if pipeline else self._settings['model.file'],
             'backend': pipeline.backend.name if pipeline else 'none',
             'device': pipeline.backend.device if pipeline else 'none',
             'detector': pipeline.detector.name if pipeline else 'none',

@@ -152,8 +152,8 @@ PARAMETERS = (
     Spec(
         'model.file',
         DEFAULT_MODEL,
-        'The network: the name of a known model (see `dan-ros models`), or the path of an ONNX '
-        'file made by `dan-ros convert`.',
+        'The network: auto is the bundled one, as int8 where that is fastest; else the name of a '
+        'known model (see `dan-ros models`), or the path of an ONNX file of `dan-ros convert`.',
     ),
     Spec(
         'backend.name',
