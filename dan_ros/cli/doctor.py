@@ -33,6 +33,7 @@ PACKAGES = (
     ('cv2', 'opencv-python-headless', 'apt install python3-opencv', True),
     ('onnxruntime', 'onnxruntime', 'pip install onnxruntime', True),
     ('onnx', 'onnx', 'pip install onnx', True),
+    ('matplotlib', 'matplotlib', 'pip install matplotlib; only to evaluate and explain', False),
     ('torch', 'torch', 'pip install torch safetensors; only to convert or train models', False),
 )
 
