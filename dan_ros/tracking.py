@@ -1,34 +1,79 @@
 """Face ids that hold from frame to frame."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+MAX_SIZE_RATIO = 2.0  # a face that seems to grow or shrink by more at once is another
+VELOCITY_S = 0.15  # half-life of the past in a face's velocity
+COASTING_S = 0.6  # so long an unseen face is thought to move on as it did
+DRIFT_PER_S = 1.0  # by so many of itself a second the tolerance for an unseen face grows
 
-@dataclass
+
 class _Track:
-    face_id: str
-    box_xyxy: np.ndarray
-    seen_ns: int
+    """One face: where it was last seen, and how it moved. Places are centres [2], pixels."""
+
+    def __init__(self, face_id: str, box_xyxy: np.ndarray, stamp_ns: int) -> None:
+        self.face_id = face_id
+        self.hits = 1
+        self.seen_ns = stamp_ns
+        self.place, self.size = _place_and_size(box_xyxy)
+        self._velocity = np.zeros(2)  # pixels a second
+
+    def follow(self, box_xyxy: np.ndarray, stamp_ns: int) -> None:
+        """The face was found again."""
+        place, size = _place_and_size(box_xyxy)
+        seconds = (stamp_ns - self.seen_ns) / 1e9
+        if 0 < seconds <= COASTING_S:
+            past = 0.5 ** (seconds / VELOCITY_S)
+            self._velocity = past * self._velocity + (1 - past) * (place - self.place) / seconds
+        elif seconds > COASTING_S:
+            self._velocity = np.zeros(2)
+        self.place, self.size, self.seen_ns = place, size, stamp_ns
+        self.hits += 1
+
+    def distance(self, place: np.ndarray, size: float, stamp_ns: int, last_ns: int) -> float:
+        """How far a box is from where this face is expected, in face sizes; inf if it can't be it.
+
+        Args:
+            place, size: of the box.
+            stamp_ns: time of the box.
+            last_ns: time of the frame before.
+        """
+        ratio = max(size / self.size, self.size / size)
+        if ratio > MAX_SIZE_RATIO:
+            return float('inf')
+        seconds = (stamp_ns - self.seen_ns) / 1e9
+        # After a long time nobody knows how far a face went: it is looked for where it was.
+        moved = self._velocity * seconds if seconds <= COASTING_S else np.zeros(2)
+        away = float(np.hypot(*(place - self.place - moved))) / max(size, self.size)
+        unseen_s = seconds if self.seen_ns < last_ns else 0.0
+        return away / (1 + DRIFT_PER_S * unseen_s) + 0.5 * float(np.log(ratio))
 
 
 class Tracker:
-    """Gives each face of one camera an id, by overlap with where it was last seen.
+    """Gives each face of one camera an id, by place, size and movement.
 
     Args:
         new_ids: ids for new faces; trackers that share it never give the same id.
 
     Attributes:
-        max_missed_s: a face that is missing in frames for longer gets a new id, seconds.
-        min_iou: least intersection over union with the last box for it to be the same face, [0, 1].
+        max_missed_s: a face that is missing in frames for longer gets a new id, seconds. While a
+            camera pauses nobody is missing.
+        max_distance: farthest a face may be from where it is expected, in face sizes.
+        min_hits: a new face gets its id in the so-manieth frame in a row that it is found in.
     """
 
     def __init__(
-        self, new_ids: Iterator[str], max_missed_s: float = 1.0, min_iou: float = 0.1
+        self,
+        new_ids: Iterator[str],
+        max_missed_s: float = 1.0,
+        max_distance: float = 1.0,
+        min_hits: int = 1,
     ) -> None:
         self.max_missed_s = max_missed_s
-        self.min_iou = min_iou
+        self.max_distance = max_distance
+        self.min_hits = min_hits
         self._new_ids = new_ids
         self._tracks: list[_Track] = []
         self._last_ns: int | None = None
@@ -42,53 +87,60 @@ class Tracker:
                 bag loops, or a simulation was reset.
 
         Returns:
-            One id a box, in their order.
+            One id a box, in their order; '' for a face that is too new to have one.
         """
         last_ns = stamp_ns if self._last_ns is None else self._last_ns
         if stamp_ns < last_ns:
             self._tracks = []
+        self._last_ns = stamp_ns
         # However long ago it was, a face that was in the last frame has not been missed yet.
         oldest_ns = min(stamp_ns - round(self.max_missed_s * 1e9), last_ns)
-        self._last_ns = stamp_ns
-        self._tracks = [track for track in self._tracks if track.seen_ns >= oldest_ns]
-        matches = self._match(boxes_xyxy)
+        self._tracks = [
+            track
+            for track in self._tracks
+            if track.seen_ns >= (oldest_ns if track.face_id else last_ns)
+        ]
+        matches = self._match(boxes_xyxy, stamp_ns, last_ns)
         ids = []
         for index, box in enumerate(boxes_xyxy):
             track = matches.get(index)
             if track is None:
-                track = _Track(next(self._new_ids), box, stamp_ns)
+                track = _Track('', box, stamp_ns)
                 self._tracks.append(track)
-            track.box_xyxy, track.seen_ns = box, stamp_ns
+            else:
+                track.follow(box, stamp_ns)
+            if not track.face_id and track.hits >= self.min_hits:
+                track.face_id = next(self._new_ids)
             ids.append(track.face_id)
         return ids
 
-    def _match(self, boxes_xyxy: Sequence[np.ndarray]) -> dict[int, _Track]:
-        """Pair boxes with tracks, the largest overlap first."""
-        overlaps = [
-            (overlap, box_index, track_index)
-            for box_index, box in enumerate(boxes_xyxy)
-            for track_index, track in enumerate(self._tracks)
-            if (overlap := intersection_over_union(box, track.box_xyxy)) >= self.min_iou
-        ]
+    @property
+    def face_ids(self) -> set[str]:
+        """Ids that may still come back."""
+        return {track.face_id for track in self._tracks if track.face_id}
+
+    def _match(
+        self, boxes_xyxy: Sequence[np.ndarray], stamp_ns: int, last_ns: int
+    ) -> dict[int, _Track]:
+        """Pair boxes with tracks, the nearest first."""
+        distances = []
+        for box_index, box in enumerate(boxes_xyxy):
+            place, size = _place_and_size(box)
+            for track_index, track in enumerate(self._tracks):
+                distance = track.distance(place, size, stamp_ns, last_ns)
+                if distance <= self.max_distance:
+                    distances.append((distance, box_index, track_index))
         matches: dict[int, _Track] = {}
         taken: set[int] = set()
-        for _, box_index, track_index in sorted(overlaps, key=lambda entry: -entry[0]):
+        for _, box_index, track_index in sorted(distances):
             if box_index not in matches and track_index not in taken:
                 matches[box_index] = self._tracks[track_index]
                 taken.add(track_index)
         return matches
 
 
-def intersection_over_union(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two boxes [4] as left, top, right, bottom; 0 where they don't meet.
-
-    >>> intersection_over_union(np.array([0, 0, 2, 2]), np.array([1, 0, 3, 2]))
-    0.3333333333333333
-    """
-    width = min(a[2], b[2]) - max(a[0], b[0])
-    height = min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = float(width * height)
-    areas = float((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]))
-    return shared / (areas - shared)
+def _place_and_size(box_xyxy: np.ndarray) -> tuple[np.ndarray, float]:
+    """Centre of a box, float64 [2], and the root of its area, at least 1 pixel."""
+    left, top, right, bottom = (float(value) for value in box_xyxy)
+    size = (max(right - left, 0) * max(bottom - top, 0)) ** 0.5
+    return np.array([(left + right) / 2, (top + bottom) / 2]), max(size, 1.0)

@@ -1,12 +1,9 @@
-"""Detectors, tracker, and the pipeline on a real face."""
-
-import itertools
+"""Detectors, and the pipeline on a real face."""
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from scenes import intersection_over_union
 
 from dan_ros import labels, model_store
 from dan_ros.detect import open_detector
@@ -14,7 +11,6 @@ from dan_ros.detect.haar import HaarDetector
 from dan_ros.detect.yunet import decode
 from dan_ros.errors import DanError, ModelError
 from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.tracking import Tracker, intersection_over_union
 from dan_ros.types import Frame
 
 FACE = np.array([178, 63, 268, 176])  # the astronaut's, drawn by hand
@@ -196,67 +192,3 @@ def test_below_the_threshold_a_face_is_unknown(pipeline, portrait):
     ((face,),) = pipeline.run([Frame(portrait)])
     assert face.expression(min_confidence=0.9999) == labels.UNKNOWN
     assert labels.label_of(labels.UNKNOWN) == 'unknown'
-
-
-# --- tracker ------------------------------------------------------------------------------------
-
-SECOND = 1_000_000_000
-
-
-def new_tracker(**options) -> Tracker:
-    return Tracker((f'f{number}' for number in itertools.count(1)), **options)
-
-
-def box(x, y=0, size=100) -> np.ndarray:
-    return np.array([x, y, x + size, y + size], np.float32)
-
-
-def test_a_moving_face_keeps_its_id():
-    tracker = new_tracker()
-    ids = [tracker.update([box(30 * step)], step * SECOND // 10)[0] for step in range(20)]
-    assert set(ids) == {'f1'}
-
-
-def test_two_faces_keep_their_ids_when_their_order_changes():
-    tracker = new_tracker()
-    assert tracker.update([box(0), box(300)], 0) == ['f1', 'f2']
-    assert tracker.update([box(310), box(5)], SECOND // 10) == ['f2', 'f1']
-
-
-@pytest.mark.parametrize(('away_s', 'same'), [(0.9, True), (1.1, False)])
-def test_a_face_may_be_away_for_a_while(away_s, same):
-    tracker = new_tracker(max_missed_s=1.0)
-    (first,) = tracker.update([box(0)], 0)
-    tracker.update([], SECOND // 2)
-    (again,) = tracker.update([box(5)], round(away_s * SECOND))
-    assert (again == first) == same
-
-
-@pytest.mark.parametrize('max_missed_s', [0.0, 1.0])
-def test_a_face_in_every_frame_keeps_its_id_however_slow_the_frames(max_missed_s):
-    tracker = new_tracker(max_missed_s=max_missed_s)
-    assert {tracker.update([box(0)], 2 * step * SECOND)[0] for step in range(5)} == {'f1'}
-
-
-def test_time_that_jumps_back_starts_afresh():
-    tracker = new_tracker()
-    tracker.update([box(0)], 10 * SECOND)
-    assert tracker.update([box(0)], SECOND) == ['f2']
-
-
-def test_an_equal_stamp_is_no_jump():
-    tracker = new_tracker()
-    tracker.update([box(0)], -5)
-    assert tracker.update([box(0)], -5) == ['f1']
-
-
-@settings(max_examples=50)
-@given(
-    st.lists(st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900)), max_size=6), max_size=8)
-)
-def test_ids_are_never_shared_by_two_faces_of_a_frame(frames):
-    tracker = new_tracker()
-    for step, corners in enumerate(frames):
-        ids = tracker.update([box(x, y) for x, y in corners], step * SECOND // 10)
-        assert len(set(ids)) == len(corners)
-        assert all(face_id[0].isalpha() for face_id in ids)

@@ -1,0 +1,98 @@
+"""One camera's faces over time: the same id, steady probabilities, a label that holds."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dan_ros import labels
+from dan_ros.smoothing import Smoother
+from dan_ros.tracking import Tracker
+from dan_ros.types import FaceExpression
+
+
+@dataclass(frozen=True)
+class FollowedFace:
+    """A face of one frame, and what the frames before say of it.
+
+    Attributes:
+        face_id: stable while the face stays in view; starts with a letter.
+        seen: what this frame alone says.
+        probabilities: float32 [8], smoothed, sum 1; all 0 where this frame could not be judged.
+        expression: canonical index of the label, or `labels.UNKNOWN`.
+    """
+
+    face_id: str
+    seen: FaceExpression
+    probabilities: np.ndarray
+    expression: int
+
+    @property
+    def confidence(self) -> float:
+        """Smoothed probability of the most likely class, [0, 1]; 0 when it was not judged."""
+        return float(self.probabilities.max())
+
+
+@dataclass(frozen=True)
+class FollowingSettings:
+    """How faces are followed.
+
+    Attributes:
+        max_missed_s, max_distance, min_hits: see `Tracker`.
+        half_life_s, margin, min_confidence: see `Smoother`.
+    """
+
+    max_missed_s: float = 1.0
+    max_distance: float = 1.0
+    min_hits: int = 1
+    half_life_s: float = 0.3
+    margin: float = 0.05
+    min_confidence: float = 0.35
+
+
+class Follower:
+    """Follows the faces of one camera.
+
+    Args:
+        new_ids: ids for new faces; followers that share it never give the same id.
+
+    Attributes:
+        settings: may be replaced between two frames.
+    """
+
+    def __init__(self, new_ids: Iterator[str], settings: FollowingSettings | None = None) -> None:
+        self.settings = settings or FollowingSettings()
+        self._tracker = Tracker(new_ids)
+        self._smoothers: dict[str, Smoother] = {}
+
+    def update(self, faces: Sequence[FaceExpression], stamp_ns: int) -> list[FollowedFace]:
+        """Take in one frame.
+
+        Args:
+            faces: of the frame.
+            stamp_ns: its time, nanoseconds. An earlier one than the last starts afresh.
+
+        Returns:
+            The faces in their order, without those too new to have an id (`min_hits`).
+        """
+        self._apply_settings()
+        ids = self._tracker.update([face.face.box_xyxy for face in faces], stamp_ns)
+        pairs = zip(ids, faces, strict=True)
+        followed = [self._follow(face_id, face, stamp_ns) for face_id, face in pairs if face_id]
+        alive = self._tracker.face_ids
+        self._smoothers = {i: s for i, s in self._smoothers.items() if i in alive}
+        return followed
+
+    def _follow(self, face_id: str, face: FaceExpression, stamp_ns: int) -> FollowedFace:
+        if not face.is_judged:
+            return FollowedFace(face_id, face, face.probabilities, labels.UNKNOWN)
+        smoother = self._smoothers.setdefault(face_id, Smoother())
+        smoother.half_life_s = self.settings.half_life_s
+        smoother.margin = self.settings.margin
+        smoother.min_confidence = self.settings.min_confidence
+        return FollowedFace(face_id, face, *smoother.update(face.probabilities, stamp_ns))
+
+    def _apply_settings(self) -> None:
+        self._tracker.max_missed_s = self.settings.max_missed_s
+        self._tracker.max_distance = self.settings.max_distance
+        self._tracker.min_hits = self.settings.min_hits
