@@ -1,15 +1,17 @@
 """From camera images to expressions: detect, crop, infer, score."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 
-from dan_ros import model_store
+from dan_ros import labels, model_store, quality
 from dan_ros.backends import Backend, open_backend
 from dan_ros.crops import cut_face
 from dan_ros.detect import Detector, open_detector
 from dan_ros.images import to_bgr
+from dan_ros.quality import Gates
 from dan_ros.scores import logits_to_probabilities
 from dan_ros.types import Face, FaceExpression, Frame
 
@@ -18,6 +20,7 @@ _TURNS = {
     2: cv2.ROTATE_180,
     3: cv2.ROTATE_90_COUNTERCLOCKWISE,
 }
+_NO_PROBABILITIES = np.zeros(len(labels.CANONICAL), np.float32)
 
 
 class ExpressionPipeline:
@@ -29,7 +32,8 @@ class ExpressionPipeline:
         detector, backend: what finds faces, and what judges them.
         max_side_px: longer side of the copy that faces are looked for in; crops come from the full
             image.
-        max_faces: of each frame, so many faces are judged, the largest first.
+        max_faces: of each frame, so many faces are judged, the largest that can be.
+        gates: what a face needs to be judged.
         rotation: degrees clockwise, 0, 90, 180 or 270, by which frames must be turned to stand
             upright; results are in pixels of the frames as given.
     """
@@ -41,7 +45,9 @@ class ExpressionPipeline:
         max_side_px: int = 640,
         max_faces: int = 16,
         rotation: int = 0,
+        gates: Gates | None = None,
     ) -> None:
+        self.gates = gates or Gates()
         self.detector = detector
         self.backend = backend
         self.max_side_px = max_side_px
@@ -54,7 +60,7 @@ class ExpressionPipeline:
         model: str = model_store.DEFAULT_MODEL,
         backend: str = 'auto',
         detector: str = 'auto',
-        **options: int,
+        **options: Any,
     ) -> 'ExpressionPipeline':
         """Open a pipeline by names; see `open_backend` and `open_detector` for them and errors."""
         return cls(open_detector(detector), open_backend(backend, model), **options)
@@ -63,19 +69,21 @@ class ExpressionPipeline:
         """Judge the faces of every frame, all of them in one batch.
 
         Returns:
-            For each frame its faces, the largest first; those past `max_faces` are not judged.
+            For each frame its faces, the largest first, also those that can't be judged.
         """
         found = [self._detect(frame) for frame in frames]
-        judged = [faces[: self.max_faces] for faces in found]
-        probabilities = self._judge(self._crop(frames, judged))
-        results, start = [], 0
-        for faces, chosen in zip(found, judged, strict=True):
-            rows = probabilities[start : start + len(chosen)]
-            start += len(chosen)
-            blank = np.zeros((len(faces) - len(chosen), probabilities.shape[1]), np.float32)
-            pairs = zip(faces, np.concatenate([rows, blank]), strict=True)
-            results.append([FaceExpression(face, row) for face, row in pairs])
-        return results
+        reasons = [self._reasons_against(faces) for faces in found]
+        crops = self._crop(frames, found, reasons)
+        probabilities = iter(self._judge(crops))
+        return [
+            [
+                FaceExpression(face, _NO_PROBABILITIES, reason)
+                if reason
+                else _expression(face, next(probabilities))
+                for face, reason in zip(faces, own_reasons, strict=True)
+            ]
+            for faces, own_reasons in zip(found, reasons, strict=True)
+        ]
 
     def _detect(self, frame: Frame) -> list[Face]:
         """Faces of one frame, the largest first."""
@@ -100,18 +108,45 @@ class ExpressionPipeline:
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         return to_bgr(image, frame.encoding)
 
-    def _crop(self, frames: Sequence[Frame], faces: list[list[Face]]) -> np.ndarray:
-        """Batch of faces, uint8 [N, H, W, 3] RGB, upright."""
+    def _reasons_against(self, faces: list[Face]) -> list[str]:
+        """Why each face of a frame can't be judged, as far as is known before it is cut out."""
+        reasons, left = [], self.max_faces
+        for face in faces:
+            reason = self.gates.reason_against(face) or ('' if left else quality.TOO_MANY)
+            left -= not reason
+            reasons.append(reason)
+        return reasons
+
+    def _crop(
+        self, frames: Sequence[Frame], found: list[list[Face]], reasons: list[list[str]]
+    ) -> np.ndarray:
+        """Batch of the faces to judge, uint8 [N, H, W, 3] RGB, upright.
+
+        Those that turn out to be blurred are left out, and `reasons` is completed.
+        """
         model = self.backend.model
-        batch = np.empty((sum(map(len, faces)), *model.input_size, 3), np.uint8)
-        pairs = ((frame, face) for frame, some in zip(frames, faces, strict=True) for face in some)
-        for out, (frame, face) in zip(batch, pairs, strict=True):
-            cut_face(frame, face.box_xyxy, model.crop_scale, out, self.rotation // 90)
-        return batch
+        wanted = sum(not reason for own_reasons in reasons for reason in own_reasons)
+        batch = np.empty((wanted, *model.input_size, 3), np.uint8)
+        count = 0
+        for frame, faces, own_reasons in zip(frames, found, reasons, strict=True):
+            for index, face in enumerate(faces):
+                if own_reasons[index]:
+                    continue
+                crop = batch[count]
+                cut_face(frame, face.box_xyxy, model.crop_scale, crop, self.rotation // 90)
+                if self.gates.is_sharp(crop):
+                    count += 1
+                else:
+                    own_reasons[index] = quality.BLURRED
+        return batch[:count]
 
     def _judge(self, batch: np.ndarray) -> np.ndarray:
         """Probabilities, float32 [N, 8]."""
         return logits_to_probabilities(self.backend.infer(batch), self.backend.model.labels)
+
+
+def _expression(face: Face, probabilities: np.ndarray) -> FaceExpression:
+    return FaceExpression(face, probabilities, '' if probabilities.any() else quality.NO_ANSWER)
 
 
 def _area(box_xyxy: np.ndarray) -> float:

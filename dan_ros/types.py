@@ -56,10 +56,12 @@ class FaceExpression:
         face: where it is.
         probabilities: float32 [8], indexed like `labels.CANONICAL`, sums to 1; all zero when the
             face was not judged.
+        reason: why it was not judged, one of `quality.REASONS`; '' if it was.
     """
 
     face: Face
     probabilities: np.ndarray
+    reason: str = ''
 
     @property
     def is_judged(self) -> bool:
