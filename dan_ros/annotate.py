@@ -29,7 +29,7 @@ def annotate(
     frame: Frame,
     faces: Sequence[FaceExpression],
     names: Sequence[str] | None = None,
-    min_confidence: float = 0.0,
+    expressions: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Draw each face's box, landmarks, label and probabilities.
 
@@ -37,7 +37,8 @@ def annotate(
         frame: the picture; is not changed.
         faces: what was found in it.
         names: a word in front of each label, such as the face's id.
-        min_confidence: below it a face is labelled 'unknown'.
+        expressions: canonical index of each face's label, or `labels.UNKNOWN`; by default the most
+            likely class of each.
 
     Returns:
         uint8 [H, W, 3], BGR.
@@ -45,7 +46,8 @@ def annotate(
     canvas = np.array(to_bgr(frame.image, frame.encoding), order='C')
     for index, face in enumerate(faces):
         name = f'{names[index]} ' if names else ''
-        _draw_face(canvas, face, name, face.expression(min_confidence))
+        expression = face.expression() if expressions is None else expressions[index]
+        _draw_face(canvas, face, name, expression)
     return canvas
 
 

@@ -1,7 +1,7 @@
 """One camera's faces over time: the same id, steady probabilities, a label that holds."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,11 @@ class FollowedFace:
     seen: FaceExpression
     probabilities: np.ndarray
     expression: int
+
+    @property
+    def smoothed(self) -> FaceExpression:
+        """The face with its smoothed probabilities, as to be drawn."""
+        return replace(self.seen, probabilities=self.probabilities)
 
     @property
     def confidence(self) -> float:

@@ -17,8 +17,8 @@ class Smoother:
 
     Attributes:
         half_life_s: seconds; 0 switches averaging and hysteresis off.
-        margin: least lead in probability for a change of the label, [0, 1]; a face already named
-            stays so until its probability is as much below `min_confidence`.
+        margin: least lead in probability for a change of the label, [0, 1]; a face that was not
+            sure enough is named again when it is surer than `min_confidence` by as much.
         min_confidence: a face less sure than this is `labels.UNKNOWN`, [0, 1].
     """
 
@@ -33,7 +33,7 @@ class Smoother:
         self._last_ns = 0
         self._last_raw = self._sum
         self._label = labels.UNKNOWN  # the class it is nearest to, sure enough or not
-        self._is_named = False
+        self._is_named = True
 
     def update(self, raw: np.ndarray, stamp_ns: int) -> tuple[np.ndarray, int]:
         """Take in one frame.
@@ -49,7 +49,9 @@ class Smoother:
         smoothed = self._average(np.asarray(raw, np.float64), stamp_ns)
         self._choose(smoothed, raw)
         self._last_raw = raw
-        sure_enough = self.min_confidence - (self.margin if self._is_named else 0.0)
+        sure_enough = self.min_confidence
+        if not self._is_named:
+            sure_enough += min(self.margin, (1 - self.min_confidence) / 2)
         self._is_named = bool(smoothed.max() >= sure_enough)
         return smoothed.astype(np.float32), self._label if self._is_named else labels.UNKNOWN
 

@@ -7,7 +7,7 @@ every lifecycle state, and while a long configure holds the executor.
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -41,8 +41,9 @@ class Report:
         dropped_lately: frames since the last report, by cause.
         fps: frames processed a second.
         latency_ms: mean from receipt of an image to its last message out; 0 with no frame.
-        faces: in the last frames processed, all cameras.
-        silent_s: seconds since an image came or was first expected.
+        faces: in the last frame of each camera, all cameras together.
+        unjudged: faces that could not be judged since the start, by reason.
+        silent: cameras that sent nothing for longer than `SILENCE_S`.
     """
 
     received: int
@@ -52,7 +53,8 @@ class Report:
     fps: float
     latency_ms: float
     faces: int
-    silent_s: float
+    unjudged: dict[str, int]
+    silent: tuple[str, ...]
 
 
 class Statistics:
@@ -62,21 +64,23 @@ class Statistics:
         self._lock = threading.Lock()
         self._received = 0
         self._processed = 0
-        self._faces = 0
+        self._faces: dict[str, int] = {}
+        self._unjudged: Counter[str] = Counter()
         self._dropped: Counter[str] = Counter()
-        self._received_at_s = float('-inf')
+        self._received_at_s: dict[str, float] = {}
         self._window = _Window()
 
-    def expect_images(self) -> None:
-        """From now on silence counts."""
+    def expect_images(self, cameras: Iterable[str]) -> None:
+        """From now on these cameras are in view, and their silence counts; of none, for no one."""
         with self._lock:
-            self._received_at_s = time.monotonic()
+            self._received_at_s = dict.fromkeys(cameras, time.monotonic())
+            self._faces = {}
 
-    def count_received(self) -> None:
+    def count_received(self, camera: str) -> None:
         """An image came."""
         with self._lock:
             self._received += 1
-            self._received_at_s = time.monotonic()
+            self._received_at_s[camera] = time.monotonic()
 
     def count_dropped(self, cause: str, frames: int = 1) -> bool:
         """Images were dropped; whether it is the first time for this cause."""
@@ -93,10 +97,11 @@ class Statistics:
             self._window.processed += 1
             self._window.latency_sum_s += latency_s
 
-    def set_faces(self, faces: int) -> None:
-        """So many faces are in view."""
+    def count_faces(self, camera: str, reasons: Sequence[str]) -> None:
+        """So many faces are in a camera's view; why each can't be judged, or ''."""
         with self._lock:
-            self._faces = faces
+            self._faces[camera] = len(reasons)
+            self._unjudged.update(reason for reason in reasons if reason)
 
     def report(self) -> Report:
         """Read everything and open a new window for the rates."""
@@ -110,8 +115,13 @@ class Statistics:
                 dropped_lately=dict(window.dropped),
                 fps=window.processed / seconds,
                 latency_ms=1e3 * window.latency_sum_s / max(window.processed, 1),
-                faces=self._faces,
-                silent_s=self._window.since_s - self._received_at_s,
+                faces=sum(self._faces.values()),
+                unjudged=dict(self._unjudged),
+                silent=tuple(
+                    camera
+                    for camera, at_s in self._received_at_s.items()
+                    if self._window.since_s - at_s > SILENCE_S
+                ),
             )
 
 
@@ -159,6 +169,7 @@ class DiagnosticsPublisher:
             'fps': f'{report.fps:.1f}',
             'latency_ms': f'{report.latency_ms:.1f}',
             'faces': report.faces,
+            **{f'faces_unjudged.{reason}': n for reason, n in report.unjudged.items()},
             **details,
         }
         array = DiagnosticArray()

@@ -9,8 +9,8 @@ from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from dan_ros import labels
+from dan_ros.following import FollowedFace
 from dan_ros.msg import FacialExpression, FacialExpressionArray
-from dan_ros.types import FaceExpression
 
 
 def stamp_to_ns(header: Header) -> int:
@@ -19,54 +19,42 @@ def stamp_to_ns(header: Header) -> int:
 
 
 def faces_to_array(
-    faces: Sequence[FaceExpression],
-    face_ids: Sequence[str],
+    faces: Sequence[FollowedFace],
     header: Header,
     camera: str,
     size: tuple[int, int],
-    min_confidence: float,
 ) -> FacialExpressionArray:
     """Message of one frame.
 
     Args:
-        faces: what was found, and the id of each.
-        face_ids: in the order of `faces`.
+        faces: of the frame.
         header: of the image, is used unchanged.
         camera: resolved name of the image topic.
         size: (width, height) of the image, pixels.
-        min_confidence: below it a face is UNKNOWN.
     """
     return FacialExpressionArray(
         header=header,
         camera=camera,
-        faces=[
-            _face_to_message(face, face_id, header, camera, size, min_confidence)
-            for face, face_id in zip(faces, face_ids, strict=True)
-        ],
+        faces=[_face_to_message(face, header, camera, size) for face in faces],
     )
 
 
 def _face_to_message(
-    face: FaceExpression,
-    face_id: str,
-    header: Header,
-    camera: str,
-    size: tuple[int, int],
-    min_confidence: float,
+    face: FollowedFace, header: Header, camera: str, size: tuple[int, int]
 ) -> FacialExpression:
-    expression = face.expression(min_confidence)
+    found = face.seen.face
     return FacialExpression(
         header=header,
         camera=camera,
-        face_id=face_id,
-        roi=box_to_roi(face.face.box_xyxy, size),
-        detection_confidence=face.face.score,
-        landmarks=[Point32(x=float(x), y=float(y)) for x, y in face.face.landmarks],
-        expression=expression,
-        label=labels.label_of(expression),
+        face_id=face.face_id,
+        roi=box_to_roi(found.box_xyxy, size),
+        detection_confidence=found.score,
+        landmarks=[Point32(x=float(x), y=float(y)) for x, y in found.landmarks],
+        expression=face.expression,
+        label=labels.label_of(face.expression),
         confidence=face.confidence,
         probabilities=face.probabilities,
-        raw_probabilities=face.probabilities,
+        raw_probabilities=face.seen.probabilities,
     )
 
 

@@ -10,37 +10,31 @@ from typing import Any
 import numpy as np
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool
 
 from dan_ros.annotate import annotate
 from dan_ros.backends import Backend, open_backend
 from dan_ros.detect import open_detector
 from dan_ros.errors import DanError, FrameError, ModelError
-from dan_ros.images import check_image
+from dan_ros.following import FollowedFace, Follower, FollowingSettings
 from dan_ros.msg import FacialExpression, FacialExpressionArray
 from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.quality import Gates
 from dan_ros.ros import diagnostics
 from dan_ros.ros.inbox import Inbox
+from dan_ros.ros.inputs import Transport, open_transport, subscribe_to_images
 from dan_ros.ros.messages import bgr_to_image, faces_to_array, stamp_to_ns
 from dan_ros.ros.parameters import SPECS, check_change, declare_parameters, read_parameters
+from dan_ros.ros.qos_events import (
+    PublisherEventCallbacks,
+    SubscriptionEventCallbacks,
+    create_with_events,
+)
 from dan_ros.ros.worker import Arrival, Outcome, Worker
-from dan_ros.tracking import Tracker
 from dan_ros.types import Frame
-
-try:
-    from rclpy.event_handler import (
-        PublisherEventCallbacks,
-        SubscriptionEventCallbacks,
-        UnsupportedEventTypeError,
-    )
-except ModuleNotFoundError:  # Humble
-    from rclpy.qos_event import (
-        PublisherEventCallbacks,
-        SubscriptionEventCallbacks,
-        UnsupportedEventTypeError,
-    )
 
 Transition = Callable[['DanNode', LifecycleState], TransitionCallbackReturn]
 
@@ -92,7 +86,8 @@ class DanNode(LifecycleNode):
         self._incompatible_at_s = 0.0
         self._pipeline: ExpressionPipeline | None = None
         self._worker: Worker | None = None
-        self._trackers: dict[str, Tracker] = {}
+        self._followers: dict[str, Follower] = {}
+        self._is_enabled = True
         self._image_subscriptions: list[Any] = []
         self._output_publishers: list[Any] = []
         self._ids = (f'f{number}' for number in itertools.count(1))
@@ -101,6 +96,7 @@ class DanNode(LifecycleNode):
             self.get_logger().warning(f'there is no parameter {name!r}; it is ignored')
         self._settings = read_parameters(self)
         self.add_on_set_parameters_callback(self._on_parameters)
+        self.create_service(SetBool, '~/set_enabled', self._on_set_enabled)
         self._diagnostics = diagnostics.DiagnosticsPublisher(self, self._status, self._statistics)
 
     # --- life -------------------------------------------------------------------------------
@@ -134,14 +130,14 @@ class DanNode(LifecycleNode):
         """Subscribe to the cameras and start the inference thread."""
         try:
             super().on_activate(state)
-            self._open_stream()
+            if self._is_enabled:
+                self._open_stream()
         except Exception:
             self._stop_stream()
             super().on_deactivate(state)
             raise
         self._phase = 'active'
-        names = ', '.join(subscription.topic_name for subscription in self._image_subscriptions)
-        self.get_logger().info(f'active: waiting for images on {names}')
+        self._say_what_is_awaited()
         return TransitionCallbackReturn.SUCCESS
 
     @_reported
@@ -169,6 +165,30 @@ class DanNode(LifecycleNode):
         """Come back to unconfigured, from where it can be tried again."""
         self._release()
         return TransitionCallbackReturn.SUCCESS
+
+    def _say_what_is_awaited(self) -> None:
+        names = ', '.join(subscription.topic_name for subscription in self._image_subscriptions)
+        waiting = f'waiting for images on {names}' if names else 'paused, see ~/set_enabled'
+        self.get_logger().info(f'active: {waiting}')
+
+    def _on_set_enabled(
+        self, request: SetBool.Request, response: SetBool.Response
+    ) -> SetBool.Response:
+        """Pause or resume without leaving the active state; inactive, it holds for later."""
+        try:
+            if self._phase == 'active' and request.data != self._is_enabled:
+                (self._open_stream if request.data else self._stop_stream)()
+        except Exception as error:
+            self._stop_stream()
+            response.message = f'can not resume: {type(error).__name__}: {error}'
+            self.get_logger().error(response.message)
+            return response
+        self._is_enabled = request.data
+        if self._phase == 'active':
+            self._say_what_is_awaited()
+        response.success = True
+        response.message = 'enabled' if request.data else 'paused'
+        return response
 
     def _configure(self) -> None:
         settings = self._settings
@@ -204,15 +224,25 @@ class DanNode(LifecycleNode):
 
     def _open_stream(self) -> None:
         inbox: Inbox[Arrival] = Inbox()
+        transport = open_transport(
+            self._settings['image_transport'], lambda: self._settings['limits.max_pixels']
+        )
+        topics = [topic for topic in self._settings['image_topics'] if topic] or [INPUT_TOPIC]
+        cameras = list(dict.fromkeys(self.resolve_topic_name(topic) for topic in topics))
+        self._followers = {camera: Follower(self._ids) for camera in cameras}
+        self._statistics.expect_images(cameras)
         self._worker = Worker(
-            self._pipeline, inbox, self._apply_settings, self._publish, self._count_failure
+            self._pipeline,
+            inbox,
+            transport.to_frame,
+            self._apply_settings,
+            self._publish,
+            self._count_failure,
         )
         self._worker.max_hz = self._settings['rate.max_hz']
         self._worker.start()
-        topics = [topic for topic in self._settings['image_topics'] if topic] or [INPUT_TOPIC]
-        for camera, topic in {self.resolve_topic_name(topic): topic for topic in topics}.items():
-            self._subscribe(camera, topic, inbox)
-        self._statistics.expect_images()
+        for camera in cameras:
+            self._subscribe(camera, transport, inbox)
 
     def _stop_stream(self) -> None:
         for subscription in self._image_subscriptions:
@@ -221,9 +251,9 @@ class DanNode(LifecycleNode):
         if self._worker is not None and (left := self._worker.stop()):
             self._statistics.count_dropped('deactivated', left)
         self._worker = None
-        self._trackers = {}
+        self._followers = {}
         self._incompatible = ''
-        self._statistics.set_faces(0)
+        self._statistics.expect_images([])
 
     # --- parameters -------------------------------------------------------------------------
 
@@ -244,9 +274,21 @@ class DanNode(LifecycleNode):
         self._pipeline.max_faces = settings['max_faces']
         self._pipeline.rotation = settings['image_rotation']
         self._pipeline.detector.min_score = settings['detector.min_score']
-        for tracker in self._trackers.values():
-            tracker.max_missed_s = settings['tracker.max_missed_s']
-            tracker.min_iou = settings['tracker.min_iou']
+        self._pipeline.gates = Gates(
+            settings['quality.min_side_px'],
+            settings['quality.min_frontality'],
+            settings['quality.min_sharpness'],
+        )
+        following = FollowingSettings(
+            settings['tracker.max_missed_s'],
+            settings['tracker.max_distance'],
+            settings['tracker.min_hits'],
+            settings['smoothing.half_life_s'],
+            settings['smoothing.margin'],
+            settings['expression.min_confidence'],
+        )
+        for follower in self._followers.values():
+            follower.settings = following
 
     # --- topics -----------------------------------------------------------------------------
 
@@ -256,7 +298,7 @@ class DanNode(LifecycleNode):
         self._debug_publisher = self._create_output(Image, '~/debug_image')
 
     def _create_output(self, kind: type, topic: str) -> Any:
-        publisher = self._with_events(
+        publisher = create_with_events(
             lambda events: self.create_lifecycle_publisher(
                 kind,
                 topic,
@@ -269,33 +311,20 @@ class DanNode(LifecycleNode):
         self._output_publishers.append(publisher)
         return publisher
 
-    def _subscribe(self, camera: str, topic: str, inbox: Inbox[Arrival]) -> None:
-        reliability = ReliabilityPolicy[self._settings['qos.reliability'].upper()]
-        self._trackers[camera] = Tracker(self._ids)
+    def _subscribe(self, camera: str, transport: Transport, inbox: Inbox[Arrival]) -> None:
         self._image_subscriptions.append(
-            self._with_events(
-                lambda events: self.create_subscription(
-                    Image,
-                    topic,
-                    lambda message: self._on_image(camera, message, inbox),
-                    QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=reliability),
-                    event_callbacks=events,
-                    qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-                ),
+            subscribe_to_images(
+                self,
+                camera,
+                transport,
+                self._settings['qos.reliability'],
+                lambda message: self._on_image(camera, message, transport, inbox),
                 SubscriptionEventCallbacks(
                     incompatible_qos=self._incompatible_noter(camera),
                     message_lost=lambda event: self._on_lost(camera, event.total_count_change),
                 ),
             )
         )
-
-    @staticmethod
-    def _with_events(create: Callable[[Any], Any], events: Any) -> Any:
-        """Create with event callbacks where the middleware has them (Zenoh's has not)."""
-        try:
-            return create(events)
-        except UnsupportedEventTypeError:
-            return create(None)
 
     def _incompatible_noter(self, topic: str) -> Callable[[Any], None]:
         def note(event: Any) -> None:
@@ -309,11 +338,13 @@ class DanNode(LifecycleNode):
 
         return note
 
-    def _on_image(self, camera: str, message: Image, inbox: Inbox[Arrival]) -> None:
+    def _on_image(
+        self, camera: str, message: Any, transport: Transport, inbox: Inbox[Arrival]
+    ) -> None:
         """Store an image if it is sound, so that a bad one never takes a good one's place."""
-        self._statistics.count_received()
+        self._statistics.count_received(camera)
         try:
-            check_image(message)
+            transport.check(message)
         except FrameError as error:
             self._count_failure(camera, error)
             return
@@ -336,26 +367,24 @@ class DanNode(LifecycleNode):
     def _publish(self, outcome: Outcome) -> None:
         """Called by the inference thread with each processed image."""
         header = outcome.arrival.message.header
-        tracker = self._trackers[outcome.camera]
-        boxes = [face.face.box_xyxy for face in outcome.faces]
-        face_ids = tracker.update(boxes, stamp_to_ns(header))
-        min_confidence = self._settings['expression.min_confidence']
-        array = faces_to_array(
-            outcome.faces, face_ids, header, outcome.camera, outcome.frame.size, min_confidence
-        )
+        faces = self._followers[outcome.camera].update(outcome.faces, stamp_to_ns(header))
+        array = faces_to_array(faces, header, outcome.camera, outcome.frame.size)
         for face in array.faces:
             self._faces_publisher.publish(face)
         self._frame_publisher.publish(array)
         self._statistics.count_processed(time.monotonic() - outcome.arrival.received_s)
-        self._statistics.set_faces(len(array.faces))
+        self._statistics.count_faces(outcome.camera, [face.seen.reason for face in faces])
         if self._debug_publisher.get_subscription_count() > 0:
-            self._publish_picture(outcome, face_ids, min_confidence)
+            self._publish_picture(outcome, faces)
 
-    def _publish_picture(
-        self, outcome: Outcome, face_ids: list[str], min_confidence: float
-    ) -> None:
+    def _publish_picture(self, outcome: Outcome, faces: list[FollowedFace]) -> None:
         try:
-            picture = annotate(outcome.frame, outcome.faces, face_ids, min_confidence)
+            picture = annotate(
+                outcome.frame,
+                [face.smoothed for face in faces],
+                [face.face_id for face in faces],
+                [face.expression for face in faces],
+            )
             header = outcome.arrival.message.header
             self._debug_publisher.publish(bgr_to_image(picture, header))
         except Exception as error:  # the image's results are out already, it was not dropped
@@ -368,6 +397,7 @@ class DanNode(LifecycleNode):
         pipeline = self._pipeline
         details = {
             'state': self._phase,
+            'enabled': str(self._is_enabled).lower(),
             'model': pipeline.backend.model_name if pipeline else self._settings['model.file'],
             'backend': pipeline.backend.name if pipeline else 'none',
             'device': pipeline.backend.device if pipeline else 'none',
@@ -382,6 +412,8 @@ class DanNode(LifecycleNode):
             return diagnostics.ERROR, self._failure
         if self._phase != 'active' or pipeline is None:
             return diagnostics.OK, self._phase
+        if not self._is_enabled:
+            return diagnostics.OK, 'paused, see ~/set_enabled'
         if warnings := [*self._stream_warnings(report)]:
             return diagnostics.WARN, '; '.join(warnings)
         if pipeline.detector.warning:
@@ -389,16 +421,16 @@ class DanNode(LifecycleNode):
         return diagnostics.OK, f'active: {report.fps:.1f} images/s, {report.faces} faces'
 
     def _stream_warnings(self, report: diagnostics.Report) -> Iterator[str]:
-        is_silent = report.silent_s > diagnostics.SILENCE_S
         bad = {c: n for c, n in report.dropped_lately.items() if c != 'superseded'}
         lost = bad.pop('lost', 0)
         # A peer may have gone again, which nothing tells; if images come, it was not the camera.
         if self._incompatible and (
-            is_silent or time.monotonic() < self._incompatible_at_s + INCOMPATIBLE_S
+            report.silent or time.monotonic() < self._incompatible_at_s + INCOMPATIBLE_S
         ):
             yield self._incompatible
-        if is_silent:
-            yield f'no image for {diagnostics.SILENCE_S:g} s'
+        if report.silent:
+            cameras = ', '.join(report.silent)
+            yield f'no image for {diagnostics.SILENCE_S:g} s on {cameras}'
         if lost:
             yield f'{LOST_HINT} ({lost} in the last second)'
         if bad:

@@ -27,6 +27,7 @@ from dan_ros.backends import BACKENDS
 from dan_ros.detect import DETECTORS
 from dan_ros.errors import ParameterError
 from dan_ros.model_store import DEFAULT_MODEL
+from dan_ros.ros.inputs import RAW, TRANSPORTS
 
 # Declared by rclpy itself, when it needs them.
 FOREIGN_PREFIXES = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
@@ -144,6 +145,12 @@ PARAMETERS = (
         live=True,
     ),
     Spec(
+        'image_transport',
+        RAW,
+        'raw, or compressed: JPEG and PNG on the topic of each camera with /compressed behind.',
+        choices=TRANSPORTS,
+    ),
+    Spec(
         'qos.reliability',
         'best_effort',
         'Reliability of the image subscriptions; best_effort receives from every publisher.',
@@ -227,12 +234,76 @@ PARAMETERS = (
         live=True,
     ),
     Spec(
-        'tracker.min_iou',
-        0.1,
-        'Least overlap, intersection over union, of a face with its last box for it to keep its '
-        'id.',
+        'tracker.max_distance',
+        1.0,
+        'Farthest a face may be from where it is expected and keep its id.',
+        unit='face sizes',
+        minimum=0.0,
+        maximum=10.0,
+        live=True,
+    ),
+    Spec(
+        'tracker.min_hits',
+        1,
+        'A new face is published from the so-manieth image in a row on that it is found in; 2 or 3 '
+        'keep out what is no face.',
+        unit='images',
+        minimum=1,
+        maximum=100,
+        live=True,
+    ),
+    Spec(
+        'smoothing.half_life_s',
+        0.3,
+        'Weight of the past in probabilities halves in this time, at any rate of images; 0 '
+        'switches smoothing off.',
+        unit='seconds',
+        minimum=0.0,
+        maximum=60.0,
+        live=True,
+    ),
+    Spec(
+        'smoothing.margin',
+        0.05,
+        'Least lead of another expression over the published one for the label to change.',
+        unit='probability',
         minimum=0.0,
         maximum=1.0,
+        live=True,
+    ),
+    Spec(
+        'quality.min_side_px',
+        24.0,
+        'A face whose box is smaller is published as unknown.',
+        unit='pixels of the longer side',
+        minimum=0.0,
+        maximum=4096.0,
+        live=True,
+    ),
+    Spec(
+        'quality.min_frontality',
+        0.1,
+        'A face turned further away is published as unknown: 1 is frontal, 0 turned by 90 degrees.',
+        minimum=0.0,
+        maximum=1.0,
+        live=True,
+    ),
+    Spec(
+        'quality.min_sharpness',
+        3.5,
+        'A more blurred face is published as unknown; sharp ones have 7 to 12. 0 lets all pass.',
+        unit='cycles a face',
+        minimum=0.0,
+        maximum=100.0,
+        live=True,
+    ),
+    Spec(
+        'limits.max_pixels',
+        40_000_000,
+        'A larger compressed image is refused before it is decoded.',
+        unit='pixels',
+        minimum=1,
+        maximum=1_000_000_000,
         live=True,
     ),
     Spec(

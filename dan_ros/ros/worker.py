@@ -4,11 +4,9 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from sensor_msgs.msg import Image
+from typing import Any
 
 from dan_ros.errors import FrameError
-from dan_ros.images import image_to_frame
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.ros.inbox import Inbox
 from dan_ros.types import FaceExpression, Frame
@@ -18,9 +16,9 @@ LOOK_S = 0.1  # so often a waiting thread looks whether the rate was changed
 
 @dataclass(frozen=True)
 class Arrival:
-    """An image and when it came, seconds of the steady clock."""
+    """An image, raw or compressed, and when it came, seconds of the steady clock."""
 
-    message: Image
+    message: Any
     received_s: float
 
 
@@ -40,6 +38,7 @@ class Worker:
     Args:
         pipeline: used by this thread alone while it runs.
         inbox: where images come from; is closed by `stop`.
+        to_frame: decodes an image's message, or raises a FrameError.
         prepare: called before each run, in the thread of the runs: may change the pipeline.
         publish: called with the outcome of each image.
         failed: called with a camera and the exception when an image could not be processed.
@@ -52,6 +51,7 @@ class Worker:
         self,
         pipeline: ExpressionPipeline,
         inbox: Inbox[Arrival],
+        to_frame: Callable[[Any], Frame],
         prepare: Callable[[], None],
         publish: Callable[[Outcome], None],
         failed: Callable[[str, Exception], None],
@@ -59,6 +59,7 @@ class Worker:
         self.max_hz = 0.0
         self._pipeline = pipeline
         self._inbox = inbox
+        self._to_frame = to_frame
         self._prepare = prepare
         self._publish = publish
         self._failed = failed
@@ -97,7 +98,7 @@ class Worker:
         frames: dict[str, Frame] = {}
         for camera, arrival in arrivals.items():
             try:
-                frames[camera] = image_to_frame(arrival.message)
+                frames[camera] = self._to_frame(arrival.message)
             except FrameError as error:
                 self._failed(camera, error)
         try:
