@@ -39,3 +39,35 @@ def ferplus_folder(tmp_path):
         images = rng.integers(0, 256, (count, 48, 48), dtype=np.uint8)
         np.savez(tmp_path / f'ferplus_{split}.npz', images=images, votes=votes)
     return tmp_path
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start robots that are stopped at the end; every one must end with exit code 0."""
+    from robot import Robot  # which needs ROS
+
+    started = []
+
+    def start_one(*ros_arguments, wait=True, **options):
+        robot = Robot(tmp_path / f'node{len(started)}.log', *ros_arguments, **options)
+        started.append(robot)
+        if wait:
+            robot.wait_active()
+        return robot
+
+    yield start_one
+    codes = [robot.close() for robot in started]
+    for robot in started:
+        assert 'Traceback' not in robot.node.output, robot.node.output
+    assert codes == [0] * len(started)
+
+
+@pytest.fixture(scope='session')
+def smile(portrait) -> np.ndarray:
+    """The astronaut in a small image; her face is about 57 pixels wide, at the middle."""
+    return portrait[:240, 60 : 60 + 320].copy()
+
+
+@pytest.fixture(scope='session')
+def nobody() -> np.ndarray:
+    return np.full((240, 320, 3), 120, np.uint8)

@@ -25,6 +25,7 @@ from std_msgs.msg import Header
 from dan_ros.msg import FacialExpression, FacialExpressionArray
 from dan_ros.ros.messages import bgr_to_image
 
+SMALL = (320, 240)  # width, height of test images: 230 kB, which any middleware carries
 PATIENCE_S = 30.0
 PERIOD_S = 1 / 30
 _DOMAINS = itertools.count(os.getpid() * 37)

@@ -10,32 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
-from robot import PROGRAMS, Program, Robot
+from robot import PROGRAMS, SMALL, Program, Robot
 from sensor_msgs.msg import Image
 
 from dan_ros import model_store
 
 OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'
-SMALL = (320, 240)  # width, height: 230 kB, which any middleware carries
-
-
-@pytest.fixture
-def start(tmp_path):
-    """Start robots that are stopped at the end; every one must end with exit code 0."""
-    started = []
-
-    def start_one(*ros_arguments, wait=True, **options):
-        robot = Robot(tmp_path / f'node{len(started)}.log', *ros_arguments, **options)
-        started.append(robot)
-        if wait:
-            robot.wait_active()
-        return robot
-
-    yield start_one
-    codes = [robot.close() for robot in started]
-    for robot in started:
-        assert 'Traceback' not in robot.node.output, robot.node.output
-    assert codes == [0] * len(started)
 
 
 @pytest.fixture(scope='module')
@@ -46,17 +26,6 @@ def robot(tmp_path_factory):
     yield shared
     assert shared.close() == 0
     assert 'Traceback' not in shared.node.output
-
-
-@pytest.fixture(scope='module')
-def smile(portrait) -> np.ndarray:
-    """The astronaut in a small image; her face is about 57 pixels wide, at the middle."""
-    return portrait[: SMALL[1], 60 : 60 + SMALL[0]].copy()
-
-
-@pytest.fixture(scope='module')
-def nobody() -> np.ndarray:
-    return np.full((SMALL[1], SMALL[0], 3), 120, np.uint8)
 
 
 # --- what it publishes --------------------------------------------------------------------------

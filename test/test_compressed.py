@@ -1,0 +1,134 @@
+"""Compressed pictures: whole ones decode, others are refused by their header, nothing escapes."""
+
+import contextlib
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dan_ros.compressed import check_compressed, compressed_to_frame
+from dan_ros.errors import FrameError
+
+MANY = 40_000_000
+
+
+def encoded(suffix: str, image: np.ndarray, *options: int) -> bytes:
+    return cv2.imencode(suffix, image, options)[1].tobytes()
+
+
+@pytest.fixture(scope='module')
+def picture(portrait):
+    return portrait[:120, :161]
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+def test_pictures_come_back(picture, suffix):
+    frame = compressed_to_frame(encoded(suffix, picture), MANY)
+    assert frame.encoding == 'bgr8'
+    assert frame.size == (161, 120)
+    assert np.abs(frame.image.astype(int) - picture).mean() < (0.01 if suffix == '.png' else 5)
+
+
+def test_progressive_grey_and_sixteen_bit(picture):
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    deep = grey.astype(np.uint16) * 257
+    for content in (
+        encoded('.jpg', picture, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        encoded('.jpg', grey),
+        encoded('.png', grey),
+        encoded('.png', deep),
+    ):
+        frame = compressed_to_frame(content, MANY)
+        assert frame.image.shape == (120, 161, 3)
+        assert np.abs(frame.image[..., 1].astype(int) - grey).mean() < 8
+
+
+def test_bytes_behind_the_end_of_a_jpeg_do_no_harm(picture):
+    assert compressed_to_frame(encoded('.jpg', picture) + bytes(512), MANY).size == (161, 120)
+
+
+def test_a_turned_phone_picture_is_given_as_sent(picture):
+    """Boxes are in pixels of the image as received, whatever its EXIF says."""
+    content = encoded('.jpg', picture)
+    tiff = b'II*\0\x08\0\0\0\x01\0' + struct.pack('<HHII', 0x0112, 3, 1, 6) + bytes(4)
+    exif = b'Exif\0\0' + tiff
+    turned = content[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + content[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape[:2] == (161, 120)
+    assert compressed_to_frame(turned, MANY).size == (161, 120)
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+def test_a_picture_that_ends_early_is_refused_before_decoding(picture, suffix):
+    content = encoded(suffix, picture)
+    for length in (len(content) // 2, len(content) - 30):
+        with pytest.raises(FrameError) as error:
+            check_compressed(content[:length], MANY)
+        assert error.value.cause == 'bad_data'
+
+
+@pytest.mark.parametrize('content', [b'', b'\xff', b'GIF89a' + bytes(40), bytes(1000)])
+def test_what_is_neither_jpeg_nor_png_is_refused(content):
+    with pytest.raises(FrameError) as error:
+        check_compressed(content, MANY)
+    assert error.value.cause == 'bad_format'
+
+
+def test_a_bomb_is_refused_by_its_header():
+    """60000 x 60000 pixels in 30 kB; decoded they would be 10 GB."""
+    header = struct.pack('>IIBBBBB', 60_000, 60_000, 8, 2, 0, 0, 0)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+        )
+
+    bomb = b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header)
+    bomb += chunk(b'IDAT', zlib.compress(bytes(10**7))) + chunk(b'IEND', b'')
+    with pytest.raises(FrameError, match=r'60000 x 60000.*limits\.max_pixels') as error:
+        compressed_to_frame(bomb, MANY)
+    assert error.value.cause == 'too_large'
+
+
+def test_the_limit_is_the_largest_that_passes(picture):
+    content = encoded('.jpg', picture)
+    check_compressed(content, 161 * 120)
+    with pytest.raises(FrameError, match='161 x 120'):
+        check_compressed(content, 161 * 120 - 1)
+
+
+def test_no_pixels_are_refused(picture):
+    content = bytearray(encoded('.png', picture))
+    content[16:20] = bytes(4)
+    with pytest.raises(FrameError) as error:
+        check_compressed(bytes(content), MANY)
+    assert error.value.cause == 'bad_size'
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_damaged_pictures_raise_nothing_else(suffix, data):
+    image = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    content = bytearray(encoded(suffix, image))
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        frame = compressed_to_frame(bytes(content), 100_000)
+    except FrameError:
+        return
+    assert frame.image.dtype == np.uint8
+    assert frame.image.size <= 3 * 100_000
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.binary(max_size=400),
+    st.sampled_from([b'', b'\xff\xd8', b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n']),
+)
+def test_any_bytes_raise_nothing_else(content, start):
+    with contextlib.suppress(FrameError):
+        compressed_to_frame(start + content, 100_000)

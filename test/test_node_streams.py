@@ -1,0 +1,182 @@
+"""The real node over time: labels that hold, gates, compressed images, pausing, several cameras."""
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+from lifecycle_msgs.msg import Transition
+from sensor_msgs.msg import CompressedImage
+from std_srvs.srv import SetBool
+
+PERIOD_NS = 33_333_333
+
+
+@pytest.fixture(scope='module')
+def neutral(smile):
+    """The same woman with her mouth upside down: not a smile, to the network."""
+    image = smile.copy()
+    image[132:162, 135:190] = smile[132:162, 135:190][::-1]
+    return image
+
+
+def compressed(robot, image_bgr: np.ndarray, suffix: str = '.jpg') -> CompressedImage:
+    header = robot.image(image_bgr).header
+    content = cv2.imencode(suffix, image_bgr)[1].tobytes()
+    return CompressedImage(header=header, format=suffix[1:], data=content)
+
+
+def set_enabled(robot, enabled: bool):
+    return robot.call(SetBool, 'set_enabled', SetBool.Request(data=enabled))
+
+
+def test_an_outlier_changes_raw_probabilities_alone(start, smile, neutral):
+    robot = start()
+    for _ in range(15):
+        (before,) = robot.show(smile).faces
+    (outlier,) = robot.show(neutral).faces
+    assert (before.label, outlier.label) == ('happy', 'happy')
+    assert outlier.face_id == before.face_id
+    assert np.argmax(outlier.raw_probabilities) != outlier.HAPPY
+    assert np.argmax(outlier.probabilities) == outlier.HAPPY
+    labels = [robot.show(neutral).faces[0].label for _ in range(25)]
+    changes = sum(a != b for a, b in itertools.pairwise(labels))
+    assert labels[-1] != 'happy'
+    assert changes == 1
+    assert labels.index(labels[-1]) / 30 <= 0.6  # two half-lives
+
+
+def test_smoothing_and_gates_change_live(start, smile, neutral):
+    robot = start('-p', 'smoothing.half_life_s:=0.0', '-p', 'tracker.min_hits:=2')
+    robot.show(smile)
+    assert robot.show(smile).faces[0].label == 'happy'
+    (face,) = robot.show(neutral).faces
+    assert face.label != 'happy'
+    np.testing.assert_array_equal(face.probabilities, face.raw_probabilities)
+    for change, reason in (
+        ({'quality__min_side_px': 500.0}, 'too_small'),
+        ({'quality__min_frontality': 1.0}, 'turned_away'),
+        ({'quality__min_sharpness': 90}, 'blurred'),
+    ):
+        assert robot.set_parameters(**change).successful
+        (face,) = robot.show(smile).faces
+        assert (face.label, face.confidence, sum(face.probabilities)) == ('unknown', 0, 0)
+        assert face.roi.width > 20
+        robot.wait_status(lambda _, v, r=reason: int(v.get(f'faces_unjudged.{r}', 0)) > 0, reason)
+        robot.set_parameters(
+            quality__min_side_px=24.0, quality__min_frontality=0.1, quality__min_sharpness=3.5
+        )
+
+
+def test_a_face_appears_after_min_hits(start, smile):
+    robot = start('-p', 'tracker.min_hits:=3')
+    counts = [len(robot.show(smile).faces) for _ in range(4)]
+    assert counts == [0, 0, 1, 1]
+
+
+def test_compressed_images(start, smile):
+    robot = start('-p', 'image_transport:=compressed', topic='unused', wait=False)
+    robot.node.wait_for_output('waiting for images on /image/compressed')
+    publisher = robot.client.create_publisher(CompressedImage, 'image/compressed', 5)
+    for suffix in ('.jpg', '.png'):
+        sent = compressed(robot, smile, suffix)
+        frame = robot.send_until_answered(sent, publisher)
+        (face,) = frame.faces
+        assert face.label == 'happy'
+        assert face.header == sent.header
+        assert face.camera == frame.camera == '/image'  # as with raw images
+
+
+def test_bad_compressed_images_are_counted_and_harm_nothing(start, smile):
+    robot = start('-p', 'image_transport:=compressed', '-p', 'limits.max_pixels:=90000', wait=False)
+    robot.node.wait_for_output('waiting for images')
+    publisher = robot.client.create_publisher(CompressedImage, 'image/compressed', 5)
+    good = compressed(robot, smile)
+    content = bytes(good.data)
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    damaged = bytearray(cv2.imencode('.png', noise)[1].tobytes())
+    damaged[60:400] = bytes(340)
+    bad = {
+        'bad_format': b'BM' + bytes(100),
+        'bad_data': content[: len(content) // 2],
+        'too_large': cv2.imencode('.jpg', np.zeros((400, 400, 3), np.uint8))[1].tobytes(),
+    }
+    messages = [*bad.values(), b'', bytes(damaged)]
+
+    def send_bad():
+        for data in messages:
+            publisher.publish(CompressedImage(header=good.header, format='jpeg', data=data))
+            robot.spin(0.02)
+
+    robot.diagnostics.clear()
+    robot.spin_until(
+        lambda: any(
+            {f'frames_dropped.{cause}' for cause in bad} <= {v.key for v in s.values}
+            for s in robot.diagnostics
+        ),
+        'every cause in diagnostics',
+        every=send_bad,
+    )
+    assert len(robot.send_until_answered(compressed(robot, smile), publisher).faces) == 1
+
+
+def test_pausing_is_silent_and_resuming_goes_on(start, smile):
+    robot = start()
+    assert robot.show(smile).faces
+    answer = set_enabled(robot, False)
+    assert (answer.success, answer.message) == (True, 'paused')
+    robot.frames.clear()
+    for _ in range(10):
+        robot.publisher.publish(robot.image(smile))
+        robot.spin(0.05)
+    assert robot.frames == []
+    assert robot.state == 'active'
+    status, _ = robot.wait_status(lambda _, v: v['enabled'] == 'false', 'paused')
+    assert status.level == b'\x00'
+    robot.spin(2.5)  # a paused node misses nobody
+    assert robot.diagnostics[-1].level == b'\x00'
+    assert set_enabled(robot, False).success  # twice is once
+    assert set_enabled(robot, True).message == 'enabled'
+    assert robot.show(smile).faces
+
+
+def test_pausing_holds_through_the_lifecycle(start, smile):
+    robot = start('-p', 'autostart:=false', wait=False)
+    robot.node.wait_for_output('')
+    assert set_enabled(robot, False).success
+    assert robot.change_state(Transition.TRANSITION_CONFIGURE)
+    assert robot.change_state(Transition.TRANSITION_ACTIVATE)
+    robot.node.wait_for_output('active: paused')
+    assert set_enabled(robot, True).success
+    assert robot.show(smile).faces
+    assert robot.change_state(Transition.TRANSITION_DEACTIVATE)
+
+
+def test_two_cameras_keep_their_headers_and_never_share_an_id(start, smile):
+    robot = start('-p', 'image_topics:=["left/image", "right/image"]', topic='left/image')
+    right = robot.new_publisher('right/image')
+    robot.spin_until(lambda: right.get_subscription_count() > 0, 'the other subscription')
+    ids = {'/left/image': set(), '/right/image': set()}
+    for _ in range(8):
+        for publisher in (robot.publisher, right):
+            frame = robot.send_until_answered(robot.image(smile), publisher)
+            ids[frame.camera] |= {face.face_id for face in frame.faces}
+            assert all(face.camera == frame.camera for face in frame.faces)
+    assert [len(own) for own in ids.values()] == [1, 1]
+    assert ids['/left/image'] != ids['/right/image']
+    values = robot.wait_status(lambda _, v: v['faces'] == '2', 'faces of both cameras')[1]
+    assert values['faces'] == '2'
+
+
+def test_one_silent_camera_of_two_is_named(start, smile):
+    robot = start('-p', 'image_topics:=["left/image", "right/image"]', topic='left/image')
+
+    def send():
+        robot.publisher.publish(robot.image(smile))
+
+    robot.diagnostics.clear()
+    robot.spin_until(
+        lambda: any('no image for 2 s on /right/image' in s.message for s in robot.diagnostics),
+        'the silent camera',
+        every=send,
+    )
