@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
-from sensor_msgs.msg import CompressedImage
+from robot import SMALL
+from sensor_msgs.msg import CameraInfo, CompressedImage
 from std_srvs.srv import SetBool
 
 PERIOD_NS = 33_333_333
@@ -180,3 +181,57 @@ def test_one_silent_camera_of_two_is_named(start, smile):
         'the silent camera',
         every=send,
     )
+
+
+def calibration(robot, focal_px: float = 400.0) -> CameraInfo:
+    return CameraInfo(
+        header=robot.image(np.zeros((1, 1, 3), np.uint8)).header,
+        width=SMALL[0],
+        height=SMALL[1],
+        distortion_model='plumb_bob',
+        d=[0.0] * 5,
+        k=[focal_px, 0.0, SMALL[0] / 2, 0.0, focal_px, SMALL[1] / 2, 0.0, 0.0, 1.0],
+    )
+
+
+def test_a_calibrated_camera_gives_poses(start, smile):
+    robot = start('-r', 'image:=/eye/image_raw', topic='/eye/image_raw')
+    assert list(robot.show(smile).faces[0].pose) == []
+    info = robot.client.create_publisher(CameraInfo, '/eye/camera_info', 1)
+    robot.spin_until(lambda: info.get_subscription_count() > 0, 'the subscription to camera_info')
+    info.publish(calibration(robot))
+    robot.spin(0.5)
+    (face,) = robot.show(smile).faces
+    (pose,) = face.pose
+    # Her eyes are 46 pixels apart: 0.063 m * 400 / 46.
+    assert pose.position.z == pytest.approx(0.55, abs=0.08)
+    eyes_x = (face.landmarks[0].x + face.landmarks[1].x) / 2
+    assert pose.position.x == pytest.approx((eyes_x - 160) / 400 * pose.position.z, abs=0.02)
+    info.publish(calibration(robot, focal_px=0.0))  # not calibrated after all
+    robot.spin(0.5)
+    assert list(robot.show(smile).faces[0].pose) == []
+
+
+def test_faces_are_frames_of_tf(start, smile):
+    tf2_msgs = pytest.importorskip('tf2_msgs.msg')
+    robot = start()
+    frames = []
+    robot.client.create_subscription(tf2_msgs.TFMessage, '/tf', frames.append, 10)
+    info = robot.client.create_publisher(CameraInfo, 'camera_info', 1)
+    robot.spin_until(lambda: info.get_subscription_count() > 0, 'the subscription to camera_info')
+    info.publish(calibration(robot))
+    robot.spin(0.5)
+    frame = robot.show(smile)
+    (face,) = frame.faces
+    robot.spin_until(lambda: frames, 'a frame')
+    (transform,) = frames[-1].transforms
+    assert transform.header.frame_id == frame.header.frame_id
+    assert transform.child_frame_id == f'face_{face.face_id}'
+    assert transform.transform.rotation == face.pose[0].orientation
+    assert transform.transform.translation.z == face.pose[0].position.z
+    assert robot.set_parameters(publish__tf=False).successful
+    robot.spin(0.3)
+    frames.clear()
+    robot.show(smile)
+    robot.spin(0.3)
+    assert frames == []

@@ -4,13 +4,15 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from geometry_msgs.msg import Point32
+from geometry_msgs.msg import Point, Point32, Quaternion
+from geometry_msgs.msg import Pose as PoseMessage
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
 
 from dan_ros import labels
 from dan_ros.following import FollowedFace
 from dan_ros.msg import FacialExpression, FacialExpressionArray
+from dan_ros.pose import Pose
 
 
 def stamp_to_ns(header: Header) -> int:
@@ -20,6 +22,7 @@ def stamp_to_ns(header: Header) -> int:
 
 def faces_to_array(
     faces: Sequence[FollowedFace],
+    poses: Sequence[Pose | None],
     header: Header,
     camera: str,
     size: tuple[int, int],
@@ -28,6 +31,7 @@ def faces_to_array(
 
     Args:
         faces: of the frame.
+        poses: of each face, in the frame of the header; None where it is not known.
         header: of the image, is used unchanged.
         camera: resolved name of the image topic.
         size: (width, height) of the image, pixels.
@@ -35,12 +39,15 @@ def faces_to_array(
     return FacialExpressionArray(
         header=header,
         camera=camera,
-        faces=[_face_to_message(face, header, camera, size) for face in faces],
+        faces=[
+            _face_to_message(face, pose, header, camera, size)
+            for face, pose in zip(faces, poses, strict=True)
+        ],
     )
 
 
 def _face_to_message(
-    face: FollowedFace, header: Header, camera: str, size: tuple[int, int]
+    face: FollowedFace, pose: Pose | None, header: Header, camera: str, size: tuple[int, int]
 ) -> FacialExpression:
     found = face.seen.face
     return FacialExpression(
@@ -55,6 +62,16 @@ def _face_to_message(
         confidence=face.confidence,
         probabilities=face.probabilities,
         raw_probabilities=face.seen.probabilities,
+        pose=[] if pose is None else [pose_to_message(pose)],
+    )
+
+
+def pose_to_message(pose: Pose) -> PoseMessage:
+    """Message of a pose."""
+    x, y, z = pose.position.tolist()
+    qx, qy, qz, qw = pose.quaternion_xyzw.tolist()
+    return PoseMessage(
+        position=Point(x=x, y=y, z=z), orientation=Quaternion(x=qx, y=qy, z=qz, w=qw)
     )
 
 

@@ -22,8 +22,10 @@ from dan_ros.errors import DanError, FrameError, ModelError
 from dan_ros.following import FollowedFace, Follower, FollowingSettings
 from dan_ros.msg import FacialExpression, FacialExpressionArray
 from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.pose import Camera, Pose, solve_pose
 from dan_ros.quality import Gates
 from dan_ros.ros import diagnostics
+from dan_ros.ros.camera_info import subscribe_to_camera_info
 from dan_ros.ros.inbox import Inbox
 from dan_ros.ros.inputs import Transport, open_transport, subscribe_to_images
 from dan_ros.ros.messages import bgr_to_image, faces_to_array, stamp_to_ns
@@ -33,6 +35,7 @@ from dan_ros.ros.qos_events import (
     SubscriptionEventCallbacks,
     create_with_events,
 )
+from dan_ros.ros.transforms import FaceFrames
 from dan_ros.ros.worker import Arrival, Outcome, Worker
 from dan_ros.types import Frame
 
@@ -87,8 +90,10 @@ class DanNode(LifecycleNode):
         self._pipeline: ExpressionPipeline | None = None
         self._worker: Worker | None = None
         self._followers: dict[str, Follower] = {}
+        self._cameras: dict[str, Camera | None] = {}
         self._is_enabled = True
         self._image_subscriptions: list[Any] = []
+        self._info_subscriptions: list[Any] = []
         self._output_publishers: list[Any] = []
         self._ids = (f'f{number}' for number in itertools.count(1))
         unknown = declare_parameters(self)
@@ -243,15 +248,16 @@ class DanNode(LifecycleNode):
         self._worker.start()
         for camera in cameras:
             self._subscribe(camera, transport, inbox)
+            self._subscribe_to_info(camera, is_only=len(cameras) == 1)
 
     def _stop_stream(self) -> None:
-        for subscription in self._image_subscriptions:
+        for subscription in self._image_subscriptions + self._info_subscriptions:
             self.destroy_subscription(subscription)
-        self._image_subscriptions = []
+        self._image_subscriptions, self._info_subscriptions = [], []
         if self._worker is not None and (left := self._worker.stop()):
             self._statistics.count_dropped('deactivated', left)
         self._worker = None
-        self._followers = {}
+        self._followers, self._cameras = {}, {}
         self._incompatible = ''
         self._statistics.expect_images([])
 
@@ -296,6 +302,9 @@ class DanNode(LifecycleNode):
         self._faces_publisher = self._create_output(FacialExpression, 'facial_expression')
         self._frame_publisher = self._create_output(FacialExpressionArray, 'facial_expressions')
         self._debug_publisher = self._create_output(Image, '~/debug_image')
+        self._face_frames = FaceFrames(self)
+        if self._face_frames.publisher is not None:
+            self._output_publishers.append(self._face_frames.publisher)
 
     def _create_output(self, kind: type, topic: str) -> Any:
         publisher = create_with_events(
@@ -325,6 +334,16 @@ class DanNode(LifecycleNode):
                 ),
             )
         )
+
+    def _subscribe_to_info(self, camera: str, is_only: bool) -> None:
+        def note(calibrated: Camera | None) -> None:
+            if calibrated is None and camera not in self._cameras:
+                self.get_logger().warning(
+                    f'the camera_info of {camera} is no calibration: faces get no pose'
+                )
+            self._cameras[camera] = calibrated
+
+        self._info_subscriptions.append(subscribe_to_camera_info(self, camera, is_only, note))
 
     def _incompatible_noter(self, topic: str) -> Callable[[Any], None]:
         def note(event: Any) -> None:
@@ -368,14 +387,23 @@ class DanNode(LifecycleNode):
         """Called by the inference thread with each processed image."""
         header = outcome.arrival.message.header
         faces = self._followers[outcome.camera].update(outcome.faces, stamp_to_ns(header))
-        array = faces_to_array(faces, header, outcome.camera, outcome.frame.size)
+        poses = self._poses_of(faces, outcome)
+        array = faces_to_array(faces, poses, header, outcome.camera, outcome.frame.size)
         for face in array.faces:
             self._faces_publisher.publish(face)
         self._frame_publisher.publish(array)
+        if self._settings['publish.tf']:
+            ids = [face.face_id for face in faces]
+            self._face_frames.publish(zip(ids, poses, strict=True), header)
         self._statistics.count_processed(time.monotonic() - outcome.arrival.received_s)
         self._statistics.count_faces(outcome.camera, [face.seen.reason for face in faces])
         if self._debug_publisher.get_subscription_count() > 0:
             self._publish_picture(outcome, faces)
+
+    def _poses_of(self, faces: list[FollowedFace], outcome: Outcome) -> list[Pose | None]:
+        calibrated = self._cameras.get(outcome.camera)
+        camera = calibrated and calibrated.scaled_to(outcome.frame.size)
+        return [camera and solve_pose(face.seen.face.landmarks, camera) for face in faces]
 
     def _publish_picture(self, outcome: Outcome, faces: list[FollowedFace]) -> None:
         try:

@@ -298,6 +298,13 @@ PARAMETERS = (
         live=True,
     ),
     Spec(
+        'publish.tf',
+        True,
+        'Publish each face as the frame face_<id> on /tf, where camera_info comes and tf2_msgs is '
+        'installed.',
+        live=True,
+    ),
+    Spec(
         'limits.max_pixels',
         40_000_000,
         'A larger compressed image is refused before it is decoded.',

@@ -1,0 +1,51 @@
+"""Faces as frames of TF, where ROS has its messages."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from geometry_msgs.msg import Transform, TransformStamped, Vector3
+from rclpy.node import Node
+from rclpy.qos import QoSProfile
+from std_msgs.msg import Header
+
+from dan_ros.pose import Pose
+from dan_ros.ros.messages import pose_to_message
+
+try:
+    from tf2_msgs.msg import TFMessage
+except ModuleNotFoundError:
+    TFMessage = None
+
+TOPIC = '/tf'
+DEPTH = 100  # as tf2's own broadcaster has
+
+
+class FaceFrames:
+    """Publishes frames `face_<id>` of REP-155; does nothing where tf2_msgs is not installed."""
+
+    def __init__(self, node: Node) -> None:
+        self.publisher: Any = None
+        if TFMessage is not None:
+            self.publisher = node.create_lifecycle_publisher(
+                TFMessage, TOPIC, QoSProfile(depth=DEPTH)
+            )
+
+    def publish(self, faces: Iterable[tuple[str, Pose | None]], header: Header) -> None:
+        """Publish the faces of one image that have a pose, by id."""
+        transforms = [
+            TransformStamped(
+                header=header, child_frame_id=f'face_{face_id}', transform=_to_transform(pose)
+            )
+            for face_id, pose in faces
+            if pose is not None
+        ]
+        if self.publisher is not None and transforms and header.frame_id:
+            self.publisher.publish(TFMessage(transforms=transforms))
+
+
+def _to_transform(pose: Pose) -> Transform:
+    message = pose_to_message(pose)
+    place = message.position
+    return Transform(
+        translation=Vector3(x=place.x, y=place.y, z=place.z), rotation=message.orientation
+    )
