@@ -8,7 +8,7 @@ def data_folders(name: str) -> Iterator[Path]:
     """Folders that may hold this package's files of one kind: source tree, install prefix.
 
     Args:
-        name: 'models' or 'recipes'.
+        name: 'models', 'msg' or 'recipes'.
     """
     here = Path(__file__).absolute().parent
     yield here.resolve().parent / name

@@ -84,9 +84,14 @@ class Follower:
         ids = self._tracker.update([face.face.box_xyxy for face in faces], stamp_ns)
         pairs = zip(ids, faces, strict=True)
         followed = [self._follow(face_id, face, stamp_ns) for face_id, face in pairs if face_id]
-        alive = self._tracker.face_ids
+        alive = self.face_ids
         self._smoothers = {i: s for i, s in self._smoothers.items() if i in alive}
         return followed
+
+    @property
+    def face_ids(self) -> set[str]:
+        """Ids that may still come back."""
+        return self._tracker.face_ids
 
     def _follow(self, face_id: str, face: FaceExpression, stamp_ns: int) -> FollowedFace:
         if not face.is_judged:

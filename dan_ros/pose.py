@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from dan_ros.calibration import Camera
+
 # Right eye, left eye, nose tip, right and left mouth corner of an average adult in the frame of
 # REP-155 (https://www.ros.org/reps/rep-0155.html): origin between the eyes, x forward out of the
 # face, y to the person's left, z up; metres. The eyes are 63 mm apart (Dodgson 2004, "Variation
@@ -20,35 +22,6 @@ FACE_POINTS = np.array(
 )
 MAX_ERROR = 0.15  # of the landmarks against the solution, over the distance of the eyes
 FISHEYE_MODELS = ('equidistant', 'fisheye')
-ASPECT_TOLERANCE = 0.02
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A calibrated camera.
-
-    Attributes:
-        matrix: float64 [3, 3], intrinsics in pixels of an image of `size`.
-        distortion: float64 [n], coefficients in OpenCV's order; [0] for none.
-        distortion_model: as in sensor_msgs/CameraInfo, such as plumb_bob or equidistant.
-        size: (width, height) in pixels.
-    """
-
-    matrix: np.ndarray
-    distortion: np.ndarray
-    distortion_model: str
-    size: tuple[int, int]
-
-    def scaled_to(self, size: tuple[int, int]) -> 'Camera | None':
-        """The same camera for an image reduced to `size`; None if that has other proportions."""
-        if size == self.size:
-            return self
-        x, y = size[0] / self.size[0], size[1] / self.size[1]
-        if abs(x / y - 1) > ASPECT_TOLERANCE:
-            return None
-        return Camera(
-            np.diag([x, y, 1.0]) @ self.matrix, self.distortion, self.distortion_model, size
-        )
 
 
 @dataclass(frozen=True)

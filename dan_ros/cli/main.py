@@ -11,6 +11,7 @@ from dan_ros.errors import DanError
 # What `dan-ros --help` says of each subcommand; its module is imported only when it is called.
 SUBCOMMANDS = {
     'predict': 'Find faces in pictures and say what they express.',
+    'bag': 'Judge every image of a recorded bag; bag in, bag out.',
     'explain': 'Show where each attention head looks in a face.',
     'train': 'Train DAN by a recipe; stop and resume at any time.',
     'evaluate': 'Measure a model on labelled faces: a page with numbers and pictures.',

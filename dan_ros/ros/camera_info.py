@@ -4,15 +4,11 @@ import posixpath
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 
-from dan_ros.pose import Camera
-
-TOPIC = 'camera_info'
-RECTIFIED = 'rect'  # in the last part of an image topic's name: image_rect, image_rect_color
+from dan_ros.calibration import INFO_TOPIC, Camera, info_to_camera, info_topic
 
 
 def subscribe_to_camera_info(
@@ -29,37 +25,12 @@ def subscribe_to_camera_info(
         is_only: whether there is one camera alone.
         on_camera: called with each calibration; None for a camera that is not calibrated.
     """
-    beside = posixpath.join(posixpath.dirname(camera), TOPIC)
-    remapped = node.resolve_topic_name(TOPIC)
-    is_remapped = remapped != posixpath.join(node.get_namespace(), TOPIC)
-    is_rectified = RECTIFIED in posixpath.basename(camera)
+    beside = info_topic(camera)
+    remapped = node.resolve_topic_name(INFO_TOPIC)
+    is_remapped = remapped != posixpath.join(node.get_namespace(), INFO_TOPIC)
     return node.create_subscription(
         CameraInfo,
         remapped if is_only and is_remapped else beside,
-        lambda message: on_camera(info_to_camera(message, is_rectified)),
+        lambda message: on_camera(info_to_camera(message, camera)),
         QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
     )
-
-
-def info_to_camera(info: CameraInfo, is_rectified: bool) -> Camera | None:
-    """The camera a message describes; None if it is not calibrated, or the message is not sound.
-
-    Args:
-        info: K and D hold for raw images, P for rectified ones; binning and region of interest are
-            those of the images.
-        is_rectified: which of the two the images are.
-    """
-    matrix = np.array(info.p, float).reshape(3, 4)[:, :3] if is_rectified else np.array(info.k)
-    matrix = matrix.astype(float).reshape(3, 3).copy()
-    distortion = np.zeros(0) if is_rectified else np.array(info.d, float)
-    size = np.array([info.roi.width or info.width, info.roi.height or info.height], float)
-    binning = np.maximum([info.binning_x, info.binning_y], 1)
-    matrix[:2, 2] -= (info.roi.x_offset, info.roi.y_offset)
-    matrix[:2] /= binning[:, None]
-    size = size // binning
-    numbers = np.concatenate([matrix.ravel(), distortion])
-    if not np.isfinite(numbers).all() or min(matrix[0, 0], matrix[1, 1], *size) <= 0:
-        return None
-    if len(distortion) not in (0, 4, 5, 8, 12, 14):
-        return None
-    return Camera(matrix, distortion, info.distortion_model, (int(size[0]), int(size[1])))

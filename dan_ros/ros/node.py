@@ -17,18 +17,20 @@ from std_srvs.srv import SetBool
 
 from dan_ros.annotate import annotate
 from dan_ros.backends import Backend, open_backend
+from dan_ros.calibration import Camera
 from dan_ros.detect import open_detector
 from dan_ros.errors import DanError, FrameError, ModelError
 from dan_ros.following import FollowedFace, Follower, FollowingSettings
+from dan_ros.messages import stamp_to_ns
 from dan_ros.msg import FacialExpression, FacialExpressionArray
 from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.pose import Camera, Pose, solve_pose
+from dan_ros.pose import Pose, solve_pose
 from dan_ros.quality import Gates
 from dan_ros.ros import diagnostics
 from dan_ros.ros.camera_info import subscribe_to_camera_info
 from dan_ros.ros.inbox import Inbox
 from dan_ros.ros.inputs import Transport, open_transport, subscribe_to_images
-from dan_ros.ros.messages import bgr_to_image, faces_to_array, stamp_to_ns
+from dan_ros.ros.messages import ROS, bgr_to_image
 from dan_ros.ros.parameters import SPECS, check_change, declare_parameters, read_parameters
 from dan_ros.ros.qos_events import (
     PublisherEventCallbacks,
@@ -386,9 +388,9 @@ class DanNode(LifecycleNode):
     def _publish(self, outcome: Outcome) -> None:
         """Called by the inference thread with each processed image."""
         header = outcome.arrival.message.header
-        faces = self._followers[outcome.camera].update(outcome.faces, stamp_to_ns(header))
+        faces = self._followers[outcome.camera].update(outcome.faces, stamp_to_ns(header.stamp))
         poses = self._poses_of(faces, outcome)
-        array = faces_to_array(faces, poses, header, outcome.camera, outcome.frame.size)
+        array = ROS.array(faces, poses, header, outcome.camera, outcome.frame.size)
         for face in array.faces:
             self._faces_publisher.publish(face)
         self._frame_publisher.publish(array)

@@ -9,7 +9,7 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
 
 from dan_ros.pose import Pose
-from dan_ros.ros.messages import pose_to_message
+from dan_ros.ros.messages import ROS
 
 try:
     from tf2_msgs.msg import TFMessage
@@ -44,7 +44,7 @@ class FaceFrames:
 
 
 def _to_transform(pose: Pose) -> Transform:
-    message = pose_to_message(pose)
+    message = ROS.pose(pose)
     place = message.position
     return Transform(
         translation=Vector3(x=place.x, y=place.y, z=place.z), rotation=message.orientation

@@ -1,0 +1,1 @@
+"""Recorded bags in, bags with expressions out, without ROS."""

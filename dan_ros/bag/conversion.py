@@ -1,0 +1,191 @@
+"""From a bag of images to a bag of expressions, frame by frame, in bounded memory."""
+
+import itertools
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dan_ros.annotate import annotate
+from dan_ros.bag.reading import CAMERA_INFO, COMPRESSED_IMAGE, Bag, Record, Topic
+from dan_ros.bag.table import FaceTable
+from dan_ros.bag.timeline import Timelines
+from dan_ros.bag.video import Videos
+from dan_ros.bag.writing import ExpressionBag
+from dan_ros.calibration import Camera, info_to_camera, info_topic
+from dan_ros.compressed import compressed_to_frame
+from dan_ros.errors import DataError, FrameError
+from dan_ros.following import FollowedFace, Follower, FollowingSettings
+from dan_ros.images import image_to_frame
+from dan_ros.messages import stamp_to_ns
+from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.pose import solve_pose
+from dan_ros.types import Frame
+
+MAX_PIXELS = 100_000_000
+CLEANING_FRAMES = 100  # so often faces that are gone are drawn and forgotten
+
+
+@dataclass
+class Summary:
+    """What became of a bag.
+
+    Attributes:
+        frames: processed.
+        faces: in all of them.
+        ids: number of different ids.
+        labels: faces by label.
+        dropped: frames by cause.
+        examples: what was wrong with the first frame of each cause.
+        damage: of the bag, see `Bag`.
+    """
+
+    frames: int = 0
+    faces: int = 0
+    ids: set[str] = field(default_factory=set)
+    labels: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    damage: str = ''
+
+
+class Conversion:
+    """One run over a bag.
+
+    Args:
+        bag: to read.
+        topics: with images, one a camera.
+        pipeline: judges them.
+        settings: of following faces.
+    """
+
+    def __init__(
+        self,
+        bag: Bag,
+        topics: list[Topic],
+        pipeline: ExpressionPipeline,
+        settings: FollowingSettings,
+    ) -> None:
+        self.summary = Summary()
+        self._bag, self._topics, self._pipeline = bag, topics, pipeline
+        new_ids = (f'f{number}' for number in itertools.count(1))
+        self._followers = {t.camera: Follower(new_ids, settings) for t in topics}
+        self._infos = {info_topic(topic.camera): topic.camera for topic in topics}
+        self._cameras: dict[str, Camera | None] = {}
+
+    def run(
+        self, out: Path, video: bool = False, on_frame: Callable[[int], object] = lambda done: None
+    ) -> Summary:
+        """Write everything into the folder `out`, which must not exist.
+
+        It takes its name when it is complete: what is cut short lies in `<out>.partial`.
+
+        Args:
+            out: the folder.
+            video: also write annotated videos.
+            on_frame: called with the number of images read so far.
+        """
+        partial = out.with_name(f'{out.name}.partial')
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        # The storage file is called like its folder.
+        self._write(partial / out.name, video, on_frame)
+        (partial / out.name).replace(out)
+        partial.rmdir()
+        return self.summary
+
+    def _write(self, folder: Path, video: bool, on_frame: Callable[[int], object]) -> None:
+        names = {topic.name for topic in self._topics}
+        infos = {name for name in self._infos if name in self._bag.topics}
+        read = 0
+        with ExitStack() as stack:
+            writer = stack.enter_context(
+                ExpressionBag(folder, self._bag.storage, self._bag.version)
+            )
+            table = stack.enter_context(FaceTable(folder))
+            timelines = Timelines(folder)
+            videos = Videos(folder, self._bag.rates_hz(self._topics)) if video else None
+            if videos:
+                stack.callback(videos.close)
+            for record in self._bag.records(names | infos):
+                if record.topic.kind == CAMERA_INFO:
+                    camera = self._infos[record.topic.name]
+                    self._cameras[camera] = info_to_camera(record.message, camera)
+                    continue
+                read += 1
+                on_frame(read)
+                frame = self._decode(record)
+                if frame is None:
+                    continue
+                followed = self._judge(record, frame, writer, table)
+                timelines.add(followed, record.time_ns)
+                if videos:
+                    videos.write(record.topic.camera, _draw(frame, followed))
+                if read % CLEANING_FRAMES == 0:
+                    timelines.finish(self._alive())
+            timelines.finish()
+        self.summary.damage = self._bag.damage
+
+    def _decode(self, record: Record) -> Frame | None:
+        try:
+            if record.topic.kind == COMPRESSED_IMAGE:
+                return compressed_to_frame(bytes(record.message.data), MAX_PIXELS)
+            return image_to_frame(record.message)
+        except FrameError as error:
+            self.summary.dropped[error.cause] += 1
+            self.summary.examples.setdefault(error.cause, str(error))
+            return None
+
+    def _judge(
+        self, record: Record, frame: Frame, writer: ExpressionBag, table: FaceTable
+    ) -> list[FollowedFace]:
+        camera, header = record.topic.camera, record.message.header
+        (found,) = self._pipeline.run([frame])
+        faces = self._followers[camera].update(found, stamp_to_ns(header.stamp))
+        calibrated = self._cameras.get(camera)
+        scaled = calibrated and calibrated.scaled_to(frame.size)
+        poses = [scaled and solve_pose(face.seen.face.landmarks, scaled) for face in faces]
+        array = writer.classes.array(faces, poses, header, camera, frame.size)
+        writer.write(array, record.time_ns)
+        table.write(faces, header, camera, record.time_ns)
+        self._count(array)
+        return faces
+
+    def _count(self, array: Any) -> None:
+        self.summary.frames += 1
+        self.summary.faces += len(array.faces)
+        self.summary.ids.update(face.face_id for face in array.faces)
+        self.summary.labels.update(face.label for face in array.faces)
+
+    def _alive(self) -> set[str]:
+        return set().union(*(follower.face_ids for follower in self._followers.values()))
+
+
+def make_room(out: Path, source: Path, force: bool) -> None:
+    """See to it that `out` does not exist.
+
+    Raises:
+        DataError: it does and may not be replaced, or is no bag, or is the bag to be read.
+    """
+    if not out.exists():
+        return
+    if out.resolve() == source.resolve() or source.resolve().is_relative_to(out.resolve()):
+        raise DataError(f'{out} holds the bag to be read; name another folder')
+    if not force:
+        raise DataError(f'{out} exists already; name another folder, or say --force')
+    is_empty = out.is_dir() and not any(out.iterdir())
+    if not is_empty and not (out / 'metadata.yaml').is_file():
+        raise DataError(f'{out} is no bag, it is not replaced; name another folder')
+    shutil.rmtree(out)
+
+
+def _draw(frame: Frame, faces: list[FollowedFace]) -> Any:
+    return annotate(
+        frame,
+        [face.smoothed for face in faces],
+        [face.face_id for face in faces],
+        [face.expression for face in faces],
+    )

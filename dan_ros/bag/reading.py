@@ -1,0 +1,193 @@
+"""Images of a rosbag2, in the order of their bag time, as far as the bag is sound."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rosbags.interfaces import Connection
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_typestore
+
+from dan_ros.bag import salvage
+from dan_ros.errors import DataError
+
+IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
+COMPRESSED_SUFFIX = '/compressed'
+STORAGE_SUFFIXES = {'.db3': 'sqlite3', '.mcap': 'mcap'}
+# These three messages have been the same in every distribution since Foxy.
+TYPES = get_typestore(Stores.ROS2_HUMBLE)
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic of a bag.
+
+    Attributes:
+        name: of the topic.
+        kind: type of its messages, such as sensor_msgs/msg/Image.
+        count: number of its messages; 0 where a damaged bag does not say.
+    """
+
+    name: str
+    kind: str
+    count: int = 0
+
+    @property
+    def camera(self) -> str:
+        """Name of the image topic: that of compressed images without what is behind it."""
+        if self.kind == COMPRESSED_IMAGE:
+            return self.name.removesuffix(COMPRESSED_SUFFIX)
+        return self.name
+
+
+@dataclass(frozen=True)
+class Record:
+    """A message of a bag: its topic, its bag time in nanoseconds, and itself."""
+
+    topic: Topic
+    time_ns: int
+    message: Any
+
+
+class Bag:
+    """A rosbag2: a folder, or one of its files; sqlite3 or mcap, compressed or not.
+
+    Args:
+        path: the folder or file.
+
+    Attributes:
+        storage: sqlite3 or mcap.
+        version: of the metadata; 9 where it is not known.
+        topics: all of them, by name.
+        damage: what is wrong with the bag, a sentence; '' as long as nothing is known to be.
+
+    Raises:
+        DataError: there is no bag, or nothing in it can be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damage = ''
+        if not path.exists():
+            raise DataError(f'there is no bag at {path}')
+        self._files = _storage_files(path)
+        if not self._files:
+            raise DataError(f'{path} is no bag: it holds no .db3 or .mcap file')
+        name = self._files[0].name.removesuffix('.zstd')
+        self.storage = STORAGE_SUFFIXES[Path(name).suffix]
+        self.version = _metadata_version(path)
+        self._duration_ns = 0
+        self.topics = self._list_topics()
+
+    def records(self, names: set[str]) -> Iterator[Record]:
+        """Messages of some topics by bag time; ends where the bag is damaged, see `damage`."""
+        last_ns = None
+        source = self._salvaged(names) if self.damage else self._read(names)
+        try:
+            for name, kind, time_ns, data in source:
+                last_ns = time_ns
+                topic = self.topics.get(name) or Topic(name, kind)
+                yield Record(topic, time_ns, TYPES.deserialize_cdr(data, kind))
+        except GeneratorExit:
+            raise
+        except Exception as error:  # rosbags raises whatever damaged bytes lead to
+            after = f'after {last_ns} ns' if last_ns else 'at its beginning'
+            self.damage = f'{self.path} is damaged {after} ({_in_one_line(error)})'
+
+    def rates_hz(self, topics: list[Topic]) -> dict[str, float]:
+        """Mean rate of the images of each camera; without those that the bag does not tell."""
+        seconds = self._duration_ns / 1e9
+        return {t.camera: (t.count - 1) / seconds for t in topics if seconds and t.count > 1}
+
+    def _list_topics(self) -> dict[str, Topic]:
+        try:
+            with Reader(self._whole) as reader:
+                self._duration_ns = reader.duration
+                return {c.topic: Topic(c.topic, c.msgtype, c.msgcount) for c in reader.connections}
+        except Exception as error:  # likewise
+            self.damage = f'{self.path} is damaged ({_in_one_line(error)})'
+        topics: dict[str, Topic] = {}
+        with contextlib.suppress(salvage.EndedError):
+            for name, kind, _, _ in self._salvaged(None):
+                topics.setdefault(name, Topic(name, kind))
+        if not topics:
+            raise DataError(f'{self.damage}, and no message of it can be read')
+        return topics
+
+    @property
+    def _whole(self) -> Path:
+        """What rosbags opens: the folder where it has its metadata, else the file."""
+        has_metadata = (self.path / 'metadata.yaml').is_file()
+        return self.path if has_metadata or len(self._files) > 1 else self._files[0]
+
+    def _read(self, names: set[str]) -> Iterator[salvage.Message]:
+        with Reader(self._whole) as reader:
+            connections: list[Connection] = [c for c in reader.connections if c.topic in names]
+            for connection, time_ns, data in reader.messages(connections):
+                yield connection.topic, connection.msgtype, time_ns, data
+
+    def _salvaged(self, names: set[str] | None) -> Iterator[salvage.Message]:
+        with contextlib.ExitStack() as stack:
+            for file in self._files:
+                whole = stack.enter_context(salvage.decompressed(file))
+                read: Callable[..., Iterator[salvage.Message]] = {
+                    'sqlite3': salvage.read_sqlite3,
+                    'mcap': salvage.read_mcap,
+                }[self.storage]
+                yield from (m for m in read(whole) if names is None or m[0] in names)
+
+
+def choose_image_topics(bag: Bag, wanted: tuple[str, ...]) -> list[Topic]:
+    """The topics to judge the images of, one a camera.
+
+    Args:
+        bag: with images.
+        wanted: names of topics; () takes all cameras, raw where a camera has both.
+
+    Raises:
+        DataError: there are none, or a wanted one is not there or no image topic.
+    """
+    images = {n: t for n, t in bag.topics.items() if t.kind in (IMAGE, COMPRESSED_IMAGE)}
+    there = ', '.join(f'{t.name} ({t.kind})' for t in bag.topics.values()) or 'no topics'
+    for name in wanted:
+        if name not in images:
+            raise DataError(f'{bag.path} has no images on {name}; it has {there}')
+    if wanted:
+        return [images[name] for name in dict.fromkeys(wanted)]
+    if not images:
+        raise DataError(f'{bag.path} has no images; it has {there}')
+    chosen: dict[str, Topic] = {}
+    for topic in sorted(images.values(), key=lambda topic: topic.kind != IMAGE):
+        earlier = chosen.get(topic.camera)
+        if earlier is None or (earlier.count == 0 and topic.count):
+            chosen[topic.camera] = topic
+    return list(chosen.values())
+
+
+def _storage_files(path: Path) -> list[Path]:
+    """The bag's files in the order of recording, by the numbers in their names."""
+    files = [path] if path.is_file() else [entry for entry in path.iterdir() if entry.is_file()]
+    files = [f for f in files if Path(f.name.removesuffix('.zstd')).suffix in STORAGE_SUFFIXES]
+    return sorted(files, key=lambda f: (_number_of(f), f.name))
+
+
+def _number_of(file: Path) -> int:
+    number = file.name.split('.')[0].rpartition('_')[2]
+    return int(number) if number.isdigit() else 0
+
+
+def _metadata_version(path: Path) -> int:
+    try:
+        content = yaml.safe_load((path / 'metadata.yaml').read_text(encoding='utf-8'))
+        return int(content['rosbag2_bagfile_information']['version'])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return 9
+
+
+def _in_one_line(error: Exception) -> str:
+    return ' '.join(str(error).split()) or type(error).__name__

@@ -1,0 +1,116 @@
+"""What is said of a frame's faces, as messages: of ROS in the node, of rosbags in a bag."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dan_ros import labels
+from dan_ros.following import FollowedFace
+from dan_ros.pose import Pose
+
+
+@dataclass(frozen=True)
+class MessageClasses:
+    """Classes of messages; each takes all its fields by name."""
+
+    FacialExpression: Any
+    FacialExpressionArray: Any
+    Point: Any
+    Point32: Any
+    Pose: Any
+    Quaternion: Any
+    RegionOfInterest: Any
+
+    def array(
+        self,
+        faces: Sequence[FollowedFace],
+        poses: Sequence[Pose | None],
+        header: Any,
+        camera: str,
+        size: tuple[int, int],
+    ) -> Any:
+        """Message of one frame, a FacialExpressionArray.
+
+        Args:
+            faces: of the frame.
+            poses: of each face, in the frame of the header; None where it is not known.
+            header: of the image, is used unchanged.
+            camera: resolved name of the image topic.
+            size: (width, height) of the image, pixels.
+        """
+        return self.FacialExpressionArray(
+            header=header,
+            camera=camera,
+            faces=[
+                self._face(face, pose, header, camera, size)
+                for face, pose in zip(faces, poses, strict=True)
+            ],
+        )
+
+    def pose(self, pose: Pose) -> Any:
+        """Message of a pose, geometry_msgs/Pose."""
+        x, y, z = pose.position.tolist()
+        qx, qy, qz, qw = pose.quaternion_xyzw.tolist()
+        return self.Pose(
+            position=self.Point(x=x, y=y, z=z), orientation=self.Quaternion(x=qx, y=qy, z=qz, w=qw)
+        )
+
+    def _face(
+        self,
+        face: FollowedFace,
+        pose: Pose | None,
+        header: Any,
+        camera: str,
+        size: tuple[int, int],
+    ) -> Any:
+        found = face.seen.face
+        x_offset, y_offset, width, height = box_to_region(found.box_xyxy, size)
+        return self.FacialExpression(
+            header=header,
+            camera=camera,
+            face_id=face.face_id,
+            roi=self.RegionOfInterest(
+                x_offset=x_offset, y_offset=y_offset, width=width, height=height, do_rectify=False
+            ),
+            detection_confidence=found.score,
+            landmarks=[self.Point32(x=float(x), y=float(y), z=0.0) for x, y in found.landmarks],
+            expression=face.expression,
+            label=labels.label_of(face.expression),
+            confidence=face.confidence,
+            probabilities=face.probabilities,
+            raw_probabilities=face.seen.probabilities,
+            pose=[] if pose is None else [self.pose(pose)],
+        )
+
+
+def box_to_region(box_xyxy: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The smallest region of whole pixels that covers a box, cut to the image; at least 1 x 1.
+
+    Args:
+        box_xyxy: [4], left, top, right, bottom, pixels.
+        size: (width, height) of the image, pixels.
+
+    Returns:
+        Left, top, width, height.
+
+    >>> box_to_region(np.array([-3.0, 1.5, 9.2, 40.0]), (8, 30))
+    (0, 1, 8, 29)
+    """
+    width, height = size
+    left, top, right, bottom = (float(value) for value in box_xyxy)
+    x_offset = min(max(math.floor(left), 0), width - 1)
+    y_offset = min(max(math.floor(top), 0), height - 1)
+    return (
+        x_offset,
+        y_offset,
+        min(max(math.ceil(right), x_offset + 1), width) - x_offset,
+        min(max(math.ceil(bottom), y_offset + 1), height) - y_offset,
+    )
+
+
+def stamp_to_ns(stamp: Any) -> int:
+    """Nanoseconds of a stamp, also where it is negative, which `Time.from_msg` refuses."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

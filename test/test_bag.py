@@ -1,0 +1,310 @@
+"""`dan-ros bag` on real bags: every storage, damage, several cameras, what others can read."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from recording import (
+    COMPRESSED,
+    IMAGE,
+    INFO,
+    PERIOD_NS,
+    START_NS,
+    TYPES,
+    compressed,
+    header,
+    raw,
+    record,
+    record_images,
+)
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import get_types_from_msg
+
+from dan_ros.cli.main import cli
+from dan_ros.errors import DanError
+
+FACE, FACES = 'dan_ros/msg/FacialExpression', 'dan_ros/msg/FacialExpressionArray'
+for kind in (FACE, FACES):
+    definition = Path(__file__).parents[1] / 'msg' / f'{kind.rpartition("/")[2]}.msg'
+    TYPES.register(get_types_from_msg(definition.read_text(), kind))
+
+
+@pytest.fixture(scope='module')
+def images(smile, nobody):
+    """Twelve images: nobody in the first, then a smile that moves."""
+    return [nobody] + [np.roll(smile, 3 * step, axis=1) for step in range(11)]
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(cli, ['bag', *map(str, arguments)])
+
+
+def contents(path: Path) -> list[tuple[str, int, bytes]]:
+    with Reader(path) as reader:
+        return [(c.topic, time_ns, bytes(data)) for c, time_ns, data in reader.messages()]
+
+
+def arrays(path: Path, topic: str = '/camera/facial_expressions'):
+    return [
+        (time_ns, TYPES.deserialize_cdr(data, FACES))
+        for name, time_ns, data in contents(path)
+        if name == topic
+    ]
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+@pytest.mark.parametrize('compression', ['', 'file', 'message'])
+@pytest.mark.parametrize('is_compressed', [False, True])
+def test_every_frame_in_order_with_bag_time(tmp_path, images, storage, compression, is_compressed):
+    if storage == 'mcap' and compression == 'file':
+        compression = 'storage'  # mcap compresses its own chunks
+    topic = '/camera/image_raw' + ('/compressed' if is_compressed else '')
+    bag = record_images(
+        tmp_path / 'in', images, topic, is_compressed, storage=storage, compression=compression
+    )
+    result = run(bag, tmp_path / 'out')
+    assert result.exit_code == 0, result.output
+    assert '12 images, 11 faces, 1 ids (happy 11)' in result.output
+    found = arrays(tmp_path / 'out')
+    assert [time_ns for time_ns, _ in found] == [START_NS + i * PERIOD_NS for i in range(12)]
+    assert [len(array.faces) for _, array in found] == [0] + [1] * 11
+    for time_ns, array in found:
+        stamp = array.header.stamp
+        assert stamp.sec * 10**9 + stamp.nanosec == time_ns - 5_000_000
+        assert array.header.frame_id == 'optical'
+        assert array.camera == '/camera/image_raw'
+        for face in array.faces:
+            assert (face.label, face.expression) == ('happy', 1)
+            assert face.header == array.header
+            assert face.probabilities.sum() == pytest.approx(1, abs=1e-4)
+    metadata = (tmp_path / 'out' / 'metadata.yaml').read_text()
+    assert f'storage_identifier: {storage}' in metadata
+    assert (tmp_path / 'out' / f'out.{"db3" if storage == "sqlite3" else "mcap"}').is_file()
+    single = [data for name, _, data in contents(tmp_path / 'out') if name.endswith('expression')]
+    assert len(single) == 11
+
+
+def test_two_runs_give_equal_bytes(tmp_path, images):
+    bag = record_images(tmp_path / 'in', images)
+    for name in ('one', 'two'):
+        assert run(bag, tmp_path / name).exit_code == 0
+    assert contents(tmp_path / 'one') == contents(tmp_path / 'two')
+    tables = [(tmp_path / name / 'faces.csv').read_bytes() for name in ('one', 'two')]
+    assert tables[0] == tables[1]
+
+
+def test_table_and_timeline(tmp_path, images):
+    bag = record_images(tmp_path / 'in', images)
+    run(bag, tmp_path / 'out')
+    with (tmp_path / 'out' / 'faces.csv').open(newline='') as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 11
+    assert int(rows[0]['bag_time_ns']) == START_NS + PERIOD_NS
+    assert rows[-1]['label'] == 'happy'
+    assert float(rows[-1]['happy']) == pytest.approx(float(rows[-1]['confidence']))
+    (face_id,) = {row['face_id'] for row in rows}
+    picture = cv2.imread(str(tmp_path / 'out' / f'timeline_{face_id}.png'))
+    assert min(picture.shape[:2]) > 300
+    yellow = (np.abs(picture.astype(int) - (80, 205, 255)).max(axis=2) < 3).mean()
+    assert yellow > 0.3  # the band of happiness fills most of it
+
+
+def test_video(tmp_path, images):
+    bag = record_images(tmp_path / 'in', images)
+    assert run(bag, tmp_path / 'out', '--video').exit_code == 0
+    video = cv2.VideoCapture(str(tmp_path / 'out' / 'camera_image_raw.mp4'))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 12
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(10, rel=0.01)
+    frames = [video.read()[1] for _ in range(12)]
+    assert frames[0].shape == images[0].shape
+    assert np.abs(frames[5].astype(int) - images[5]).max() > 100  # something is drawn
+
+
+def test_several_cameras_share_no_id(tmp_path, smile):
+    def messages():
+        for index in range(6):
+            time_ns = START_NS + index * PERIOD_NS
+            yield '/left/image_raw', IMAGE, time_ns, raw(smile, time_ns)
+            image = smile[:, ::-1]
+            yield '/right/image/compressed', COMPRESSED, time_ns + 1, compressed(image, time_ns)
+            yield '/right/image', IMAGE, time_ns + 2, raw(image, time_ns)  # the same, raw
+
+    bag = record(tmp_path / 'in', messages())
+    assert '12 images, 12 faces, 2 ids' in run(bag, tmp_path / 'out').output
+    ids = [
+        {face.face_id for _, array in arrays(tmp_path / 'out', topic) for face in array.faces}
+        for topic in ('/left/facial_expressions', '/right/facial_expressions')
+    ]
+    assert all(len(own) == 1 for own in ids)
+    assert not ids[0] & ids[1]
+    result = run(bag, tmp_path / 'one', '--topic', '/right/image/compressed')
+    assert '6 images' in result.output
+
+
+def test_calibrated_cameras_give_poses(tmp_path, smile):
+    def messages():
+        unit = np.eye(3).ravel()
+        k = np.array([400.0, 0, 160, 0, 400, 120, 0, 0, 1])
+        roi = TYPES.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
+        info = TYPES.types[INFO](
+            header(0), 240, 320, 'plumb_bob', np.zeros(5), k, unit, np.zeros(12), 0, 0, roi
+        )  # fmt: skip
+        yield '/camera/image_raw', IMAGE, START_NS, raw(smile, START_NS)
+        yield '/camera/camera_info', INFO, START_NS + 1, info
+        yield '/camera/image_raw', IMAGE, START_NS + PERIOD_NS, raw(smile, START_NS + PERIOD_NS)
+
+    run(record(tmp_path / 'in', messages()), tmp_path / 'out')
+    (_, before), (_, after) = arrays(tmp_path / 'out')
+    assert before.faces[0].pose == []
+    assert after.faces[0].pose[0].position.z == pytest.approx(0.55, abs=0.08)
+
+
+def test_bad_images_are_counted_and_the_rest_goes_on(tmp_path, smile):
+    def messages():
+        for index in range(5):
+            time_ns = START_NS + index * PERIOD_NS
+            message = raw(smile, time_ns)
+            if index == 2:
+                message.data = message.data[:100]
+            yield '/image', IMAGE, time_ns, message
+
+    result = run(record(tmp_path / 'in', messages()), tmp_path / 'out')
+    assert result.exit_code == 0
+    assert '4 images, 4 faces' in result.output
+    assert '1 images dropped, bad_data' in result.output
+    assert len(arrays(tmp_path / 'out', '/facial_expressions')) == 4
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+@pytest.mark.parametrize('compression', ['', 'file', 'message'])
+@pytest.mark.parametrize('part', [0.5, 0.93])
+@pytest.mark.parametrize('has_metadata', [True, False])
+def test_a_truncated_bag_gives_everything_up_to_the_damage(
+    tmp_path, storage, compression, part, has_metadata
+):
+    if storage == 'mcap' and compression == 'file':
+        compression = 'storage'
+    rng = np.random.default_rng(0)  # noise, so that every frame takes as much room
+    images = rng.integers(0, 256, (16, 96, 128, 3), np.uint8)
+    bag = record_images(tmp_path / 'in', images, storage=storage, compression=compression)
+    (file,) = (f for f in bag.iterdir() if f.suffix != '.yaml')
+    os.truncate(file, round(part * file.stat().st_size))
+    if not has_metadata:
+        (bag / 'metadata.yaml').unlink()
+    result = run(bag, tmp_path / 'out')
+    assert result.exit_code == 1, result.output
+    assert 'damaged' in result.output
+    assert isinstance(result.exception, SystemExit)
+    found = arrays(tmp_path / 'out')
+    assert round(16 * part) - 4 <= len(found) <= 16 * part + 1
+    assert [time_ns for time_ns, _ in found] == [
+        START_NS + i * PERIOD_NS for i in range(len(found))
+    ]
+
+
+def test_a_bag_of_which_nothing_is_left_is_refused(tmp_path, images):
+    bag = record_images(tmp_path / 'in', images)
+    os.truncate(bag / 'in.db3', 50)
+    result = run(bag, tmp_path / 'out')
+    assert isinstance(result.exception, DanError)
+    assert 'no message of it can be read' in str(result.exception)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_bag_without_its_metadata_is_read(tmp_path, images):
+    bag = record_images(tmp_path / 'in', images)
+    (bag / 'metadata.yaml').unlink()
+    result = run(bag, tmp_path / 'out')
+    assert result.exit_code == 0
+    assert '12 images' in result.output
+    assert run(bag / 'in.db3', tmp_path / 'file').exit_code == 0
+
+
+def test_nothing_is_overwritten_without_force(tmp_path, images):
+    bag = record_images(tmp_path / 'in', images)
+    out = tmp_path / 'out'
+    assert run(bag, out).exit_code == 0
+    before = contents(out)
+    result = run(bag, out)
+    assert 'exists already' in str(result.exception)
+    assert contents(out) == before
+    assert run(bag, out, '--force', '--topic', '/camera/image_raw').exit_code == 0
+    for wrong, words in ((bag, 'holds the bag'), (tmp_path, 'holds the bag')):
+        assert words in str(run(bag, wrong, '--force').exception)
+    (tmp_path / 'precious').mkdir()
+    (tmp_path / 'precious' / 'thesis.tex').touch()
+    assert 'is no bag' in str(run(bag, tmp_path / 'precious', '--force').exception)
+    assert (tmp_path / 'precious' / 'thesis.tex').exists()
+    assert contents(bag)
+
+
+def test_bad_input_is_one_line(tmp_path, images):
+    bag = record_images(tmp_path / 'in', images[:1])
+    for arguments, words in (
+        ((tmp_path / 'missing', tmp_path / 'x'), 'there is no bag at'),
+        ((tmp_path, tmp_path / 'x'), 'holds no .db3 or .mcap'),
+        (
+            (bag, tmp_path / 'x', '--topic', '/other'),
+            'no images on /other; it has /camera/image_raw',
+        ),
+        ((bag, tmp_path / 'x', '--model', 'no.onnx'), 'no model'),
+    ):
+        result = run(*arguments)
+        assert isinstance(result.exception, DanError), result.output
+        assert words in str(result.exception)
+        assert '\n' not in str(result.exception)
+        assert not (tmp_path / 'x').exists()
+
+
+def test_a_bag_without_images_says_what_it_has(tmp_path):
+    text = TYPES.types['std_msgs/msg/String']('hello')
+    bag = record(tmp_path / 'in', [('/chat', 'std_msgs/msg/String', START_NS, text)])
+    assert 'no images; it has /chat (std_msgs/msg/String)' in str(
+        run(bag, tmp_path / 'x').exception
+    )
+
+
+def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path, images):
+    bag = record_images(tmp_path / 'in', images * 20)
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'dan_ros.cli.main', 'bag', str(bag), str(tmp_path / 'out')]
+    )
+    partial = tmp_path / 'out.partial' / 'out' / 'faces.csv'
+    while not partial.exists() and process.poll() is None:
+        pass
+    process.kill()
+    process.wait()
+    assert not (tmp_path / 'out').exists()
+    shutil.rmtree(bag)
+    record_images(tmp_path / 'in', images)
+    assert run(bag, tmp_path / 'out').exit_code == 0
+    assert not (tmp_path / 'out.partial').exists()
+
+
+def test_ros_reads_the_messages(tmp_path, images):
+    """With the real message classes of the built package and their type hashes."""
+    import json
+
+    from ament_index_python.packages import get_package_share_directory
+    from rclpy.serialization import deserialize_message
+
+    from dan_ros.msg import FacialExpressionArray
+
+    bag = record_images(tmp_path / 'in', images)
+    run(bag, tmp_path / 'out')
+    data = [d for name, _, d in contents(tmp_path / 'out') if name.endswith('expressions')]
+    message = deserialize_message(data[-1], FacialExpressionArray)
+    (face,) = message.faces
+    assert (face.label, face.camera) == ('happy', '/camera/image_raw')
+    assert face.confidence == max(face.probabilities)
+    share = Path(get_package_share_directory('dan_ros'))
+    hashes = json.loads((share / 'msg' / 'FacialExpressionArray.json').read_text())['type_hashes']
+    (expected,) = (h['hash_string'] for h in hashes if h['type_name'] == FACES)
+    assert expected in (tmp_path / 'out' / 'metadata.yaml').read_text()
