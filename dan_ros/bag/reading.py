@@ -82,6 +82,8 @@ class Bag:
         self.storage = STORAGE_SUFFIXES[Path(name).suffix]
         self.version = _metadata_version(path)
         self._duration_ns = 0
+        if any(salvage.has_log(file) for file in self._files):
+            self.damage = f'{path} was not closed when it was recorded'
         self.topics = self._list_topics()
 
     def records(self, names: set[str]) -> Iterator[Record]:
@@ -96,8 +98,8 @@ class Bag:
         except GeneratorExit:
             raise
         except Exception as error:  # rosbags raises whatever damaged bytes lead to
-            after = f'after {last_ns} ns' if last_ns else 'at its beginning'
-            self.damage = f'{self.path} is damaged {after} ({_in_one_line(error)})'
+            cause = self.damage or f'{self.path} is damaged ({_in_one_line(error)})'
+            self.damage = f'{cause}; the last message that could be read is of {last_ns} ns'
 
     def rates_hz(self, topics: list[Topic]) -> dict[str, float]:
         """Mean rate of the images of each camera; without those that the bag does not tell."""
@@ -105,12 +107,11 @@ class Bag:
         return {t.camera: (t.count - 1) / seconds for t in topics if seconds and t.count > 1}
 
     def _list_topics(self) -> dict[str, Topic]:
-        try:
-            with Reader(self._whole) as reader:
-                self._duration_ns = reader.duration
-                return {c.topic: Topic(c.topic, c.msgtype, c.msgcount) for c in reader.connections}
-        except Exception as error:  # likewise
-            self.damage = f'{self.path} is damaged ({_in_one_line(error)})'
+        if not self.damage:
+            try:
+                return self._listed_topics()
+            except Exception as error:  # likewise
+                self.damage = f'{self.path} is damaged ({_in_one_line(error)})'
         topics: dict[str, Topic] = {}
         with contextlib.suppress(salvage.EndedError):
             for name, kind, _, _ in self._salvaged(None):
@@ -118,6 +119,11 @@ class Bag:
         if not topics:
             raise DataError(f'{self.damage}, and no message of it can be read')
         return topics
+
+    def _listed_topics(self) -> dict[str, Topic]:
+        with Reader(self._whole) as reader:
+            self._duration_ns = reader.duration
+            return {c.topic: Topic(c.topic, c.msgtype, c.msgcount) for c in reader.connections}
 
     @property
     def _whole(self) -> Path:
@@ -134,7 +140,7 @@ class Bag:
     def _salvaged(self, names: set[str] | None) -> Iterator[salvage.Message]:
         with contextlib.ExitStack() as stack:
             for file in self._files:
-                whole = stack.enter_context(salvage.decompressed(file))
+                whole = stack.enter_context(salvage.readable(file))
                 read: Callable[..., Iterator[salvage.Message]] = {
                     'sqlite3': salvage.read_sqlite3,
                     'mcap': salvage.read_mcap,

@@ -6,6 +6,7 @@ readers refuse as a whole. Here their messages are read one after the other unti
 
 import contextlib
 import io
+import shutil
 import sqlite3
 import struct
 import sys
@@ -13,10 +14,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import quote
 
 import lz4.frame
 
+from dan_ros.bag.sqlite_pages import SqlitePages
 from dan_ros.errors import DataError
 
 if sys.version_info >= (3, 14):
@@ -35,13 +36,30 @@ class EndedError(DataError):
     """A bag ends where it should not."""
 
 
+def has_log(file: Path) -> bool:
+    """Whether SQLite's write-ahead log beside a file holds what is not in it yet."""
+    log = file.with_name(f'{file.name}-wal')
+    return log.is_file() and log.stat().st_size > 0
+
+
 @contextlib.contextmanager
-def decompressed(file: Path) -> Iterator[Path]:
-    """The file itself or, if it is compressed as a whole, what can be decompressed of it."""
-    if file.suffix != '.zstd':
+def readable(file: Path) -> Iterator[Path]:
+    """The file itself, or a copy: with its log taken in, or decompressed as far as that goes."""
+    if file.suffix != '.zstd' and not has_log(file):
         yield file
         return
     with tempfile.TemporaryDirectory() as folder:
+        if has_log(file):
+            target = Path(folder, file.name)
+            for name in (file.name, f'{file.name}-wal'):
+                shutil.copy(file.with_name(name), folder)
+            with (
+                contextlib.suppress(sqlite3.Error),
+                contextlib.closing(sqlite3.connect(target)) as database,
+            ):
+                database.execute('PRAGMA wal_checkpoint(TRUNCATE)')
+            yield target
+            return
         target = Path(folder, file.stem)
         with file.open('rb') as source, target.open('wb') as out:
             decompressor = zstd.ZstdDecompressor()
@@ -57,23 +75,35 @@ def read_sqlite3(file: Path) -> Iterator[Message]:
     """Messages of a .db3 file in the order they were written.
 
     Raises:
-        DataError: it ends early, after the last message given.
+        EndedError: always at the end, since nobody can tell what is missing.
     """
-    has_log = file.with_name(f'{file.name}-wal').exists()
-    uri = f'file:{quote(str(file.absolute()))}?mode=ro{"" if has_log else "&immutable=1"}'
     try:
-        with contextlib.closing(sqlite3.connect(uri, uri=True)) as database:
-            # Lets SQLite open a file that is shorter than its header says.
-            database.execute('PRAGMA writable_schema=ON')
-            topics = {
-                number: (name, kind)
-                for number, name, kind in database.execute('SELECT id, name, type FROM topics')
-            }
-            rows = database.execute('SELECT topic_id, timestamp, data FROM messages ORDER BY id')
-            for number, time_ns, data in rows:
-                yield *topics[number], time_ns, _whole(data)
-    except (sqlite3.Error, KeyError) as error:
-        raise EndedError(f'{file.name}: {error}') from None
+        with SqlitePages(file) as pages:
+            topics, places = _topics_and_messages(pages)
+            for row in sorted(places):
+                match pages.row(places[row]):
+                    case [None, int(number), int(time_ns), bytes(data)] if number in topics:
+                        yield *topics[number], time_ns, _whole(data)
+    except ValueError as error:
+        raise EndedError(str(error)) from None
+    raise EndedError(f'{file.name} is no sound SQLite file')
+
+
+def _topics_and_messages(pages: SqlitePages) -> tuple[dict[int, tuple[str, str]], dict[int, int]]:
+    """Name and type of topics by number, and places of messages by row number.
+
+    Rows are told by their values. Topics have a name and a type, messages the number of a topic, a
+    time and a blob. The first column of both is the row number, which rows do not repeat.
+    """
+    topics: dict[int, tuple[str, str]] = {}
+    places: dict[int, int] = {}
+    for row, place in pages.cells():
+        match pages.row(place):
+            case [None, str(name), str(kind), 'cdr', *_]:
+                topics[row] = name, kind
+            case [None, int(), int(), bytes()]:
+                places[row] = place
+    return topics, places
 
 
 def read_mcap(file: Path) -> Iterator[Message]:
