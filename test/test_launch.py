@@ -11,6 +11,7 @@ pytest.importorskip('launch_ros')
 pytest.importorskip('ros2launch')
 
 import robot as robots
+from recording import record_images
 
 ARGUMENTS = (
     'image_topic', 'namespace', 'params_file', 'backend', 'model', 'autostart', 'use_sim_time',
@@ -18,10 +19,10 @@ ARGUMENTS = (
 )  # fmt: skip
 
 
-def launch(log: Path, *arguments: str) -> subprocess.Popen:
+def launch(log: Path, *arguments: str, file: str = 'dan.launch.py') -> subprocess.Popen:
     with log.open('w') as output:
         return subprocess.Popen(
-            ['ros2', 'launch', 'dan_ros', 'dan.launch.py', *arguments],
+            ['ros2', 'launch', 'dan_ros', file, *arguments],
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -64,3 +65,19 @@ def test_a_bad_argument_is_named(tmp_path, argument):
     process = launch(tmp_path / 'log', argument)
     assert process.wait(30) != 0
     assert argument.split(':=')[1] in (tmp_path / 'log').read_text()
+
+
+def test_replay_plays_a_bag_into_the_node_and_ends(tmp_path, smile):
+    pytest.importorskip('ros2bag')
+    bag = record_images(tmp_path / 'bag', [smile] * 20)
+    log = tmp_path / 'log'
+    process = launch(log, f'bag:={bag}', 'image_topic:=/camera/image_raw', file='replay.launch.py')
+    assert process.wait(60) == 0, log.read_text()
+    assert 'waiting for images on /camera/image_raw' in log.read_text()
+
+
+def test_replay_names_what_is_missing(tmp_path):
+    log = tmp_path / 'log'
+    assert launch(log, 'bag:=/no/such/bag', file='replay.launch.py').wait(30) != 0
+    text = log.read_text()
+    assert '/no/such/bag' in text or 'dan-ros bag IN OUT' in text

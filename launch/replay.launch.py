@@ -1,0 +1,72 @@
+"""Play a recorded bag into dan_node: `ros2 launch dan_ros replay.launch.py bag:=PATH`.
+
+The node takes its time from the bag. Without loop:=true the launch ends with the bag. For every
+image of a bag, however slow the computer, use `dan-ros bag IN OUT` instead.
+"""
+
+import os
+import shlex
+
+from ament_index_python.packages import (
+    PackageNotFoundError,
+    get_package_prefix,
+    get_package_share_directory,
+)
+from launch import LaunchContext, LaunchDescription
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    ExecuteProcess,
+    IncludeLaunchDescription,
+    OpaqueFunction,
+    RegisterEventHandler,
+)
+from launch.event_handlers import OnProcessExit
+from launch.events import Shutdown
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from launch.substitutions import LaunchConfiguration
+
+NODE_LAUNCH = os.path.join(get_package_share_directory('dan_ros'), 'launch', 'dan.launch.py')
+ARGUMENTS = {
+    'bag': (None, 'The bag: a folder, or a .db3 or .mcap file.'),
+    'loop': ('false', 'Play it again and again, true or false.'),
+    'rate': ('1.0', 'Speed of playing.'),
+    'delay': ('5.0', 'Seconds before it begins, in which the node loads its models.'),
+    'play_options': ('', 'Further options of `ros2 bag play`.'),
+}
+TRUTH = {'true': True, '1': True, 'false': False, '0': False}
+
+
+def make_player(context: LaunchContext) -> list:
+    values = {name: LaunchConfiguration(name).perform(context).strip() for name in ARGUMENTS}
+    try:
+        get_package_prefix('ros2bag')
+    except PackageNotFoundError:
+        raise RuntimeError(
+            '`ros2 bag` is not installed: apt install ros-$ROS_DISTRO-rosbag2, or use '
+            '`dan-ros bag IN OUT`, which needs no ROS'
+        ) from None
+    if not os.path.exists(values['bag']):
+        raise FileNotFoundError(f'bag:={values["bag"]}: there is no such bag')
+    if values['loop'].lower() not in TRUTH:
+        raise ValueError(f'loop:={values["loop"]} can not be read: give true or false')
+    is_endless = TRUTH[values['loop'].lower()]
+    command = ['ros2', 'bag', 'play', values['bag'], '--clock', '100']
+    command += ['--rate', values['rate'], '--delay', values['delay']]
+    command += ['--loop'] * is_endless + shlex.split(values['play_options'])
+    player = ExecuteProcess(cmd=command, output='screen')
+    end = OnProcessExit(
+        target_action=player, on_exit=[EmitEvent(event=Shutdown(reason='the bag has ended'))]
+    )
+    return [RegisterEventHandler(end), player]
+
+
+def generate_launch_description() -> LaunchDescription:
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=description)
+        for name, (default, description) in ARGUMENTS.items()
+    ]
+    node = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(NODE_LAUNCH), launch_arguments=[('use_sim_time', 'true')]
+    )
+    return LaunchDescription([*arguments, node, OpaqueFunction(function=make_player)])
