@@ -24,6 +24,7 @@ from dan_ros import labels, model_store
 from dan_ros.cli.progress import progress_bar
 from dan_ros.evaluate.metrics import measure
 from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.quality import OPEN_GATES
 from dan_ros.scores import logits_to_probabilities
 from dan_ros.train.datasets import VALID, open_faces
 from dan_ros.types import Frame
@@ -157,7 +158,7 @@ def main(data: Path, count: int, model: str, out: Path) -> None:
     pictures = faces.read(chosen, 48)[..., 0]  # uint8 [N, 48, 48]
     names = [faces.labels[index] for index in faces.classes[chosen]]
     truth = np.array([labels.CANONICAL.index(name) for name in names])
-    pipeline = ExpressionPipeline.open(model, detector='yunet')
+    pipeline = ExpressionPipeline.open(model, detector='yunet', gates=OPEN_GATES)
     backend = pipeline.backend
     framed = faces.read_rgb(chosen, backend.model.input_size[0])
     answers = {

@@ -18,6 +18,15 @@ JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a len
 TAIL_BYTES = 4096  # some cameras pad a JPEG behind its end
 
 
+def is_whole(content: bytes) -> bool:
+    """Whether a picture's file has its end, as far as its kind has one that can be told."""
+    if content.startswith(JPEG_START):
+        return JPEG_END in content[-TAIL_BYTES:]
+    if content.startswith(PNG_START):
+        return PNG_END in content[-TAIL_BYTES:]
+    return bool(content)
+
+
 def check_compressed(content: bytes, max_pixels: int) -> None:
     """Check by its header and its end that a picture is whole and of bearable size.
 
@@ -28,11 +37,11 @@ def check_compressed(content: bytes, max_pixels: int) -> None:
     Raises:
         FrameError: with the cause 'bad_format', 'bad_size', 'bad_data' or 'too_large'.
     """
-    head, tail = content[:8], content[-TAIL_BYTES:]
+    head = content[:8]
     if head.startswith(JPEG_START):
-        width, height, is_whole = *_jpeg_size(content), JPEG_END in tail
+        width, height = _jpeg_size(content)
     elif head == PNG_START:
-        width, height, is_whole = *_png_size(content), PNG_END in tail
+        width, height = _png_size(content)
     else:
         raise FrameError(
             'bad_format', f'{len(content)} bytes that are neither JPEG nor PNG: {head.hex()!r}'
@@ -45,7 +54,7 @@ def check_compressed(content: bytes, max_pixels: int) -> None:
             f'a compressed image of {width} x {height} pixels, more than limits.max_pixels '
             f'({max_pixels})',
         )
-    if not is_whole:
+    if not is_whole(content):
         raise FrameError('bad_data', f'a compressed image that ends early, {len(content)} bytes')
 
 

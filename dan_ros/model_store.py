@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dan_ros.data_folders import data_folders
 from dan_ros.errors import ModelError
+from dan_ros.files import write_whole
 
 FETCH_TIMEOUT_S = 10
 FETCH_LIMIT_BYTES = 512 * 2**20
@@ -177,9 +178,7 @@ def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
             f'{model.url} gave a file with SHA-256 {found}, expected {model.sha256}; not kept'
         )
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = target.with_name(f'{target.name}.{os.getpid()}.partial')
-    partial.write_bytes(content)
-    partial.replace(target)
+    write_whole(target, lambda file: file.write(content))
     return target
 
 

@@ -71,7 +71,7 @@ class ExpressionPipeline:
         Returns:
             For each frame its faces, the largest first, also those that can't be judged.
         """
-        found = [self._detect(frame) for frame in frames]
+        found = [self.find_faces(frame) for frame in frames]
         reasons = [self._reasons_against(faces) for faces in found]
         crops = self._crop(frames, found, reasons)
         probabilities = iter(self._judge(crops))
@@ -85,8 +85,8 @@ class ExpressionPipeline:
             for faces, own_reasons in zip(found, reasons, strict=True)
         ]
 
-    def _detect(self, frame: Frame) -> list[Face]:
-        """Faces of one frame, the largest first."""
+    def find_faces(self, frame: Frame) -> list[Face]:
+        """Faces of one frame in its pixels, the largest first."""
         width, height = frame.size
         small = self._reduce(frame)
         turns = self.rotation // 90

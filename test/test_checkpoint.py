@@ -1,5 +1,7 @@
 """Reading checkpoints, and `dan-ros convert` and `export`."""
 
+import json
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -10,7 +12,8 @@ from test_network import normalise, relative_difference, seeded_dan, seeded_pict
 
 from dan_ros.cli.main import cli
 from dan_ros.errors import DanError, ModelError
-from dan_ros.network.checkpoint import load_dan
+from dan_ros.labels import FERPLUS
+from dan_ros.network.checkpoint import fuse_checkpoint, load_dan
 
 
 @pytest.fixture(scope='module')
@@ -120,3 +123,36 @@ def test_export_to_full_precision_and_fixed_batch(tmp_path):
     session = onnxruntime.InferenceSession(str(output))
     assert session.get_inputs()[0].shape == [2, 96, 96, 3]
     assert np.isfinite(session.run(None, {'faces': seeded_pictures(2, 96)})[0]).all()
+
+
+@pytest.mark.parametrize(
+    'notes',
+    [
+        {'labels': None},
+        {'labels': 'neutral,happy'},
+        {'input_size': '96'},
+        {'mean': 'x'},
+        {'std': [0.5, 0.5]},
+        {'grey': 1},
+        'no object',
+    ],
+)
+def test_notes_that_are_wrong_are_named(tmp_path, notes):
+    path = tmp_path / 'noted.safetensors'
+    save_file(seeded_dan().state_dict(), path, {'dan_ros': json.dumps(notes)})
+    with pytest.raises(ModelError, match=r'noted\.safetensors: its metadata'):
+        fuse_checkpoint(path)
+
+
+def test_what_a_checkpoint_was_trained_on_goes_into_the_file(tmp_path):
+    notes = {'labels': list(FERPLUS), 'source': 'trained on faces'}
+    save_file(seeded_dan().state_dict(), tmp_path / 'a.safetensors', {'dan_ros': json.dumps(notes)})
+    _, info = fuse_checkpoint(tmp_path / 'a.safetensors')
+    assert info.source == 'trained on faces'
+    assert info.labels == FERPLUS
+
+
+def test_a_pickled_model_says_what_to_do(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / 'whole.pth')
+    with pytest.raises(ModelError, match=r'whole\.pth holds more than tensors.*state_dict'):
+        load_dan(tmp_path / 'whole.pth')

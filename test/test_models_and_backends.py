@@ -6,6 +6,7 @@ import threading
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
 from dan_ros import model_store
@@ -161,3 +162,27 @@ def test_the_twins_agree_on_a_face(backends, portrait):
     twin = open_backend('onnxruntime', 'dan_ferplus_int8')
     two = logits_to_probabilities(twin.infer(face), twin.model.labels)
     np.testing.assert_allclose(one, two, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda model: set_property(model, 'dan_ros.labels', 'happy,sad'),
+        lambda model: set_property(model, 'dan_ros.input_size', '64x64'),
+        lambda model: rename_output(model, 'scores'),
+    ],
+)
+def test_a_graph_that_is_not_what_its_metadata_says_is_refused(tmp_path, change):
+    model = onnx.load_from_string(read_model('dan_ferplus').content)
+    change(model)
+    onnx.save(model, tmp_path / 'odd.onnx')
+    with pytest.raises(ModelError, match=r'odd\.onnx: its metadata promises'):
+        open_backend('onnxruntime', str(tmp_path / 'odd.onnx'))
+
+
+def set_property(model, key: str, value: str) -> None:
+    next(entry for entry in model.metadata_props if entry.key == key).value = value
+
+
+def rename_output(model, name: str) -> None:
+    model.graph.output[0].name = model.graph.node[-1].output[0] = name

@@ -1,5 +1,6 @@
 """Readers of the data sets, on small sets made here."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,8 @@ pytest.importorskip('torch')  # train/ is installed with it
 
 from dan_ros import labels
 from dan_ros.errors import DataError
-from dan_ros.train.datasets import open_faces, read_picture
+from dan_ros.pictures import read_picture
+from dan_ros.train.datasets import open_faces
 
 VOTES = np.array(
     [
@@ -144,7 +146,6 @@ def test_damaged_picture_is_none(tmp_path, content):
     path = tmp_path / 'a.jpg'
     path.write_bytes(content)
     assert read_picture(path) is None
-    assert read_picture(path, quick=True) is None
     assert read_picture(tmp_path / 'missing.jpg') is None
 
 
@@ -265,3 +266,58 @@ def test_faces_are_given_in_colour_where_they_are_grey(tmp_path):
     assert batch.shape == (2, 64, 64, 3)
     assert batch.flags.c_contiguous
     assert (batch[..., 0] == batch[..., 2]).all()
+
+
+def test_the_test_split_is_not_taken_for_validation(tmp_path):
+    for name in ('Test', 'Train_Aligned_Faces', 'Val_Aligned_Faces_new'):
+        write_picture(tmp_path / name / 'Happy' / 'a.png')
+    for split, folder in (('train', 'Train_Aligned_Faces'), ('valid', 'Val_Aligned_Faces_new')):
+        (path,) = open_faces('sfew', tmp_path, split).paths
+        assert path.parent.parent.name == folder
+    shutil.rmtree(tmp_path / 'Val_Aligned_Faces_new')
+    (path,) = open_faces('sfew', tmp_path, 'valid').paths
+    assert path.parent.parent.name == 'Test'
+
+
+def test_numbers_are_classes_in_affectnet_alone(tmp_path):
+    write_picture(tmp_path / 'val' / '3' / 'a.png')
+    assert open_faces('affectnet8', tmp_path, 'valid').classes.tolist() == [3]
+    with pytest.raises(DataError, match=r'/3 is no class; folders are called neutral'):
+        open_faces('folder', tmp_path, 'valid')
+
+
+def test_hidden_folders_and_strange_digits_do_no_harm(tmp_path):
+    write_picture(tmp_path / 'happy' / 'a.png')
+    write_picture(tmp_path / '.ipynb_checkpoints' / 'b.png')
+    assert len(open_faces('folder', tmp_path, 'valid')) == 1
+    write_picture(tmp_path / '\N{SUPERSCRIPT TWO}' / 'c.png')
+    with pytest.raises(DataError, match='is no class'):
+        open_faces('folder', tmp_path, 'valid')
+
+
+def test_one_list_for_both_splits_needs_a_phase(tmp_path):
+    (tmp_path / 'affectnet.csv').write_text('path,label\na.png,1\n')
+    with pytest.raises(DataError, match='no column phase'):
+        open_faces('affectnet8', tmp_path, 'train')
+
+
+@pytest.mark.parametrize('row', ['a.png', ',', 'a.png,1,inf,0,5,5', 'a.png,x'])
+def test_rows_that_can_not_be_read_are_named(tmp_path, row):
+    header = 'subDirectory_filePath,expression,face_x,face_y,face_width,face_height'
+    (tmp_path / 'validation.csv').write_text(f'{header}\n{row}\n')
+    with pytest.raises(DataError, match=r'validation\.csv, line 2'):
+        open_faces('affectnet8', tmp_path, 'valid')
+
+
+def test_an_empty_annotation_is_named(tmp_path):
+    (tmp_path / 'val_set' / 'annotations').mkdir(parents=True)
+    (tmp_path / 'val_set' / 'annotations' / '1_exp.npy').touch()
+    with pytest.raises(DataError, match=r'1_exp\.npy'):
+        open_faces('affectnet8', tmp_path, 'valid')
+
+
+def test_tiny_pictures_are_pictures(tmp_path):
+    path = tmp_path / 'happy' / 'a.png'
+    path.parent.mkdir()
+    cv2.imwrite(str(path), np.zeros((5, 5, 3), np.uint8))
+    assert open_faces('folder', tmp_path, 'valid').skipped == ()

@@ -240,5 +240,13 @@ def test_too_few_faces_and_wrong_devices(folder):
         run(folder, 'out', dataclasses.replace(RECIPE, batch_size=99))
     with pytest.raises(TrainingError, match='fp16 needs a GPU'):
         run(folder, 'out', dataclasses.replace(RECIPE, precision='fp16'))
-    with pytest.raises(TrainingError, match="'abacus' is no device"):
-        trainer.train(RECIPE, folder, folder / 'out', device='abacus')
+    for name in ('abacus', 'mps', 'meta', 'cuda:x'):
+        with pytest.raises(TrainingError, match='is no device'):
+            trainer.train(RECIPE, folder, folder / 'out', device=name)
+    with pytest.raises(TrainingError, match='torch sees .* CUDA GPUs'):
+        trainer.train(RECIPE, folder, folder / 'out', device='cuda:99')
+
+
+def test_one_file_for_both_splits_is_refused(folder):
+    with pytest.raises(TrainingError, match='is one file'):
+        run(folder / 'ferplus_train.npz', 'out')

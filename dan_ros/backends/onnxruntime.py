@@ -53,6 +53,7 @@ class OnnxRuntimeBackend:
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.model_name = file.name
         self.model = ModelInfo.from_metadata(metadata, str(file.path))
+        _check_contract(self._session, self.model, str(file.path))
 
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
@@ -64,3 +65,22 @@ class OnnxRuntimeBackend:
             for start in range(0, len(faces_rgb), MAX_BATCH)
         ]
         return np.concatenate(parts) if parts else np.zeros((0, len(self.model.labels)), np.float32)
+
+
+def _check_contract(session: onnxruntime.InferenceSession, model: ModelInfo, where: str) -> None:
+    """Refuse a file whose graph is not what its metadata says.
+
+    Raises:
+        ModelError: names, types or shapes differ.
+    """
+    expected = (
+        (session.get_inputs(), model_info.INPUT_NAME, 'tensor(uint8)', [*model.input_size, 3]),
+        (session.get_outputs(), model_info.OUTPUT_NAME, 'tensor(float)', [len(model.labels)]),
+    )
+    for tensors, name, kind, shape in expected:
+        found = [(tensor.name, tensor.type, list(tensor.shape[1:])) for tensor in tensors]
+        if found != [(name, kind, shape)]:
+            raise ModelError(
+                f'{where}: its metadata promises {name}, {kind} [N, {", ".join(map(str, shape))}], '
+                f'its graph has {found}. Make the file anew with `dan-ros convert`.'
+            )

@@ -34,6 +34,8 @@ PACKAGES = (
     ('onnxruntime', 'onnxruntime', 'pip install onnxruntime', True),
     ('onnx', 'onnx', 'pip install onnx', True),
     ('matplotlib', 'matplotlib', 'pip install matplotlib; only to evaluate and explain', False),
+    ('yaml', 'pyyaml', 'pip install pyyaml; only for training and bags', False),
+    ('rosbags', 'rosbags', 'pip install rosbags; only for dan-ros bag', False),
     ('torch', 'torch', 'pip install torch safetensors; only to convert or train models', False),
 )
 

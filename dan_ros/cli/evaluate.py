@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from dan_ros.backends import BACKENDS
-from dan_ros.cli.needs import need, open_model
+from dan_ros.cli.needs import DATASETS, need, open_model
 from dan_ros.cli.progress import progress_bar
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.labels import LABEL_SETS
 from dan_ros.pipeline import ExpressionPipeline
 
-DATASETS = ('auto', 'ferplus', 'rafdb', 'affectnet7', 'affectnet8', 'sfew', 'folder')
+LISTED_SKIPS = 20  # unreadable pictures named on the screen; scores.json names all
 
 
 @click.command('evaluate')
@@ -42,7 +42,7 @@ DATASETS = ('auto', 'ferplus', 'rafdb', 'affectnet7', 'affectnet8', 'sfew', 'fol
     '--detect',
     'detector',
     type=click.Choice(DETECTORS),
-    help='Judge whole pictures: find the largest face with this detector, cut it as the node does.',
+    help='Judge whole pictures: find the largest face of each with this, as the node does.',
 )
 def command(
     data: Path,
@@ -72,8 +72,12 @@ def command(
     opened = open_model(model, backend, label_set)
     name = guess_dataset(data, opened.model.labels) if dataset == 'auto' else dataset
     faces = open_faces(name, data, split)
+    out.mkdir(parents=True, exist_ok=True)
     if detector:
-        judge = judge_photos(faces, ExpressionPipeline(open_detector(detector), opened))
+        finder = open_detector(detector)
+        if finder.warning:
+            click.echo(f'Warning: {finder.warning}', err=True)
+        judge = judge_photos(faces, ExpressionPipeline(finder, opened))
     else:
         judge = judge_faces(faces, opened)
     with progress_bar() as bar:
@@ -121,5 +125,10 @@ def _print(content: dict[str, Any]) -> None:
         click.echo(f'{content["not_judged"]} without an answer or a face found, counted as wrong')
     for label, count in content['left_out'].items():
         click.echo(f'{count} faces of {label} left out: the model has no such class')
-    for name in content['skipped']:
-        click.echo(f'skipped, can not be read: {name}', err=True)
+    skipped = content['skipped']
+    if skipped:
+        click.echo(f'{len(skipped)} pictures can not be read and are left out:', err=True)
+    for name in skipped[:LISTED_SKIPS]:
+        click.echo(f'  {name}', err=True)
+    if len(skipped) > LISTED_SKIPS:
+        click.echo(f'  and {len(skipped) - LISTED_SKIPS} more, see scores.json', err=True)

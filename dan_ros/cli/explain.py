@@ -1,24 +1,22 @@
 """`dan-ros explain`: where in a face each attention head looks."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
-import cv2
 import numpy as np
 
 from dan_ros import labels, model_store
-from dan_ros.cli.needs import need, open_model
-from dan_ros.cli.predict import why_unreadable
+from dan_ros.backends import Backend
+from dan_ros.cli.needs import need, open_torch_model
 from dan_ros.crops import cut_face
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import DanError
+from dan_ros.pictures import read_picture, why_unreadable
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.scores import logits_to_probabilities
 from dan_ros.types import Frame
 
-if TYPE_CHECKING:
-    from dan_ros.backends.torch import TorchBackend
+PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
 
 
 @click.command('explain')
@@ -62,10 +60,13 @@ def command(
     need('torch', 'safetensors', 'onnx', 'matplotlib')
     from dan_ros.evaluate.plots import draw_attention
 
-    picture = cv2.imread(str(image)) if image.is_file() else None
+    out = out or Path(f'{image.stem}_explained.png')
+    if out.suffix.lower() not in PICTURE_SUFFIXES:
+        raise DanError(f'--out {out}: give the name of a picture, such as {out}.png')
+    picture = read_picture(image)
     if picture is None:
         raise DanError(f'{image}: {why_unreadable(image)}')
-    backend: TorchBackend = open_model(model, 'torch', label_set)  # type: ignore[assignment]
+    backend = open_torch_model(model, label_set)
     boxes = [_whole_box(picture)] if whole else _face_boxes(picture, backend, detector, max_faces)
     if not boxes:
         raise DanError(f'{image}: no face is found; if it is a face all over, say --whole')
@@ -76,7 +77,6 @@ def command(
         cut_face(Frame(picture), box, scale, face)
     probabilities = logits_to_probabilities(backend.infer(faces), backend.model.labels)
     figure = draw_attention(faces, backend.attend(faces), probabilities, labels.CANONICAL)
-    out = out or Path(f'{image.stem}_explained.png')
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out)
     for box, row in zip(boxes, probabilities, strict=True):
@@ -91,8 +91,11 @@ def _whole_box(picture: np.ndarray) -> np.ndarray:
 
 
 def _face_boxes(
-    picture: np.ndarray, backend: 'TorchBackend', detector: str, max_faces: int
+    picture: np.ndarray, backend: Backend, detector: str, max_faces: int
 ) -> list[np.ndarray]:
-    pipeline = ExpressionPipeline(open_detector(detector), backend, max_faces=max_faces)
-    (found,) = pipeline.run([Frame(picture)])
-    return [face.face.box_xyxy for face in found[:max_faces]]
+    """Boxes of the largest faces, the largest first."""
+    found = open_detector(detector)
+    if found.warning:
+        click.echo(f'Warning: {found.warning}', err=True)
+    faces = ExpressionPipeline(found, backend).find_faces(Frame(picture))
+    return [face.box_xyxy for face in faces[:max_faces]]

@@ -7,8 +7,9 @@ import click
 import numpy as np
 
 from dan_ros import model_store
-from dan_ros.cli.needs import need
+from dan_ros.cli.needs import DATASETS, need
 from dan_ros.cli.progress import progress_bar
+from dan_ros.model_info import ModelInfo
 
 CALIBRATION_BATCH = 32
 PRECISIONS = ('fp32', 'fp16', 'int8')
@@ -29,13 +30,26 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
     help='Data set whose training faces the ranges of int8 are measured on.',
 )
 @click.option(
+    '--dataset',
+    default='auto',
+    show_default=True,
+    type=click.Choice(DATASETS),
+    help='What DATA is.',
+)
+@click.option(
     '--faces', default=1024, show_default=True, type=click.IntRange(1), help='So many of them.'
 )
 @click.option(
     '--batch', type=click.IntRange(1, 1024), help='Fix the batch, for tools that need it.'
 )
 def command(
-    model: str, output: Path, precision: str, data: Path | None, faces: int, batch: int | None
+    model: str,
+    output: Path,
+    precision: str,
+    data: Path | None,
+    dataset: str,
+    faces: int,
+    batch: int | None,
 ) -> None:
     """Write MODEL, a known name or an ONNX file of this package, to another ONNX file.
 
@@ -55,7 +69,7 @@ def command(
     if data is not None:
         from dan_ros.network.quantise import quantise_onnx
 
-        batches = _calibration_batches(data, info.labels, info.input_size[0], faces)
+        batches = _calibration_batches(data, dataset, info, faces)
         quantise_onnx(fused, info, output, batches)
     else:
         export_onnx(fused, info, output, precision == 'fp16', batch)
@@ -65,12 +79,14 @@ def command(
 
 
 def _calibration_batches(
-    data: Path, labels: tuple[str, ...], size: int, count: int
+    data: Path, dataset: str, info: ModelInfo, count: int
 ) -> Iterator[np.ndarray]:
     """Some of the training faces, always the same: uint8 [B, size, size, 3], RGB."""
     from dan_ros.train.datasets import TRAIN, guess_dataset, open_faces
 
-    faces = open_faces(guess_dataset(data, labels), data, TRAIN)
+    name = guess_dataset(data, info.labels) if dataset == 'auto' else dataset
+    faces = open_faces(name, data, TRAIN)
+    size = info.input_size[0]
     chosen = np.random.default_rng(0).permutation(len(faces))[:count]
     with progress_bar() as bar:
         for start in bar.track(

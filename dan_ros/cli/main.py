@@ -52,7 +52,8 @@ def main() -> None:
         click.echo(f'Error: {error}', err=True)
         sys.exit(1)
     except OSError as error:
-        click.echo(f'Error: {error}', err=True)
+        where = f'{error.filename}: ' if error.filename else ''
+        click.echo(f'Error: {where}{error.strerror or error}; name another place', err=True)
         sys.exit(1)
 
 

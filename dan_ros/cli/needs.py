@@ -2,13 +2,21 @@
 
 import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import click
+
+from dan_ros import model_store
 from dan_ros.backends import Backend, open_backend
 from dan_ros.errors import BackendError, DanError
 from dan_ros.labels import LABEL_SETS
 
+if TYPE_CHECKING:
+    from dan_ros.backends.torch import TorchBackend
+
+DATASETS = ('auto', 'ferplus', 'rafdb', 'affectnet7', 'affectnet8', 'sfew', 'folder')
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.safetensors')
-TRAINING_MODULES = ('torch', 'yaml', 'safetensors', 'onnx')
+TRAINING_MODULES = ('torch', 'yaml', 'safetensors')
 PACKAGES = {'yaml': 'pyyaml'}  # where a package is not called like its module
 
 
@@ -49,9 +57,24 @@ def open_model(model: str, backend: str, label_set: str | None) -> Backend:
             f'{model} is a checkpoint, which only torch runs; `dan-ros convert` makes a model file '
             f'of it for {backend}'
         )
+    return open_torch_model(model, label_set)
+
+
+def open_torch_model(model: str, label_set: str | None) -> 'TorchBackend':
+    """Open a model with float weights, or a checkpoint, with torch; arguments as above."""
     need('torch', 'safetensors', 'onnx')
     from dan_ros.backends.torch import TorchBackend
-    from dan_ros.network.checkpoint import fuse_checkpoint
+    from dan_ros.network.checkpoint import fuse_checkpoint, read_notes
 
+    if not is_checkpoint(model):
+        return TorchBackend.read(model_store.read_model(model))
+    path = Path(model).expanduser()
     labels = LABEL_SETS[label_set] if label_set else None
-    return TorchBackend(*fuse_checkpoint(Path(model).expanduser(), labels=labels), model)
+    network, info = fuse_checkpoint(path, labels=labels)
+    if not read_notes(path):
+        click.echo(
+            f'{model} does not say how its faces were prepared: taken as the official checkpoints, '
+            '224 px, colour, mean and std of ImageNet. For others use `dan-ros convert` first.',
+            err=True,
+        )
+    return TorchBackend(network, info, model)

@@ -14,7 +14,9 @@ from dan_ros.annotate import annotate
 from dan_ros.backends import BACKENDS
 from dan_ros.detect import DETECTORS
 from dan_ros.errors import DanError
+from dan_ros.pictures import read_picture, why_unreadable
 from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.quality import OPEN_GATES
 from dan_ros.types import FaceExpression, Frame
 
 
@@ -47,7 +49,7 @@ def command(
     is 1.
     """
     pipeline = ExpressionPipeline.open(
-        model, backend, detector, max_side_px=max_side, max_faces=1000
+        model, backend, detector, max_side_px=max_side, max_faces=1000, gates=OPEN_GATES
     )
     if pipeline.detector.warning:
         click.echo(f'Warning: {pipeline.detector.warning}', err=True)
@@ -55,7 +57,7 @@ def command(
         out.mkdir(parents=True, exist_ok=True)
     failed = 0
     for number, path in enumerate(images, start=1):
-        image = cv2.imread(str(path)) if path.is_file() else None
+        image = read_picture(path)
         if image is None:
             failed += 1
             click.echo(f'Error: {path}: {why_unreadable(path)}', err=True)
@@ -72,15 +74,6 @@ def command(
                 raise DanError(f'{target} can not be written')
             click.echo(f'annotated picture: {target}', err=as_json)
     sys.exit(1 if failed else 0)
-
-
-def why_unreadable(path: Path) -> str:
-    """Why OpenCV gave no picture for `path`, for people."""
-    if not path.exists():
-        return 'there is no such file'
-    if path.is_dir():
-        return 'is a folder; name the pictures in it'
-    return 'is not a picture that OpenCV can read, or is damaged'
 
 
 def _to_json(path: Path, faces: list[FaceExpression]) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """`dan-ros train`: train DAN by a recipe, stop at any time, go on exactly."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -38,17 +39,17 @@ def command(
     from dan_ros.train.recipe import find_recipe, load_recipe
     from dan_ros.train.trainer import train
 
+    chosen = load_recipe(find_recipe(recipe))
     try:
-        best = train(
-            load_recipe(find_recipe(recipe)), data, out, start=start, resume=resume, device=device
-        )
+        best = train(chosen, data, out, start=start, resume=resume, device=device)
     except KeyboardInterrupt:
         click.echo(f'Stopped; {_how_to_go_on(out)}', err=True)
         sys.exit(130)
     weights = out / 'best.safetensors'
     click.echo(f'best: {best["accuracy"]:.2%} in epoch {best["epoch"]}, {weights}')
-    click.echo(f'next: dan-ros evaluate {data} {weights}')
-    click.echo(f'      dan-ros convert {weights} --fp16 -o {out / "model.onnx"}')
+    judge = ('dan-ros', 'evaluate', data, weights, '--dataset', chosen.dataset)
+    convert = ('dan-ros', 'convert', weights, '--fp16', '-o', out / 'model.onnx')
+    click.echo(f'next: {shlex.join(map(str, judge))}\n      {shlex.join(map(str, convert))}')
 
 
 def _how_to_go_on(out: Path) -> str:

@@ -9,9 +9,10 @@ from dan_ros import labels as label_sets
 from dan_ros.backends import Backend
 from dan_ros.errors import DataError
 from dan_ros.evaluate.metrics import Scores, measure
+from dan_ros.pictures import read_picture
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.scores import logits_to_probabilities
-from dan_ros.train.datasets import Faces, read_picture
+from dan_ros.train.datasets import Faces
 from dan_ros.types import Frame
 
 BATCH = 64

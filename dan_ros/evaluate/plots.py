@@ -34,7 +34,11 @@ def draw_confusion(scores: Scores, title: str) -> Figure:
     axes.set_yticks(range(count), rows)
     axes.set_xlabel('answer')
     axes.set_ylabel('true class (faces)')
-    axes.set_title(f'{title}\naccuracy {scores.accuracy:.2%}, in percent of each row', fontsize=11)
+    axes.set_title(
+        f'{title}\naccuracy {scores.accuracy:.2%}, in percent of each row',
+        fontsize=11,
+        parse_math=False,
+    )
     axes.spines[:].set_visible(False)
     return figure
 
@@ -56,7 +60,11 @@ def draw_reliability(scores: Scores, title: str) -> Figure:
     upper.plot([0, 1], [0, 1], ':', color=GREY, linewidth=1)
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel='part of the answers')
     upper.legend(loc='upper left', frameon=False)
-    upper.set_title(f'{title}\ncalibration error {scores.calibration_error:.3f}', fontsize=11)
+    upper.set_title(
+        f'{title}\ncalibration error {scores.calibration_error:.3f}',
+        fontsize=11,
+        parse_math=False,
+    )
     lower.bar(middles, scores.bin_faces, 0.92 * width, color=GREY)
     lower.set(xlabel='confidence', ylabel='faces')
     for axes in (upper, lower):

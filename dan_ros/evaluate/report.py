@@ -87,12 +87,11 @@ def to_json(subject: Subject, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path:
-    """Write `scores.json`, the pictures and `report.html`; earlier ones there are replaced.
+    """Write `scores.json`, the pictures and `report.html` into a folder; earlier ones are replaced.
 
     Returns:
         Path of the page, which holds the pictures and can be passed on alone.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     content = to_json(subject, evaluation)
     (folder / 'scores.json').write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
     title = f'{Path(subject.model).name} on {subject.dataset}, {subject.split}'
@@ -104,6 +103,7 @@ def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path
         ),
     }
     mistakes = _draw_surest_mistakes(evaluation)
+    (folder / 'mistakes.png').unlink(missing_ok=True)
     if mistakes:
         figures['mistakes'] = (mistakes, 'The surest wrong answers: true class, then the answer.')
     pictures = []

@@ -7,6 +7,7 @@ ONNX alone.
 import hashlib
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ def fuse_checkpoint(
         labels=labels,
         input_size=(side, side),
         crop_scale=crop_scale,
-        source=source or f'{path.name}, classes {", ".join(labels)}',
+        source=source or str(notes.get('source', path.name)),
         source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
     try:
@@ -83,7 +84,11 @@ def fuse_checkpoint(
 def read_notes(path: Path) -> dict[str, Any]:
     """What this package's training wrote beside the weights; {} where it did not.
 
-    `labels`, `input_size`, `mean`, `std` and `grey` say how faces have to be prepared.
+    `labels`, `input_size`, `mean`, `std` and `grey` say how faces have to be prepared, `source`
+    what it was trained on.
+
+    Raises:
+        ModelError: the notes are not what this package writes.
     """
     if path.suffix != '.safetensors':
         return {}
@@ -97,7 +102,29 @@ def read_notes(path: Path) -> dict[str, Any]:
         notes = None
     if not isinstance(notes, dict):
         raise ModelError(f'{path}: its metadata {NOTES_KEY!r} is no JSON object')
+    for name, is_right in NOTES.items():
+        if name in notes and not is_right(notes[name]):
+            raise ModelError(f'{path}: its metadata has {name} {notes[name]!r}, which is no {name}')
     return notes
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(isinstance(v, float) for v in value)
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(v, str) for v in value)
+
+
+# What may stand in the notes of a checkpoint, and how it has to look.
+NOTES: dict[str, Callable[[Any], bool]] = {
+    'labels': _are_names,
+    'input_size': lambda value: type(value) is int and 32 <= value <= 4096,
+    'mean': _are_numbers,
+    'std': _are_numbers,
+    'grey': lambda value: isinstance(value, bool),
+    'source': lambda value: isinstance(value, str),
+}
 
 
 def load_dan(path: Path) -> DAN:
@@ -140,8 +167,15 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
             return load_file(path)
         return _unpickle_state(path)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError) as error:
-        raise ModelError(f'{path} can not be read as a checkpoint: {_first_line(error)}') from None
+    except pickle.UnpicklingError:
+        raise ModelError(
+            f'{path} holds more than tensors, such as a whole pickled model, which may run code; '
+            'load it where it was made and save its state_dict()'
+        ) from None
+    except (RuntimeError, EOFError, LookupError, ValueError) as error:
+        raise ModelError(
+            f'{path} can not be read as a checkpoint ({_first_line(error)}); get the file anew'
+        ) from None
     except Exception as error:  # safetensors raises its own class, with no public base
         if type(error).__module__.startswith('safetensors'):
             raise ModelError(f'{path} is not a safetensors file: {_first_line(error)}') from None

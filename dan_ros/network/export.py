@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from dan_ros import __version__, model_info
 from dan_ros.errors import ModelError
+from dan_ros.files import write_whole
 from dan_ros.model_info import ModelInfo
 from dan_ros.network.dan import FEATURES
 from dan_ros.network.fuse import FusedBlock, FusedDAN
@@ -73,7 +74,7 @@ def export_onnx(
     Args:
         fused: the network, in float32.
         info: goes into the metadata; gives height and width.
-        path: the file to write; replaced as a whole, so that no reader sees half a file.
+        path: the file to write.
         fp16: store kernels and matrices in fp16 with a Cast behind them: half the size, and
             runtimes undo it when they load the file.
         batch: a fixed batch, for tools that need one; None leaves it free.
@@ -91,14 +92,24 @@ def export_onnx(
         helper.make_graph(graph.nodes, 'dan', [faces], [logits], graph.initialisers),
         producer_name='dan_ros',
         producer_version=__version__,
-        opset_imports=[helper.make_opsetid('', OPSET)],
-        ir_version=IR_VERSION,
     )
+    save_model(model, info, path)
+
+
+def save_model(model: onnx.ModelProto, info: ModelInfo, path: Path) -> None:
+    """Give a model its metadata, opset and IR version, check it, and write it.
+
+    Args:
+        model: changed in place.
+        info: goes into the metadata.
+        path: the file to write; replaced as a whole, so that no reader sees half a file.
+    """
+    model.ir_version = IR_VERSION
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid('', OPSET))
     helper.set_model_props(model, info.to_metadata())
     onnx.checker.check_model(model, full_check=True)
-    partial = path.with_name(f'{path.name}.partial')
-    partial.write_bytes(model.SerializeToString())
-    partial.replace(path)
+    write_whole(path, lambda file: file.write(model.SerializeToString()))
 
 
 def _write_nodes(graph: _Graph, fused: FusedDAN, places: int) -> None:

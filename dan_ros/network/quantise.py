@@ -10,16 +10,16 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import helper
 from onnxruntime import quantization
 
 from dan_ros import model_info
 from dan_ros.model_info import ModelInfo
-from dan_ros.network.export import IR_VERSION, OPSET, export_onnx
+from dan_ros.network.export import export_onnx, save_model
 from dan_ros.network.fuse import FusedDAN
 
 QUANTISED_OPERATORS = ('Conv', 'Add', 'MaxPool', 'Relu')
@@ -58,14 +58,7 @@ def quantise_onnx(
                 weight_type=quantization.QuantType.QInt8,
             )
         model = onnx.load(int8_path)
-    model.ir_version = IR_VERSION
-    del model.opset_import[:]
-    model.opset_import.append(helper.make_opsetid('', OPSET))
-    helper.set_model_props(model, info.to_metadata())
-    onnx.checker.check_model(model, full_check=True)
-    partial = path.with_name(f'{path.name}.partial')
-    partial.write_bytes(model.SerializeToString())
-    partial.replace(path)
+    save_model(model, info, path)
 
 
 class _Batches(quantization.CalibrationDataReader):
@@ -84,14 +77,14 @@ def _users_of(tensor: str, path: Path) -> list[str]:
     return [node.name for node in nodes if tensor in node.input]
 
 
-class _without_advice(warnings.catch_warnings):  # noqa: N801, a context like its base
-    """Keeps ONNX Runtime from logging advice that was followed or does not apply."""
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        logging.disable(logging.WARNING)
-        warnings.simplefilter('ignore')
-
-    def __exit__(self, *error: object) -> None:
-        logging.disable(logging.NOTSET)
-        super().__exit__(*error)
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Keep ONNX Runtime from logging advice that was followed or does not apply."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(before)

@@ -5,29 +5,43 @@ that can not be decoded are left out when a folder is opened, and listed in `Fac
 """
 
 import csv
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import cv2
 import numpy as np
 
 from dan_ros import labels as label_sets
 from dan_ros.errors import DataError
+from dan_ros.pictures import read_picture
 
 TRAIN, VALID = 'train', 'valid'
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+BOTH_SPLITS = 'affectnet.csv'  # a list that holds training and validation
 FERPLUS_VOTES = 10  # eight expressions, unknown, not a face
 READERS = 8  # threads that check pictures
-FOLDER_NAMES = {
-    'happiness': 'happy',
-    'sadness': 'sad',
-    'surprised': 'surprise',
-    'fearful': 'fear',
-    'disgusted': 'disgust',
-    'angry': 'anger',
-}
+# Class of each name that a folder may have, in lower case.
+NAMED = MappingProxyType(
+    {name: name for name in label_sets.CANONICAL}
+    | {
+        'happiness': 'happy',
+        'sadness': 'sad',
+        'surprised': 'surprise',
+        'fearful': 'fear',
+        'disgusted': 'disgust',
+        'angry': 'anger',
+    }
+)
+# AffectNet numbers its classes in the canonical order; other sets have other orders.
+NUMBERED = MappingProxyType(
+    {str(n): name for n, name in enumerate(label_sets.CANONICAL)} | dict(NAMED)
+)
+SPLIT_FOLDERS = MappingProxyType(
+    {TRAIN: ('train', 'training'), VALID: ('val', 'valid', 'validation', 'test')}
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +76,7 @@ class Faces:
     def read_rgb(self, indices: np.ndarray, size: int) -> np.ndarray:
         """Give faces as model files take them, uint8 [B, size, size, 3], RGB."""
         batch = self.read(indices, size)  # [B, size, size, 1 or 3]
-        return np.ascontiguousarray(np.broadcast_to(batch, (*batch.shape[:3], 3)))
+        return np.repeat(batch, 3, axis=3) if batch.shape[3] == 1 else np.ascontiguousarray(batch)
 
 
 @dataclass(frozen=True)
@@ -94,12 +108,12 @@ def open_faces(dataset: str, root: Path, split: str) -> Faces:
     if dataset == 'rafdb':
         return _faces_from_files(list_rafdb(root, split), label_sets.RAFDB, root)
     if dataset == 'sfew':
-        items = list_folders(_split_folder(root, split), label_sets.AFFECTNET7)
+        items = list_folders(_split_folder(root, split), label_sets.AFFECTNET7, NAMED)
         return _faces_from_files(items, label_sets.AFFECTNET7, root)
     if dataset == 'folder':
-        own = root if split != TRAIN and has_class_folders(root) else _split_folder(root, split)
+        own = root if split != TRAIN and _has_class_folders(root) else _split_folder(root, split)
         return _faces_from_files(
-            list_folders(own, label_sets.CANONICAL), label_sets.CANONICAL, root
+            list_folders(own, label_sets.CANONICAL, NAMED), label_sets.CANONICAL, root
         )
     if dataset in ('affectnet7', 'affectnet8'):
         labels = label_sets.LABEL_SETS[dataset]
@@ -123,12 +137,19 @@ def guess_dataset(root: Path, model_labels: tuple[str, ...]) -> str:
         return 'ferplus'
     if (root / 'EmoLabel').is_dir() or (root / 'basic' / 'EmoLabel').is_dir():
         return 'rafdb'
-    affectnet = ('train_set', 'val_set', 'validation.csv', 'affectnet.csv', 'Manually_Annotated')
-    if root.suffix == '.csv' or any((root / name).exists() for name in affectnet):
-        return 'affectnet8' if 'contempt' in model_labels else 'affectnet7'
-    if has_class_folders(root):
+    affectnet = 'affectnet8' if 'contempt' in model_labels else 'affectnet7'
+    own = ('train_set', 'val_set', 'validation.csv', 'affectnet.csv', 'Manually_Annotated')
+    if root.suffix == '.csv' or any((root / name).exists() for name in own):
+        return affectnet
+    inside = [*_subfolders(root), *(g for f in _subfolders(root) for g in _subfolders(f))]
+    if any(folder.name in NUMBERED and folder.name not in NAMED for folder in inside):
+        return affectnet
+    if any(folder.name.lower() in NAMED for folder in inside):
         return 'folder'
-    raise DataError(f'{root} can not be told by its files; name the data set with --dataset')
+    raise DataError(
+        f'{root} holds no data set that can be told by its files, nor folders called '
+        f'{", ".join(label_sets.CANONICAL)}; is it the right one? If so, say --dataset'
+    )
 
 
 # FER+
@@ -234,47 +255,49 @@ def list_affectnet(root: Path, split: str) -> list[_Item]:
     annotations = root / f'{"train" if split == TRAIN else "val"}_set' / 'annotations'
     if annotations.is_dir():
         return list(_list_annotations(annotations))
-    return list_folders(_split_folder(root, split), label_sets.AFFECTNET8)
+    return list_folders(_split_folder(root, split), label_sets.AFFECTNET8, NUMBERED)
 
 
-def list_folders(root: Path, labels: tuple[str, ...]) -> list[_Item]:
-    """List the pictures in one folder a class, named by its number or its name, in any case.
+def list_folders(root: Path, labels: tuple[str, ...], known: Mapping[str, str]) -> list[_Item]:
+    """List the pictures in one folder a class.
 
     Folders of known classes outside `labels` (contempt, where there are seven) are passed over.
+
+    Args:
+        root: holds the folders.
+        labels: the classes.
+        known: class of each name a folder may have, in lower case: `NAMED` or `NUMBERED`.
     """
     items = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        name = _class_of_folder(folder)
+    for folder in _subfolders(root):
+        name = known.get(folder.name.lower())
         if name is None:
-            raise DataError(
-                f'{folder} is no class; folders are numbers 0 .. 7 or {", ".join(labels)}'
-            )
+            raise DataError(f'{folder} is no class; folders are called {", ".join(known)}')
         if name in labels:
             files = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
             items += [_Item(path, labels.index(name)) for path in files]
     return items
 
 
-def has_class_folders(root: Path) -> bool:
-    """Whether all folders in `root` are named after classes, and there is one."""
-    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
-    return bool(folders) and all(_class_of_folder(folder) for folder in folders)
+def _has_class_folders(root: Path) -> bool:
+    """Whether a folder in `root` has the name of a class."""
+    return any(folder.name.lower() in NAMED for folder in _subfolders(root))
 
 
-def _class_of_folder(folder: Path) -> str | None:
-    name = folder.name.lower()
-    if name.isdigit() and int(name) < len(label_sets.CANONICAL):
-        return label_sets.CANONICAL[int(name)]
-    name = FOLDER_NAMES.get(name, name)
-    return name if name in label_sets.CANONICAL else None
+def _subfolders(root: Path) -> list[Path]:
+    """Folders in `root` by name, but for hidden ones; none where it is a file."""
+    if not root.is_dir():
+        return []
+    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith('.'))
 
 
 def _split_folder(root: Path, split: str) -> Path:
-    names = ('train', 'training') if split == TRAIN else ('val', 'valid', 'validation', 'test')
-    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    for folder in folders:
-        if folder.name.lower() in names:
-            return folder
+    """A split's folder, such as train, Train_Aligned_Faces, val; the test split is the last."""
+    names = SPLIT_FOLDERS[split]
+    for name in names:
+        for folder in _subfolders(root):
+            if folder.name.lower() == name or folder.name.lower().startswith(f'{name}_'):
+                return folder
     raise DataError(f'{root} has no folder {" or ".join(names)}')
 
 
@@ -282,7 +305,7 @@ def _find_csv(root: Path, split: str) -> Path | None:
     if root.is_file():
         return root
     own = ('training.csv', 'train.csv') if split == TRAIN else ('validation.csv', 'val.csv')
-    for name in (*own, 'affectnet.csv'):
+    for name in (*own, BOTH_SPLITS):
         if (root / name).is_file():
             return root / name
     return None
@@ -298,6 +321,11 @@ def _list_affectnet_csv(path: Path, split: str) -> list[_Item]:
             f'{path}: its first line has to name the columns, subDirectory_filePath (or img_path) '
             f'and expression (or label); it has {", ".join(columns) or "nothing"}'
         )
+    if path.name == BOTH_SPLITS and 'phase' not in columns:
+        raise DataError(
+            f'{path} has no column phase that tells training from validation; add it, or split the '
+            'file into training.csv and validation.csv'
+        )
     items = []
     for number, row in enumerate(rows, 2):
         phase = (row.get('phase') or '').lower()
@@ -306,10 +334,11 @@ def _list_affectnet_csv(path: Path, split: str) -> list[_Item]:
         try:
             label = int(row[label_column])
             crop = _crop_of(row)
-        except (TypeError, ValueError):
+            picture = _find_picture(path.parent, row[file_column])
+        except (TypeError, ValueError, OverflowError):
             raise DataError(f'{path}, line {number}: {dict(row)} can not be read') from None
         if 0 <= label < len(label_sets.AFFECTNET8):  # 8 to 10: none, uncertain, no face
-            items.append(_Item(_find_picture(path.parent, row[file_column]), label, crop))
+            items.append(_Item(picture, label, crop))
     return items
 
 
@@ -337,7 +366,7 @@ def _list_annotations(folder: Path) -> Iterator[_Item]:
     for path in sorted(folder.glob('*_exp.npy')):
         try:
             label = int(np.load(path, allow_pickle=False))
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, EOFError, ValueError, TypeError) as error:
             raise DataError(f'{path} can not be read as one number: {error}') from None
         if 0 <= label < len(label_sets.AFFECTNET8):
             name = path.name.removesuffix('_exp.npy')
@@ -359,9 +388,7 @@ def _read_lines(path: Path) -> list[str]:
 def _faces_from_files(items: list[_Item], labels: tuple[str, ...], root: Path) -> Faces:
     """Check every picture once, leave out what can't be read, and read the rest on demand."""
     with ThreadPoolExecutor(READERS) as threads:
-        readable = list(
-            threads.map(lambda item: read_picture(item.path, quick=True) is not None, items)
-        )
+        readable = list(threads.map(lambda item: read_picture(item.path) is not None, items))
     skipped = tuple(str(i.path) for i, good in zip(items, readable, strict=True) if not good)
     items = [item for item, good in zip(items, readable, strict=True) if good]
     if not items:
@@ -390,27 +417,3 @@ def _read_face(item: _Item, size: int) -> np.ndarray:
     shrinks = min(picture.shape[:2]) > size
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return cv2.resize(picture, (size, size), interpolation=method)[:, :, ::-1]
-
-
-def read_picture(path: Path, quick: bool = False) -> np.ndarray | None:
-    """Decode a picture, or give None for one that is missing, damaged or cut short.
-
-    Args:
-        path: the file.
-        quick: decode at an eighth of the size, to see whether it can be done.
-
-    Returns:
-        uint8 [h, w, 3], BGR.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    is_jpeg = content.startswith(b'\xff\xd8')
-    if not content or (is_jpeg and b'\xff\xd9' not in content[-4096:]):
-        return None  # OpenCV would fill what is missing with grey
-    flag = cv2.IMREAD_REDUCED_COLOR_8 if quick else cv2.IMREAD_COLOR
-    try:
-        return cv2.imdecode(np.frombuffer(content, np.uint8), flag)
-    except cv2.error:
-        return None

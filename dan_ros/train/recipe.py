@@ -25,6 +25,16 @@ CHOICES = MappingProxyType(
         'fill': ('black', 'edge'),
     }
 )
+NEVER_NEGATIVE = (
+    'seed',
+    'workers',
+    'momentum',
+    'weight_decay',
+    'clip_norm',
+    'class_balance',
+    'affinity_weight',
+    'partition_weight',
+)
 
 
 @dataclass(frozen=True)
@@ -274,6 +284,10 @@ def _check(recipe: Recipe, where: str) -> None:
     require(0 <= recipe.warmup_epochs < recipe.epochs, 'warmup_epochs has to be below the epochs')
     require(recipe.step_epochs > 0, 'step_epochs has to be above 0')
     require(min(recipe.std) > 0, 'std has to be above 0')
+    require(0 < recipe.gamma <= 1, 'gamma has to be in (0, 1]')
+    require(recipe.class_balance <= 2, 'class_balance has to be at most 2')
+    for name in NEVER_NEGATIVE:
+        require(getattr(recipe, name) >= 0, f'{name} has to be 0 or more')
     augmentation = recipe.augmentation
     for name, value in dataclasses.asdict(augmentation).items():
         if name.endswith('_chance'):
@@ -282,5 +296,7 @@ def _check(recipe: Recipe, where: str) -> None:
             require(
                 0 < value[0] <= value[1], f'augmentation {name} is no range [low, high] above 0'
             )
+    require(0 <= augmentation.shift <= 1, 'augmentation shift has to be in [0, 1]')
+    require(augmentation.jpeg_quality[1] <= 100, 'augmentation jpeg_quality ends at 100')
     blends = augmentation.mixup_chance + augmentation.cutmix_chance
     require(blends <= 1, 'augmentation mixup_chance and cutmix_chance add up to more than 1')

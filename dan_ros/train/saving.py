@@ -1,25 +1,14 @@
 """Files of a training, each written whole or not at all."""
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from dan_ros.errors import TrainingError
+from dan_ros.files import write_whole
 from dan_ros.network.checkpoint import NOTES_KEY
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file beside `path`, then put it in its place: no half is ever seen."""
-    partial = path.with_name(f'{path.name}.partial')
-    with partial.open('wb') as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ and `skipped.txt` (pictures that could not be read).
 
 import copy
 import dataclasses
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,10 @@ class Trainer:
         self, recipe: Recipe, data: Path, out: Path, device: torch.device, console: Console
     ) -> None:
         self.recipe, self.out, self.device, self.console = recipe, Path(out), device, console
+        if Path(data).is_file():
+            raise TrainingError(
+                f'{data} is one file; give the folder that holds faces to train on and to judge by'
+            )
         self.train_faces = open_faces(recipe.dataset, data, TRAIN)
         self.valid_faces = open_faces(recipe.dataset, data, VALID)
         _report_skipped(self.train_faces, self.valid_faces, console)
@@ -212,8 +217,8 @@ class Trainer:
                 'mean': self.recipe.mean,
                 'std': self.recipe.std,
                 'grey': self.recipe.grey,
-                'accuracy': round(line['accuracy'], 4),
-                'epoch': line['epoch'],
+                'source': f'trained on {self.recipe.dataset}, {line["accuracy"]:.2%} of its '
+                f'validation faces, epoch {line["epoch"]}',
             }
             saving.save_weights(self.out / 'best.safetensors', network.state_dict(), notes)
         saving.save_checkpoint(self.checkpoint_path, self._content())
@@ -246,12 +251,15 @@ class Trainer:
 
 
 def _pick_device(recipe: Recipe, name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ('cuda' if torch.cuda.is_available() else 'cpu'))
-    except RuntimeError:
-        raise TrainingError(f'{name!r} is no device; use cpu, cuda or cuda:0') from None
-    if device.type == 'cuda' and not torch.cuda.is_available():
-        raise TrainingError('there is no CUDA GPU that torch can use; train with --device cpu')
+    name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
+        raise TrainingError(f'{name!r} is no device; use cpu, cuda or cuda:0')
+    device = torch.device(name)
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise TrainingError(
+            f'torch sees {torch.cuda.device_count()} CUDA GPUs, {name} is not there; train with '
+            '--device cpu'
+        )
     if device.type == 'cpu' and recipe.precision == 'fp16':
         raise TrainingError('precision fp16 needs a GPU; set precision to bf16 in the recipe')
     return device

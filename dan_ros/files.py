@@ -1,0 +1,23 @@
+"""Files written whole or not at all."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a file beside `path`, then put it in its place: no half is ever seen.
+
+    Raises:
+        OSError: it can't be written; nothing is left behind.
+    """
+    partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
+    try:
+        with partial.open('wb') as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,37 @@
+"""Picture files, whole ones alone."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from dan_ros.compressed import is_whole
+
+FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+def read_picture(path: Path) -> np.ndarray | None:
+    """Decode a picture, or give None for one that is missing, damaged, cut short or too large.
+
+    Returns:
+        uint8 [h, w, 3], BGR; not turned by its EXIF data.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if not is_whole(content):
+        return None
+    try:
+        return cv2.imdecode(np.frombuffer(content, np.uint8), FLAGS)
+    except cv2.error:
+        return None
+
+
+def why_unreadable(path: Path) -> str:
+    """Why `read_picture` gave None, for people."""
+    if not path.exists():
+        return 'there is no such file'
+    if path.is_dir():
+        return 'is a folder; name the pictures in it'
+    return 'is not a picture that OpenCV can read, or is damaged'
