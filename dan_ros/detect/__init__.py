@@ -15,7 +15,7 @@ class Detector(Protocol):
     """Finds faces in one image.
 
     Attributes:
-        name: 'yunet' or 'haar'.
+        name: 'yunet', 'haar' or 'whole'.
         warning: what the user should know about this choice, or ''.
         min_score: faces the detector is less sure of than this, [0, 1], are left out.
     """

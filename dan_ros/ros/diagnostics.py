@@ -80,7 +80,8 @@ class Statistics:
         """An image came."""
         with self._lock:
             self._received += 1
-            self._received_at_s[camera] = time.monotonic()
+            if camera in self._received_at_s:
+                self._received_at_s[camera] = time.monotonic()
 
     def count_dropped(self, cause: str, frames: int = 1) -> bool:
         """Images were dropped; whether it is the first time for this cause."""

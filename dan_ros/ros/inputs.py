@@ -16,6 +16,8 @@ from dan_ros.types import Frame
 
 RAW, COMPRESSED = 'raw', 'compressed'
 TRANSPORTS = (RAW, COMPRESSED)
+IMAGES, CROPPED_FACES = 'images', 'cropped_faces'
+INPUTS = (IMAGES, CROPPED_FACES)
 
 
 @dataclass(frozen=True)

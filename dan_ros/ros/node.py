@@ -18,7 +18,8 @@ from std_srvs.srv import SetBool
 from dan_ros.annotate import annotate
 from dan_ros.backends import Backend, open_backend
 from dan_ros.calibration import Camera
-from dan_ros.detect import open_detector
+from dan_ros.detect import Detector, open_detector
+from dan_ros.detect.whole import WholeImage
 from dan_ros.errors import DanError, FrameError, ModelError
 from dan_ros.following import FollowedFace, Follower, FollowingSettings
 from dan_ros.messages import stamp_to_ns
@@ -26,10 +27,16 @@ from dan_ros.msg import FacialExpression, FacialExpressionArray
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.pose import Pose, solve_pose
 from dan_ros.quality import Gates
-from dan_ros.ros import diagnostics
+from dan_ros.ros import diagnostics, hri
 from dan_ros.ros.camera_info import subscribe_to_camera_info
 from dan_ros.ros.inbox import Inbox
-from dan_ros.ros.inputs import Transport, open_transport, subscribe_to_images
+from dan_ros.ros.inputs import (
+    CROPPED_FACES,
+    RAW,
+    Transport,
+    open_transport,
+    subscribe_to_images,
+)
 from dan_ros.ros.messages import ROS, bgr_to_image
 from dan_ros.ros.parameters import SPECS, check_change, declare_parameters, read_parameters
 from dan_ros.ros.qos_events import (
@@ -93,6 +100,8 @@ class DanNode(LifecycleNode):
         self._worker: Worker | None = None
         self._followers: dict[str, Follower] = {}
         self._cameras: dict[str, Camera | None] = {}
+        self._humans: hri.HumanFaces | None = None
+        self._cropped: hri.CroppedFaces | None = None
         self._is_enabled = True
         self._image_subscriptions: list[Any] = []
         self._info_subscriptions: list[Any] = []
@@ -175,6 +184,8 @@ class DanNode(LifecycleNode):
 
     def _say_what_is_awaited(self) -> None:
         names = ', '.join(subscription.topic_name for subscription in self._image_subscriptions)
+        if self._cropped:
+            names = f'{hri.FACES}/<id>/cropped'
         waiting = f'waiting for images on {names}' if names else 'paused, see ~/set_enabled'
         self.get_logger().info(f'active: {waiting}')
 
@@ -200,17 +211,14 @@ class DanNode(LifecycleNode):
     def _configure(self) -> None:
         settings = self._settings
         started_s = time.monotonic()
-        detector = open_detector(
-            settings['detector.name'],
-            settings['detector.min_score'],
-            settings['detector.model_file'],
-            settings['backend.threads'],
-        )
-        if detector.warning:
-            self.get_logger().warning(detector.warning)
+        if settings['ros4hri'] or self._takes_cropped_faces:
+            hri.require_messages()
         backend = open_backend(
             settings['backend.name'], settings['model.file'], settings['backend.threads']
         )
+        detector = self._open_detector(backend)
+        if detector.warning:
+            self.get_logger().warning(detector.warning)
         self._pipeline = ExpressionPipeline(detector, backend)
         self._apply_settings()
         self._pipeline.run([Frame(np.zeros((*WARM_UP_SIZE, 3), np.uint8))])
@@ -219,6 +227,21 @@ class DanNode(LifecycleNode):
         self.get_logger().info(
             f'configured in {time.monotonic() - started_s:.2f} s: model {backend.model_name}, '
             f'backend {backend.name} on {backend.device}, detector {detector.name}'
+        )
+
+    @property
+    def _takes_cropped_faces(self) -> bool:
+        return bool(self._settings['input'] == CROPPED_FACES)
+
+    def _open_detector(self, backend: Backend) -> Detector:
+        settings = self._settings
+        if self._takes_cropped_faces:
+            return WholeImage(backend.model.crop_scale)
+        return open_detector(
+            settings['detector.name'],
+            settings['detector.min_score'],
+            settings['detector.model_file'],
+            settings['backend.threads'],
         )
 
     def _release(self) -> None:
@@ -231,23 +254,32 @@ class DanNode(LifecycleNode):
 
     def _open_stream(self) -> None:
         inbox: Inbox[Arrival] = Inbox()
-        transport = open_transport(
-            self._settings['image_transport'], lambda: self._settings['limits.max_pixels']
-        )
-        topics = [topic for topic in self._settings['image_topics'] if topic] or [INPUT_TOPIC]
-        cameras = list(dict.fromkeys(self.resolve_topic_name(topic) for topic in topics))
-        self._followers = {camera: Follower(self._ids) for camera in cameras}
-        self._statistics.expect_images(cameras)
+        kind = RAW if self._takes_cropped_faces else self._settings['image_transport']
+        transport = open_transport(kind, lambda: self._settings['limits.max_pixels'])
         self._worker = Worker(
             self._pipeline,
             inbox,
             transport.to_frame,
             self._apply_settings,
-            self._publish,
+            self._publish_cropped if self._takes_cropped_faces else self._publish,
             self._count_failure,
         )
         self._worker.max_hz = self._settings['rate.max_hz']
+        if self._settings['ros4hri'] and not self._takes_cropped_faces:
+            self._humans = hri.HumanFaces(self)
         self._worker.start()
+        if self._takes_cropped_faces:
+            self._cropped = hri.CroppedFaces(
+                self, lambda face_id, image: self._on_image(face_id, image, transport, inbox)
+            )
+        else:
+            self._open_cameras(transport, inbox)
+
+    def _open_cameras(self, transport: Transport, inbox: Inbox[Arrival]) -> None:
+        topics = [topic for topic in self._settings['image_topics'] if topic] or [INPUT_TOPIC]
+        cameras = list(dict.fromkeys(self.resolve_topic_name(topic) for topic in topics))
+        self._followers = {camera: Follower(self._ids) for camera in cameras}
+        self._statistics.expect_images(cameras)
         for camera in cameras:
             self._subscribe(camera, transport, inbox)
             self._subscribe_to_info(camera, is_only=len(cameras) == 1)
@@ -259,6 +291,9 @@ class DanNode(LifecycleNode):
         if self._worker is not None and (left := self._worker.stop()):
             self._statistics.count_dropped('deactivated', left)
         self._worker = None
+        for topics in filter(None, (self._humans, self._cropped)):
+            topics.close()
+        self._humans = self._cropped = None
         self._followers, self._cameras = {}, {}
         self._incompatible = ''
         self._statistics.expect_images([])
@@ -397,10 +432,28 @@ class DanNode(LifecycleNode):
         if self._settings['publish.tf']:
             ids = [face.face_id for face in faces]
             self._face_frames.publish(zip(ids, poses, strict=True), header)
-        self._statistics.count_processed(time.monotonic() - outcome.arrival.received_s)
-        self._statistics.count_faces(outcome.camera, [face.seen.reason for face in faces])
+        if self._humans:
+            alive = self._followers[outcome.camera].face_ids
+            self._humans.publish(outcome.camera, faces, alive, outcome.frame, header)
+        self._count(outcome, faces)
         if self._debug_publisher.get_subscription_count() > 0:
             self._publish_picture(outcome, faces)
+
+    def _publish_cropped(self, outcome: Outcome) -> None:
+        """As `_publish`, for a face that another detector cut out; its id stands for a camera."""
+        face_id, header = outcome.camera, outcome.arrival.message.header
+        if self._cropped is None or face_id not in self._cropped.face_ids:
+            self._followers.pop(face_id, None)
+            return
+        follower = self._followers.setdefault(face_id, Follower(self._ids))
+        faces = follower.update(outcome.faces, stamp_to_ns(header.stamp))
+        for face in faces:
+            self._cropped.publish(face_id, face, header)
+        self._count(outcome, faces)
+
+    def _count(self, outcome: Outcome, faces: list[FollowedFace]) -> None:
+        self._statistics.count_processed(time.monotonic() - outcome.arrival.received_s)
+        self._statistics.count_faces(outcome.camera, [face.seen.reason for face in faces])
 
     def _poses_of(self, faces: list[FollowedFace], outcome: Outcome) -> list[Pose | None]:
         calibrated = self._cameras.get(outcome.camera)

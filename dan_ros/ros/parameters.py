@@ -27,7 +27,7 @@ from dan_ros.backends import BACKENDS
 from dan_ros.detect import DETECTORS
 from dan_ros.errors import ParameterError
 from dan_ros.model_store import DEFAULT_MODEL
-from dan_ros.ros.inputs import RAW, TRANSPORTS
+from dan_ros.ros.inputs import IMAGES, INPUTS, RAW, TRANSPORTS
 
 # Declared by rclpy itself, when it needs them.
 FOREIGN_PREFIXES = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
@@ -143,6 +143,18 @@ PARAMETERS = (
         unit='degrees',
         choices=(0, 90, 180, 270),
         live=True,
+    ),
+    Spec(
+        'input',
+        IMAGES,
+        'images of cameras, or cropped_faces: those that another detector publishes under '
+        '/humans/faces (ROS4HRI), to which the expression alone is added.',
+        choices=INPUTS,
+    ),
+    Spec(
+        'ros4hri',
+        False,
+        'Publish faces under /humans/faces as well, as REP-155 has them; needs hri_msgs.',
     ),
     Spec(
         'image_transport',
