@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test lint clean
+.PHONY: help build demo test model lint clean
 
 ifdef ROS_DISTRO
   environment := distribution
@@ -36,6 +36,17 @@ test: build ## Run every test; ARGS goes to pytest.
 
 lint: build ## Check style and types.
 	@. ./env.sh && python3 -m ruff check . && python3 -m ruff format --check . && python3 -m mypy
+
+# Where a training stands, runs/ferplus is gone on with; else it begins from START, if one is given.
+model: build ## Train the bundled model and its int8 twin anew from DATA=folder of FER+: hours.
+	@test -n "$(DATA)" || { echo "say DATA=folder, with ferplus_train.npz and ferplus_valid.npz" >&2; exit 2; }
+	@. ./env.sh && cd "$(CURDIR)" && \
+	dan-ros train ferplus --data "$(DATA)" --out runs/ferplus \
+	  $(if $(wildcard runs/ferplus/last.pt),--resume,$(if $(START),--start "$(START)")) && \
+	dan-ros convert runs/ferplus/best.safetensors --fp16 -o runs/ferplus/dan_ferplus.onnx && \
+	dan-ros export runs/ferplus/dan_ferplus.onnx --int8 --calibrate "$(DATA)" \
+	  -o runs/ferplus/dan_ferplus_int8.onnx && \
+	dan-ros evaluate "$(DATA)" runs/ferplus/dan_ferplus_int8.onnx --out runs/ferplus/evaluation
 
 clean: ## Remove what was built; .venv stays.
 	rm -rf build install log demo
