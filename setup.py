@@ -6,7 +6,10 @@ from setuptools import setup
 
 setup(
     data_files=[
-        ('share/dan_ros/models', [*glob('models/*.onnx'), *glob('models/*.md')]),
+        (
+            'share/dan_ros/models',
+            [*glob('models/*.onnx'), *glob('models/*.md'), *glob('models/*.png')],
+        ),
         ('share/dan_ros/msg', glob('msg/*.msg')),
         ('share/dan_ros/recipes', glob('recipes/*.yaml')),
     ]

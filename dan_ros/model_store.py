@@ -52,13 +52,13 @@ KNOWN_MODELS = {
         KnownModel(
             name=FLOAT_MODEL,
             filename='dan_ferplus.onnx',
-            sha256='23ac5c225461fad9e14d47164bdc90f52f454bd1b090af2d1d6cacf411bd6c40',
+            sha256='02ae585d82781159660df4b7e9c621674cb263c2e25e59dd508664430ba07137',
             what='DAN trained on FER+, 8 classes, 96 px, fp16 weights; Apache-2.0',
         ),
         KnownModel(
             name=INT8_MODEL,
             filename='dan_ferplus_int8.onnx',
-            sha256='a7efcb8c618b9470fbe1cf9333ac62ec93dd2321be9d3606e88e42011a7518a4',
+            sha256='b7c8184b5f2d088b8a69df2995da33cfd3c7035cfc5d9290c6a17f309962ed5f',
             what='its int8 twin, for CPUs; Apache-2.0',
         ),
         KnownModel(
