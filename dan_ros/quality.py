@@ -18,7 +18,9 @@ REASONS = (TOO_SMALL, TURNED_AWAY, BLURRED, TOO_MANY, NO_ANSWER)
 
 @dataclass(frozen=True)
 class Gates:
-    """The least a face must have to be judged. The defaults pass over 99.5 % of FER+'s validation faces.
+    """The least a face must have to be judged.
+
+    The defaults pass over 99.5 % of FER+'s validation faces.
 
     Attributes:
         min_side_px: longer side of the face's box in the image, pixels.
