@@ -251,6 +251,28 @@ def test_a_bag_without_its_metadata_is_read(tmp_path, images):
     assert run(bag / 'in.db3', tmp_path / 'file').exit_code == 0
 
 
+@pytest.mark.parametrize('is_damaged', [False, True])
+def test_a_split_recording_without_metadata_is_read_file_by_file(tmp_path, images, is_damaged):
+    """As a recorder that split its bag and was killed leaves it."""
+    bag = tmp_path / 'in'
+    bag.mkdir()
+    for number in (0, 1, 2, 10):
+        part = record_images(tmp_path / f'in_{number}', images[:4])
+        shutil.move(part / f'in_{number}.db3', bag)
+    if is_damaged:
+        os.truncate(bag / 'in_1.db3', (bag / 'in_1.db3').stat().st_size - 300_000)
+    result = run(bag, tmp_path / 'out')
+    found = len(arrays(tmp_path / 'out'))
+    assert result.exit_code == is_damaged
+    assert 12 <= found <= 15 if is_damaged else found == 16
+
+
+def test_compressed_messages_without_metadata_are_read(tmp_path, images):
+    bag = record_images(tmp_path / 'in', images[:3], compression='message')
+    (bag / 'metadata.yaml').unlink()
+    assert '3 images, 2 faces' in run(bag, tmp_path / 'out').output
+
+
 def test_nothing_is_overwritten_without_force(tmp_path, images):
     bag = record_images(tmp_path / 'in', images)
     out = tmp_path / 'out'

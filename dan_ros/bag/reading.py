@@ -1,7 +1,7 @@
 """Images of a rosbag2, in the order of their bag time, as far as the bag is sound."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 COMPRESSED_SUFFIX = '/compressed'
+SALVAGERS = {'sqlite3': salvage.read_sqlite3, 'mcap': salvage.read_mcap}
 STORAGE_SUFFIXES = {'.db3': 'sqlite3', '.mcap': 'mcap'}
 # These three messages have been the same in every distribution since Foxy.
 TYPES = get_typestore(Stores.ROS2_HUMBLE)
@@ -121,31 +122,69 @@ class Bag:
         return topics
 
     def _listed_topics(self) -> dict[str, Topic]:
-        with Reader(self._whole) as reader:
-            self._duration_ns = reader.duration
-            return {c.topic: Topic(c.topic, c.msgtype, c.msgcount) for c in reader.connections}
+        topics: dict[str, Topic] = {}
+        for whole in self._wholes:
+            with Reader(whole) as reader:
+                self._duration_ns += reader.duration
+                for c in reader.connections:
+                    count = topics[c.topic].count if c.topic in topics else 0
+                    topics[c.topic] = Topic(c.topic, c.msgtype, count + c.msgcount)
+        return topics
 
     @property
-    def _whole(self) -> Path:
-        """What rosbags opens: the folder where it has its metadata, else the file."""
-        has_metadata = (self.path / 'metadata.yaml').is_file()
-        return self.path if has_metadata or len(self._files) > 1 else self._files[0]
+    def _wholes(self) -> list[Path]:
+        """What rosbags opens: the folder where it has its metadata, else its files in turn."""
+        return [self.path] if (self.path / 'metadata.yaml').is_file() else self._files
 
-    def _read(self, names: set[str]) -> Iterator[salvage.Message]:
-        with Reader(self._whole) as reader:
-            connections: list[Connection] = [c for c in reader.connections if c.topic in names]
-            for connection, time_ns, data in reader.messages(connections):
-                yield connection.topic, connection.msgtype, time_ns, data
+    def _read(self, names: set[str] | None) -> Iterator[salvage.Message]:
+        for whole in self._wholes:
+            yield from _read_sound(whole, names)
 
     def _salvaged(self, names: set[str] | None) -> Iterator[salvage.Message]:
-        with contextlib.ExitStack() as stack:
-            for file in self._files:
-                whole = stack.enter_context(salvage.readable(file))
-                read: Callable[..., Iterator[salvage.Message]] = {
-                    'sqlite3': salvage.read_sqlite3,
-                    'mcap': salvage.read_mcap,
-                }[self.storage]
-                yield from (m for m in read(whole) if names is None or m[0] in names)
+        """Messages of sound files as they are, of the others what can be read; in the end it fails.
+
+        Raises:
+            EndedError: of the first damaged file, when all files are read.
+        """
+        problems: list[Exception] = []
+        for file in self._files:
+            with salvage.readable(file) as whole:
+                try:
+                    yield from (
+                        _read_sound(whole, names)
+                        if _is_sound(whole)
+                        else (
+                            m
+                            for m in SALVAGERS[self.storage](whole)
+                            if names is None or m[0] in names
+                        )
+                    )
+                except GeneratorExit:
+                    raise
+                except Exception as error:  # rosbags raises whatever damaged bytes lead to
+                    problems.append(error)
+        if problems:
+            raise salvage.EndedError(_in_one_line(problems[0]))
+
+
+def _is_sound(file: Path) -> bool:
+    """Whether rosbags can open a file, and so has its index."""
+    try:
+        with Reader(file):
+            return True
+    except Exception:  # likewise
+        return False
+
+
+def _read_sound(whole: Path, names: set[str] | None) -> Iterator[salvage.Message]:
+    with Reader(whole) as reader:
+        connections: list[Connection] = [
+            c for c in reader.connections if names is None or c.topic in names
+        ]
+        if not connections:  # rosbags takes none for all
+            return
+        for connection, time_ns, data in reader.messages(connections):
+            yield connection.topic, connection.msgtype, time_ns, salvage.uncompressed(data)
 
 
 def choose_image_topics(bag: Bag, wanted: tuple[str, ...]) -> list[Topic]:

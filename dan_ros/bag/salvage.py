@@ -83,7 +83,7 @@ def read_sqlite3(file: Path) -> Iterator[Message]:
             for row in sorted(places):
                 match pages.row(places[row]):
                     case [None, int(number), int(time_ns), bytes(data)] if number in topics:
-                        yield *topics[number], time_ns, _whole(data)
+                        yield *topics[number], time_ns, uncompressed(data)
     except ValueError as error:
         raise EndedError(str(error)) from None
     raise EndedError(f'{file.name} is no sound SQLite file')
@@ -126,7 +126,12 @@ def read_mcap(file: Path) -> Iterator[Message]:
                 channels[number] = topic, schemas.get(_u16(content, 2), '')
             elif code == MESSAGE:
                 topic, kind = channels[_u16(content, 0)]
-                yield topic, kind, struct.unpack_from('<Q', content, 6)[0], _whole(content[22:])
+                yield (
+                    topic,
+                    kind,
+                    struct.unpack_from('<Q', content, 6)[0],
+                    uncompressed(content[22:]),
+                )
 
 
 def _records(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
@@ -190,7 +195,7 @@ def _u16(content: bytes, place: int) -> int:
     return number
 
 
-def _whole(data: bytes) -> bytes:
+def uncompressed(data: bytes) -> bytes:
     """A message that may have been compressed by itself; CDR begins with a zero byte."""
     if data[:4] == ZSTD_MAGIC:
         return bytes(zstd.decompress(data))
