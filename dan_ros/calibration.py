@@ -10,6 +10,8 @@ INFO_TOPIC = 'camera_info'
 RECTIFIED = 'rect'  # in the last part of an image topic's name: image_rect, image_rect_color
 ASPECT_TOLERANCE = 0.02
 DISTORTION_LENGTHS = (0, 4, 5, 8, 12, 14)  # that OpenCV knows
+FISHEYE_MODELS = ('equidistant', 'fisheye')
+FISHEYE_LENGTHS = (0, 4)
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,11 @@ class Camera:
     distortion: np.ndarray
     distortion_model: str
     size: tuple[int, int]
+
+    @property
+    def is_fisheye(self) -> bool:
+        """Whether the distortion is that of a fisheye lens."""
+        return self.distortion_model in FISHEYE_MODELS
 
     def scaled_to(self, size: tuple[int, int]) -> 'Camera | None':
         """The same camera for an image reduced to `size`; None if that has other proportions."""
@@ -69,6 +76,6 @@ def info_to_camera(info: Any, camera: str) -> Camera | None:
     numbers = np.concatenate([matrix.ravel(), distortion])
     if not np.isfinite(numbers).all() or min(matrix[0, 0], matrix[1, 1], *size) <= 0:
         return None
-    if len(distortion) not in DISTORTION_LENGTHS:
-        return None
-    return Camera(matrix, distortion, info.distortion_model, (int(size[0]), int(size[1])))
+    camera_found = Camera(matrix, distortion, info.distortion_model, (int(size[0]), int(size[1])))
+    lengths = FISHEYE_LENGTHS if camera_found.is_fisheye else DISTORTION_LENGTHS
+    return camera_found if len(distortion) in lengths else None

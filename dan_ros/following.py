@@ -10,6 +10,8 @@ from dan_ros.smoothing import Smoother
 from dan_ros.tracking import Tracker
 from dan_ros.types import FaceExpression
 
+EQUAL_STAMPS = 3  # so many frames in a row with one stamp: the camera's driver sets none
+
 
 @dataclass(frozen=True)
 class FollowedFace:
@@ -55,6 +57,35 @@ class FollowingSettings:
     min_confidence: float = 0.35
 
 
+class _Clock:
+    """Time of a camera's frames: by their stamps, or, while those stand still, by their arrival.
+
+    Attributes:
+        now_ns: of the newest frame, nanoseconds; steps back when the stamps do.
+        stands_still: whether the stamps do not move.
+    """
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+        self._stamp_ns: int | None = None
+        self._arrived_ns: int | None = None
+        self._equal = 0
+
+    @property
+    def stands_still(self) -> bool:
+        return self._equal >= EQUAL_STAMPS
+
+    def read(self, stamp_ns: int, arrived_ns: int | None) -> int:
+        """Time of the next frame."""
+        step_ns = stamp_ns if self._stamp_ns is None else stamp_ns - self._stamp_ns
+        self._equal = 1 if step_ns else self._equal + 1
+        if self.stands_still and arrived_ns is not None and self._arrived_ns is not None:
+            step_ns = max(arrived_ns - self._arrived_ns, 0)
+        self._stamp_ns, self._arrived_ns = stamp_ns, arrived_ns
+        self.now_ns += step_ns
+        return self.now_ns
+
+
 class Follower:
     """Follows the faces of one camera.
 
@@ -69,38 +100,49 @@ class Follower:
         self.settings = settings or FollowingSettings()
         self._tracker = Tracker(new_ids)
         self._smoothers: dict[str, Smoother] = {}
+        self._clock = _Clock()
 
-    def update(self, faces: Sequence[FaceExpression], stamp_ns: int) -> list[FollowedFace]:
+    def update(
+        self, faces: Sequence[FaceExpression], stamp_ns: int, arrived_ns: int | None = None
+    ) -> list[FollowedFace]:
         """Take in one frame.
 
         Args:
             faces: of the frame.
             stamp_ns: its time, nanoseconds. An earlier one than the last starts afresh.
+            arrived_ns: when it came, by a clock that never steps back; tells the time where the
+                stamps do not move.
 
         Returns:
             The faces in their order, without those too new to have an id (`min_hits`).
         """
         self._apply_settings()
-        ids = self._tracker.update([face.face.box_xyxy for face in faces], stamp_ns)
+        now_ns = self._clock.read(stamp_ns, arrived_ns)
+        ids = self._tracker.update([face.face.box_xyxy for face in faces], now_ns)
         pairs = zip(ids, faces, strict=True)
-        followed = [self._follow(face_id, face, stamp_ns) for face_id, face in pairs if face_id]
+        followed = [self._follow(face_id, face, now_ns) for face_id, face in pairs if face_id]
         alive = self.face_ids
         self._smoothers = {i: s for i, s in self._smoothers.items() if i in alive}
         return followed
+
+    @property
+    def lacks_stamps(self) -> bool:
+        """Whether the camera stamps its images all alike, so that their arrival tells the time."""
+        return self._clock.stands_still
 
     @property
     def face_ids(self) -> set[str]:
         """Ids that may still come back."""
         return self._tracker.face_ids
 
-    def _follow(self, face_id: str, face: FaceExpression, stamp_ns: int) -> FollowedFace:
+    def _follow(self, face_id: str, face: FaceExpression, now_ns: int) -> FollowedFace:
         if not face.is_judged:
             return FollowedFace(face_id, face, face.probabilities, labels.UNKNOWN)
         smoother = self._smoothers.setdefault(face_id, Smoother())
         smoother.half_life_s = self.settings.half_life_s
         smoother.margin = self.settings.margin
         smoother.min_confidence = self.settings.min_confidence
-        return FollowedFace(face_id, face, *smoother.update(face.probabilities, stamp_ns))
+        return FollowedFace(face_id, face, *smoother.update(face.probabilities, now_ns))
 
     def _apply_settings(self) -> None:
         self._tracker.max_missed_s = self.settings.max_missed_s

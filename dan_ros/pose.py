@@ -21,7 +21,6 @@ FACE_POINTS = np.array(
     ]
 )
 MAX_ERROR = 0.15  # of the landmarks against the solution, over the distance of the eyes
-FISHEYE_MODELS = ('equidistant', 'fisheye')
 
 
 @dataclass(frozen=True)
@@ -53,11 +52,9 @@ def solve_pose(landmarks: np.ndarray, camera: Camera) -> Pose | None:
     """
     if len(landmarks) == 0:
         return None
-    rays = _undistort(np.asarray(landmarks, np.float64), camera)  # [5, 2], at z = 1
-    if not np.isfinite(rays).all():
-        return None
     try:
-        solution = _solve(rays)
+        rays = _undistort(np.asarray(landmarks, np.float64), camera)  # [5, 2], at z = 1
+        solution = _solve(rays) if np.isfinite(rays).all() else None
     except cv2.error:  # points in one place, or on a line
         return None
     if solution is None or not _fits(*solution, rays):
@@ -112,11 +109,7 @@ def matrix_to_quaternion(matrix: np.ndarray) -> np.ndarray:
 
 def _undistort(points: np.ndarray, camera: Camera) -> np.ndarray:
     """Pixels [n, 2] -> the same points of an ideal camera with focal length 1, [n, 2]."""
-    undistort = (
-        cv2.fisheye.undistortPoints
-        if camera.distortion_model in FISHEYE_MODELS
-        else cv2.undistortPoints
-    )
+    undistort = cv2.fisheye.undistortPoints if camera.is_fisheye else cv2.undistortPoints
     distortion = camera.distortion if len(camera.distortion) else np.zeros(4)
     rays: np.ndarray = undistort(points[:, None], camera.matrix, distortion)[:, 0]
     return rays

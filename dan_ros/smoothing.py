@@ -1,10 +1,13 @@
 """A face's probabilities over time, and a label that does not flicker."""
 
+from collections import deque
+
 import numpy as np
 
 from dan_ros import labels
 
 CLEAR_LEAD = 0.25  # in probability, with which a class is named that no two frames agree on
+USUAL_FRAMES = 3  # the median of so many is what a face shows without the odd frame out
 FIRST_S = 0.1  # what a face's first frame counts for: as much as so many seconds of it
 
 
@@ -13,13 +16,16 @@ class Smoother:
 
     Probabilities are averaged over time with weights that halve every `half_life_s` seconds, so the
     outcome does not depend on the frame rate. The label changes once two frames in a row
-    speak for a class that leads by `margin`: one frame alone never changes it.
+    speak for a class that leads by `margin`: one frame alone never changes it, neither to another
+    class nor to UNKNOWN and back. While the average passes from one class to the next, where it
+    may be sure of neither, the old label stays.
 
     Attributes:
         half_life_s: seconds; 0 switches averaging and hysteresis off.
         margin: least lead in probability for a change of the label, [0, 1]; a face that was not
             sure enough is named again when it is surer than `min_confidence` by as much.
-        min_confidence: a face less sure than this is `labels.UNKNOWN`, [0, 1].
+        min_confidence: a face less sure than this is `labels.UNKNOWN`, [0, 1]: in the average,
+            and in the median of the last three frames.
     """
 
     def __init__(
@@ -34,6 +40,7 @@ class Smoother:
         self._last_raw = self._sum
         self._label = labels.UNKNOWN  # the class it is nearest to, sure enough or not
         self._is_named = True
+        self._frames: deque[np.ndarray] = deque(maxlen=USUAL_FRAMES)  # raw, [8] each
 
     def update(self, raw: np.ndarray, stamp_ns: int) -> tuple[np.ndarray, int]:
         """Take in one frame.
@@ -49,11 +56,21 @@ class Smoother:
         smoothed = self._average(np.asarray(raw, np.float64), stamp_ns)
         self._choose(smoothed, raw)
         self._last_raw = raw
-        sure_enough = self.min_confidence
-        if not self._is_named:
-            sure_enough += min(self.margin, (1 - self.min_confidence) / 2)
-        self._is_named = bool(smoothed.max() >= sure_enough)
+        self._is_named = self._is_sure(smoothed, raw)
         return smoothed.astype(np.float32), self._label if self._is_named else labels.UNKNOWN
+
+    def _is_sure(self, smoothed: np.ndarray, raw: np.ndarray) -> bool:
+        if self.half_life_s == 0:
+            return bool(raw.max() >= self.min_confidence)
+        if not self._frames:  # then the first is the usual one, until two others say otherwise
+            self._frames.extend([raw] * USUAL_FRAMES)
+            return bool(raw.max() >= self.min_confidence)
+        self._frames.append(raw)
+        usual, average = float(np.median(self._frames, axis=0).max()), float(smoothed.max())
+        if self._is_named:
+            return max(usual, average) >= self.min_confidence
+        lead = min(self.margin, (1 - self.min_confidence) / 2)
+        return usual >= self.min_confidence + lead and average >= self.min_confidence
 
     def _average(self, raw: np.ndarray, stamp_ns: int) -> np.ndarray:
         if self.half_life_s == 0:

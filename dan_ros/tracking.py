@@ -1,54 +1,84 @@
 """Face ids that hold from frame to frame."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 MAX_SIZE_RATIO = 2.0  # a face that seems to grow or shrink by more at once is another
 VELOCITY_S = 0.15  # half-life of the past in a face's velocity
-COASTING_S = 0.6  # so long an unseen face is thought to move on as it did
-DRIFT_PER_S = 1.0  # by so many of itself a second the tolerance for an unseen face grows
+VELOCITY_MAX_S = 0.6  # a move that took longer says nothing of how a face goes on
+COASTING_S = 1.5  # so long an unseen face is thought to move on as it did
+DRIFT_PER_S = 1.0  # by so many of itself a second the tolerance for an unseen face grows,
+MAX_DRIFT = 1.0  # and by so many in all, else a face long gone would take in strangers
+PAUSE_INTERVALS = 4  # a camera that sends nothing for so many of its usual intervals pauses
+USUAL_INTERVALS = 5  # the usual one is the median of so many
 
 
 class _Track:
-    """One face: where it was last seen, and how it moved. Places are centres [2], pixels."""
+    """One face: where it was last seen, and how it moved. Places are centres [2], pixels.
 
-    def __init__(self, face_id: str, box_xyxy: np.ndarray, stamp_ns: int) -> None:
+    Times are seconds that the camera watched, see `_Watch`.
+    """
+
+    def __init__(self, face_id: str, box_xyxy: np.ndarray, now_s: float) -> None:
         self.face_id = face_id
         self.hits = 1
-        self.seen_ns = stamp_ns
+        self.seen_s = now_s
         self.place, self.size = _place_and_size(box_xyxy)
         self._velocity = np.zeros(2)  # pixels a second
 
-    def follow(self, box_xyxy: np.ndarray, stamp_ns: int) -> None:
-        """The face was found again."""
+    def follow(self, box_xyxy: np.ndarray, now_s: float, is_pause: bool) -> None:
+        """The face was found again; over a pause nobody knows how it came there."""
         place, size = _place_and_size(box_xyxy)
-        seconds = (stamp_ns - self.seen_ns) / 1e9
-        if 0 < seconds <= COASTING_S:
+        seconds = now_s - self.seen_s
+        if is_pause or seconds > VELOCITY_MAX_S:
+            self._velocity = np.zeros(2)
+        elif seconds > 0:
             past = 0.5 ** (seconds / VELOCITY_S)
             self._velocity = past * self._velocity + (1 - past) * (place - self.place) / seconds
-        elif seconds > COASTING_S:
-            self._velocity = np.zeros(2)
-        self.place, self.size, self.seen_ns = place, size, stamp_ns
+        self.place, self.size, self.seen_s = place, size, now_s
         self.hits += 1
 
-    def distance(self, place: np.ndarray, size: float, stamp_ns: int, last_ns: int) -> float:
+    def distance(self, place: np.ndarray, size: float, now_s: float, is_missed: bool) -> float:
         """How far a box is from where this face is expected, in face sizes; inf if it can't be it.
 
         Args:
             place, size: of the box.
-            stamp_ns: time of the box.
-            last_ns: time of the frame before.
+            now_s: time of the box.
+            is_missed: whether the face was not in the frame before.
         """
         ratio = max(size / self.size, self.size / size)
         if ratio > MAX_SIZE_RATIO:
             return float('inf')
-        seconds = (stamp_ns - self.seen_ns) / 1e9
-        # After a long time nobody knows how far a face went: it is looked for where it was.
-        moved = self._velocity * seconds if seconds <= COASTING_S else np.zeros(2)
+        seconds = now_s - self.seen_s
+        moved = self._velocity * min(seconds, COASTING_S)
         away = float(np.hypot(*(place - self.place - moved))) / max(size, self.size)
-        unseen_s = seconds if self.seen_ns < last_ns else 0.0
-        return away / (1 + DRIFT_PER_S * unseen_s) + 0.5 * float(np.log(ratio))
+        drift = min(DRIFT_PER_S * seconds, MAX_DRIFT) if is_missed else 0.0
+        return away / (1 + drift) + 0.5 * float(np.log(ratio))
+
+
+class _Watch:
+    """Time in which a camera watched: it stands still while the camera pauses.
+
+    Attributes:
+        now_s: seconds, at the newest frame.
+        before_s: at the frame before.
+        is_pause: whether the camera paused between the two.
+    """
+
+    def __init__(self) -> None:
+        self.now_s = self.before_s = 0.0
+        self.is_pause = False
+        self._intervals_s: deque[float] = deque(maxlen=USUAL_INTERVALS)
+
+    def advance(self, seconds: float) -> None:
+        """A frame came, so long after the last."""
+        self._intervals_s.append(seconds)
+        usual_s = float(np.median(self._intervals_s))
+        self.is_pause = seconds > PAUSE_INTERVALS * usual_s
+        self.before_s = self.now_s
+        self.now_s += usual_s if self.is_pause else seconds
 
 
 class Tracker:
@@ -76,6 +106,7 @@ class Tracker:
         self.min_hits = min_hits
         self._new_ids = new_ids
         self._tracks: list[_Track] = []
+        self._watch = _Watch()
         self._last_ns: int | None = None
 
     def update(self, boxes_xyxy: Sequence[np.ndarray], stamp_ns: int) -> list[str]:
@@ -91,24 +122,20 @@ class Tracker:
         """
         last_ns = stamp_ns if self._last_ns is None else self._last_ns
         if stamp_ns < last_ns:
-            self._tracks = []
+            self._tracks, self._watch = [], _Watch()
+        elif self._last_ns is not None:
+            self._watch.advance((stamp_ns - last_ns) / 1e9)
         self._last_ns = stamp_ns
-        # However long ago it was, a face that was in the last frame has not been missed yet.
-        oldest_ns = min(stamp_ns - round(self.max_missed_s * 1e9), last_ns)
-        self._tracks = [
-            track
-            for track in self._tracks
-            if track.seen_ns >= (oldest_ns if track.face_id else last_ns)
-        ]
-        matches = self._match(boxes_xyxy, stamp_ns, last_ns)
+        self._tracks = [track for track in self._tracks if self._may_come_back(track)]
+        matches = self._match(boxes_xyxy)
         ids = []
         for index, box in enumerate(boxes_xyxy):
             track = matches.get(index)
             if track is None:
-                track = _Track('', box, stamp_ns)
+                track = _Track('', box, self._watch.now_s)
                 self._tracks.append(track)
             else:
-                track.follow(box, stamp_ns)
+                track.follow(box, self._watch.now_s, self._watch.is_pause)
             if not track.face_id and track.hits >= self.min_hits:
                 track.face_id = next(self._new_ids)
             ids.append(track.face_id)
@@ -119,15 +146,21 @@ class Tracker:
         """Ids that may still come back."""
         return {track.face_id for track in self._tracks if track.face_id}
 
-    def _match(
-        self, boxes_xyxy: Sequence[np.ndarray], stamp_ns: int, last_ns: int
-    ) -> dict[int, _Track]:
+    def _may_come_back(self, track: _Track) -> bool:
+        # However long ago it was, a face that was in the last frame has not been missed yet.
+        if track.seen_s >= self._watch.before_s:
+            return True
+        missed_s = self._watch.now_s - track.seen_s
+        return bool(track.face_id) and missed_s <= self.max_missed_s
+
+    def _match(self, boxes_xyxy: Sequence[np.ndarray]) -> dict[int, _Track]:
         """Pair boxes with tracks, the nearest first."""
         distances = []
         for box_index, box in enumerate(boxes_xyxy):
             place, size = _place_and_size(box)
             for track_index, track in enumerate(self._tracks):
-                distance = track.distance(place, size, stamp_ns, last_ns)
+                is_missed = track.seen_s < self._watch.before_s
+                distance = track.distance(place, size, self._watch.now_s, is_missed)
                 if distance <= self.max_distance:
                     distances.append((distance, box_index, track_index))
         matches: dict[int, _Track] = {}

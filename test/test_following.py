@@ -85,6 +85,62 @@ def test_one_frame_alone_never_changes_the_label(hz, half_life_s, usual, outlier
     assert set(found) == {HAPPY}
 
 
+DEFAULTS = FollowingSettings()
+
+
+def default_smoother() -> Smoother:
+    return Smoother(DEFAULTS.half_life_s, DEFAULTS.margin, DEFAULTS.min_confidence)
+
+
+def spread(label: int, share: float) -> np.ndarray:
+    """float32 [8]; what is left over goes to all others alike."""
+    row = np.full(8, (1 - share) / 7, np.float32)
+    row[label] = share
+    return row
+
+
+@settings(max_examples=300)
+@given(
+    hz=st.floats(1, 60),
+    usual=st.floats(0.2, 0.99).filter(lambda share: abs(share - DEFAULTS.min_confidence) > 1e-3),
+    outlier=st.lists(st.floats(0.001, 1), min_size=8, max_size=8),
+    at=st.integers(1, 15),
+)
+def test_by_default_one_frame_alone_never_changes_the_label_nor_makes_it_unknown(
+    hz, usual, outlier, at
+):
+    frames = [spread(HAPPY, usual)] * 30
+    frames[at] = np.array(outlier, np.float32) / sum(outlier)
+    _, found = play(default_smoother(), frames, hz)
+    assert set(found) == {HAPPY if usual > DEFAULTS.min_confidence else labels.UNKNOWN}
+
+
+@settings(max_examples=200)
+@given(hz=st.floats(5, 60), before=st.floats(0.45, 0.95), after=st.floats(0.45, 0.99))
+def test_by_default_a_change_shows_within_two_half_lives_and_is_never_unknown(hz, before, after):
+    if after < before - 0.45:
+        return  # what was shown so clearly outweighs what is hardly shown for longer
+    smoother = default_smoother()
+    play(smoother, [spread(HAPPY, before)] * round(3 * hz), hz)
+    frames = [spread(SAD, after)] * (round(2 * hz) + 2)
+    _, found = play(smoother, frames, hz, start_s=round(3 * hz) / hz)
+    change = found.index(SAD)
+    assert change / hz <= 2 * DEFAULTS.half_life_s
+    assert set(found[:change]) <= {HAPPY}
+    assert set(found[change:]) == {SAD}
+
+
+def test_a_face_that_shows_nothing_for_sure_becomes_unknown_and_comes_back():
+    smoother = default_smoother()
+    play(smoother, [spread(HAPPY, 0.8)] * 30, hz=15)
+    _, found = play(smoother, [spread(HAPPY, 0.2)] * 30, hz=15, start_s=2)
+    assert found[-1] == labels.UNKNOWN
+    assert sum(a != b for a, b in itertools.pairwise(found)) == 1
+    _, found = play(smoother, [spread(SAD, 0.6)] * 30, hz=15, start_s=4)
+    assert found[-1] == SAD
+    assert found.index(SAD) / 15 <= 2 * DEFAULTS.half_life_s
+
+
 @settings(max_examples=200)
 @given(hz=st.floats(5, 60), half_life_s=st.floats(0.2, 2), share=st.floats(0.55, 1))
 def test_a_real_change_shows_within_two_half_lives_and_once(hz, half_life_s, share):
@@ -218,6 +274,31 @@ def test_time_that_jumps_back_forgets():
         follower.update([face(0, happy=0.8)], step * SECOND // 30)
     (found,) = follower.update([face(0, sad=0.9)], 0)
     assert (found.face_id, found.expression) == ('f2', SAD)
+
+
+@pytest.mark.parametrize('stamp', [0, 5, -5])
+def test_stamps_that_stand_still_are_replaced_by_the_time_of_arrival(stamp):
+    follower = new_follower()
+    for step in range(10):
+        (found,) = follower.update([face(0, happy=0.8)], stamp, 7 + step * SECOND // 10)
+    assert (found.face_id, found.expression) == ('f1', HAPPY)
+    assert follower.lacks_stamps
+    for step in range(10, 20):
+        (found,) = follower.update([face(0, sad=0.8)], stamp, 7 + step * SECOND // 10)
+    assert (found.face_id, found.expression) == ('f1', SAD)
+    for step in range(20, 40):
+        follower.update([], stamp, 7 + step * SECOND // 10)
+    assert follower.face_ids == set()
+    follower.update([], stamp + 1, 5 * SECOND)
+    assert not follower.lacks_stamps
+
+
+def test_two_equal_stamps_are_no_time():
+    follower = new_follower()
+    follower.update([face(0, happy=0.8)], 0, 0)
+    (found,) = follower.update([face(0, sad=0.8)], 0, SECOND)
+    assert (found.face_id, found.expression) == ('f1', HAPPY)
+    assert not follower.lacks_stamps
 
 
 def test_settings_can_change_between_frames():

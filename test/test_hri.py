@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 import pytest
 from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool
 
 HAS_MESSAGES = importlib.util.find_spec('hri_msgs') is not None
 needs_messages = pytest.mark.skipif(not HAS_MESSAGES, reason='hri_msgs is not installed')
@@ -65,6 +66,20 @@ def test_faces_are_published_and_removed(start, smile, nobody):
 
 
 @needs_messages
+@pytest.mark.parametrize('how', ['silence', 'pause'])
+def test_nobody_stays_listed_when_no_images_come(start, smile, how):
+    import hri_msgs.msg as hri
+
+    robot = start('-p', 'ros4hri:=true')
+    tracked = []
+    robot.client.create_subscription(hri.IdsList, '/humans/faces/tracked', tracked.append, 10)
+    robot.spin_until(lambda: tracked and tracked[-1].ids, 'a face', every=lambda: robot.show(smile))
+    if how == 'pause':
+        assert robot.call(SetBool, 'set_enabled', SetBool.Request(data=False)).success
+    robot.spin_until(lambda: not tracked[-1].ids, 'an empty list')
+
+
+@needs_messages
 def test_faces_of_another_detector_get_their_expression(start, portrait):
     import hri_msgs.msg as hri
 
@@ -96,7 +111,7 @@ def test_faces_of_another_detector_get_their_expression(start, portrait):
         'the other face',
         every=lambda: send(('abc12', 'x9', 'no/topic')),
     )
-    assert 'facial_expression' not in {n for n, _ in expressions}
+    assert robot.faces == robot.frames == []  # the expression alone
     expressions.clear()
     send(ids=())
     robot.spin(0.5)
@@ -106,3 +121,4 @@ def test_faces_of_another_detector_get_their_expression(start, portrait):
         robot.spin(0.1)
     assert expressions == []
     assert robot.state == 'active'
+    robot.wait_status(lambda _, values: values['faces'] == '0', 'nobody in diagnostics')

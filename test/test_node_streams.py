@@ -1,6 +1,7 @@
 """The real node over time: labels that hold, gates, compressed images, pausing, several cameras."""
 
 import itertools
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -102,10 +103,10 @@ def test_bad_compressed_images_are_counted_and_harm_nothing(start, smile):
         'bad_data': content[: len(content) // 2],
         'too_large': cv2.imencode('.jpg', np.zeros((400, 400, 3), np.uint8))[1].tobytes(),
     }
-    messages = [*bad.values(), b'', bytes(damaged)]
+    others = {b'': 'bad_format', bytes(damaged): 'bad_data'}
 
     def send_bad():
-        for data in messages:
+        for data in bad.values():
             publisher.publish(CompressedImage(header=good.header, format='jpeg', data=data))
             robot.spin(0.02)
 
@@ -118,12 +119,31 @@ def test_bad_compressed_images_are_counted_and_harm_nothing(start, smile):
         'every cause in diagnostics',
         every=send_bad,
     )
+    for data, cause in others.items():  # one at a time, so that its count is its own
+        before = dropped(robot)
+        send = CompressedImage(header=good.header, format='png', data=data)
+        robot.spin_until(
+            lambda c=cause, b=before: dropped(robot)[c] > b[c],
+            f'{cause} counted',
+            every=lambda m=send: publisher.publish(m),
+        )
     assert len(robot.send_until_answered(compressed(robot, smile), publisher).faces) == 1
+
+
+def dropped(robot) -> Counter[str]:
+    """Images dropped by cause, of the newest diagnostics."""
+    return Counter(
+        {
+            value.key.removeprefix('frames_dropped.'): int(value.value)
+            for value in robot.diagnostics[-1].values
+            if value.key.startswith('frames_dropped.')
+        }
+    )
 
 
 def test_pausing_is_silent_and_resuming_goes_on(start, smile):
     robot = start()
-    assert robot.show(smile).faces
+    (before,) = robot.show(smile).faces
     answer = set_enabled(robot, False)
     assert (answer.success, answer.message) == (True, 'paused')
     robot.frames.clear()
@@ -138,7 +158,22 @@ def test_pausing_is_silent_and_resuming_goes_on(start, smile):
     assert robot.diagnostics[-1].level == b'\x00'
     assert set_enabled(robot, False).success  # twice is once
     assert set_enabled(robot, True).message == 'enabled'
-    assert robot.show(smile).faces
+    (after,) = robot.show(smile).faces
+    assert after.face_id == before.face_id
+
+
+def test_stamps_that_stand_still_are_a_warning_and_ids_hold(start, smile, nobody):
+    robot = start()
+    ids = set()
+    for _ in range(20):
+        robot.frames.clear()
+        robot.publisher.publish(robot.image(smile, stamp_ns=0))
+        robot.spin_until(lambda: robot.frames, 'a result')
+        ids |= {face.face_id for face in robot.frames[-1].faces}
+    assert len(ids) == 1
+    status, _ = robot.wait_status(lambda s, _: 'stand still' in s.message, 'a warning')
+    assert status.level == b'\x01'
+    assert '/image' in status.message
 
 
 def test_pausing_holds_through_the_lifecycle(start, smile):

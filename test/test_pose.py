@@ -1,18 +1,36 @@
 """Poses of faces: what is projected is found again, and noise does what noise must."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dan_ros.calibration import Camera
+from dan_ros.calibration import Camera, info_to_camera
 from dan_ros.pose import FACE_POINTS, matrix_to_quaternion, solve_pose
 
 MATRIX = np.array([[600.0, 0, 322], [0, 610, 236], [0, 0, 1]])
 PINHOLE = Camera(MATRIX, np.zeros(0), 'plumb_bob', (640, 480))
 # A face that looks at the camera: its x is the camera's -z, its y the camera's x, its z up.
 FACING = np.array([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]])
+
+
+def calibration(distortion: list[float], model: str) -> SimpleNamespace:
+    """With the fields of sensor_msgs/CameraInfo."""
+    region = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0)
+    return SimpleNamespace(
+        width=640,
+        height=480,
+        distortion_model=model,
+        d=distortion,
+        k=MATRIX.ravel(),
+        p=np.zeros(12),
+        roi=region,
+        binning_x=0,
+        binning_y=0,
+    )
 
 
 def turned(yaw_deg: float = 0, pitch_deg: float = 0, roll_deg: float = 0) -> np.ndarray:
@@ -117,11 +135,25 @@ def test_what_is_no_face_has_no_pose(landmarks):
     assert solve_pose(landmarks, PINHOLE) is None
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.floats(-1e6, 1e6), min_size=10, max_size=10))
-def test_any_landmarks_raise_nothing(values):
-    pose = solve_pose(np.array(values).reshape(5, 2), PINHOLE)
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.floats(-1e6, 1e6), min_size=10, max_size=10),
+    st.sampled_from([0, 4, 5, 8, 12, 14, 3]).flatmap(
+        lambda n: st.lists(st.floats(-1e3, 1e3), min_size=n, max_size=n)
+    ),
+    st.sampled_from(['plumb_bob', 'rational_polynomial', 'equidistant', 'fisheye', '', 'x']),
+)
+def test_any_landmarks_and_calibration_raise_nothing(values, distortion, model):
+    camera = info_to_camera(calibration(distortion, model), '/camera/image_raw')
+    assert camera is None or len(distortion) != 3
+    pose = camera and solve_pose(np.array(values).reshape(5, 2), camera)
     assert pose is None or pose.position[2] > 0
+
+
+@pytest.mark.parametrize('coefficients', [5, 8])
+def test_a_fisheye_has_four_coefficients(coefficients):
+    assert info_to_camera(calibration([0.0] * coefficients, 'equidistant'), '/eye/image') is None
+    assert info_to_camera(calibration([0.0] * 4, 'equidistant'), '/eye/image').is_fisheye
 
 
 def test_a_reduced_image_is_the_same_camera():

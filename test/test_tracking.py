@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import SCENES, SECOND, IdScore, render, visible
+from scenes import SCENES, SECOND, Actor, IdScore, line, render, visible
 
 from dan_ros.tracking import Tracker
 from dan_ros.types import Frame
@@ -101,6 +101,43 @@ def test_a_camera_that_pauses_loses_nobody_however_they_moved():
     for step in range(10):
         tracker.update([box(5 * step), box(400 - 5 * step)], step * SECOND // 30)
     assert tracker.update([box(60), box(330)], 20 * SECOND) == ['f1', 'f2']
+
+
+def test_a_camera_that_pauses_after_a_missed_face_loses_nobody():
+    tracker = new_tracker()
+    for step in range(10):
+        tracker.update([box(0)], step * SECOND // 30)
+    tracker.update([], 10 * SECOND // 30)
+    assert tracker.update([box(10)], 20 * SECOND) == ['f1']
+
+
+def test_a_slow_camera_is_not_a_pause():
+    tracker = new_tracker(max_missed_s=1.0)
+    for step in range(5):
+        tracker.update([box(0)] if step < 3 else [], 2 * step * SECOND)
+    assert tracker.update([box(0)], 10 * SECOND) == ['f2']
+
+
+def test_a_face_long_gone_takes_in_no_stranger():
+    tracker = new_tracker(max_missed_s=60.0)
+    tracker.update([box(0)], 0)
+    for step in range(1, 100):
+        tracker.update([], step * SECOND // 5)
+    assert tracker.update([box(500)], 20 * SECOND) == ['f2']
+
+
+@pytest.mark.parametrize('hz', [5, 7.5, 15, 30])
+@pytest.mark.parametrize('side', [80, 110, 150])
+def test_a_face_hidden_for_half_a_second_keeps_its_id_as_it_walks(hz, side):
+    walker = [Actor(line((90, 240), (550, 240), 3), side, hidden=[(1.2, 1.7)])]
+    rng = np.random.default_rng(0)
+    tracker, score = new_tracker(), IdScore()
+    for step in range(round(3 * hz)):
+        truth = visible(walker, step / hz)
+        found = [b + rng.normal(0, 0.03 * side, 4).astype(np.float32) for b in truth.values()]
+        ids = tracker.update(found, round(step / hz * SECOND))
+        score.add(truth, list(zip(ids, found, strict=True)))
+    assert score.idf1 == 1
 
 
 def test_new_faces_wait_for_min_hits_in_a_row():

@@ -144,7 +144,8 @@ class Conversion:
     ) -> list[FollowedFace]:
         camera, header = record.topic.camera, record.message.header
         (found,) = self._pipeline.run([frame])
-        faces = self._followers[camera].update(found, stamp_to_ns(header.stamp))
+        stamp_ns = stamp_to_ns(header.stamp)
+        faces = self._followers[camera].update(found, stamp_ns, record.time_ns)
         calibrated = self._cameras.get(camera)
         scaled = calibrated and calibrated.scaled_to(frame.size)
         poses = [scaled and solve_pose(face.seen.face.landmarks, scaled) for face in faces]

@@ -104,6 +104,11 @@ class Statistics:
             self._faces[camera] = len(reasons)
             self._unjudged.update(reason for reason in reasons if reason)
 
+    def forget_faces(self, camera: str) -> None:
+        """A camera's faces are gone with it."""
+        with self._lock:
+            self._faces.pop(camera, None)
+
     def report(self) -> Report:
         """Read everything and open a new window for the rates."""
         with self._lock:

@@ -5,11 +5,13 @@ Two ways: as a face detector, `HumanFaces` publishes everything this node knows 
 and adds their expression alone.
 """
 
+import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import cv2
 import numpy as np
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -30,6 +32,7 @@ except ModuleNotFoundError:
     hri = None
 
 FACES = '/humans/faces'
+GOODBYE_S = 0.2  # so long the last list may take to its subscribers
 CROP_SIDE = 128  # pixels of the published face
 CROP_SCALE = 1.0  # side of the published square over the longer side of the box
 # Words of hri_msgs/Expression. It has none for contempt; skeptical is the nearest.
@@ -65,7 +68,8 @@ def expression_message(face: FollowedFace, header: Header) -> Any:
 class HumanFaces:
     """Publishes /humans/faces/tracked and, for each face, roi, cropped, landmarks and expression.
 
-    Topics of a face are made when it comes and removed when it is gone for good.
+    Topics of a face are made when it comes and removed when it is gone for good. May be used by
+    several threads.
 
     Args:
         node: publishes.
@@ -73,6 +77,7 @@ class HumanFaces:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._lock = threading.Lock()
         self._tracked = _publisher(node, hri.IdsList, f'{FACES}/tracked')
         self._faces: dict[str, dict[str, Any]] = {}
         self._alive: dict[str, set[str]] = {}
@@ -94,21 +99,33 @@ class HumanFaces:
             frame: the image.
             header: of the image.
         """
-        self._alive[camera] = alive
+        with self._lock:
+            self._alive[camera] = alive
+            self._list(header)
+            for face in faces:
+                self._publish_face(face, frame, header)
+
+    def forget(self, cameras: Iterable[str]) -> None:
+        """These cameras show nothing any more: nobody is known to be before them."""
+        with self._lock:
+            gone = [faces for c in cameras if (faces := self._alive.pop(c, None))]
+            if gone:
+                self._list(Header(stamp=self._node.get_clock().now().to_msg()))
+
+    def close(self) -> None:
+        """Say that nobody is there, and remove every topic."""
+        self.forget(list(self._alive))
+        self._tracked.wait_for_all_acked(Duration(seconds=GOODBYE_S))
+        self._node.destroy_publisher(self._tracked)
+
+    def _list(self, header: Header) -> None:
+        """Publish who is there, after their topics were made and those of others removed."""
         tracked = set().union(*self._alive.values())
         for face_id in self._faces.keys() - tracked:
             self._remove(face_id)
         for face_id in tracked - self._faces.keys():
             self._add(face_id)
         self._tracked.publish(hri.IdsList(header=header, ids=sorted(tracked)))
-        for face in faces:
-            self._publish_face(face, frame, header)
-
-    def close(self) -> None:
-        """Remove every topic."""
-        for face_id in list(self._faces):
-            self._remove(face_id)
-        self._node.destroy_publisher(self._tracked)
 
     def _add(self, face_id: str) -> None:
         kinds = {
@@ -142,10 +159,16 @@ class CroppedFaces:
     Args:
         node: subscribes and publishes.
         on_image: called with the id of a face and the picture of it, whenever one comes.
+        on_gone: called with the id of a face that is no longer listed.
     """
 
-    def __init__(self, node: Node, on_image: Callable[[str, Image], None]) -> None:
-        self._node, self._on_image = node, on_image
+    def __init__(
+        self,
+        node: Node,
+        on_image: Callable[[str, Image], None],
+        on_gone: Callable[[str], None] = lambda face_id: None,
+    ) -> None:
+        self._node, self._on_image, self._on_gone = node, on_image, on_gone
         self._faces: dict[str, tuple[Any, Any]] = {}
         self._list = node.create_subscription(
             hri.IdsList, f'{FACES}/tracked', self._on_list, _newest()
@@ -193,6 +216,7 @@ class CroppedFaces:
         images, expressions = self._faces.pop(face_id)
         self._node.destroy_subscription(images)
         self._node.destroy_publisher(expressions)
+        self._on_gone(face_id)
 
 
 def _publisher(node: Node, kind: type, topic: str) -> Any:

@@ -1,6 +1,8 @@
 """The node: camera images in, facial expressions out; topics and parameters are in README.md."""
 
 import itertools
+import random
+import string
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -52,6 +54,7 @@ Transition = Callable[['DanNode', LifecycleState], TransitionCallbackReturn]
 
 INPUT_TOPIC = 'image'
 OUTPUT_DEPTH = 10
+RUN_LETTERS = 4  # that the ids of one run of the node begin with
 LOST_HINT = (
     'the middleware loses images on their way: see "Images get lost" in README.md, or set '
     'qos.reliability to reliable'
@@ -106,7 +109,9 @@ class DanNode(LifecycleNode):
         self._image_subscriptions: list[Any] = []
         self._info_subscriptions: list[Any] = []
         self._output_publishers: list[Any] = []
-        self._ids = (f'f{number}' for number in itertools.count(1))
+        # So that no two nodes, and no two runs of one, give different faces the same id.
+        run = ''.join(random.choices(string.ascii_lowercase, k=RUN_LETTERS))
+        self._ids = (f'{run}{number}' for number in itertools.count(1))
         unknown = declare_parameters(self)
         for name in unknown:
             self.get_logger().warning(f'there is no parameter {name!r}; it is ignored')
@@ -150,6 +155,7 @@ class DanNode(LifecycleNode):
                 self._open_stream()
         except Exception:
             self._stop_stream()
+            self._forget()
             super().on_deactivate(state)
             raise
         self._phase = 'active'
@@ -160,6 +166,7 @@ class DanNode(LifecycleNode):
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Leave the cameras; the models stay loaded."""
         self._stop_stream()
+        self._forget()
         self._phase = 'inactive'
         return super().on_deactivate(state)
 
@@ -246,6 +253,7 @@ class DanNode(LifecycleNode):
 
     def _release(self) -> None:
         self._stop_stream()
+        self._forget()
         for publisher in self._output_publishers:
             self.destroy_lifecycle_publisher(publisher)
         self._output_publishers = []
@@ -270,7 +278,9 @@ class DanNode(LifecycleNode):
         self._worker.start()
         if self._takes_cropped_faces:
             self._cropped = hri.CroppedFaces(
-                self, lambda face_id, image: self._on_image(face_id, image, transport, inbox)
+                self,
+                lambda face_id, image: self._on_image(face_id, image, transport, inbox),
+                self._statistics.forget_faces,
             )
         else:
             self._open_cameras(transport, inbox)
@@ -278,7 +288,8 @@ class DanNode(LifecycleNode):
     def _open_cameras(self, transport: Transport, inbox: Inbox[Arrival]) -> None:
         topics = [topic for topic in self._settings['image_topics'] if topic] or [INPUT_TOPIC]
         cameras = list(dict.fromkeys(self.resolve_topic_name(topic) for topic in topics))
-        self._followers = {camera: Follower(self._ids) for camera in cameras}
+        for camera in cameras:
+            self._followers.setdefault(camera, Follower(self._ids))
         self._statistics.expect_images(cameras)
         for camera in cameras:
             self._subscribe(camera, transport, inbox)
@@ -294,9 +305,12 @@ class DanNode(LifecycleNode):
         for topics in filter(None, (self._humans, self._cropped)):
             topics.close()
         self._humans = self._cropped = None
-        self._followers, self._cameras = {}, {}
         self._incompatible = ''
         self._statistics.expect_images([])
+
+    def _forget(self) -> None:
+        """Forget who was seen, and the calibrations; a pause by `~/set_enabled` keeps them."""
+        self._followers, self._cameras = {}, {}
 
     # --- parameters -------------------------------------------------------------------------
 
@@ -423,7 +437,7 @@ class DanNode(LifecycleNode):
     def _publish(self, outcome: Outcome) -> None:
         """Called by the inference thread with each processed image."""
         header = outcome.arrival.message.header
-        faces = self._followers[outcome.camera].update(outcome.faces, stamp_to_ns(header.stamp))
+        faces = self._follow(self._followers[outcome.camera], outcome)
         poses = self._poses_of(faces, outcome)
         array = ROS.array(faces, poses, header, outcome.camera, outcome.frame.size)
         for face in array.faces:
@@ -442,14 +456,21 @@ class DanNode(LifecycleNode):
     def _publish_cropped(self, outcome: Outcome) -> None:
         """As `_publish`, for a face that another detector cut out; its id stands for a camera."""
         face_id, header = outcome.camera, outcome.arrival.message.header
-        if self._cropped is None or face_id not in self._cropped.face_ids:
-            self._followers.pop(face_id, None)
+        if self._cropped is None:
+            return
+        present = self._cropped.face_ids
+        for gone in self._followers.keys() - present:
+            del self._followers[gone]
+        if face_id not in present:
             return
         follower = self._followers.setdefault(face_id, Follower(self._ids))
-        faces = follower.update(outcome.faces, stamp_to_ns(header.stamp))
-        for face in faces:
+        for face in (faces := self._follow(follower, outcome)):
             self._cropped.publish(face_id, face, header)
         self._count(outcome, faces)
+
+    def _follow(self, follower: Follower, outcome: Outcome) -> list[FollowedFace]:
+        stamp_ns = stamp_to_ns(outcome.arrival.message.header.stamp)
+        return follower.update(outcome.faces, stamp_ns, round(outcome.arrival.received_s * 1e9))
 
     def _count(self, outcome: Outcome, faces: list[FollowedFace]) -> None:
         self._statistics.count_processed(time.monotonic() - outcome.arrival.received_s)
@@ -477,7 +498,9 @@ class DanNode(LifecycleNode):
 
     def _status(self, report: diagnostics.Report) -> diagnostics.Status:
         """Level, message and keys; called by the diagnostics thread."""
-        pipeline = self._pipeline
+        pipeline, humans = self._pipeline, self._humans
+        if humans:
+            humans.forget(report.silent)
         details = {
             'state': self._phase,
             'enabled': str(self._is_enabled).lower(),
@@ -514,6 +537,11 @@ class DanNode(LifecycleNode):
         if report.silent:
             cameras = ', '.join(report.silent)
             yield f'no image for {diagnostics.SILENCE_S:g} s on {cameras}'
+        if unstamped := [c for c, f in dict(self._followers).items() if f.lacks_stamps]:
+            yield (
+                f'the stamps of the images on {", ".join(unstamped)} stand still: faces are '
+                'followed by the time their images arrive'
+            )
         if lost:
             yield f'{LOST_HINT} ({lost} in the last second)'
         if bad:
