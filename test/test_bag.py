@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 import sqlite3
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -28,9 +29,12 @@ from recording import (
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import get_types_from_msg
 
+from dan_ros.bag.timeline import MOST_MOMENTS, Timelines
 from dan_ros.cli.main import cli
 from dan_ros.errors import DanError
+from dan_ros.following import FollowedFace
 
+CHUNK_INDEX = 8  # https://mcap.dev/spec
 FACE, FACES = 'dan_ros/msg/FacialExpression', 'dan_ros/msg/FacialExpressionArray'
 for kind in (FACE, FACES):
     definition = Path(__file__).parents[1] / 'msg' / f'{kind.rpartition("/")[2]}.msg'
@@ -179,7 +183,7 @@ def test_bad_images_are_counted_and_the_rest_goes_on(tmp_path, smile):
     result = run(record(tmp_path / 'in', messages()), tmp_path / 'out')
     assert result.exit_code == 0
     assert '4 images, 4 faces' in result.output
-    assert '1 images dropped, bad_data' in result.output
+    assert '1 messages dropped, bad_data' in result.output
     assert len(arrays(tmp_path / 'out', '/facial_expressions')) == 4
 
 
@@ -282,7 +286,7 @@ def test_nothing_is_overwritten_without_force(tmp_path, images):
     assert 'exists already' in str(result.exception)
     assert contents(out) == before
     assert run(bag, out, '--force', '--topic', '/camera/image_raw').exit_code == 0
-    for wrong, words in ((bag, 'holds the bag'), (tmp_path, 'holds the bag')):
+    for wrong, words in ((bag, 'in each other'), (tmp_path, 'in each other')):
         assert words in str(run(bag, wrong, '--force').exception)
     (tmp_path / 'precious').mkdir()
     (tmp_path / 'precious' / 'thesis.tex').touch()
@@ -322,8 +326,7 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path, images):
     process = subprocess.Popen(
         [sys.executable, '-m', 'dan_ros.cli.main', 'bag', str(bag), str(tmp_path / 'out')]
     )
-    partial = tmp_path / 'out.partial' / 'out' / 'faces.csv'
-    while not partial.exists() and process.poll() is None:
+    while not list(tmp_path.glob('.out.*/out/faces.csv')) and process.poll() is None:
         pass
     process.kill()
     process.wait()
@@ -331,7 +334,113 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path, images):
     shutil.rmtree(bag)
     record_images(tmp_path / 'in', images)
     assert run(bag, tmp_path / 'out').exit_code == 0
-    assert not (tmp_path / 'out.partial').exists()
+
+
+def test_a_result_is_replaced_when_the_new_one_is_whole_and_not_before(tmp_path, images):
+    bag = record_images(tmp_path / 'in', images)
+    out = tmp_path / 'out'
+    assert run(bag, out).exit_code == 0
+    before = contents(out)
+    assert isinstance(run(bag, out, '--force', '--model', 'nope').exception, DanError)
+    assert contents(out) == before
+    assert run(bag, out, '--force', '--half-life', 0).exit_code == 0
+    assert contents(out) != before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['in', 'out']
+
+
+def test_what_lies_beside_is_left_alone(tmp_path, images):
+    bag = record_images(tmp_path / 'out.partial', images)
+    assert run(bag, tmp_path / 'out').exit_code == 0
+    assert len(contents(bag)) == len(images)
+
+
+def test_nothing_is_written_into_the_bag_to_be_read(tmp_path, images):
+    bag = record_images(tmp_path / 'in', images)
+    for out in (bag, bag / 'out', tmp_path):
+        result = run(bag, out, '--force')
+        assert isinstance(result.exception, DanError), out
+        assert 'lie in each other' in str(result.exception)
+    assert len(contents(bag)) == len(images)
+
+
+def test_messages_that_the_index_has_lost_are_said(tmp_path, images):
+    """Readers of mcap go by its index of chunks, and pass in silence over what is not in it."""
+    bag = record_images(tmp_path / 'in', images * 4, storage='mcap', compression='storage')
+    (file,) = bag.glob('*.mcap')
+    content = bytearray(file.read_bytes())
+    (place,) = struct.unpack_from('<Q', content, len(content) - 28)  # of the summary
+    while content[place] != CHUNK_INDEX:
+        place += 9 + struct.unpack_from('<Q', content, place + 1)[0]
+    content[place] = 0x80  # a kind of record that nobody knows
+    file.write_bytes(content)
+    result = run(bag, tmp_path / 'out')
+    written = len(arrays(tmp_path / 'out'))
+    assert 0 < written < 4 * len(images)
+    assert result.exit_code == 1
+    assert f'lacks {4 * len(images) - written} messages on /camera/image_raw' in result.output
+
+
+def test_one_message_that_is_none_does_not_end_a_bag(tmp_path, images):
+    bag = record_images(tmp_path / 'in', images)
+    with sqlite3.connect(next(bag.glob('*.db3'))) as database:
+        database.execute('UPDATE messages SET data = ? WHERE id = 5', (b'\x00\x01\x00\x00abc',))
+    result = run(bag, tmp_path / 'out')
+    assert result.exit_code == 0
+    assert '11 images, 10 faces' in result.output
+    assert '1 messages dropped, bad_data: bytes on /camera/image_raw that are no' in result.output
+
+
+def test_stamps_that_stand_still(tmp_path, images):
+    messages = [
+        ('/camera/image_raw', IMAGE, START_NS + i * PERIOD_NS, raw(image, 0))
+        for i, image in enumerate(images)
+    ]
+    result = run(record(tmp_path / 'in', messages), tmp_path / 'out')
+    assert '1 ids' in result.output
+    assert 'stamps of /camera/image_raw stand still' in result.output
+
+
+def test_depth_is_no_camera_where_there_is_another(tmp_path, images):
+    messages = [
+        (topic, IMAGE, START_NS, raw(images[1], START_NS))
+        for topic in ('/camera/depth/image_rect_raw', '/camera/color/image_raw')
+    ]
+    bag = record(tmp_path / 'in', messages)
+    assert run(bag, tmp_path / 'out').exit_code == 0
+    assert {topic for topic, *_ in contents(tmp_path / 'out')} == {
+        '/camera/color/facial_expression',
+        '/camera/color/facial_expressions',
+    }
+
+
+def test_odd_names_of_topics(tmp_path, images):
+    messages = [
+        (topic, COMPRESSED, START_NS + i, compressed(images[1], START_NS))
+        for i, topic in enumerate(('/compressed', '/a/b_c', '/a_b/c'))
+    ]
+    result = run(record(tmp_path / 'in', messages), tmp_path / 'out', '--video')
+    assert result.exit_code == 0, result.output
+    assert '3 images, 3 faces, 3 ids' in result.output
+    assert len(list((tmp_path / 'out').glob('*.mp4'))) == 3
+
+
+def test_a_timeline_has_gaps_only_where_the_face_was_away():
+    face = FollowedFace('f1', None, np.full(8, 1 / 8, np.float32), 0)
+
+    def gaps(times_s: list[float], seen=lambda time_s: True) -> int:
+        timelines = Timelines(Path())
+        for time_s in times_s:
+            timelines.add('/camera', [face] if seen(time_s) else [], round(time_s * 1e9))
+        moments = timelines._faces['f1']
+        assert len(moments.after_gap) == len(moments.rows) == len(moments.times_s)
+        assert len(moments.rows) <= MOST_MOMENTS
+        return sum(moments.after_gap)
+
+    assert gaps([step * 1.1 for step in range(100)]) == 0
+    assert gaps([step / 30 for step in range(60_000)]) == 0
+    away = lambda time_s: not 500 < time_s < 502  # noqa: E731
+    assert gaps([step / 30 for step in range(60_000)], away) == 1
+    assert gaps([step / 30 for step in range(100)] + [20 + step / 30 for step in range(100)]) == 1
 
 
 def test_ros_reads_the_messages(tmp_path, images):

@@ -1,8 +1,8 @@
 """From a bag of images to a bag of expressions, frame by frame, in bounded memory."""
 
 import itertools
-import shutil
-from collections import Counter
+import tempfile
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -38,8 +38,9 @@ class Summary:
         faces: in all of them.
         ids: number of different ids.
         labels: faces by label.
-        dropped: frames by cause.
-        examples: what was wrong with the first frame of each cause.
+        dropped: messages by cause.
+        examples: what was wrong with the first message of each cause.
+        lacking_stamps: cameras whose images are all stamped alike.
         damage: of the bag, see `Bag`.
     """
 
@@ -49,6 +50,7 @@ class Summary:
     labels: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
+    lacking_stamps: set[str] = field(default_factory=set)
     damage: str = ''
 
 
@@ -73,28 +75,30 @@ class Conversion:
         self._bag, self._topics, self._pipeline = bag, topics, pipeline
         new_ids = (f'f{number}' for number in itertools.count(1))
         self._followers = {t.camera: Follower(new_ids, settings) for t in topics}
-        self._infos = {info_topic(topic.camera): topic.camera for topic in topics}
+        self._infos: dict[str, list[str]] = defaultdict(list)
+        for topic in topics:
+            self._infos[info_topic(topic.camera)].append(topic.camera)
         self._cameras: dict[str, Camera | None] = {}
 
     def run(
         self, out: Path, video: bool = False, on_frame: Callable[[int], object] = lambda done: None
     ) -> Summary:
-        """Write everything into the folder `out`, which must not exist.
+        """Write everything into the folder `out`; a folder that is there is replaced at the end.
 
-        It takes its name when it is complete: what is cut short lies in `<out>.partial`.
+        Until then everything lies in a hidden folder beside it, which an error removes.
 
         Args:
             out: the folder.
             video: also write annotated videos.
             on_frame: called with the number of images read so far.
         """
-        partial = out.with_name(f'{out.name}.partial')
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        # The storage file is called like its folder.
-        self._write(partial / out.name, video, on_frame)
-        (partial / out.name).replace(out)
-        partial.rmdir()
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as folder:
+            # The storage file is called like its folder.
+            self._write(Path(folder, out.name), video, on_frame)
+            if out.exists():
+                out.replace(Path(folder, 'replaced'))
+            Path(folder, out.name).replace(out)
         return self.summary
 
     def _write(self, folder: Path, video: bool, on_frame: Callable[[int], object]) -> None:
@@ -112,8 +116,7 @@ class Conversion:
                 stack.callback(videos.close)
             for record in self._bag.records(names | infos):
                 if record.topic.kind == CAMERA_INFO:
-                    camera = self._infos[record.topic.name]
-                    self._cameras[camera] = info_to_camera(record.message, camera)
+                    self._calibrate(record)
                     continue
                 read += 1
                 on_frame(read)
@@ -121,7 +124,7 @@ class Conversion:
                 if frame is None:
                     continue
                 followed = self._judge(record, frame, writer, table)
-                timelines.add(followed, record.time_ns)
+                timelines.add(record.topic.camera, followed, record.time_ns)
                 if videos:
                     videos.write(record.topic.camera, _draw(frame, followed))
                 if read % CLEANING_FRAMES == 0:
@@ -129,15 +132,27 @@ class Conversion:
             timelines.finish()
         self.summary.damage = self._bag.damage
 
+    def _calibrate(self, record: Record) -> None:
+        if record.message is None:
+            self._drop(record.to_error())
+            return
+        for camera in self._infos[record.topic.name]:
+            self._cameras[camera] = info_to_camera(record.message, camera)
+
     def _decode(self, record: Record) -> Frame | None:
         try:
+            if record.message is None:
+                raise record.to_error()
             if record.topic.kind == COMPRESSED_IMAGE:
                 return compressed_to_frame(bytes(record.message.data), MAX_PIXELS)
             return image_to_frame(record.message)
         except FrameError as error:
-            self.summary.dropped[error.cause] += 1
-            self.summary.examples.setdefault(error.cause, str(error))
+            self._drop(error)
             return None
+
+    def _drop(self, error: FrameError) -> None:
+        self.summary.dropped[error.cause] += 1
+        self.summary.examples.setdefault(error.cause, str(error))
 
     def _judge(
         self, record: Record, frame: Frame, writer: ExpressionBag, table: FaceTable
@@ -146,6 +161,8 @@ class Conversion:
         (found,) = self._pipeline.run([frame])
         stamp_ns = stamp_to_ns(header.stamp)
         faces = self._followers[camera].update(found, stamp_ns, record.time_ns)
+        if self._followers[camera].lacks_stamps:
+            self.summary.lacking_stamps.add(camera)
         calibrated = self._cameras.get(camera)
         scaled = calibrated and calibrated.scaled_to(frame.size)
         poses = [scaled and solve_pose(face.seen.face.landmarks, scaled) for face in faces]
@@ -165,22 +182,23 @@ class Conversion:
         return set().union(*(follower.face_ids for follower in self._followers.values()))
 
 
-def make_room(out: Path, source: Path, force: bool) -> None:
-    """See to it that `out` does not exist.
+def check_room(out: Path, source: Path, force: bool) -> None:
+    """See to it that `out` may be written.
 
     Raises:
-        DataError: it does and may not be replaced, or is no bag, or is the bag to be read.
+        DataError: it exists and may not be replaced, or is no bag, or one of it and the bag to be
+            read lies in the other.
     """
+    there, read = out.resolve(), source.resolve()
+    if read.is_relative_to(there) or (source.is_dir() and there.is_relative_to(read)):
+        raise DataError(f'{out} and the bag to be read lie in each other; name another folder')
     if not out.exists():
         return
-    if out.resolve() == source.resolve() or source.resolve().is_relative_to(out.resolve()):
-        raise DataError(f'{out} holds the bag to be read; name another folder')
     if not force:
         raise DataError(f'{out} exists already; name another folder, or say --force')
     is_empty = out.is_dir() and not any(out.iterdir())
     if not is_empty and not (out / 'metadata.yaml').is_file():
         raise DataError(f'{out} is no bag, it is not replaced; name another folder')
-    shutil.rmtree(out)
 
 
 def _draw(frame: Frame, faces: list[FollowedFace]) -> Any:

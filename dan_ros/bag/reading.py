@@ -12,12 +12,13 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
 from dan_ros.bag import salvage
-from dan_ros.errors import DataError
+from dan_ros.errors import DataError, FrameError
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 COMPRESSED_SUFFIX = '/compressed'
+DEPTH = 'depth'  # in the name of a topic: its images show distances
 SALVAGERS = {'sqlite3': salvage.read_sqlite3, 'mcap': salvage.read_mcap}
 STORAGE_SUFFIXES = {'.db3': 'sqlite3', '.mcap': 'mcap'}
 # These three messages have been the same in every distribution since Foxy.
@@ -42,17 +43,28 @@ class Topic:
     def camera(self) -> str:
         """Name of the image topic: that of compressed images without what is behind it."""
         if self.kind == COMPRESSED_IMAGE:
-            return self.name.removesuffix(COMPRESSED_SUFFIX)
+            return self.name.removesuffix(COMPRESSED_SUFFIX) or self.name
         return self.name
 
 
 @dataclass(frozen=True)
 class Record:
-    """A message of a bag: its topic, its bag time in nanoseconds, and itself."""
+    """A message of a bag.
+
+    Attributes:
+        topic: it is of.
+        time_ns: bag time, nanoseconds.
+        message: itself; None where its bytes are no such message.
+    """
 
     topic: Topic
     time_ns: int
     message: Any
+
+    def to_error(self) -> FrameError:
+        """What is wrong where there is no message."""
+        kind = self.topic.kind
+        return FrameError('bad_data', f'bytes on {self.topic.name} that are no {kind}')
 
 
 class Bag:
@@ -95,12 +107,15 @@ class Bag:
             for name, kind, time_ns, data in source:
                 last_ns = time_ns
                 topic = self.topics.get(name) or Topic(name, kind)
-                yield Record(topic, time_ns, TYPES.deserialize_cdr(data, kind))
+                yield Record(topic, time_ns, _deserialized(data, kind))
         except GeneratorExit:
             raise
         except Exception as error:  # rosbags raises whatever damaged bytes lead to
             cause = self.damage or f'{self.path} is damaged ({_in_one_line(error)})'
-            self.damage = f'{cause}; the last message that could be read is of {last_ns} ns'
+            last = 'no message could be read'
+            if last_ns is not None:
+                last = f'the last message that could be read is of {last_ns} ns'
+            self.damage = f'{cause}; {last}'
 
     def rates_hz(self, topics: list[Topic]) -> dict[str, float]:
         """Mean rate of the images of each camera; without those that the bag does not tell."""
@@ -137,8 +152,19 @@ class Bag:
         return [self.path] if (self.path / 'metadata.yaml').is_file() else self._files
 
     def _read(self, names: set[str] | None) -> Iterator[salvage.Message]:
+        """Messages of everything that rosbags opens.
+
+        Raises:
+            EndedError: of the first that is not as sound as it seemed, when all are read.
+        """
+        problems: list[salvage.EndedError] = []
         for whole in self._wholes:
-            yield from _read_sound(whole, names)
+            try:
+                yield from _read_sound(whole, names)
+            except salvage.EndedError as error:
+                problems.append(error)
+        if problems:
+            raise problems[0]
 
     def _salvaged(self, names: set[str] | None) -> Iterator[salvage.Message]:
         """Messages of sound files as they are, of the others what can be read; in the end it fails.
@@ -177,14 +203,33 @@ def _is_sound(file: Path) -> bool:
 
 
 def _read_sound(whole: Path, names: set[str] | None) -> Iterator[salvage.Message]:
+    """Messages as rosbags gives them.
+
+    Raises:
+        EndedError: it gave fewer than there are: rosbags passes over damaged chunks in silence.
+    """
     with Reader(whole) as reader:
         connections: list[Connection] = [
             c for c in reader.connections if names is None or c.topic in names
         ]
         if not connections:  # rosbags takes none for all
             return
+        missing = {c.topic: 0 for c in connections}
+        for c in connections:
+            missing[c.topic] += c.msgcount
         for connection, time_ns, data in reader.messages(connections):
-            yield connection.topic, connection.msgtype, time_ns, salvage.uncompressed(data)
+            missing[connection.topic] -= 1
+            yield connection.topic, connection.msgtype, time_ns, data
+    if lost := [f'{count} messages on {name}' for name, count in missing.items() if count > 0]:
+        raise salvage.EndedError(f'{whole.name} lacks {", ".join(lost)}')
+
+
+def _deserialized(data: bytes, kind: str) -> Any:
+    """A message, or None where the bytes are none."""
+    try:
+        return TYPES.deserialize_cdr(salvage.uncompressed(data), kind)
+    except Exception:  # rosbags raises whatever the bytes lead to
+        return None
 
 
 def choose_image_topics(bag: Bag, wanted: tuple[str, ...]) -> list[Topic]:
@@ -192,7 +237,8 @@ def choose_image_topics(bag: Bag, wanted: tuple[str, ...]) -> list[Topic]:
 
     Args:
         bag: with images.
-        wanted: names of topics; () takes all cameras, raw where a camera has both.
+        wanted: names of topics; () takes all cameras, raw where a camera has both, without those
+            of depth where there are others.
 
     Raises:
         DataError: there are none, or a wanted one is not there or no image topic.
@@ -207,7 +253,8 @@ def choose_image_topics(bag: Bag, wanted: tuple[str, ...]) -> list[Topic]:
     if not images:
         raise DataError(f'{bag.path} has no images; it has {there}')
     chosen: dict[str, Topic] = {}
-    for topic in sorted(images.values(), key=lambda topic: topic.kind != IMAGE):
+    seen = [t for t in images.values() if DEPTH not in t.name.lower()] or list(images.values())
+    for topic in sorted(seen, key=lambda topic: topic.kind != IMAGE):
         earlier = chosen.get(topic.camera)
         if earlier is None or (earlier.count == 0 and topic.count):
             chosen[topic.camera] = topic

@@ -45,7 +45,10 @@ class Videos:
     def _open(
         self, camera: str, width: int, height: int
     ) -> tuple[cv2.VideoWriter, tuple[int, int]]:
-        path = self._folder / f'{camera.strip("/").replace("/", "_")}.mp4'
+        name = camera.strip('/').replace('/', '_')
+        path = self._folder / f'{name}.mp4'
+        if path.exists():  # /a/b_c beside /a_b/c
+            path = self._folder / f'{name}_{len(self._writers) + 1}.mp4'
         size = (width + width % 2, height + height % 2)  # the codec wants even numbers
         fourcc = cv2.VideoWriter.fourcc(*CODEC)
         rate_hz = self._rates_hz.get(camera, USUAL_HZ)

@@ -74,12 +74,12 @@ def command(
     Of a damaged bag everything up to the damage is judged, and the exit code is 1.
     """
     need('rosbags', 'matplotlib', 'yaml')
-    from dan_ros.bag.conversion import Conversion, make_room
+    from dan_ros.bag.conversion import Conversion, check_room
     from dan_ros.bag.reading import Bag, choose_image_topics
 
     bag = Bag(source)
     chosen = choose_image_topics(bag, topics)
-    make_room(out, source, force)
+    check_room(out, source, force)
     pipeline = ExpressionPipeline.open(
         model,
         backend,
@@ -106,6 +106,11 @@ def _print(summary: 'Summary', out: Path) -> None:
         + (f' ({common})' if common else '')
     )
     for cause, count in summary.dropped.items():
-        click.echo(f'{count} images dropped, {cause}: {summary.examples[cause]}', err=True)
+        click.echo(f'{count} messages dropped, {cause}: {summary.examples[cause]}', err=True)
+    for camera in sorted(summary.lacking_stamps):
+        click.echo(
+            f'Warning: the stamps of {camera} stand still: faces were followed by bag time',
+            err=True,
+        )
     if summary.damage:
         click.echo(f'Error: {summary.damage}; what comes before is in {out}', err=True)

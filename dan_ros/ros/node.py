@@ -1,7 +1,7 @@
 """The node: camera images in, facial expressions out; topics and parameters are in README.md."""
 
 import itertools
-import random
+import secrets
 import string
 import time
 import traceback
@@ -110,7 +110,7 @@ class DanNode(LifecycleNode):
         self._info_subscriptions: list[Any] = []
         self._output_publishers: list[Any] = []
         # So that no two nodes, and no two runs of one, give different faces the same id.
-        run = ''.join(random.choices(string.ascii_lowercase, k=RUN_LETTERS))
+        run = ''.join(secrets.choice(string.ascii_lowercase) for _ in range(RUN_LETTERS))
         self._ids = (f'{run}{number}' for number in itertools.count(1))
         unknown = declare_parameters(self)
         for name in unknown:
