@@ -101,6 +101,7 @@ class Follower:
         self._tracker = Tracker(new_ids)
         self._smoothers: dict[str, Smoother] = {}
         self._clock = _Clock()
+        self._judged: list[np.ndarray] = []
 
     def update(
         self, faces: Sequence[FaceExpression], stamp_ns: int, arrived_ns: int | None = None
@@ -117,6 +118,7 @@ class Follower:
             The faces in their order, without those too new to have an id (`min_hits`).
         """
         self._apply_settings()
+        self._judged = [face.face.box_xyxy for face in faces if face.is_judged]
         now_ns = self._clock.read(stamp_ns, arrived_ns)
         ids = self._tracker.update([face.face.box_xyxy for face in faces], now_ns)
         pairs = zip(ids, faces, strict=True)
@@ -124,6 +126,11 @@ class Follower:
         alive = self.face_ids
         self._smoothers = {i: s for i, s in self._smoothers.items() if i in alive}
         return followed
+
+    @property
+    def judged(self) -> list[np.ndarray]:
+        """Boxes of the faces that were judged in the last frame, [4] each."""
+        return self._judged
 
     @property
     def lacks_stamps(self) -> bool:

@@ -1,6 +1,7 @@
 """From camera images to expressions: detect, crop, infer, score."""
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 import cv2
@@ -32,7 +33,8 @@ class ExpressionPipeline:
         detector, backend: what finds faces, and what judges them.
         max_side_px: longer side of the copy that faces are looked for in; crops come from the full
             image.
-        max_faces: of each frame, so many faces are judged, the largest that can be.
+        max_faces: of each frame, so many faces are judged: those judged before and then the
+            largest, as far as they can be.
         gates: what a face needs to be judged.
         rotation: degrees clockwise, 0, 90, 180 or 270, by which frames must be turned to stand
             upright; results are in pixels of the frames as given.
@@ -65,15 +67,27 @@ class ExpressionPipeline:
         """Open a pipeline by names; see `open_backend` and `open_detector` for them and errors."""
         return cls(open_detector(detector), open_backend(backend, model), **options)
 
-    def run(self, frames: Sequence[Frame]) -> list[list[FaceExpression]]:
+    def run(
+        self, frames: Sequence[Frame], judged_before: Sequence[Sequence[np.ndarray]] = ()
+    ) -> list[list[FaceExpression]]:
         """Judge the faces of every frame, all of them in one batch.
+
+        Args:
+            frames: of as many cameras.
+            judged_before: for each frame the boxes, [4] each, of the faces that were judged in the
+                camera's last one: they go before others and pass the gates more easily, so that a
+                face at a limit does not come and go.
 
         Returns:
             For each frame its faces, the largest first, also those that can't be judged.
         """
         found = [self.find_faces(frame) for frame in frames]
-        reasons = [self._reasons_against(faces) for faces in found]
-        crops = self._crop(frames, found, reasons)
+        gates = [
+            [self._gates_for(face, boxes) for face in faces]
+            for faces, boxes in zip_longest(found, judged_before, fillvalue=())
+        ]
+        reasons = [self._reasons_against(*of_frame) for of_frame in zip(found, gates, strict=True)]
+        crops = self._crop(frames, found, gates, reasons)
         probabilities = iter(self._judge(crops))
         return [
             [
@@ -108,17 +122,25 @@ class ExpressionPipeline:
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         return to_bgr(image, frame.encoding)
 
-    def _reasons_against(self, faces: list[Face]) -> list[str]:
+    def _gates_for(self, face: Face, judged_before: Sequence[np.ndarray]) -> Gates:
+        is_known = any(is_same_place(face.box_xyxy, box) for box in judged_before)
+        return self.gates.relaxed() if is_known else self.gates
+
+    def _reasons_against(self, faces: list[Face], gates: list[Gates]) -> list[str]:
         """Why each face of a frame can't be judged, as far as is known before it is cut out."""
-        reasons, left = [], self.max_faces
-        for face in faces:
-            reason = self.gates.reason_against(face) or ('' if left else quality.TOO_MANY)
-            left -= not reason
-            reasons.append(reason)
+        reasons = [gate.reason_against(face) for face, gate in zip(faces, gates, strict=True)]
+        can_be = [index for index, reason in enumerate(reasons) if not reason]
+        known_first = sorted(can_be, key=lambda index: gates[index] is self.gates)
+        for index in known_first[self.max_faces :]:
+            reasons[index] = quality.TOO_MANY
         return reasons
 
     def _crop(
-        self, frames: Sequence[Frame], found: list[list[Face]], reasons: list[list[str]]
+        self,
+        frames: Sequence[Frame],
+        found: list[list[Face]],
+        gates: list[list[Gates]],
+        reasons: list[list[str]],
     ) -> np.ndarray:
         """Batch of the faces to judge, uint8 [N, H, W, 3] RGB, upright.
 
@@ -128,13 +150,13 @@ class ExpressionPipeline:
         wanted = sum(not reason for own_reasons in reasons for reason in own_reasons)
         batch = np.empty((wanted, *model.input_size, 3), np.uint8)
         count = 0
-        for frame, faces, own_reasons in zip(frames, found, reasons, strict=True):
+        for frame, faces, own_gates, own_reasons in zip(frames, found, gates, reasons, strict=True):
             for index, face in enumerate(faces):
                 if own_reasons[index]:
                     continue
                 crop = batch[count]
                 cut_face(frame, face.box_xyxy, model.crop_scale, crop, self.rotation // 90)
-                if self.gates.is_sharp(crop):
+                if own_gates[index].is_sharp(crop):
                     count += 1
                 else:
                     own_reasons[index] = quality.BLURRED
@@ -147,6 +169,13 @@ class ExpressionPipeline:
 
 def _expression(face: Face, probabilities: np.ndarray) -> FaceExpression:
     return FaceExpression(face, probabilities, '' if probabilities.any() else quality.NO_ANSWER)
+
+
+def is_same_place(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> bool:
+    """Whether two boxes share half of their area or more, as one face's in two images."""
+    width, height = np.minimum(a_xyxy[2:], b_xyxy[2:]) - np.maximum(a_xyxy[:2], b_xyxy[:2])
+    shared = float(max(width, 0) * max(height, 0))
+    return shared >= 0.5 * (_area(a_xyxy) + _area(b_xyxy) - shared)
 
 
 def _area(box_xyxy: np.ndarray) -> float:

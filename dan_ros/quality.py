@@ -8,6 +8,7 @@ import numpy as np
 from dan_ros.types import Face
 
 NOSE_DEPTH = 0.45  # how far the nose stands out, over the distance from eyes to mouth
+RELAXED = 0.8  # part of a gate that is enough for a face that has passed it
 DETAIL_SIDE = 96  # pixels; side of the crop that `sharpness` smoothes by one pixel
 
 TOO_SMALL, TURNED_AWAY, BLURRED = 'too_small', 'turned_away', 'blurred'
@@ -31,6 +32,14 @@ class Gates:
     min_side_px: float = 24.0
     min_frontality: float = 0.1
     min_sharpness: float = 3.5
+
+    def relaxed(self) -> 'Gates':
+        """For a face that was judged in the last image, so that it does not come and go."""
+        return Gates(
+            self.min_side_px * RELAXED,
+            self.min_frontality * RELAXED,
+            self.min_sharpness * RELAXED,
+        )
 
     def reason_against(self, face: Face) -> str:
         """Why a face need not be cut out at all: `TOO_SMALL`, `TURNED_AWAY`, or ''."""

@@ -13,38 +13,42 @@ from launch_ros.actions import Node
 
 DEFAULT_PARAMS_FILE = os.path.join(get_package_share_directory('dan_ros'), 'config', 'dan.yaml')
 
+TRUTHS = ['true', 'false', 'True', 'False']
+
+# name: (default, description)
 ARGUMENTS = {
     'image_topic': ('', 'Image topic of the camera, such as /camera/image_raw; default: image.'),
     'namespace': ('', 'Namespace of the node and its topics.'),
     'params_file': (DEFAULT_PARAMS_FILE, 'YAML file of parameters.'),
-    'backend': ('', 'Parameter backend.name: auto, onnxruntime or torch.'),
-    'model': ('', 'Parameter model.file: auto, a known model, or the path of an ONNX file.'),
-    'autostart': ('', 'Parameter autostart: whether the node activates itself, true or false.'),
-    'use_sim_time': ('', 'Whether to take time from /clock, true or false.'),
     'log_level': ('', 'Logger level: debug, info, warn, error or fatal.'),
 }
-TRUTH = {'true': True, '1': True, 'false': False, '0': False}
+# name: (parameter, description)
+PARAMETERS = {
+    'backend': ('backend.name', 'What runs the network, such as auto, onnxruntime or torch.'),
+    'model': ('model.file', 'auto, a known model, or the path of an ONNX file.'),
+    'image_transport': ('image_transport', 'raw, or compressed for JPEG and PNG.'),
+    'input': ('input', 'images, or cropped_faces for those of another ROS4HRI face detector.'),
+}
+SWITCHES = {
+    'ros4hri': ('ros4hri', 'Whether to publish under /humans/faces as well, true or false.'),
+    'autostart': ('autostart', 'Whether the node activates itself, true or false.'),
+    'use_sim_time': ('use_sim_time', 'Whether to take time from /clock, true or false.'),
+}
 
 
-def to_bool(name: str, text: str) -> bool:
-    if text.lower() not in TRUTH:
-        raise ValueError(f'{name}:={text} can not be read: give true or false')
-    return TRUTH[text.lower()]
+def read_argument(context: LaunchContext, name: str) -> str:
+    return LaunchConfiguration(name).perform(context).strip()
 
 
 def make_node(context: LaunchContext) -> list[Node]:
-    values = {name: LaunchConfiguration(name).perform(context).strip() for name in ARGUMENTS}
+    values = {name: read_argument(context, name) for name in ARGUMENTS}
     params_file = values['params_file']
     if params_file and not os.path.isfile(params_file):
         raise FileNotFoundError(f'params_file:={params_file}: there is no such file')
     overrides = {}
-    if values['backend']:
-        overrides['backend.name'] = values['backend']
-    if values['model']:
-        overrides['model.file'] = values['model']
-    for name in ('autostart', 'use_sim_time'):
-        if values[name]:
-            overrides[name] = to_bool(name, values[name])
+    for name, (parameter, _) in {**PARAMETERS, **SWITCHES}.items():
+        if value := read_argument(context, name):
+            overrides[parameter] = value.lower() == 'true' if name in SWITCHES else value
     return [
         Node(
             package='dan_ros',
@@ -63,5 +67,13 @@ def generate_launch_description() -> LaunchDescription:
     arguments = [
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in ARGUMENTS.items()
+    ]
+    arguments += [
+        DeclareLaunchArgument(name, default_value='', description=f'Parameter {parameter}: {text}')
+        for name, (parameter, text) in PARAMETERS.items()
+    ]
+    arguments += [
+        DeclareLaunchArgument(name, default_value='', description=text, choices=['', *TRUTHS])
+        for name, (_, text) in SWITCHES.items()
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=make_node)])

@@ -29,12 +29,11 @@ from launch.substitutions import LaunchConfiguration
 NODE_LAUNCH = os.path.join(get_package_share_directory('dan_ros'), 'launch', 'dan.launch.py')
 ARGUMENTS = {
     'bag': (None, 'The bag: a folder, or a .db3 or .mcap file.'),
-    'loop': ('false', 'Play it again and again, true or false.'),
     'rate': ('1.0', 'Speed of playing.'),
     'delay': ('5.0', 'Seconds before it begins, in which the node loads its models.'),
     'play_options': ('', 'Further options of `ros2 bag play`.'),
 }
-TRUTH = {'true': True, '1': True, 'false': False, '0': False}
+TRUTHS = ['true', 'false', 'True', 'False']
 
 
 def make_player(context: LaunchContext) -> list:
@@ -48,9 +47,7 @@ def make_player(context: LaunchContext) -> list:
         ) from None
     if not os.path.exists(values['bag']):
         raise FileNotFoundError(f'bag:={values["bag"]}: there is no such bag')
-    if values['loop'].lower() not in TRUTH:
-        raise ValueError(f'loop:={values["loop"]} can not be read: give true or false')
-    is_endless = TRUTH[values['loop'].lower()]
+    is_endless = LaunchConfiguration('loop').perform(context).lower() == 'true'
     command = ['ros2', 'bag', 'play', values['bag'], '--clock', '100']
     command += ['--rate', values['rate'], '--delay', values['delay']]
     command += ['--loop'] * is_endless + shlex.split(values['play_options'])
@@ -66,6 +63,14 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value=default, description=description)
         for name, (default, description) in ARGUMENTS.items()
     ]
+    arguments.append(
+        DeclareLaunchArgument(
+            'loop',
+            default_value='false',
+            description='Play it again and again, true or false.',
+            choices=TRUTHS,
+        )
+    )
     node = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(NODE_LAUNCH), launch_arguments=[('use_sim_time', 'true')]
     )

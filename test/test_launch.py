@@ -15,7 +15,7 @@ from recording import record_images
 
 ARGUMENTS = (
     'image_topic', 'namespace', 'params_file', 'backend', 'model', 'autostart', 'use_sim_time',
-    'log_level',
+    'log_level', 'image_transport', 'input', 'ros4hri',
 )  # fmt: skip
 
 
@@ -58,6 +58,20 @@ def test_the_node_comes_up_and_goes_down(tmp_path):
         os.killpg(process.pid, signal.SIGINT)
         process.wait(30)
     assert 'process has finished cleanly' in log.read_text()
+
+
+def test_arguments_reach_the_node(tmp_path):
+    log = tmp_path / 'log'
+    process = launch(log, 'image_topic:=/eye/image', 'image_transport:=compressed')
+    try:
+        robots.wait_until(
+            lambda: 'waiting for images on /eye/image/compressed' in log.read_text(),
+            'the node',
+            log.read_text,
+        )
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(30)
 
 
 @pytest.mark.parametrize('argument', ['use_sim_time:=maybe', 'params_file:=/no/such.yaml'])

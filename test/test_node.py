@@ -67,6 +67,13 @@ def test_a_moving_face_keeps_its_id(robot, smile):
     assert len(set(ids)) == 1
 
 
+def test_two_runs_give_different_ids(robot, start, smile):
+    other = start()
+    ids = {each.show(smile).faces[0].face_id for each in (robot, other)}
+    assert len(ids) == 2
+    assert all(face_id.isidentifier() for face_id in ids)
+
+
 def test_stamps_are_copied_unchanged_and_an_earlier_one_starts_afresh(robot, smile):
     (first,) = robot.show(smile).faces
     for stamp_ns in (0, -1_500_000_000):

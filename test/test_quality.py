@@ -119,6 +119,33 @@ def test_places_of_the_largest_go_to_faces_that_can_be_judged(strict, portrait):
     assert [f.reason for f in found] == [quality.TURNED_AWAY, '', quality.TOO_MANY]
 
 
+def test_a_face_at_a_gate_does_not_come_and_go(strict, portrait):
+    """Its size is just below the gate: judged only if it was judged in the image before."""
+    (found,) = strict.find_faces(Frame(portrait))
+    side = float((found.box_xyxy[2:] - found.box_xyxy[:2]).max())
+    strict.gates = Gates(side * 1.1, 0, 0)
+    ((fresh,),) = strict.run([Frame(portrait)])
+    ((known,),) = strict.run([Frame(portrait)], [[found.box_xyxy + 3]])
+    ((elsewhere,),) = strict.run([Frame(portrait)], [[found.box_xyxy + side]])
+    assert (fresh.reason, known.reason, elsewhere.reason) == (
+        quality.TOO_SMALL,
+        '',
+        quality.TOO_SMALL,
+    )
+    strict.gates = Gates(side * 1.5, 0, 0)
+    ((smaller,),) = strict.run([Frame(portrait)], [[found.box_xyxy]])
+    assert smaller.reason == quality.TOO_SMALL
+
+
+def test_a_place_stays_with_the_face_that_has_it(strict, portrait):
+    pair = np.hstack([portrait, portrait])
+    strict.gates, strict.max_faces, strict.max_side_px = quality.OPEN_GATES, 1, 1024
+    ((first, second),) = strict.run([Frame(pair)])
+    assert (first.reason, second.reason) == ('', quality.TOO_MANY)
+    ((first, second),) = strict.run([Frame(pair)], [[second.face.box_xyxy]])
+    assert (first.reason, second.reason) == (quality.TOO_MANY, '')
+
+
 def test_a_network_that_gives_no_numbers_is_said_so(strict, portrait, monkeypatch):
     monkeypatch.setattr(
         strict.backend, 'infer', lambda faces: np.full((len(faces), 8), np.nan, np.float32)

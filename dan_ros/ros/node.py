@@ -268,7 +268,7 @@ class DanNode(LifecycleNode):
             self._pipeline,
             inbox,
             transport.to_frame,
-            self._apply_settings,
+            self._prepare,
             self._publish_cropped if self._takes_cropped_faces else self._publish,
             self._count_failure,
         )
@@ -324,8 +324,14 @@ class DanNode(LifecycleNode):
                 self._worker.max_hz = self._settings['rate.max_hz']
         return result
 
+    def _prepare(self, cameras: list[str]) -> list[list[np.ndarray]]:
+        """Called by the inference thread before each run."""
+        self._apply_settings()
+        followers = [self._followers.get(camera) for camera in cameras]
+        return [follower.judged if follower else [] for follower in followers]
+
     def _apply_settings(self) -> None:
-        """Hand the live parameters to the parts that use them; called by the inference thread."""
+        """Hand the live parameters to the parts that use them."""
         settings = self._settings
         self._pipeline.max_side_px = settings['detector.max_side_px']
         self._pipeline.max_faces = settings['max_faces']

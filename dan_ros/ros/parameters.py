@@ -1,6 +1,7 @@
 """The node's parameters: one table with default, meaning, unit and range of each.
 
-It drives declaration, validation and `config/dan.yaml`, and is the only source of defaults.
+It drives declaration, validation and `config/dan.yaml`. Where a part that works without ROS has a
+default of its own, it is taken from there: every default is written once.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,8 +27,12 @@ from rclpy.validate_topic_name import validate_topic_name
 from dan_ros.backends import BACKENDS
 from dan_ros.detect import DETECTORS
 from dan_ros.errors import ParameterError
+from dan_ros.following import FollowingSettings
 from dan_ros.model_store import DEFAULT_MODEL
+from dan_ros.quality import Gates
 from dan_ros.ros.inputs import IMAGES, INPUTS, RAW, TRANSPORTS
+
+FOLLOWING, GATES = FollowingSettings(), Gates()
 
 # Declared by rclpy itself, when it needs them.
 FOREIGN_PREFIXES = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
@@ -229,7 +234,7 @@ PARAMETERS = (
     ),
     Spec(
         'expression.min_confidence',
-        0.35,
+        FOLLOWING.min_confidence,
         'A face whose most likely expression is less likely than this is published as unknown.',
         unit='probability',
         minimum=0.0,
@@ -238,7 +243,7 @@ PARAMETERS = (
     ),
     Spec(
         'tracker.max_missed_s',
-        1.0,
+        FOLLOWING.max_missed_s,
         'A face that is away for longer gets a new id.',
         unit='seconds',
         minimum=0.0,
@@ -247,7 +252,7 @@ PARAMETERS = (
     ),
     Spec(
         'tracker.max_distance',
-        1.0,
+        FOLLOWING.max_distance,
         'Farthest a face may be from where it is expected and keep its id.',
         unit='face sizes',
         minimum=0.0,
@@ -256,7 +261,7 @@ PARAMETERS = (
     ),
     Spec(
         'tracker.min_hits',
-        1,
+        FOLLOWING.min_hits,
         'A new face is published from the so-manieth image in a row on that it is found in; 2 or 3 '
         'keep out what is no face.',
         unit='images',
@@ -266,7 +271,7 @@ PARAMETERS = (
     ),
     Spec(
         'smoothing.half_life_s',
-        0.3,
+        FOLLOWING.half_life_s,
         'Weight of the past in probabilities halves in this time, at any rate of images; 0 '
         'switches smoothing off.',
         unit='seconds',
@@ -276,7 +281,7 @@ PARAMETERS = (
     ),
     Spec(
         'smoothing.margin',
-        0.05,
+        FOLLOWING.margin,
         'Least lead of another expression over the published one for the label to change.',
         unit='probability',
         minimum=0.0,
@@ -285,7 +290,7 @@ PARAMETERS = (
     ),
     Spec(
         'quality.min_side_px',
-        24.0,
+        GATES.min_side_px,
         'A face whose box is smaller is published as unknown.',
         unit='pixels of the longer side',
         minimum=0.0,
@@ -294,7 +299,7 @@ PARAMETERS = (
     ),
     Spec(
         'quality.min_frontality',
-        0.1,
+        GATES.min_frontality,
         'A face turned further away is published as unknown: 1 is frontal, 0 turned by 90 degrees.',
         minimum=0.0,
         maximum=1.0,
@@ -302,7 +307,7 @@ PARAMETERS = (
     ),
     Spec(
         'quality.min_sharpness',
-        3.5,
+        GATES.min_sharpness,
         'A more blurred face is published as unknown; sharp ones have 7 to 12. 0 lets all pass.',
         unit='cycles a face',
         minimum=0.0,

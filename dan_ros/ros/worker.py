@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from dan_ros.errors import FrameError
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.ros.inbox import Inbox
@@ -39,7 +41,8 @@ class Worker:
         pipeline: used by this thread alone while it runs.
         inbox: where images come from; is closed by `stop`.
         to_frame: decodes an image's message, or raises a FrameError.
-        prepare: called before each run, in the thread of the runs: may change the pipeline.
+        prepare: called before each run with its cameras, in the thread of the runs: may change the
+            pipeline; gives the boxes of the faces judged before, for each camera.
         publish: called with the outcome of each image.
         failed: called with a camera and the exception when an image could not be processed.
 
@@ -52,7 +55,7 @@ class Worker:
         pipeline: ExpressionPipeline,
         inbox: Inbox[Arrival],
         to_frame: Callable[[Any], Frame],
-        prepare: Callable[[], None],
+        prepare: Callable[[list[str]], list[list[np.ndarray]]],
         publish: Callable[[Outcome], None],
         failed: Callable[[str, Exception], None],
     ) -> None:
@@ -102,8 +105,8 @@ class Worker:
             except FrameError as error:
                 self._failed(camera, error)
         try:
-            self._prepare()
-            found = self._pipeline.run(list(frames.values()))
+            judged_before = self._prepare(list(frames))
+            found = self._pipeline.run(list(frames.values()), judged_before)
         except Exception as error:  # whatever a backend can raise must not end the thread
             for camera in frames:
                 self._failed(camera, error)

@@ -1,0 +1,45 @@
+// Prints the expression of every face: how a behaviour in C++ subscribes.
+//
+// In its package.xml: <depend>dan_ros</depend>; in its CMakeLists.txt:
+//   find_package(dan_ros REQUIRED)
+//   add_executable(subscriber subscriber.cpp)
+//   ament_target_dependencies(subscriber rclcpp dan_ros)
+
+#include <memory>
+
+#include <dan_ros/msg/facial_expression_array.hpp>
+#include <rclcpp/rclcpp.hpp>
+
+using dan_ros::msg::FacialExpression;
+using dan_ros::msg::FacialExpressionArray;
+
+class Subscriber : public rclcpp::Node
+{
+public:
+  Subscriber()
+  : Node("expression_subscriber")
+  {
+    subscription_ = create_subscription<FacialExpressionArray>(
+      "facial_expressions", 10,
+      [this](const FacialExpressionArray & frame) {
+        for (const auto & face : frame.faces) {
+          if (face.expression != FacialExpression::UNKNOWN) {
+            RCLCPP_INFO(
+              get_logger(), "%s looks %s (%.0f %%)",
+              face.face_id.c_str(), face.label.c_str(), 100 * face.confidence);
+          }
+        }
+      });
+  }
+
+private:
+  rclcpp::Subscription<FacialExpressionArray>::SharedPtr subscription_;
+};
+
+int main(int argc, char ** argv)
+{
+  rclcpp::init(argc, argv);
+  rclcpp::spin(std::make_shared<Subscriber>());
+  rclcpp::shutdown();
+  return 0;
+}
