@@ -13,6 +13,14 @@ class BackendError(DanError):
     """An inference backend is unknown, not installed, or failed."""
 
 
+class GpuMemoryError(BackendError):
+    """The GPU has too little memory left for a batch; a smaller one may fit."""
+
+
+class GpuLostError(BackendError):
+    """The GPU failed in a way that only a new process can get over."""
+
+
 class FrameError(DanError):
     """A camera image that does not fit its own description.
 

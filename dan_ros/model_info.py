@@ -52,6 +52,17 @@ class ModelInfo:
         }
 
     @classmethod
+    def from_onnx(cls, content: bytes, where: str) -> 'ModelInfo':
+        """Read the metadata of an ONNX file's bytes; `where` and errors as in `from_metadata`."""
+        import onnx
+
+        try:
+            model = onnx.load_from_string(content)
+        except Exception as error:  # protobuf's, which is not imported here
+            raise ModelError(f'{where} is no ONNX file: {error}') from None
+        return cls.from_metadata({p.key: p.value for p in model.metadata_props}, where)
+
+    @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], where: str) -> 'ModelInfo':
         """Read a file's metadata.
 

@@ -21,10 +21,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / 'requirements'
-LIBRARY = ('core', 'bag', 'torch', 'train', 'dev')
+LIBRARY = ('core', 'bag', 'torch', 'train', 'rtx', 'dev')
 STAMP = 'dan_ros_environment'
 # Requirements whose module has another name.
 MODULES = {
+    'cuda-python': 'cuda',
+    'tensorrt-rtx-cu12': 'tensorrt_rtx',
     'opencv-python-headless': 'cv2',
     'scikit-image': 'skimage',
     'pytest-cov': 'pytest_cov',
@@ -45,7 +47,8 @@ def main() -> int:
 def make_wheels_environment(folder: Path) -> int:
     """Everything from pip, the ROS 2 wheels included."""
     files = [REQUIREMENTS / f'{name}.txt' for name in ('ros', *LIBRARY)]
-    stamp = stamp_of(files)
+    stubs = REQUIREMENTS / 'stubs.txt'
+    stamp = stamp_of([*files, stubs])
     if is_current(folder, stamp):
         return 0
     if sysconfig.get_platform() != 'linux-x86_64' or not (3, 10) <= sys.version_info[:2] <= (3, 13):
@@ -68,6 +71,7 @@ def make_wheels_environment(folder: Path) -> int:
     python = create(folder)
     arguments = [argument for file in files for argument in ('-r', str(file))]
     run(python, '-m', 'pip', 'install', '--quiet', *arguments)
+    run(python, '-m', 'pip', 'install', '--quiet', '--no-deps', '-r', str(stubs))
     run(python, str(Path(__file__).with_name('mend_ros_wheels.py')))
     (folder / STAMP).write_text(stamp)
     return 0

@@ -1,14 +1,31 @@
 """Inference backends, one a file. Each needs the ONNX file alone; their libraries load lazily."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from dan_ros import model_store
-from dan_ros.errors import BackendError
+from dan_ros.backends import cuda
+from dan_ros.errors import BackendError, ModelError
 from dan_ros.model_info import ModelInfo
 
-BACKENDS = ('auto', 'onnxruntime', 'torch')
+# In the order in which `auto` tries them.
+GPU_BACKENDS = ('tensorrt', 'torch_cuda', 'onnxruntime_cuda', 'onnxruntime_tensorrt')
+AUTO_GPU_BACKENDS = GPU_BACKENDS[:3]
+CPU_BACKENDS = ('onnxruntime', 'torch')
+BACKENDS = ('auto', *GPU_BACKENDS, *CPU_BACKENDS)
+BEST_CPU_BACKEND = 'onnxruntime'
+PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
+INSTALL = {  # package to install for a module that is missing
+    'cuda': 'cuda-python',
+    'torch': 'torch',
+    'onnxruntime': 'onnxruntime',
+    'onnx': 'onnx',
+}
+
+Say = Callable[[str], object]
 
 
 class Backend(Protocol):
@@ -27,40 +44,128 @@ class Backend(Protocol):
     model_name: str
 
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
-        """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
+        """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0.
+
+        Raises:
+            GpuMemoryError: there is no memory for a single face.
+            GpuLostError: the GPU can't be used any more by this process.
+        """
         ...
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A backend that was opened, and how it was chosen.
+
+    Attributes:
+        backend: in use.
+        why: it and not another, a sentence.
+        warning: '' if the choice is the one that was wished for.
+    """
+
+    backend: Backend
+    why: str
+    warning: str = ''
 
 
 def open_backend(
     name: str = 'auto', model: str = model_store.DEFAULT_MODEL, threads: int = 0
 ) -> Backend:
+    """Load a model into a backend; see `choose_backend` for arguments and errors."""
+    return choose_backend(name, model, threads).backend
+
+
+def choose_backend(
+    name: str = 'auto',
+    model: str = model_store.DEFAULT_MODEL,
+    threads: int = 0,
+    precision: str = 'auto',
+    fallback: bool = False,
+    say: Say = lambda text: None,
+) -> Choice:
     """Load a model into a backend.
 
     Args:
-        name: one of `BACKENDS`; 'auto' is 'onnxruntime' today.
+        name: one of `BACKENDS`; 'auto' takes the first that really works of TensorRT, torch and
+            ONNX Runtime on a GPU, and the fastest on the CPU.
         model: a known model's name, the path of an ONNX file, or 'auto': the bundled model, as
             int8 where that runs fastest.
         threads: CPU threads; 0 leaves the choice to the backend.
+        precision: one of `PRECISIONS`, on a GPU; 'auto' is fp16, or int8 for an int8 model.
+        fallback: where a GPU was asked for and can't be used, go on with the CPU and a warning.
+        say: told what is done where it takes long.
 
     Raises:
-        BackendError: the name is unknown, or its library is not installed.
+        BackendError: the name is unknown, or it can't be used here.
         ModelError: the model is missing, damaged or not of this package.
     """
     if name not in BACKENDS:
         raise BackendError(f'unknown backend {name!r}; the backends are {", ".join(BACKENDS)}')
-    if model == model_store.DEFAULT_MODEL:
-        model = model_store.FLOAT_MODEL if name == 'torch' else model_store.INT8_MODEL
-    file = model_store.read_model(model)
+    if name != 'auto':
+        try:
+            backend = _open(name, model, threads, precision, say)
+            return Choice(backend, f'{name} was asked for')
+        except BackendError as error:
+            if name not in GPU_BACKENDS or not fallback:
+                raise
+            return _on_cpu(model, threads, f'{name} can not be used: {error}')
+    device = cuda.find_device()
+    if device is None:
+        backend = _open(BEST_CPU_BACKEND, model, threads, precision, say)
+        return Choice(backend, 'no CUDA device; it is the fastest on a CPU')
+    problems = []
+    for candidate in AUTO_GPU_BACKENDS:
+        try:
+            backend = _open(candidate, model, threads, precision, say)
+            backend.infer(np.zeros((1, *backend.model.input_size, 3), np.uint8))
+        except (BackendError, ModelError) as error:
+            problems.append(f'{candidate}: {error}')
+            continue
+        return Choice(backend, '; '.join([f'the fastest that works on {device.name}', *problems]))
+    return _on_cpu(model, threads, f'{device.name} is not used: {"; ".join(problems)}')
+
+
+def _on_cpu(model: str, threads: int, problem: str) -> Choice:
+    backend = _open(BEST_CPU_BACKEND, model, threads, 'auto', lambda text: None)
+    return Choice(backend, problem, f'the network runs on the CPU, not on a GPU: {problem}')
+
+
+def model_for(name: str, model: str, precision: str = 'auto') -> str:
+    """Which of the bundled models `auto` stands for in a backend; any other name is itself."""
+    if model != model_store.DEFAULT_MODEL:
+        return model
+    if name == BEST_CPU_BACKEND or precision == 'int8':
+        return model_store.INT8_MODEL
+    return model_store.FLOAT_MODEL
+
+
+def _open(name: str, model: str, threads: int, precision: str, say: Say) -> Backend:
+    file = model_store.read_model(model_for(name, model, precision))
     try:
+        if name == 'tensorrt':
+            from dan_ros.backends.tensorrt import TensorRTBackend
+
+            return TensorRTBackend(file, precision, say)
+        if name == 'torch_cuda':
+            from dan_ros.backends.torch_cuda import TorchCudaBackend
+
+            return TorchCudaBackend(file, precision)
         if name == 'torch':
             from dan_ros.backends.torch import TorchBackend
 
             return TorchBackend.read(file, threads)
         from dan_ros.backends.onnxruntime import OnnxRuntimeBackend
 
-        return OnnxRuntimeBackend(file, threads)
+        return OnnxRuntimeBackend(
+            file, threads, name.removeprefix('onnxruntime').strip('_') or 'cpu'
+        )
     except ModuleNotFoundError as error:
+        missing = str(error.name).partition('.')[0]
         raise BackendError(
-            f'the backend {name!r} needs the Python package {error.name!r}: '
-            f'install it with `pip install {error.name}`'
+            f'the backend {name!r} needs the Python package {missing!r}: '
+            f'install it with `pip install {INSTALL.get(missing, missing)}`'
         ) from None
+    except (ImportError, OSError, RuntimeError) as error:  # libraries that do not fit each other
+        if name not in GPU_BACKENDS:
+            raise
+        raise BackendError(f'the backend {name!r} does not load: {error}') from None

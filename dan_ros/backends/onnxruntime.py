@@ -1,34 +1,86 @@
-"""ONNX Runtime, the default backend: runs on every CPU."""
+"""ONNX Runtime: the default on every CPU; with its GPU build also CUDA and TensorRT."""
 
 import numpy as np
 import onnxruntime
 
 from dan_ros import model_info
-from dan_ros.errors import ModelError
+from dan_ros.backends import cuda
+from dan_ros.backends.batching import Batches
+from dan_ros.backends.engine_cache import EngineCache
+from dan_ros.errors import BackendError, ModelError
 from dan_ros.model_info import ModelInfo
 from dan_ros.model_store import ModelFile
 
 MAX_BATCH = 32  # larger sets of faces are run in parts, which bounds memory
 
 
-def open_session(content: bytes, threads: int = 0) -> onnxruntime.InferenceSession:
-    """Open a CPU session on the bytes of an ONNX file.
+CPU, CUDA, TENSORRT = 'cpu', 'cuda', 'tensorrt'
+PROVIDERS = {
+    CPU: 'CPUExecutionProvider',
+    CUDA: 'CUDAExecutionProvider',
+    TENSORRT: 'TensorrtExecutionProvider',
+}
+
+
+def open_session(
+    content: bytes, threads: int = 0, device: str = CPU
+) -> onnxruntime.InferenceSession:
+    """Open a session on the bytes of an ONNX file.
 
     Its threads sleep between runs: a robot's computer has other work, and by default ONNX Runtime's
     threads would spin.
 
+    Args:
+        content: the ONNX file.
+        threads: CPU threads; 0 is one a core.
+        device: cpu, cuda or tensorrt.
+
     Raises:
         ModelError: ONNX Runtime can't read the file.
+        BackendError: it can't use the GPU; where it would go on with the CPU, too.
     """
+    provider = PROVIDERS[device]
+    if device != CPU:
+        _require_provider(provider)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; they come as exceptions as well
     options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     try:
-        return onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
+        session = onnxruntime.InferenceSession(
+            content, options, providers=[(provider, _options_of(device))]
+        )
     except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise ModelError(f'ONNX Runtime can not read this model: {error}') from None
+        if device == CPU:
+            raise ModelError(f'ONNX Runtime can not read this model: {error}') from None
+        raise BackendError(f'ONNX Runtime can not start {provider}: {error}') from None
+    if session.get_providers()[0] != provider:
+        raise BackendError(
+            f'ONNX Runtime fell back from {provider} to {session.get_providers()[0]}: its CUDA or '
+            'cuDNN libraries do not fit, see https://onnxruntime.ai/docs/execution-providers'
+        )
+    return session
+
+
+def _require_provider(provider: str) -> None:
+    cuda.require_device()
+    if provider not in onnxruntime.get_available_providers():
+        raise BackendError(
+            f'this ONNX Runtime has no {provider}: `pip uninstall onnxruntime` and `pip install '
+            "onnxruntime-gpu` (on a Jetson NVIDIA's wheel)"
+        )
+
+
+def _options_of(device: str) -> dict[str, str]:
+    if device != TENSORRT:
+        return {}
+    return {
+        'trt_fp16_enable': '1',
+        'trt_engine_cache_enable': '1',
+        'trt_engine_cache_path': str(EngineCache().folder),
+        'trt_timing_cache_enable': '1',
+    }
 
 
 class OnnxRuntimeBackend:
@@ -37,34 +89,39 @@ class OnnxRuntimeBackend:
     Args:
         file: the ONNX file.
         threads: CPU threads; 0 lets ONNX Runtime take one a core.
+        device: cpu, cuda or tensorrt.
 
     Raises:
         ModelError: the file is not an ONNX file, or not one of this package.
+        BackendError: the GPU can't be used.
     """
 
-    name = 'onnxruntime'
-    device = 'cpu'
-
-    def __init__(self, file: ModelFile, threads: int = 0) -> None:
+    def __init__(self, file: ModelFile, threads: int = 0, device: str = CPU) -> None:
         try:
-            self._session = open_session(file.content, threads)
+            self._session = open_session(file.content, threads, device)
         except ModelError as error:
             raise ModelError(f'{file.path}: {error}') from None
+        self.name = 'onnxruntime' if device == CPU else f'onnxruntime_{device}'
+        found = cuda.find_device() if device != CPU else None
+        self.device = CPU if found is None else f'cuda:0 {found.name}'
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.model_name = file.name
         self.model = ModelInfo.from_metadata(metadata, str(file.path))
         _check_contract(self._session, self.model, str(file.path))
+        self._batches = Batches(self._run, len(self.model.labels), MAX_BATCH)
 
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
-        parts = [
-            self._session.run(
-                [model_info.OUTPUT_NAME],
-                {model_info.INPUT_NAME: faces_rgb[start : start + MAX_BATCH]},
-            )[0]
-            for start in range(0, len(faces_rgb), MAX_BATCH)
-        ]
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.model.labels)), np.float32)
+        return self._batches.infer(faces_rgb)
+
+    def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
+        try:
+            (logits,) = self._session.run(
+                [model_info.OUTPUT_NAME], {model_info.INPUT_NAME: faces_rgb}
+            )
+        except Exception as error:  # ONNX Runtime's exceptions share no public base
+            raise cuda.translated(error) from None
+        return np.asarray(logits)
 
 
 def _check_contract(session: onnxruntime.InferenceSession, model: ModelInfo, where: str) -> None:

@@ -17,6 +17,7 @@ SUBCOMMANDS = {
     'evaluate': 'Measure a model on labelled faces: a page with numbers and pictures.',
     'convert': 'Turn a DAN checkpoint into a model file for the node.',
     'export': 'Write a model file again for another runtime.',
+    'engine': 'Build, list and clean TensorRT engines before deployment.',
     'models': 'List, verify and fetch model files.',
     'doctor': 'Check this machine: versions, models, one real inference on each backend.',
 }

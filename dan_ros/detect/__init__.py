@@ -9,6 +9,7 @@ from dan_ros.errors import DanError, ModelError
 from dan_ros.types import Face
 
 DETECTORS = ('auto', 'yunet', 'haar')
+DEVICES = ('cpu', 'cuda')
 
 
 class Detector(Protocol):
@@ -30,7 +31,11 @@ class Detector(Protocol):
 
 
 def open_detector(
-    name: str = 'auto', min_score: float = 0.6, model_file: str = '', threads: int = 0
+    name: str = 'auto',
+    min_score: float = 0.6,
+    model_file: str = '',
+    threads: int = 0,
+    device: str = 'cpu',
 ) -> Detector:
     """Open a detector.
 
@@ -40,6 +45,7 @@ def open_detector(
         min_score: [0, 1].
         model_file: path of YuNet's file; '' looks in the usual places, the network last.
         threads: CPU threads; 0 leaves the choice to the backend.
+        device: one of `DEVICES`, for YuNet.
 
     Raises:
         DanError: the name is unknown, or the detector's file is missing or damaged.
@@ -63,7 +69,7 @@ def open_detector(
         )
     from dan_ros.detect.yunet import YuNetDetector
 
-    return YuNetDetector(content, min_score, threads)
+    return YuNetDetector(content, min_score, threads, device)
 
 
 def _yunet_content(model_file: str) -> bytes:

@@ -31,14 +31,20 @@ class YuNetDetector:
         content: the ONNX file.
         min_score: [0, 1].
         threads: CPU threads; 0 lets ONNX Runtime choose.
+        device: cpu, or cuda for the GPU build of ONNX Runtime.
+
+    Raises:
+        BackendError: the GPU can't be used.
     """
 
     name = 'yunet'
     warning = ''
 
-    def __init__(self, content: bytes, min_score: float = 0.6, threads: int = 0) -> None:
+    def __init__(
+        self, content: bytes, min_score: float = 0.6, threads: int = 0, device: str = 'cpu'
+    ) -> None:
         self.min_score = min_score
-        self._session = open_session(_with_free_size(content), threads)
+        self._session = open_session(_with_free_size(content), threads, device)
         self._outputs = [
             f'{kind}_{stride}' for kind in ('cls', 'obj', 'bbox', 'kps') for stride in STRIDES
         ]

@@ -99,22 +99,30 @@ class FusedDAN(nn.Module):
     def features(self, faces: torch.Tensor) -> torch.Tensor:
         """Feature map of faces as in `forward`: [B, 512, h, w], h = H / 32 rounded up."""
         x = self.colour(faces.to(self.colour.weight.dtype))  # [B, H, W, channels]
-        x = functional.relu(self.stem(x.permute(0, 3, 1, 2)))  # [B, 64, H / 2, W / 2]
+        x = x.permute(0, 3, 1, 2).to(self.stem.weight.dtype)
+        x = functional.relu(self.stem(x))  # [B, 64, H / 2, W / 2]
         x = functional.max_pool2d(x, 3, stride=2, padding=1)  # [B, 64, H / 4, W / 4]
         return self.blocks(x)
+
+    def halve(self) -> None:
+        """Turn the convolutions to fp16; colours in front and the tail behind stay as they are."""
+        for layer in (self.stem, self.blocks, self.squeeze, self.spatial):
+            layer.half()
 
     def attention_maps(self, features: torch.Tensor) -> torch.Tensor:
         """Where each head looks, unnormalised: [B, 512, h, w] -> [B, K, h, w], >= 0."""
         y = functional.relu(self.spatial(self.squeeze(features)))  # [B, K * 512, h, w]
         height, width = y.shape[2:]
-        return y.reshape(y.shape[0], self.num_head, FEATURES, height, width).sum(dim=2)
+        y = y.reshape(y.shape[0], self.num_head, FEATURES, height, width)
+        return y.sum(dim=2, dtype=self.classifier.weight.dtype)
 
     def _attend_in_space(self, x: torch.Tensor) -> torch.Tensor:
         """[B, 512, h, w] -> attention-weighted average per head, [K, B, 512]."""
         places = x.shape[2] * x.shape[3]
         y = self.attention_maps(x).flatten(2)  # [B, K, hw]
         # Divided before the product: the attention's sums reach 4e4, and fp16 ends at 65504.
-        pooled = torch.matmul(y / places, x.flatten(2).transpose(1, 2))  # [B, K, 512]
+        x = x.flatten(2).transpose(1, 2).to(y.dtype)  # [B, hw, 512]
+        pooled = torch.matmul(y / places, x)  # [B, K, 512]
         return pooled.transpose(0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Run a node until a signal: exit code 0 on Ctrl-C and SIGTERM, 2 on a bad parameter.
+"""Run a node until a signal: exit code 0 on Ctrl-C and SIGTERM, 2 on a bad parameter, else its own.
 
 SIGINT and SIGTERM are blocked in every thread and taken by one that waits for them. So no signal
 can interrupt half a transition, and the executor wakes at once. Threads that are older than
@@ -58,11 +58,12 @@ def run_until_signal(make_node: Callable[[], 'type[Node]'], argv: list[str] | No
     Args:
         make_node: imports and gives the node's class; called once signals are in hand, so that a
             Ctrl-C during slow imports is a clean stop as well. The class may have `start()` and
-            `close()`, called before and after spinning.
+            `close()`, called before and after spinning, and an `exit_code` that ends it.
         argv: command line; that of the process if None.
 
     Returns:
-        The exit code: 0, or 2 for a bad command line or parameter, said in one line on stderr.
+        The exit code: 0, or 2 for a bad command line or parameter, said in one line on stderr, or
+        the node's `exit_code`.
     """
     stop = StopSignal()
     node_class = make_node()
@@ -88,15 +89,19 @@ def run_until_signal(make_node: Callable[[], 'type[Node]'], argv: list[str] | No
     executor.shutdown(timeout_sec=1.0)
     node.destroy_node()
     rclpy.shutdown()
-    return 0
+    return _exit_code(node)
 
 
 def _spin(node: 'Node', executor: 'Executor', stop: StopSignal) -> None:
-    while not stop.received.is_set() and node.context.ok():
+    while not (stop.received.is_set() or _exit_code(node)) and node.context.ok():
         try:
             executor.spin_once(timeout_sec=1.0)
         except Exception as error:  # a callback's error, such as an invalid transition, on Humble
             node.get_logger().error(f'ignored: {type(error).__name__}: {error}')
+
+
+def _exit_code(node: Any) -> int:
+    return int(getattr(node, 'exit_code', 0))
 
 
 def _call(node: Any, method: str) -> None:

@@ -18,11 +18,11 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
 from dan_ros.annotate import annotate
-from dan_ros.backends import Backend, open_backend
+from dan_ros.backends import Backend, Choice, choose_backend
 from dan_ros.calibration import Camera
 from dan_ros.detect import Detector, open_detector
 from dan_ros.detect.whole import WholeImage
-from dan_ros.errors import DanError, FrameError, ModelError
+from dan_ros.errors import DanError, FrameError, GpuLostError, GpuMemoryError, ModelError
 from dan_ros.following import FollowedFace, Follower, FollowingSettings
 from dan_ros.messages import stamp_to_ns
 from dan_ros.msg import FacialExpression, FacialExpressionArray
@@ -54,6 +54,7 @@ Transition = Callable[['DanNode', LifecycleState], TransitionCallbackReturn]
 
 INPUT_TOPIC = 'image'
 OUTPUT_DEPTH = 10
+GPU_LOST = 3  # exit code
 RUN_LETTERS = 4  # that the ids of one run of the node begin with
 LOST_HINT = (
     'the middleware loses images on their way: see "Images get lost" in README.md, or set '
@@ -86,6 +87,9 @@ def _reported(transition: Transition) -> Transition:
 class DanNode(LifecycleNode):
     """Lifecycle node; an executor's thread stores images, one inference thread judges them.
 
+    Attributes:
+        exit_code: other than 0 when only a new process can go on.
+
     Raises:
         ParameterError: a parameter was given a value that is not allowed.
     """
@@ -97,9 +101,11 @@ class DanNode(LifecycleNode):
         self._statistics = diagnostics.Statistics()
         self._phase = 'unconfigured'
         self._failure = ''
+        self.exit_code = 0
         self._incompatible = ''
         self._incompatible_at_s = 0.0
         self._pipeline: ExpressionPipeline | None = None
+        self._choice: Choice | None = None
         self._worker: Worker | None = None
         self._followers: dict[str, Follower] = {}
         self._cameras: dict[str, Camera | None] = {}
@@ -220,9 +226,17 @@ class DanNode(LifecycleNode):
         started_s = time.monotonic()
         if settings['ros4hri'] or self._takes_cropped_faces:
             hri.require_messages()
-        backend = open_backend(
-            settings['backend.name'], settings['model.file'], settings['backend.threads']
+        self._choice = choose_backend(
+            settings['backend.name'],
+            settings['model.file'],
+            settings['backend.threads'],
+            settings['backend.precision'],
+            settings['backend.fallback'],
+            self.get_logger().info,
         )
+        backend = self._choice.backend
+        if self._choice.warning:
+            self.get_logger().warning(self._choice.warning)
         detector = self._open_detector(backend)
         if detector.warning:
             self.get_logger().warning(detector.warning)
@@ -233,7 +247,8 @@ class DanNode(LifecycleNode):
         self._advertise()
         self.get_logger().info(
             f'configured in {time.monotonic() - started_s:.2f} s: model {backend.model_name}, '
-            f'backend {backend.name} on {backend.device}, detector {detector.name}'
+            f'backend {backend.name} on {backend.device} ({self._choice.why}), detector '
+            f'{detector.name} on {settings["detector.device"]}'
         )
 
     @property
@@ -249,6 +264,7 @@ class DanNode(LifecycleNode):
             settings['detector.min_score'],
             settings['detector.model_file'],
             settings['backend.threads'],
+            settings['detector.device'],
         )
 
     def _release(self) -> None:
@@ -257,7 +273,7 @@ class DanNode(LifecycleNode):
         for publisher in self._output_publishers:
             self.destroy_lifecycle_publisher(publisher)
         self._output_publishers = []
-        self._pipeline = None
+        self._pipeline = self._choice = None
         self._phase = 'unconfigured'
 
     def _open_stream(self) -> None:
@@ -434,6 +450,14 @@ class DanNode(LifecycleNode):
 
     def _count_failure(self, camera: str, error: Exception) -> None:
         cause = error.cause if isinstance(error, FrameError) else 'failed'
+        if isinstance(error, GpuMemoryError):
+            cause = 'out_of_memory'
+        if isinstance(error, GpuLostError):
+            self._failure = (
+                f'{error}: the node ends, so that whatever launched it can start it anew'
+            )
+            self.get_logger().fatal(self._failure, once=True)
+            self.exit_code = GPU_LOST
         if self._statistics.count_dropped(cause):
             self.get_logger().warning(
                 f'dropped an image of {camera}: {error} (further ones are counted in /diagnostics '
@@ -513,6 +537,7 @@ class DanNode(LifecycleNode):
             'model': pipeline.backend.model_name if pipeline else self._settings['model.file'],
             'backend': pipeline.backend.name if pipeline else 'none',
             'device': pipeline.backend.device if pipeline else 'none',
+            'backend_why': choice.why if (choice := self._choice) else '',
             'detector': pipeline.detector.name if pipeline else 'none',
         }
         return *self._level_and_message(report, pipeline), details
@@ -528,8 +553,9 @@ class DanNode(LifecycleNode):
             return diagnostics.OK, 'paused, see ~/set_enabled'
         if warnings := [*self._stream_warnings(report)]:
             return diagnostics.WARN, '; '.join(warnings)
-        if pipeline.detector.warning:
-            return diagnostics.WARN, pipeline.detector.warning
+        choices = (self._choice.warning if self._choice else '', pipeline.detector.warning)
+        if warnings := [*filter(None, choices)]:
+            return diagnostics.WARN, '; '.join(warnings)
         return diagnostics.OK, f'active: {report.fps:.1f} images/s, {report.faces} faces'
 
     def _stream_warnings(self, report: diagnostics.Report) -> Iterator[str]:

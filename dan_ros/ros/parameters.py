@@ -24,8 +24,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.validate_topic_name import validate_topic_name
 
-from dan_ros.backends import BACKENDS
-from dan_ros.detect import DETECTORS
+from dan_ros.backends import BACKENDS, PRECISIONS
+from dan_ros.detect import DETECTORS, DEVICES
 from dan_ros.errors import ParameterError
 from dan_ros.following import FollowingSettings
 from dan_ros.model_store import DEFAULT_MODEL
@@ -182,8 +182,21 @@ PARAMETERS = (
     Spec(
         'backend.name',
         'auto',
-        'What runs the network; auto takes the best there is.',
+        'What runs the network; auto takes the first that works of TensorRT, torch and ONNX '
+        'Runtime on a GPU, and the fastest on the CPU.',
         choices=BACKENDS,
+    ),
+    Spec(
+        'backend.precision',
+        'auto',
+        'Of the network on a GPU; auto is fp16, or int8 for an int8 model.',
+        choices=PRECISIONS,
+    ),
+    Spec(
+        'backend.fallback',
+        False,
+        'Where backend.name asks for a GPU that can not be used: false is an error, true goes on '
+        'with the CPU and a warning in diagnostics.',
     ),
     Spec(
         'backend.threads',
@@ -198,6 +211,12 @@ PARAMETERS = (
         'auto',
         'What finds faces; auto is YuNet and, where its file can not be had, Haar with a warning.',
         choices=DETECTORS,
+    ),
+    Spec(
+        'detector.device',
+        'cpu',
+        'Where YuNet runs; cuda needs the GPU build of ONNX Runtime.',
+        choices=DEVICES,
     ),
     Spec(
         'detector.model_file',

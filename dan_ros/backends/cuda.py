@@ -1,0 +1,195 @@
+"""NVIDIA GPUs: what is there, its memory, streams and graphs.
+
+What is there is asked of the driver itself, so that nothing needs to be installed to learn that
+there is nothing. Memory and streams go through cuda-python, which loads when they are first used.
+"""
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dan_ros.errors import BackendError, GpuLostError, GpuMemoryError
+
+DRIVER = 'libcuda.so.1'
+DRIVER_FILE = Path('/proc/driver/nvidia/version')  # not on a Jetson
+COMPUTE_MAJOR, COMPUTE_MINOR = 75, 76  # attributes of a device, cuda.h
+OUT_OF_MEMORY = 2  # https://docs.nvidia.com/cuda/cuda-runtime-api, cudaError_t
+# Errors after which the process can't use the GPU any more.
+STICKY = frozenset({214, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 720, 999})
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU.
+
+    Attributes:
+        name: as the driver has it, such as 'NVIDIA H200'.
+        sm: compute capability, such as '9.0'.
+        driver: version of the driver, and of the CUDA that it brings.
+    """
+
+    name: str
+    sm: str
+    driver: str
+
+
+@lru_cache(maxsize=1)
+def find_device() -> Device | None:
+    """The first GPU; None where there is no driver or no GPU."""
+    try:
+        driver = ctypes.CDLL(DRIVER)
+    except OSError:
+        return None
+    count, device, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or count.value == 0:
+        return None
+    driver.cuDeviceGet(ctypes.byref(device), 0)
+    name = ctypes.create_string_buffer(128)
+    driver.cuDeviceGetName(name, len(name), device)
+    numbers = []
+    for attribute in (COMPUTE_MAJOR, COMPUTE_MINOR):
+        number = ctypes.c_int()
+        driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
+        numbers.append(str(number.value))
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    cuda = f'CUDA {version.value // 1000}.{version.value % 1000 // 10}'
+    return Device(name.value.decode(), '.'.join(numbers), _driver_version() + cuda)
+
+
+def _driver_version() -> str:
+    """Version of the kernel's driver and a space, or ''."""
+    try:
+        words = DRIVER_FILE.read_text(encoding='utf-8').splitlines()[0].split()
+    except (OSError, IndexError):
+        return ''
+    return next((f'{w} ' for w in words if w[:1].isdigit() and '.' in w), '')
+
+
+def require_device() -> Device:
+    """The first GPU.
+
+    Raises:
+        BackendError: there is none.
+    """
+    device = find_device()
+    if device is None:
+        raise BackendError(
+            'no CUDA device: `nvidia-smi` must list one (on a desktop install the NVIDIA driver, '
+            'start a container with --gpus all or --runtime nvidia), or choose a CPU backend'
+        )
+    return device
+
+
+def translated(error: Exception) -> Exception:
+    """An error of a GPU library as one of ours where its text says what happened, else itself."""
+    text = str(error)
+    if 'out of memory' in text.lower():
+        return GpuMemoryError(f'the GPU is out of memory: {_first_line(text)}')
+    if 'CUDA error' in text or 'CUDA failure' in text:
+        return GpuLostError(f'the GPU can not be used any more: {_first_line(text)}')
+    return error
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0][:200]
+
+
+@lru_cache(maxsize=1)
+def runtime() -> Any:
+    """The module of the CUDA runtime.
+
+    Raises:
+        ModuleNotFoundError: cuda-python is not installed.
+    """
+    try:
+        from cuda.bindings import runtime as found  # cuda-python 12.6 and later
+    except ModuleNotFoundError:
+        from cuda import cudart as found
+    return found
+
+
+def check(result: tuple[Any, ...]) -> Any:
+    """Result of a call of the CUDA runtime without its error code.
+
+    Raises:
+        GpuMemoryError, GpuLostError, BackendError: by the code.
+    """
+    code, *values = result
+    number = int(code)
+    if number == 0:
+        return values[0] if values else None
+    name = getattr(code, 'name', number)
+    if number == OUT_OF_MEMORY:
+        raise GpuMemoryError(f'the GPU is out of memory ({name})')
+    if number in STICKY:
+        raise GpuLostError(f'the GPU can not be used any more ({name})')
+    raise BackendError(f'CUDA failed: {name}')
+
+
+class Buffer:
+    """Memory of a host and a device side of the same size.
+
+    Args:
+        shape, dtype: of the array.
+
+    Attributes:
+        host: array in pinned memory.
+        device: address on the GPU.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: type) -> None:
+        cuda = runtime()
+        self._row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
+        size = self._row_bytes * shape[0]
+        self.device = int(check(cuda.cudaMalloc(size)))
+        self._pinned = int(check(cuda.cudaHostAlloc(size, cuda.cudaHostAllocDefault)))
+        memory = (ctypes.c_uint8 * size).from_address(self._pinned)
+        self.host: np.ndarray = np.ndarray(shape, dtype, memory)
+
+    def to_device(self, rows: int, stream: Any) -> None:
+        """Enqueue a copy of the first rows to the GPU."""
+        kind = runtime().cudaMemcpyKind.cudaMemcpyHostToDevice
+        size = rows * self._row_bytes
+        check(runtime().cudaMemcpyAsync(self.device, self._pinned, size, kind, stream))
+
+    def to_host(self, rows: int, stream: Any) -> None:
+        """Enqueue a copy of the first rows from the GPU."""
+        kind = runtime().cudaMemcpyKind.cudaMemcpyDeviceToHost
+        size = rows * self._row_bytes
+        check(runtime().cudaMemcpyAsync(self._pinned, self.device, size, kind, stream))
+
+    def free(self) -> None:
+        """Give the memory back; the array must not be used after it."""
+        runtime().cudaFree(self.device)
+        runtime().cudaFreeHost(self._pinned)
+
+
+class Stream:
+    """A stream of its own, which waits for no other. `handle` is its address."""
+
+    def __init__(self) -> None:
+        cuda = runtime()
+        self._stream = check(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking))
+        self.handle = int(self._stream)
+
+    def wait(self) -> None:
+        """Wait until everything enqueued is done."""
+        check(runtime().cudaStreamSynchronize(self._stream))
+
+    def record(self, enqueue: Callable[[], None]) -> Callable[[], None]:
+        """Record what `enqueue` puts on this stream as a graph; gives what runs it again."""
+        cuda = runtime()
+        mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        check(cuda.cudaStreamBeginCapture(self._stream, mode))
+        try:
+            enqueue()
+        finally:
+            graph = check(cuda.cudaStreamEndCapture(self._stream))
+        executable = check(cuda.cudaGraphInstantiate(graph, 0))
+        check(cuda.cudaGraphDestroy(graph))
+        return lambda: check(cuda.cudaGraphLaunch(executable, self._stream))
