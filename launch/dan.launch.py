@@ -24,7 +24,7 @@ ARGUMENTS = {
 }
 # name: (parameter, description)
 PARAMETERS = {
-    'backend': ('backend.name', 'What runs the network, such as auto, onnxruntime or torch.'),
+    'backend': ('backend.name', 'What runs the network, such as auto, tensorrt or onnxruntime.'),
     'model': ('model.file', 'auto, a known model, or the path of an ONNX file.'),
     'image_transport': ('image_transport', 'raw, or compressed for JPEG and PNG.'),
     'input': ('input', 'images, or cropped_faces for those of another ROS4HRI face detector.'),

@@ -39,7 +39,7 @@ class Program:
         process: the process.
     """
 
-    def __init__(self, name: str, *ros_arguments: str, log: Path, domain: int = 0) -> None:
+    def __init__(self, name: str | Path, *ros_arguments: str, log: Path, domain: int = 0) -> None:
         self._log = log
         with log.open('w') as output:
             self.process = subprocess.Popen(
@@ -79,10 +79,15 @@ class Robot:
     """
 
     def __init__(
-        self, log: Path, *ros_arguments: str, topic: str = 'image', name: str = ''
+        self,
+        log: Path,
+        *ros_arguments: str,
+        topic: str = 'image',
+        name: str = '',
+        script: str | Path = 'dan_node',
     ) -> None:
         self.domain = new_domain()
-        self.node = Program('dan_node', *ros_arguments, log=log, domain=self.domain)
+        self.node = Program(script, *ros_arguments, log=log, domain=self.domain)
         self.faces: list[FacialExpression] = []
         self.frames: list[FacialExpressionArray] = []
         self.diagnostics: list[Any] = []

@@ -10,7 +10,7 @@ import onnx
 import pytest
 
 from dan_ros import model_store
-from dan_ros.backends import BACKENDS, open_backend
+from dan_ros.backends import CPU_BACKENDS, open_backend
 from dan_ros.errors import BackendError, DanError, ModelError
 from dan_ros.model_store import KNOWN_MODELS, KnownModel, read_model
 from dan_ros.scores import logits_to_probabilities
@@ -133,7 +133,7 @@ def test_a_backend_whose_library_is_missing_says_what_to_install(monkeypatch):
 
 @pytest.fixture(scope='module')
 def backends():
-    return {name: open_backend(name, 'dan_ferplus') for name in BACKENDS}
+    return {name: open_backend(name, 'dan_ferplus') for name in CPU_BACKENDS}
 
 
 @pytest.mark.parametrize('batch', [0, 1, 5, 33])

@@ -14,7 +14,9 @@ from robot import PROGRAMS, SMALL, Program, Robot
 from sensor_msgs.msg import Image
 
 from dan_ros import model_store
+from dan_ros.backends import cuda
 
+without_gpu = pytest.mark.skipif(cuda.find_device() is not None, reason='there is a CUDA device')
 OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'
 
 
@@ -334,6 +336,62 @@ def test_a_missing_model_fails_configure_and_mending_it_works(start, tmp_path, s
     assert robot.change_state(Transition.TRANSITION_ACTIVATE)
     assert robot.show(smile).faces[0].label == 'happy'
     assert robot.wait_status(lambda s, _: s.level != ERROR, 'the failure is gone')
+
+
+@without_gpu
+def test_a_gpu_that_is_not_there_fails_configure_and_says_so(start):
+    robot = start('-p', 'backend.name:=tensorrt', wait=False)
+    robot.node.wait_for_output('no CUDA device')
+    assert robot.state == 'unconfigured'
+    status, _ = robot.wait_status(lambda s, _: 'no CUDA device' in s.message, 'the failure')
+    assert status.level == b'\x02'
+    assert robot.set_parameters(backend__name='auto').successful
+    assert robot.change_state(Transition.TRANSITION_CONFIGURE)
+
+
+@without_gpu
+def test_with_fallback_the_cpu_works_and_the_diagnostics_warn(start, smile):
+    robot = start('-p', 'backend.name:=torch_cuda', '-p', 'backend.fallback:=true')
+    assert robot.show(smile).faces
+    status, values = robot.wait_status(lambda s, _: 'runs on the CPU' in s.message, 'a warning')
+    assert status.level == b'\x01'
+    assert (values['backend'], values['device']) == ('onnxruntime', 'cpu')
+    assert 'torch_cuda can not be used: no CUDA device' in values['backend_why']
+
+
+def test_a_lost_gpu_ends_the_process_so_that_it_can_be_started_anew(tmp_path, smile):
+    """The real node with a network that fails as a GPU does after a sticky error."""
+    code = (
+        'from dan_ros.errors import GpuLostError\n'
+        'from dan_ros.backends import onnxruntime\n'
+        'from dan_ros.ros.main import run_until_signal\n'
+        'import sys\n'
+        'real, runs = onnxruntime.OnnxRuntimeBackend.infer, []\n'
+        'def infer(self, faces):\n'
+        '    if len(faces): runs.append(1)\n'
+        '    if len(runs) > 3: raise GpuLostError("illegal memory access")\n'
+        '    return real(self, faces)\n'
+        'onnxruntime.OnnxRuntimeBackend.infer = infer\n'
+        'def node():\n'
+        '    from dan_ros.ros.node import DanNode\n'
+        '    return DanNode\n'
+        'sys.exit(run_until_signal(node))\n'
+    )
+    script = tmp_path / 'node.py'
+    script.write_text(code)
+    robot = Robot(tmp_path / 'log', script=script)
+    try:
+        robot.node.wait_for_output('waiting for images')
+        robot.spin_until(
+            lambda: robot.node.process.poll() is not None,
+            'the end of the process',
+            every=lambda: robot.publisher.publish(robot.image(smile)),
+        )
+        assert robot.node.process.returncode == 3
+        assert 'illegal memory access' in robot.node.output
+        assert 'Traceback' not in robot.node.output
+    finally:
+        robot.close()
 
 
 def test_a_damaged_detector_fails_configure_and_mending_it_works(start, tmp_path):

@@ -72,7 +72,8 @@ def make_wheels_environment(folder: Path) -> int:
     arguments = [argument for file in files for argument in ('-r', str(file))]
     run(python, '-m', 'pip', 'install', '--quiet', *arguments)
     run(python, '-m', 'pip', 'install', '--quiet', '--no-deps', '-r', str(stubs))
-    run(python, str(Path(__file__).with_name('mend_ros_wheels.py')))
+    for mender in ('mend_tensorrt_stubs.py', 'mend_ros_wheels.py'):
+        run(python, str(Path(__file__).with_name(mender)))
     (folder / STAMP).write_text(stamp)
     return 0
 

@@ -149,7 +149,7 @@ class Buffer:
         self.device = int(check(cuda.cudaMalloc(size)))
         self._pinned = int(check(cuda.cudaHostAlloc(size, cuda.cudaHostAllocDefault)))
         memory = (ctypes.c_uint8 * size).from_address(self._pinned)
-        self.host: np.ndarray = np.ndarray(shape, dtype, memory)
+        self.host: np.ndarray = np.ndarray(shape, dtype, memoryview(memory))
 
     def to_device(self, rows: int, stream: Any) -> None:
         """Enqueue a copy of the first rows to the GPU."""

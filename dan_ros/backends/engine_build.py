@@ -15,10 +15,12 @@ Building needs a GPU, except with TensorRT for RTX, whose engines serve every RT
 import importlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import onnx
 
 from dan_ros import model_info
 from dan_ros.backends import graph_forms
@@ -112,10 +114,15 @@ def parse(trt: Any, content: bytes, precision: str) -> Network:
     builder = trt.Builder(log)
     definition = builder.create_network(_network_flags(trt))
     parser = trt.OnnxParser(definition, log)
-    if not parser.parse(_in_form(trt, content, precision)):
+    form = _in_form(trt, content, precision)
+    if not parser.parse(form):
+        nodes = onnx.load_from_string(form).graph.node
         errors = [parser.get_error(index) for index in range(parser.num_errors)]
-        told = '; '.join(f'node {error.node()}: {error.desc()}' for error in errors)
-        raise BackendError(f'{runtime_of(trt)} can not read the model: {told or log.last}')
+        told = '; '.join(f'{_name_of(nodes, e.node())}: {e.desc()}' for e in errors)
+        raise BackendError(
+            f'{runtime_of(trt)} can not read the model: {told or log.last}. Make the file with '
+            '`dan-ros convert`, or use backend.name onnxruntime_cuda, which reads any ONNX'
+        )
     _check_contract(trt, definition, content)
     return Network(definition, builder, parser, log)
 
@@ -147,7 +154,7 @@ def build(
     network = parse(trt, content, precision)
     config = network.builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
-    config.add_optimization_profile(_profile(network, max_batch))
+    config.add_optimization_profile(_profile(trt, network, max_batch))
     if not _is_strongly_typed(trt):
         _allow_precision(trt, config, network.definition, precision)
     cache = None
@@ -162,6 +169,12 @@ def build(
             'smaller batch, or backend.name onnxruntime_cuda or torch_cuda, which need no engine'
         )
     return bytes(plan), bytes(cache.serialize()) if cache else b''
+
+
+def _name_of(nodes: Sequence[onnx.NodeProto], index: int) -> str:
+    if not 0 <= index < len(nodes):
+        return 'the graph'
+    return f'node {nodes[index].name} ({nodes[index].op_type})'
 
 
 def _is_strongly_typed(trt: Any) -> bool:
@@ -185,7 +198,7 @@ def _in_form(trt: Any, content: bytes, precision: str) -> bytes:
 def _check_contract(trt: Any, network: 'trt.INetworkDefinition', content: bytes) -> None:
     info = ModelInfo.from_onnx(content, 'the model')
     found = [
-        (tensor.name, tensor.dtype, tuple(tensor.shape))
+        (tensor.name, tensor.dtype, _sizes(tensor.shape))
         for tensors, count in (
             (network.get_input, network.num_inputs),
             (network.get_output, network.num_outputs),
@@ -203,13 +216,17 @@ def _check_contract(trt: Any, network: 'trt.INetworkDefinition', content: bytes)
         )
 
 
-def _profile(network: Network, max_batch: int) -> 'trt.IOptimizationProfile':
+def _profile(trt: Any, network: Network, max_batch: int) -> 'trt.IOptimizationProfile':
     tensor = network.definition.get_input(0)
-    face = tuple(tensor.shape)[1:]
+    face = _sizes(tensor.shape)[1:]
     profile = network.builder.create_optimization_profile()
-    best = min(OPTIMAL_BATCH, max_batch)
-    profile.set_shape(tensor.name, (1, *face), (best, *face), (max_batch, *face))
+    batches = (1, min(OPTIMAL_BATCH, max_batch), max_batch)
+    profile.set_shape(tensor.name, *(trt.Dims((batch, *face)) for batch in batches))
     return profile
+
+
+def _sizes(dimensions: 'trt.Dims') -> tuple[int, ...]:
+    return tuple(dimensions[index] for index in range(len(dimensions)))
 
 
 def _allow_precision(

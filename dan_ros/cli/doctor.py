@@ -18,9 +18,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from dan_ros import __version__, model_store
-from dan_ros.backends import BACKENDS, open_backend
+from dan_ros.backends import BACKENDS, GPU_BACKENDS, choose_backend, cuda, open_backend
+from dan_ros.backends.engine_build import import_tensorrt, runtime_of
 from dan_ros.detect import DETECTORS, open_detector
-from dan_ros.errors import DanError, ModelError
+from dan_ros.errors import BackendError, DanError, ModelError
 
 OK, WARNING, ERROR = 'ok', 'warning', 'error'
 COLOURS = {OK: 'green', WARNING: 'yellow', ERROR: 'red'}
@@ -79,8 +80,11 @@ def examine() -> list[Finding]:
         _machine(),
         _ros(),
         *(_package(*entry) for entry in PACKAGES),
+        _gpu(),
+        _tensorrt(),
         *(_model(name) for name in model_store.KNOWN_MODELS),
         *(_backend(name) for name in BACKENDS if name != 'auto'),
+        _choice(),
         *(_detector(name) for name in DETECTORS if name != 'auto'),
     ]
 
@@ -121,6 +125,35 @@ def _package(module: str, package: str, remedy: str, is_needed: bool) -> Finding
     return Finding(module, OK, version)
 
 
+def _gpu() -> Finding:
+    device = cuda.find_device()
+    if device is None:
+        return Finding(
+            'GPU',
+            OK,
+            'no CUDA device: everything runs on the CPU',
+            'only if there should be one: `nvidia-smi` must list it; in a container, --gpus all',
+        )
+    return Finding('GPU', OK, f'{device.name}, SM {device.sm}, driver {device.driver}')
+
+
+def _tensorrt() -> Finding:
+    try:
+        return Finding('TensorRT', OK, runtime_of(import_tensorrt()))
+    except BackendError as error:
+        state = WARNING if cuda.find_device() else OK
+        return Finding('TensorRT', state, 'can not be used', str(error))
+
+
+def _choice() -> Finding:
+    try:
+        choice = choose_backend()
+    except DanError as error:
+        return Finding('backend auto', ERROR, str(error))
+    state = WARNING if choice.warning else OK
+    return Finding('backend auto', state, f'{choice.backend.name}: {choice.why}')
+
+
 def _model(name: str) -> Finding:
     try:
         file = model_store.read_model(name)
@@ -138,7 +171,9 @@ def _backend(name: str) -> Finding:
         time_ms = _median_ms(lambda: backend.infer(faces))
     except (DanError, ImportError) as error:
         state = ERROR if name == 'onnxruntime' else WARNING
-        return Finding(f'backend {name}', state, str(error))
+        if name in GPU_BACKENDS and cuda.find_device() is None:
+            return Finding(f'backend {name}', OK, 'not here: no CUDA device')
+        return Finding(f'backend {name}', state, 'can not be used', str(error))
     height, width = backend.model.input_size
     found = f'{time_ms:.1f} ms a face of {width}x{height}, {backend.model_name} on {backend.device}'
     return Finding(f'backend {name}', OK, found)

@@ -68,7 +68,9 @@ def list_(as_json: bool) -> None:
     if not entries:
         click.echo(f'no engines in {cache.folder}')
         return
-    table = Table('model', 'precision', 'faces', 'runtime', 'GPU', 'MB', 'file', box=None)
+    table = Table(box=None)
+    for title in ('model', 'precision', 'faces', 'runtime', 'GPU', 'MB'):
+        table.add_column(title, overflow='fold')
     for entry in entries:
         key = entry.key
         made_for = (
@@ -76,8 +78,9 @@ def list_(as_json: bool) -> None:
             if key
             else ('unusable', '', '', '')
         )
-        table.add_row(entry.model, *made_for, f'{entry.size / 1e6:.1f}', entry.path.name)
+        table.add_row(entry.model, *made_for, f'{entry.size / 1e6:.1f}')
     Console().print(table)
+    click.echo(f'in {cache.folder}')
 
 
 @command.command('clean')

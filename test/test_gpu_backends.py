@@ -1,0 +1,444 @@
+"""GPU backends: real engines built here, the cache with its races and damage, and what is said
+where there is no GPU. What needs a GPU to run is skipped without one."""
+
+import json
+import multiprocessing
+import os
+import stat
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from dan_ros import model_store
+from dan_ros.backends import (
+    AUTO_GPU_BACKENDS,
+    GPU_BACKENDS,
+    choose_backend,
+    cuda,
+    engine_build,
+    graph_forms,
+    open_backend,
+)
+from dan_ros.backends.batching import Batches
+from dan_ros.backends.engine_cache import EngineCache, EngineKey
+from dan_ros.backends.tensorrt import prepare_engine
+from dan_ros.errors import BackendError, GpuLostError, GpuMemoryError, ModelError
+
+HAS_GPU = cuda.find_device() is not None
+needs_gpu = pytest.mark.skipif(not HAS_GPU, reason='no CUDA device')
+without_gpu = pytest.mark.skipif(HAS_GPU, reason='there is a CUDA device')
+KEY = EngineKey('ab' * 32, 'tensorrt 10.3.0', 'Orin', '8.7', '540.4', 'fp16', 64)
+
+
+@pytest.fixture(scope='module')
+def trt():
+    return pytest.importorskip('tensorrt_rtx')
+
+
+@pytest.fixture(scope='module')
+def floats():
+    return model_store.read_model('dan_ferplus').content
+
+
+@pytest.fixture(scope='module')
+def quantised():
+    return model_store.read_model('dan_ferplus_int8').content
+
+
+@pytest.fixture(scope='module')
+def faces():
+    """Blobs that look different to the network: uint8 [24, 96, 96, 3]."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (24, 6, 6, 1))
+    return np.repeat(np.kron(coarse, np.ones((1, 16, 16, 1))), 3, axis=3).astype(np.uint8)
+
+
+def run(content: bytes, faces: np.ndarray) -> np.ndarray:
+    session = onnxruntime.InferenceSession(content, providers=['CPUExecutionProvider'])
+    return session.run(None, {'faces': faces})[0]
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+# Graphs
+
+
+@pytest.mark.parametrize('weights', ['fp16', 'fp32'])
+def test_the_fp16_graph_gives_the_same_answers(tmp_path, floats, faces, weights):
+    content = floats
+    if weights == 'fp32':
+        from dan_ros.network.export import export_onnx, read_fused
+
+        export_onnx(*read_fused(floats, 'x'), tmp_path / 'fp32.onnx')
+        content = (tmp_path / 'fp32.onnx').read_bytes()
+    found = run(graph_forms.to_fp16(content), faces)
+    np.testing.assert_allclose(softmax(found), softmax(run(content, faces)), atol=0.01)
+
+
+def test_the_fp16_graph_is_fp16_from_the_first_convolution_to_the_last(floats):
+    model = onnx.shape_inference.infer_shapes(
+        onnx.load_from_string(graph_forms.to_fp16(floats)), strict_mode=True
+    )
+    types = {v.name: v.type.tensor_type.elem_type for v in model.graph.value_info}
+    convolutions = [node for node in model.graph.node if node.op_type == 'Conv']
+    found = [types[node.output[0]] for node in convolutions]
+    half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
+    assert found == [single] + [half] * (len(found) - 1)
+    sums = [types[n.output[0]] for n in model.graph.node if n.op_type in ('ReduceSum', 'MatMul')]
+    assert set(sums) == {single}
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert model.graph.output[0].type.tensor_type.elem_type == single
+
+
+def test_the_symmetric_int8_graph_stays_near_its_twin(quantised, faces):
+    content = graph_forms.to_symmetric_int8(quantised)
+    difference = np.abs(softmax(run(content, faces)) - softmax(run(quantised, faces)))
+    assert np.median(difference.max(axis=1)) < 0.05
+
+
+def test_the_symmetric_int8_graph_is_what_tensorrt_takes(quantised):
+    model = onnx.load_from_string(graph_forms.to_symmetric_int8(quantised))
+    arrays = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
+    pairs = [n for n in model.graph.node if n.op_type in ('QuantizeLinear', 'DequantizeLinear')]
+    assert len(pairs) > 50
+    for node in pairs:
+        zero = arrays[node.input[2]]
+        assert zero.dtype == np.int8
+        assert not zero.any()
+    assert not [array for array in arrays.values() if array.dtype in (np.uint8, np.int32)]
+
+
+def test_a_form_that_a_model_lacks_is_refused(floats, quantised):
+    with pytest.raises(ModelError, match='float weights'):
+        graph_forms.to_fp16(quantised)
+    with pytest.raises(ModelError, match='dan-ros export'):
+        graph_forms.to_symmetric_int8(floats)
+    with pytest.raises(ModelError, match='precision int8 can not be built'):
+        engine_build.choose_precision('int8', floats)
+    assert engine_build.choose_precision('auto', floats) == 'fp16'
+    assert engine_build.choose_precision('auto', quantised) == 'int8'
+
+
+# Engines
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'fp16', 'int8'])
+def test_networks_have_the_input_output_and_types_they_should(trt, floats, quantised, precision):
+    network = engine_build.parse(
+        trt, quantised if precision == 'int8' else floats, precision
+    ).definition
+    assert (network.num_inputs, network.num_outputs) == (1, 1)
+    taken, given = network.get_input(0), network.get_output(0)
+    assert (taken.name, tuple(taken.shape), taken.dtype) == ('faces', (-1, 96, 96, 3), trt.uint8)
+    assert (given.name, tuple(given.shape), given.dtype) == ('logits', (-1, 8), trt.float32)
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    convolutions = [x for x in layers if x.type == trt.LayerType.CONVOLUTION]
+    expected = {'fp32': trt.float32, 'fp16': trt.float16, 'int8': trt.float32}[precision]
+    assert {x.get_output(0).dtype for x in convolutions[1:]} == {expected}
+    quantising = [x for x in layers if x.type == trt.LayerType.QUANTIZE]
+    assert (len(quantising) > 25) == (precision == 'int8')
+
+
+def test_engines_build_and_differ_in_size_by_precision(trt, floats, quantised):
+    sizes = {}
+    for precision in ('fp32', 'fp16', 'int8'):
+        content = quantised if precision == 'int8' else floats
+        plan, timings = engine_build.build(trt, content, precision, max_batch=8)
+        sizes[precision] = len(plan)
+        assert timings == b''  # TensorRT for RTX has none
+    assert sizes['int8'] < 0.7 * sizes['fp16'] < 0.5 * sizes['fp32']
+
+
+def test_the_profile_runs_from_one_face_to_the_most(trt, floats):
+    network = engine_build.parse(trt, floats, 'fp32')
+    profile = engine_build._profile(trt, network, 16)
+    found = [tuple(shape) for shape in profile.get_shape('faces')]
+    assert found == [(batch, 96, 96, 3) for batch in (1, 4, 16)]
+
+
+def test_a_model_with_a_fixed_batch_is_refused(trt, tmp_path, floats):
+    from dan_ros.network.export import export_onnx, read_fused
+
+    export_onnx(*read_fused(floats, 'x'), tmp_path / 'one.onnx', batch=1)
+    with pytest.raises(ModelError, match='free batch'):
+        engine_build.parse(trt, (tmp_path / 'one.onnx').read_bytes(), 'fp32')
+
+
+def test_a_long_build_says_that_it_goes_on(trt, floats, monkeypatch):
+    monkeypatch.setattr(engine_build, 'TELL_S', 0.02)
+    said = []
+    engine_build.build(trt, floats, 'fp16', 8, say=said.append)
+    assert said
+    assert all('building the engine' in text for text in said)
+
+
+def test_a_node_that_tensorrt_can_not_read_is_named(trt, floats):
+    model = onnx.load_from_string(floats)
+    relu = next(node for node in model.graph.node if node.op_type == 'Relu')
+    relu.op_type, relu.domain, relu.name = 'Frobnicate', 'somewhere', 'odd_one'
+    model.opset_import.append(onnx.helper.make_opsetid('somewhere', 1))
+    with pytest.raises(BackendError, match='odd_one'):
+        engine_build.parse(trt, model.SerializeToString(), 'fp32')
+
+
+# The cache
+
+
+def test_an_engine_is_built_once(tmp_path):
+    built, said = [], []
+    cache = EngineCache(tmp_path / 'engines')
+
+    def build() -> bytes:
+        built.append(1)
+        return b'plan'
+
+    for _ in range(3):
+        assert cache.read_or_build(KEY, 'dan', build, say=said.append) == b'plan'
+    assert len(built) == 1
+    assert said[-1].endswith('taken from the cache')
+    assert stat.S_IMODE(cache.folder.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize('field', list(KEY.__dataclass_fields__))
+def test_every_field_of_the_key_tells_engines_apart(tmp_path, field):
+    cache = EngineCache(tmp_path)
+    other = replace(KEY, **{field: 7 if field == 'max_batch' else 'other'})
+    assert cache.read_or_build(KEY, 'dan', lambda: b'one') == b'one'
+    assert cache.read_or_build(other, 'dan', lambda: b'two') == b'two'
+    assert cache.read_or_build(KEY, 'dan', lambda: b'three') == b'one'
+
+
+DAMAGE = {
+    'truncated': lambda content: content[:-1],
+    'flipped': lambda content: content[:-1] + bytes([content[-1] ^ 1]),
+    'empty': lambda content: b'',
+    'of something else': lambda content: b'an engine of another program',
+    'header gone': lambda content: content[40:],
+    'for another machine': lambda content: content.replace(b'"8.7"', b'"9.0"'),
+}
+
+
+@pytest.mark.parametrize('kind', DAMAGE)
+def test_a_damaged_or_foreign_engine_is_set_aside_and_built_again(tmp_path, kind):
+    cache, said = EngineCache(tmp_path), []
+    cache.read_or_build(KEY, 'dan', lambda: b'good plan')
+    path = cache.path_of(KEY, 'dan')
+    path.write_bytes(DAMAGE[kind](path.read_bytes()))
+    assert cache.read_or_build(KEY, 'dan', lambda: b'new plan', say=said.append) == b'new plan'
+    assert 'set aside' in said[0]
+    assert path.with_suffix('.unusable').exists()
+    assert cache.read_or_build(KEY, 'dan', lambda: b'newer') == b'new plan'
+
+
+def test_an_engine_that_does_not_load_is_built_again(tmp_path):
+    cache = EngineCache(tmp_path)
+    cache.read_or_build(KEY, 'dan', lambda: b'old')
+    assert cache.read_or_build(KEY, 'dan', lambda: b'new', lambda plan: plan == b'new') == b'new'
+
+
+def test_an_engine_that_others_can_write_is_not_run(tmp_path):
+    cache = EngineCache(tmp_path)
+    cache.read_or_build(KEY, 'dan', lambda: b'mine')
+    cache.path_of(KEY, 'dan').chmod(0o666)
+    assert cache.read_or_build(KEY, 'dan', lambda: b'new') == b'new'
+
+
+def test_an_open_folder_is_closed(tmp_path):
+    (tmp_path / 'engines').mkdir(mode=0o777)
+    EngineCache(tmp_path / 'engines')
+    assert stat.S_IMODE((tmp_path / 'engines').stat().st_mode) == 0o700
+
+
+def _build_slowly(folder, log) -> None:
+    def build() -> bytes:
+        with log.open('a') as file:
+            file.write('built\n')
+        time.sleep(0.5)
+        return b'plan' * 1000
+
+    assert EngineCache(folder).read_or_build(KEY, 'dan', build) == b'plan' * 1000
+
+
+def test_two_that_start_at_once_build_once(tmp_path):
+    context = multiprocessing.get_context('spawn')
+    processes = [
+        context.Process(target=_build_slowly, args=(tmp_path / 'engines', tmp_path / 'log'))
+        for _ in range(3)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert (tmp_path / 'log').read_text() == 'built\n'
+
+
+def test_a_killed_build_leaves_nothing_that_is_taken_for_an_engine(tmp_path):
+    context = multiprocessing.get_context('spawn')
+    process = context.Process(target=_build_slowly, args=(tmp_path / 'engines', tmp_path / 'log'))
+    process.start()
+    while not (tmp_path / 'log').exists():
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert EngineCache(tmp_path / 'engines').entries() == []
+    _build_slowly(tmp_path / 'engines', tmp_path / 'log')
+
+
+def test_a_real_engine_is_kept(trt, tmp_path):
+    cache, said = EngineCache(tmp_path), []
+    file = model_store.read_model('dan_ferplus_int8')
+    plan = prepare_engine(trt, cache, file, max_batch=4, say=said.append)
+    assert prepare_engine(trt, cache, file, max_batch=4, say=said.append) == plan
+    (entry,) = cache.entries()
+    assert entry.key.model_sha256 == file.sha256
+    assert entry.key.runtime == f'tensorrt_rtx {trt.__version__}'
+    assert (entry.key.precision, entry.key.max_batch) == ('int8', 4)
+    assert 'taken from the cache' in said[-1]
+
+
+# The command
+
+
+def engine(tmp_path, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, '-m', 'dan_ros.cli.main', 'engine', *arguments],
+        env={**os.environ, 'XDG_CACHE_HOME': str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_builds_lists_and_cleans(trt, tmp_path):
+    for expected in ('may take', 'taken from the cache'):
+        done = engine(tmp_path, 'build', '--precision', 'int8', '--runtime', 'tensorrt_rtx')
+        assert done.returncode == 0, done.stderr
+        assert expected in ' '.join(done.stderr.split())
+    (found,) = json.loads(engine(tmp_path, 'list', '--json').stdout)['engines']
+    assert found['built_for']['precision'] == 'int8'
+    assert 'dan_ferplus_int8' in engine(tmp_path, 'list').stdout
+    assert '0 engines deleted' in engine(tmp_path, 'clean').stdout
+    path = tmp_path / 'dan_ros' / 'engines' / found['file']
+    path.write_bytes(b'broken')
+    assert '1 engines deleted' in engine(tmp_path, 'clean').stdout
+    assert not path.exists()
+    wrong = engine(tmp_path, 'build', 'no_such_model')
+    assert wrong.returncode == 1
+    assert 'Traceback' not in wrong.stderr
+
+
+# The choice
+
+
+@without_gpu
+@pytest.mark.parametrize('name', GPU_BACKENDS)
+def test_a_gpu_that_is_not_there_is_an_error(name):
+    with pytest.raises(BackendError, match='no CUDA device'):
+        open_backend(name)
+
+
+@without_gpu
+@pytest.mark.parametrize('name', GPU_BACKENDS)
+def test_with_fallback_it_is_a_warning(name, faces):
+    choice = choose_backend(name, fallback=True)
+    assert choice.backend.name == 'onnxruntime'
+    assert 'runs on the CPU' in choice.warning
+    assert name in choice.why
+    assert choice.backend.infer(faces).shape == (24, 8)
+
+
+@without_gpu
+def test_auto_without_a_gpu_is_the_fastest_on_a_cpu_and_no_warning():
+    choice = choose_backend()
+    assert (choice.backend.name, choice.backend.model_name) == ('onnxruntime', 'dan_ferplus_int8')
+    assert 'no CUDA device' in choice.why
+    assert choice.warning == ''
+
+
+def test_a_gpu_that_nothing_can_use_is_a_warning(monkeypatch):
+    """As on a machine with a GPU whose libraries do not fit."""
+    device = cuda.Device('Made-up GPU', '9.9', '1 CUDA 99.0')
+    monkeypatch.setattr(cuda, 'find_device', lambda: device)
+    choice = choose_backend()
+    if choice.backend.name in AUTO_GPU_BACKENDS:
+        pytest.skip('there is a CUDA device')
+    assert choice.backend.device == 'cpu'
+    assert 'Made-up GPU is not used' in choice.warning
+    for name in AUTO_GPU_BACKENDS:
+        assert f'{name}: ' in choice.warning
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ('text', 'kind'),
+    [
+        ('CUDA out of memory. Tried to allocate 2.00 MiB', GpuMemoryError),
+        ('CUDA error: an illegal memory access was encountered', GpuLostError),
+        ('CUDA failure 700: an illegal memory access', GpuLostError),
+        ('shape mismatch', RuntimeError),
+    ],
+)
+def test_errors_of_gpu_libraries_are_told_apart(text, kind):
+    assert type(cuda.translated(RuntimeError(text))) is kind
+
+
+def test_codes_of_the_cuda_runtime_are_told_apart():
+    assert cuda.check((0, 5)) == 5
+    assert cuda.check((0,)) is None
+    for code, kind in ((2, GpuMemoryError), (700, GpuLostError), (1, BackendError)):
+        with pytest.raises(BackendError) as caught:
+            cuda.check((code,))
+        assert type(caught.value) is kind
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost():
+    sizes = []
+
+    def run_at_most_three(faces):
+        sizes.append(len(faces))
+        if len(faces) > 3:
+            raise GpuMemoryError('too many')
+        return np.tile(faces[:, 0, 0, :1].astype(np.float32), (1, 8))
+
+    batches = Batches(run_at_most_three, 8, 16)
+    faces = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
+    assert batches.infer(faces)[:, 0].tolist() == list(range(20))
+    assert sizes[:4] == [16, 8, 4, 2]
+    assert batches.infer(faces[:0]).shape == (0, 8)
+
+
+def test_a_single_face_that_does_not_fit_is_an_error():
+    def refuse(faces):
+        raise GpuMemoryError('full')
+
+    with pytest.raises(GpuMemoryError):
+        Batches(refuse, 8, 4).infer(np.zeros((2, 4, 4, 3), np.uint8))
+
+
+# On a GPU
+
+
+@needs_gpu
+@pytest.mark.parametrize('name', GPU_BACKENDS)
+@pytest.mark.parametrize('batch', [0, 1, 3, 8, 9, 70])
+def test_gpu_backends_agree_with_the_cpu(name, faces, batch):
+    try:
+        backend = open_backend(name, 'dan_ferplus')
+    except BackendError as error:
+        pytest.skip(f'{name} is not installed: {error}')
+    many = np.concatenate([faces] * 3)[:batch]
+    expected = open_backend('torch', 'dan_ferplus').infer(many)
+    assert backend.device.startswith('cuda')
+    np.testing.assert_allclose(softmax(backend.infer(many)), softmax(expected), atol=0.02)

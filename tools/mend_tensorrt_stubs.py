@@ -1,0 +1,27 @@
+"""Mend the type stubs of TensorRT in this Python's environment, so that a type checker reads them.
+
+Some parameters in them are called `in`, which Python has as a word of its own, and one without a
+default stands behind others that have one.
+"""
+
+import re
+import sysconfig
+from pathlib import Path
+
+KEYWORD = re.compile(r'(?<=, )in(?=: )')
+LAST = re.compile(r'(?<== None, )channel_axis: int(?=\))')
+
+
+def main() -> None:
+    """Rewrite the file in place; doing it twice changes nothing."""
+    file = Path(sysconfig.get_path('purelib'), 'tensorrt_bindings', 'tensorrt.pyi')
+    lines = file.read_text(encoding='utf-8').splitlines(keepends=True)
+    mended = [
+        LAST.sub('channel_axis: int = ...', KEYWORD.sub('in_', line)) if 'def ' in line else line
+        for line in lines
+    ]
+    file.write_text(''.join(mended), encoding='utf-8')
+
+
+if __name__ == '__main__':
+    main()
