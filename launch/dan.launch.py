@@ -20,6 +20,7 @@ ARGUMENTS = {
     'image_topic': ('', 'Image topic of the camera, such as /camera/image_raw; default: image.'),
     'namespace': ('', 'Namespace of the node and its topics.'),
     'params_file': (DEFAULT_PARAMS_FILE, 'YAML file of parameters.'),
+    'respawn': ('false', 'Whether to start the node anew when it ends by itself, true or false.'),
     'log_level': ('', 'Logger level: debug, info, warn, error or fatal.'),
 }
 # name: (parameter, description)
@@ -56,6 +57,8 @@ def make_node(context: LaunchContext) -> list[Node]:
             name='dan_node',
             namespace=values['namespace'],
             output='screen',
+            respawn=values['respawn'].lower() == 'true',
+            respawn_delay=1.0,
             parameters=[source for source in (params_file, overrides) if source],
             remappings=[('image', values['image_topic'])] if values['image_topic'] else [],
             ros_arguments=['--log-level', values['log_level']] if values['log_level'] else [],

@@ -132,6 +132,10 @@ def test_doctor_runs_every_backend_and_detector():
     for name in ('dan_ferplus', 'dan_ferplus_int8'):
         assert findings[f'model {name}']['state'] == 'ok'
     assert findings['ROS 2']['state'] == 'ok'
+    assert 'onnxruntime: no CUDA device' in findings['backend auto']['found'] or (
+        findings['GPU']['state'] == 'ok'
+    )
+    assert findings['backend tensorrt']['state'] in ('ok', 'warning', 'absent')
 
 
 def test_doctor_says_what_is_wrong_and_how_to_mend_it(tmp_path):

@@ -23,8 +23,8 @@ from dan_ros.backends.engine_build import import_tensorrt, runtime_of
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import BackendError, DanError, ModelError
 
-OK, WARNING, ERROR = 'ok', 'warning', 'error'
-COLOURS = {OK: 'green', WARNING: 'yellow', ERROR: 'red'}
+OK, ABSENT, WARNING, ERROR = 'ok', 'absent', 'warning', 'error'
+COLOURS = {OK: 'green', ABSENT: 'dim', WARNING: 'yellow', ERROR: 'red'}
 RUNS = 5
 IMAGE_SHAPE = (480, 640, 3)  # of the blank image the detectors are timed on
 
@@ -47,7 +47,8 @@ class Finding:
 
     Attributes:
         subject: what was looked at.
-        state: `OK`; `WARNING`, something optional is missing; `ERROR`, the node can't work.
+        state: `OK`; `ABSENT`, what this machine need not have; `WARNING`, something optional is
+            missing; `ERROR`, the node can't work.
         found: what there is.
         remedy: what to do about it, or ''.
     """
@@ -130,7 +131,7 @@ def _gpu() -> Finding:
     if device is None:
         return Finding(
             'GPU',
-            OK,
+            ABSENT,
             'no CUDA device: everything runs on the CPU',
             'only if there should be one: `nvidia-smi` must list it; in a container, --gpus all',
         )
@@ -141,7 +142,7 @@ def _tensorrt() -> Finding:
     try:
         return Finding('TensorRT', OK, runtime_of(import_tensorrt()))
     except BackendError as error:
-        state = WARNING if cuda.find_device() else OK
+        state = WARNING if cuda.find_device() else ABSENT
         return Finding('TensorRT', state, 'can not be used', str(error))
 
 
@@ -172,7 +173,7 @@ def _backend(name: str) -> Finding:
     except (DanError, ImportError) as error:
         state = ERROR if name == 'onnxruntime' else WARNING
         if name in GPU_BACKENDS and cuda.find_device() is None:
-            return Finding(f'backend {name}', OK, 'not here: no CUDA device')
+            return Finding(f'backend {name}', ABSENT, 'no CUDA device')
         return Finding(f'backend {name}', state, 'can not be used', str(error))
     height, width = backend.model.input_size
     found = f'{time_ms:.1f} ms a face of {width}x{height}, {backend.model_name} on {backend.device}'
