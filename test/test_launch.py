@@ -15,7 +15,7 @@ from recording import record_images
 
 ARGUMENTS = (
     'image_topic', 'namespace', 'params_file', 'backend', 'model', 'autostart', 'use_sim_time',
-    'log_level', 'image_transport', 'input', 'ros4hri',
+    'log_level', 'image_transport', 'input', 'ros4hri', 'respawn',
 )  # fmt: skip
 
 
