@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from dan_ros import labels
+from dan_ros.following import FollowedFace
 from dan_ros.images import to_bgr
 from dan_ros.types import FaceExpression, Frame
 
@@ -49,6 +50,16 @@ def annotate(
         expression = face.expression() if expressions is None else expressions[index]
         _draw_face(canvas, face, name, expression)
     return canvas
+
+
+def annotate_followed(frame: Frame, faces: Sequence[FollowedFace]) -> np.ndarray:
+    """Draw faces over time, with id, label and smoothed probabilities; as `annotate`."""
+    return annotate(
+        frame,
+        [face.smoothed for face in faces],
+        [face.face_id for face in faces],
+        [face.expression for face in faces],
+    )
 
 
 def _draw_face(canvas: np.ndarray, face: FaceExpression, name: str, expression: int) -> None:

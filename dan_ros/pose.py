@@ -1,5 +1,6 @@
 """Where a face is in space and which way it looks, from its landmarks and a calibrated camera."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -61,6 +62,14 @@ def solve_pose(landmarks: np.ndarray, camera: Camera) -> Pose | None:
         return None
     rotation, position = solution
     return Pose(position, matrix_to_quaternion(cv2.Rodrigues(rotation)[0]))
+
+
+def solve_poses(
+    landmarks: Iterable[np.ndarray], camera: Camera | None, size: tuple[int, int]
+) -> list[Pose | None]:
+    """Poses of the faces of an image of `size` (width, height); None each without a calibration."""
+    scaled = camera and camera.scaled_to(size)
+    return [scaled and solve_pose(points, scaled) for points in landmarks]
 
 
 def _solve(rays: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

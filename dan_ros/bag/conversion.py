@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dan_ros.annotate import annotate
+from dan_ros.annotate import annotate_followed
 from dan_ros.bag.reading import CAMERA_INFO, COMPRESSED_IMAGE, Bag, Record, Topic
 from dan_ros.bag.table import FaceTable
 from dan_ros.bag.timeline import Timelines
@@ -22,7 +22,7 @@ from dan_ros.following import FollowedFace, Follower, FollowingSettings
 from dan_ros.images import image_to_frame
 from dan_ros.messages import stamp_to_ns
 from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.pose import solve_pose
+from dan_ros.pose import solve_poses
 from dan_ros.types import Frame
 
 MAX_PIXELS = 100_000_000
@@ -126,7 +126,7 @@ class Conversion:
                 followed = self._judge(record, frame, writer, table)
                 timelines.add(record.topic.camera, followed, record.time_ns)
                 if videos:
-                    videos.write(record.topic.camera, _draw(frame, followed))
+                    videos.write(record.topic.camera, annotate_followed(frame, followed))
                 if read % CLEANING_FRAMES == 0:
                     timelines.finish(self._alive())
             timelines.finish()
@@ -163,9 +163,8 @@ class Conversion:
         faces = self._followers[camera].update(found, stamp_ns, record.time_ns)
         if self._followers[camera].lacks_stamps:
             self.summary.lacking_stamps.add(camera)
-        calibrated = self._cameras.get(camera)
-        scaled = calibrated and calibrated.scaled_to(frame.size)
-        poses = [scaled and solve_pose(face.seen.face.landmarks, scaled) for face in faces]
+        landmarks = [face.seen.face.landmarks for face in faces]
+        poses = solve_poses(landmarks, self._cameras.get(camera), frame.size)
         array = writer.classes.array(faces, poses, header, camera, frame.size)
         writer.write(array, record.time_ns)
         table.write(faces, header, camera, record.time_ns)
@@ -199,12 +198,3 @@ def check_room(out: Path, source: Path, force: bool) -> None:
     is_empty = out.is_dir() and not any(out.iterdir())
     if not is_empty and not (out / 'metadata.yaml').is_file():
         raise DataError(f'{out} is no bag, it is not replaced; name another folder')
-
-
-def _draw(frame: Frame, faces: list[FollowedFace]) -> Any:
-    return annotate(
-        frame,
-        [face.smoothed for face in faces],
-        [face.face_id for face in faces],
-        [face.expression for face in faces],
-    )

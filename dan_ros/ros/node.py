@@ -17,7 +17,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
-from dan_ros.annotate import annotate
+from dan_ros.annotate import annotate_followed
 from dan_ros.backends import Backend, Choice, choose_backend
 from dan_ros.calibration import Camera
 from dan_ros.detect import Detector, open_detector
@@ -27,7 +27,7 @@ from dan_ros.following import FollowedFace, Follower, FollowingSettings
 from dan_ros.messages import stamp_to_ns
 from dan_ros.msg import FacialExpression, FacialExpressionArray
 from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.pose import Pose, solve_pose
+from dan_ros.pose import Pose, solve_poses
 from dan_ros.quality import Gates
 from dan_ros.ros import diagnostics, hri
 from dan_ros.ros.camera_info import subscribe_to_camera_info
@@ -507,18 +507,12 @@ class DanNode(LifecycleNode):
         self._statistics.count_faces(outcome.camera, [face.seen.reason for face in faces])
 
     def _poses_of(self, faces: list[FollowedFace], outcome: Outcome) -> list[Pose | None]:
-        calibrated = self._cameras.get(outcome.camera)
-        camera = calibrated and calibrated.scaled_to(outcome.frame.size)
-        return [camera and solve_pose(face.seen.face.landmarks, camera) for face in faces]
+        landmarks = [face.seen.face.landmarks for face in faces]
+        return solve_poses(landmarks, self._cameras.get(outcome.camera), outcome.frame.size)
 
     def _publish_picture(self, outcome: Outcome, faces: list[FollowedFace]) -> None:
         try:
-            picture = annotate(
-                outcome.frame,
-                [face.smoothed for face in faces],
-                [face.face_id for face in faces],
-                [face.expression for face in faces],
-            )
+            picture = annotate_followed(outcome.frame, faces)
             header = outcome.arrival.message.header
             self._debug_publisher.publish(bgr_to_image(picture, header))
         except Exception as error:  # the image's results are out already, it was not dropped
