@@ -69,7 +69,7 @@ def solve_poses(
 ) -> list[Pose | None]:
     """Poses of the faces of an image of `size` (width, height); None each without a calibration."""
     scaled = camera and camera.scaled_to(size)
-    return [scaled and solve_pose(points, scaled) for points in landmarks]
+    return [solve_pose(points, scaled) if scaled else None for points in landmarks]
 
 
 def _solve(rays: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
