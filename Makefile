@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test model lint clean
+.PHONY: help build demo test bench model lint clean
 
 ifdef ROS_DISTRO
   environment := distribution
@@ -34,6 +34,9 @@ demo: build ## Show the node at work on a moving face, or on SOURCE=0, SOURCE=vi
 test: build ## Run every test; ARGS goes to pytest.
 	@. ./env.sh && python3 -m pytest $(ARGS)
 
+bench: build ## Measure every part against what people would write themselves: minutes.
+	@. ./env.sh && python3 benchmarks/bench.py --out bench $(ARGS)
+
 lint: build ## Check style and types.
 	@. ./env.sh && python3 -m ruff check . && python3 -m ruff format --check . && python3 -m mypy
 
@@ -49,4 +52,4 @@ model: build ## Train the bundled model and its int8 twin anew from DATA=folder 
 	dan-ros evaluate "$(DATA)" runs/ferplus/dan_ferplus_int8.onnx --out runs/ferplus/evaluation
 
 clean: ## Remove what was built; .venv stays.
-	rm -rf build install log demo
+	rm -rf build install log demo bench

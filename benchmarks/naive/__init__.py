@@ -1,0 +1,1 @@
+"""What people would write themselves, written fairly: the baselines of the benchmarks."""

@@ -1,0 +1,150 @@
+"""The parts, each beside what people would write themselves."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from measuring import Comparison, compare
+from naive.pipeline import NaivePipeline, open_network, preprocess
+from PIL import Image
+from skimage.data import astronaut
+
+from dan_ros import model_store
+from dan_ros.backends import open_backend
+from dan_ros.crops import cut_face
+from dan_ros.detect import open_detector
+from dan_ros.network.export import export_onnx, read_fused
+from dan_ros.network.quantise import quantise_onnx
+from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.types import Frame
+
+OFFICIAL_SIZE = 224
+FACE_BOX = np.array([166, 63, 279, 176], np.float32)  # of the portrait
+NAIVE = 'torch eager, unfused'
+
+
+def portrait() -> np.ndarray:
+    """The face of the demo, uint8 [512, 512, 3], BGR."""
+    return np.ascontiguousarray(astronaut()[..., ::-1])
+
+
+def scene(width: int, height: int, faces: int) -> np.ndarray:
+    """An image with some faces in a row, uint8 [height, width, 3], BGR."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(60, 200, (6, 8, 3)).astype(np.float32)
+    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    image = image.clip(0, 255).astype(np.uint8)
+    side = min(height // 2, width // 4)
+    face = cv2.resize(portrait()[30:230, 120:320], (side, side))
+    for index in range(faces):
+        left = (2 * index + 1) * width // (2 * faces) - side // 2
+        image[height // 4 : height // 4 + side, left : left + side] = face
+    return image
+
+
+def faces_of(size: int, count: int) -> np.ndarray:
+    """Faces, each a little aside of the other, uint8 [count, size, size, 3], RGB."""
+    shifts = np.random.default_rng(0).integers(-12, 13, (count, 2))
+    crops = [astronaut()[63 + y : 176 + y, 166 + x : 279 + x] for y, x in shifts]
+    return np.stack([cv2.resize(crop, (size, size)) for crop in crops])
+
+
+@contextmanager
+def models_at(size: int) -> Iterator[tuple[str, str]]:
+    """The bundled model's weights for faces of another size, in fp32 and as int8."""
+    file = model_store.read_model(model_store.FLOAT_MODEL)
+    fused, info = read_fused(file.content, file.name)
+    info = replace(info, input_size=(size, size))
+    with tempfile.TemporaryDirectory() as folder:
+        paths = Path(folder, 'fp32.onnx'), Path(folder, 'int8.onnx')
+        export_onnx(fused, info, paths[0])
+        quantise_onnx(fused, info, paths[1], [faces_of(size, 32)])
+        yield str(paths[0]), str(paths[1])
+
+
+def compare_networks(rounds: int) -> list[Comparison]:
+    """The network at the paper's size and at the bundled model's, for one face and four."""
+    with models_at(OFFICIAL_SIZE) as (fp32, int8):
+        backends = {
+            'ONNX Runtime fp32, 224': open_backend('onnxruntime', fp32),
+            'torch fused fp32, 224': open_backend('torch', fp32),
+            'ONNX Runtime int8, 224': open_backend('onnxruntime', int8),
+            'bundled, fp32, 96': open_backend('onnxruntime', model_store.FLOAT_MODEL),
+            'bundled, int8, 96': open_backend('onnxruntime', model_store.INT8_MODEL),
+        }
+        return [_compare_network(backends, batch, rounds) for batch in (1, 4)]
+
+
+def _compare_network(backends: dict, batch: int, rounds: int) -> Comparison:
+    network = open_network()
+    faces = torch.rand(batch, 3, OFFICIAL_SIZE, OFFICIAL_SIZE)
+
+    def run_eager() -> object:
+        with torch.no_grad():
+            return network(faces)
+
+    ways: dict[str, Callable[[], object]] = {f'{NAIVE}, 224': run_eager}
+    for name, backend in backends.items():
+        pictures = faces_of(backend.model.input_size[0], batch)
+        ways[name] = lambda b=backend, p=pictures: b.infer(p)
+    return compare(f'network, {batch} face(s)', ways, f'{NAIVE}, 224', rounds)
+
+
+def compare_detectors(rounds: int) -> list[Comparison]:
+    """YuNet here and in OpenCV, and the Haar cascade, by width of the image."""
+    yunet, haar = open_detector('yunet'), open_detector('haar')
+    path = next(
+        path
+        for path in model_store.candidate_paths(model_store.KNOWN_MODELS['yunet'])
+        if path.is_file()
+    )
+    comparisons = []
+    for width in (320, 640, 1280):
+        image = scene(width, width * 3 // 4, 1)
+        by_opencv = cv2.FaceDetectorYN.create(str(path), '', (image.shape[1], image.shape[0]), 0.6)
+        ways = {
+            'Haar cascade': lambda i=image: haar.detect(i),
+            'YuNet, OpenCV': lambda i=image, d=by_opencv: d.detect(i),
+            'YuNet, here': lambda i=image: yunet.detect(i),
+        }
+        comparisons.append(compare(f'detector, {width} px wide', ways, 'Haar cascade', rounds))
+    return comparisons
+
+
+def compare_crops(rounds: int) -> list[Comparison]:
+    """From image and box to what the network takes, one face."""
+    image = portrait()
+    batch = np.empty((1, 96, 96, 3), np.uint8)
+    left, top, right, bottom = FACE_BOX.tolist()
+
+    def naive() -> object:
+        picture = Image.fromarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        return preprocess(picture.crop((left, top, right, bottom)))
+
+    ways = {
+        'PIL, floats, 224': naive,
+        'here, uint8, 96': lambda: cut_face(Frame(image), FACE_BOX, 1.0, batch[0]),
+    }
+    return [compare('crop, one face', ways, 'PIL, floats, 224', 10 * rounds)]
+
+
+def compare_pipelines(rounds: int) -> list[Comparison]:
+    """From image to probabilities, against the official demo's way."""
+    naive, ours = NaivePipeline(), ExpressionPipeline.open(detector='yunet')
+    comparisons = []
+    for width, height in ((640, 480), (1280, 720)):
+        for faces in (1, 4):
+            image = scene(width, height, faces)
+            found = len(naive.run(image)), len(ours.run([Frame(image)])[0])
+            ways = {
+                f"the official demo's way ({found[0]} found)": lambda i=image: naive.run(i),
+                f'here ({found[1]} found)': lambda i=image: ours.run([Frame(i)]),
+            }
+            title = f'pipeline, {width}x{height}, {faces} face(s)'
+            comparisons.append(compare(title, ways, next(iter(ways)), rounds))
+    return comparisons
