@@ -43,7 +43,7 @@ def main(out: Path, rounds: int, only: tuple[str, ...], seconds: float) -> None:
             comparisons += measure(rounds)
     nodes: list[NodeResult] = []
     if not only or NODE in only:
-        nodes = measure_nodes(seconds, lambda text: console.print(text))
+        nodes = measure_nodes(seconds, console.print)
     out.mkdir(parents=True, exist_ok=True)
     content = {
         'machine': machine(),
