@@ -9,6 +9,7 @@ from dan_ros.types import Face
 
 NOSE_DEPTH = 0.45  # how far the nose stands out, over the distance from eyes to mouth
 RELAXED = 0.8  # part of a gate that is enough for a face that has passed it
+MEAN_OF_COLOURS = np.full((1, 3), 1 / 3, np.float32)
 DETAIL_SIDE = 96  # pixels; side of the crop that `sharpness` smoothes by one pixel
 
 TOO_SMALL, TURNED_AWAY, BLURRED = 'too_small', 'turned_away', 'blurred'
@@ -94,7 +95,7 @@ def sharpness(crop: np.ndarray) -> float:
         Cycles over the side of the crop; 0 for a plain surface.
     """
     side = crop.shape[0]
-    grey = crop.mean(axis=2, dtype=np.float32)
+    grey = cv2.transform(crop.astype(np.float32), MEAN_OF_COLOURS)
     smooth = cv2.GaussianBlur(grey, (0, 0), side / DETAIL_SIDE)  # else noise would count as detail
     slope = np.gradient(smooth)
     gradient = float(np.sqrt(np.mean(slope[0] ** 2 + slope[1] ** 2)))

@@ -6,6 +6,7 @@ wrapper needs OpenCV 4.8; this runs with any.
 """
 
 import math
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -116,6 +117,7 @@ def decode(
     return scores[chosen][sound], boxes[sound], landmarks[sound]
 
 
+@lru_cache(maxsize=8)  # a camera's images have one size
 def _cells(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Column and row of every cell, float32 [cells, 2], and its stride, float32 [cells, 1]."""
     corners, strides = [], []
