@@ -103,7 +103,7 @@ def choose_backend(
         raise BackendError(f'unknown backend {name!r}; the backends are {", ".join(BACKENDS)}')
     if name != 'auto':
         try:
-            backend = _open(name, model, threads, precision, say)
+            backend = _open_proven(name, model, threads, precision, say)
             return Choice(backend, f'{name} was asked for')
         except BackendError as error:
             if name not in GPU_BACKENDS or not fallback:
@@ -116,8 +116,7 @@ def choose_backend(
     problems = []
     for candidate in AUTO_GPU_BACKENDS:
         try:
-            backend = _open(candidate, model, threads, precision, say)
-            backend.infer(np.zeros((1, *backend.model.input_size, 3), np.uint8))
+            backend = _open_proven(candidate, model, threads, precision, say)
         except (BackendError, ModelError) as error:
             problems.append(f'{candidate}: {error}')
             continue
@@ -137,6 +136,14 @@ def model_for(name: str, model: str, precision: str = 'auto') -> str:
     if name == BEST_CPU_BACKEND or precision == 'int8':
         return model_store.INT8_MODEL
     return model_store.FLOAT_MODEL
+
+
+def _open_proven(name: str, model: str, threads: int, precision: str, say: Say) -> Backend:
+    """Open a backend; one on a GPU has run once before it is believed."""
+    backend = _open(name, model, threads, precision, say)
+    if name in GPU_BACKENDS:
+        backend.infer(np.zeros((1, *backend.model.input_size, 3), np.uint8))
+    return backend
 
 
 def _open(name: str, model: str, threads: int, precision: str, say: Say) -> Backend:

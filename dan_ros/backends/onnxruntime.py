@@ -64,6 +64,20 @@ def open_session(
     return session
 
 
+def run_session(
+    session: onnxruntime.InferenceSession, outputs: list[str], inputs: dict[str, np.ndarray]
+) -> list[np.ndarray]:
+    """Outputs of a session by name.
+
+    Raises:
+        GpuMemoryError, GpuLostError: of the GPU, where there is one.
+    """
+    try:
+        return list(session.run(outputs, inputs))
+    except Exception as error:  # ONNX Runtime's exceptions share no public base
+        raise cuda.translated(error) from None
+
+
 def _require_provider(provider: str) -> None:
     cuda.require_device()
     if provider not in onnxruntime.get_available_providers():
@@ -116,13 +130,10 @@ class OnnxRuntimeBackend:
         return self._batches.infer(faces_rgb)
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
-        try:
-            (logits,) = self._session.run(
-                [model_info.OUTPUT_NAME], {model_info.INPUT_NAME: faces_rgb}
-            )
-        except Exception as error:  # ONNX Runtime's exceptions share no public base
-            raise cuda.translated(error) from None
-        return np.asarray(logits)
+        (logits,) = run_session(
+            self._session, [model_info.OUTPUT_NAME], {model_info.INPUT_NAME: faces_rgb}
+        )
+        return logits
 
 
 def _check_contract(session: onnxruntime.InferenceSession, model: ModelInfo, where: str) -> None:

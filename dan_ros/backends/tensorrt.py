@@ -190,6 +190,7 @@ class _Runner:
         if size is None:
             if self._free_context is None:
                 self._free_context = self._kernels.create_context()
+            self._shape(self._free_context, count)
             self._enqueue(self._free_context, count)
         else:
             if size not in self._graphs:
@@ -202,16 +203,19 @@ class _Runner:
     def _record(self, size: int) -> Callable[[], None]:
         """A graph has a context of its own: other shapes would change what it refers to."""
         context = self._kernels.create_context()
+        self._shape(context, size)
         self._enqueue(context, size)  # sets up what may not happen while it is recorded
         self._stream.wait()
         self._kernels.keep()
         return self._stream.record(lambda: self._enqueue(context, size))
 
-    def _enqueue(self, context: Any, size: int) -> None:
+    def _shape(self, context: Any, size: int) -> None:
         shape = (size, *self._faces.host.shape[1:])
         context.set_input_shape(model_info.INPUT_NAME, shape)
         context.set_tensor_address(model_info.INPUT_NAME, self._faces.device)
         context.set_tensor_address(model_info.OUTPUT_NAME, self._logits.device)
+
+    def _enqueue(self, context: Any, size: int) -> None:
         self._faces.to_device(size, self._stream.handle)
         if not context.execute_async_v3(self._stream.handle):
             raise BackendError('TensorRT can not run the engine; see its messages above')

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import onnx
 
-from dan_ros.backends.onnxruntime import open_session
+from dan_ros.backends.onnxruntime import open_session, run_session
 from dan_ros.errors import ModelError
 from dan_ros.types import Face
 
@@ -73,7 +73,7 @@ class YuNetDetector:
         padded = image_bgr
         if below or right:
             padded = cv2.copyMakeBorder(image_bgr, 0, below, 0, right, cv2.BORDER_CONSTANT)
-        outputs = self._session.run(self._outputs, {IMAGE: padded[None]})
+        outputs = run_session(self._session, self._outputs, {IMAGE: padded[None]})
         scores, boxes, landmarks = decode(outputs, padded.shape[:2], self.min_score)
         # cv2 takes boxes as left, top, width, height, and lists of Python numbers before 4.8
         xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
