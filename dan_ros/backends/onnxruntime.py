@@ -28,8 +28,8 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """Open a session on the bytes of an ONNX file.
 
-    Within a run its threads wait busily for each other, but briefly: on two cores that is faster by a
-    sixth, and who else needs a core hardly waits. Between runs they sleep: a robot's computer has
+    Within a run its threads wait busily for each other, but briefly: on two cores that is faster by
+    a sixth, and who else needs a core hardly waits. Between runs they sleep: a robot's computer has
     other work, and by default they would spin on.
 
     Args:
