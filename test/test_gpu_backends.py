@@ -22,6 +22,7 @@ from dan_ros.backends import (
     choose_backend,
     cuda,
     engine_build,
+    engine_cache,
     graph_forms,
     open_backend,
 )
@@ -252,6 +253,19 @@ def test_an_engine_that_others_can_write_is_not_run(tmp_path):
     assert cache.read_or_build(KEY, 'dan', lambda: b'new') == b'new'
 
 
+def test_an_engine_that_can_not_be_kept_is_said_and_used(tmp_path, monkeypatch):
+    def refuse(path, write):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(engine_cache, 'write_whole', refuse)
+    cache, said = EngineCache(tmp_path), []
+    with pytest.raises(BackendError, match='No space left.*make room'):
+        cache.read_or_build(KEY, 'dan', lambda: b'plan')
+    plan = cache.read_or_build(KEY, 'dan', lambda: b'plan', say=said.append, must_keep=False)
+    assert plan == b'plan'
+    assert 'built again' in said[-1]
+
+
 def test_an_open_folder_is_closed(tmp_path):
     (tmp_path / 'engines').mkdir(mode=0o777)
     EngineCache(tmp_path / 'engines')
@@ -332,9 +346,17 @@ def test_the_command_builds_lists_and_cleans(trt, tmp_path):
     path.write_bytes(b'broken')
     assert '1 engines deleted' in engine(tmp_path, 'clean').stdout
     assert not path.exists()
-    wrong = engine(tmp_path, 'build', 'no_such_model')
-    assert wrong.returncode == 1
-    assert 'Traceback' not in wrong.stderr
+    foreign = onnx.helper.make_model(
+        onnx.helper.make_graph([], 'empty', [], []),
+        opset_imports=[onnx.helper.make_opsetid('', 17)],
+    )
+    onnx.save(foreign, tmp_path / 'foreign.onnx')
+    (tmp_path / 'noise.onnx').write_bytes(b'hello' * 100)
+    for model in ('no_such_model', str(tmp_path / 'foreign.onnx'), str(tmp_path / 'noise.onnx')):
+        wrong = engine(tmp_path, 'build', model)
+        assert wrong.returncode == 1
+        assert 'Traceback' not in wrong.stderr
+        assert wrong.stderr.startswith('Error: ')
 
 
 # The choice
@@ -365,8 +387,9 @@ def test_auto_without_a_gpu_is_the_fastest_on_a_cpu_and_no_warning():
     assert choice.warning == ''
 
 
-def test_a_gpu_that_nothing_can_use_is_a_warning(monkeypatch):
+def test_a_gpu_that_nothing_can_use_is_a_warning(monkeypatch, tmp_path):
     """As on a machine with a GPU whose libraries do not fit."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     device = cuda.Device('Made-up GPU', '9.9', '1 CUDA 99.0')
     monkeypatch.setattr(cuda, 'find_device', lambda: device)
     choice = choose_backend()

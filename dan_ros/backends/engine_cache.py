@@ -107,6 +107,7 @@ class EngineCache:
         build: Callable[[], bytes],
         is_usable: Callable[[bytes], bool] = lambda plan: True,
         say: Say = lambda text: None,
+        must_keep: bool = True,
     ) -> bytes:
         """The engine, built where there is none that can be used.
 
@@ -116,6 +117,10 @@ class EngineCache:
             build: makes the engine.
             is_usable: whether an engine read from a file really loads.
             say: told in a sentence what is done.
+            must_keep: whether it is an error if the engine can't be kept; else it is said.
+
+        Raises:
+            BackendError: the engine can't be kept.
         """
         path = self.path_of(key, model)
         with self._locked(path, say):
@@ -129,7 +134,13 @@ class EngineCache:
                 problem = problem or 'TensorRT can not load it here'
                 say(f'engine {path.name} is set aside as {aside.name} and built again: {problem}')
             plan = build()
-            self._write(path, key, model, plan)
+            try:
+                self._write(path, key, model, plan)
+            except OSError as error:
+                problem = f'the engine {path} can not be kept: {error.strerror}'
+                if must_keep:
+                    raise BackendError(f'{problem}; make room, or set XDG_CACHE_HOME') from None
+                say(f'{problem}; it will be built again at the next start')
             return plan
 
     def entries(self) -> list[Entry]:

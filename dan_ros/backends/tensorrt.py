@@ -55,6 +55,7 @@ def prepare_engine(
     max_batch: int = MAX_BATCH,
     is_usable: Callable[[bytes], bool] = lambda plan: True,
     say: Say = lambda text: None,
+    must_keep: bool = True,
 ) -> bytes:
     """An engine from the cache, or built and kept there.
 
@@ -66,10 +67,12 @@ def prepare_engine(
         max_batch: most faces at once.
         is_usable: whether an engine really loads.
         say: told what is done.
+        must_keep: whether it is an error if the engine can't be kept.
 
     Raises:
         BackendError, ModelError: it can't be built.
     """
+    ModelInfo.from_onnx(file.content, str(file.path))  # refuses what is no model of this package
     precision = choose_precision(precision, file.content)
     key = engine_key(trt, file, precision, max_batch)
     timings = cache.folder / f'{key.runtime}-{key.gpu}.timings'.replace(' ', '_').replace('/', '_')
@@ -84,7 +87,7 @@ def prepare_engine(
             write_whole(timings, lambda out: out.write(timing_cache))
         return plan
 
-    return cache.read_or_build(key, file.name, make, is_usable, say)
+    return cache.read_or_build(key, file.name, make, is_usable, say, must_keep)
 
 
 class TensorRTBackend:
@@ -114,7 +117,9 @@ class TensorRTBackend:
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine: Any = None
         cache = EngineCache()
-        plan = prepare_engine(trt, cache, file, self.precision, is_usable=self._load, say=say)
+        plan = prepare_engine(
+            trt, cache, file, self.precision, is_usable=self._load, say=say, must_keep=False
+        )
         if self._engine is None and not self._load(plan):
             raise BackendError(
                 f'{runtime_of(trt)} can not load the engine it has just built for {device.name}: '
