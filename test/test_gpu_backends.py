@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -189,6 +190,60 @@ def test_a_node_that_tensorrt_can_not_read_is_named(trt, floats):
     model.opset_import.append(onnx.helper.make_opsetid('somewhere', 1))
     with pytest.raises(BackendError, match='odd_one'):
         engine_build.parse(trt, model.SerializeToString(), 'fp32')
+
+
+# What differs between versions, from NVIDIA's documentation: flags of a network, and how fp16 and
+# int8 come about.
+VERSIONS = {
+    '8.6': ({'EXPLICIT_BATCH': 0}, 0b1, False),
+    '10.3': ({'EXPLICIT_BATCH': 0, 'STRONGLY_TYPED': 1}, 0b11, True),
+    '11.0': ({'STRONGLY_TYPED': 1}, 0b10, True),
+}
+
+
+def stand_in(version: str) -> SimpleNamespace:
+    """A module with the names that a version of TensorRT has."""
+    flags = SimpleNamespace(**VERSIONS[version][0])
+    return SimpleNamespace(
+        __name__='tensorrt', __version__=version, NetworkDefinitionCreationFlag=flags
+    )
+
+
+@pytest.mark.parametrize('version', VERSIONS)
+def test_each_version_is_asked_for_what_it_has(version, floats):
+    _, flags, is_strongly_typed = VERSIONS[version]
+    module = stand_in(version)
+    assert engine_build._network_flags(module) == flags
+    assert engine_build._is_strongly_typed(module) == is_strongly_typed
+    form = engine_build._in_form(module, floats, 'fp16')
+    assert (form == floats) == (not is_strongly_typed)
+    assert engine_build.runtime_of(module) == f'tensorrt {version}'
+    assert not engine_build.is_rtx(module)
+
+
+def test_8_6_holds_the_tail_in_fp32_and_gets_its_flags(trt, floats):
+    """On a real network, with a recorder in place of 8.6's configuration."""
+    network = engine_build.parse(trt, floats, 'fp32').definition
+    real = [network.get_layer(index) for index in range(network.num_layers)]
+    layers = [
+        SimpleNamespace(type=x.type, num_outputs=x.num_outputs, get_output=x.get_output)
+        for x in real
+    ]
+    kept = SimpleNamespace(num_layers=len(layers), get_layer=layers.__getitem__)
+    names = SimpleNamespace(FP16='FP16', INT8='INT8', OBEY_PRECISION_CONSTRAINTS='OBEY')
+    module = SimpleNamespace(BuilderFlag=names, LayerType=trt.LayerType, DataType=trt.DataType)
+    for precision, expected in (('fp16', ['FP16', 'OBEY']), ('int8', ['INT8']), ('fp32', [])):
+        flags = []
+        engine_build._allow_precision(
+            module, SimpleNamespace(set_flag=flags.append), kept, precision
+        )
+        assert flags == expected
+    first = next(i for i, x in enumerate(real) if x.type == trt.LayerType.REDUCE)
+    held = [hasattr(x, 'precision') for x in layers]
+    assert not any(held[:first])
+    assert held[first]
+    convolutions = [i for i, x in enumerate(real) if x.type == trt.LayerType.CONVOLUTION]
+    assert max(convolutions) < first
 
 
 # The cache
