@@ -101,6 +101,22 @@ def test_the_fp16_graph_is_fp16_from_the_first_convolution_to_the_last(floats):
     assert model.graph.output[0].type.tensor_type.elem_type == single
 
 
+def test_the_halved_torch_network_gives_the_same_answers(floats, faces):
+    """What torch_cuda runs in fp16, here on the CPU."""
+    import torch
+
+    from dan_ros.network.export import read_fused
+
+    network, _ = read_fused(floats, 'x')
+    network.halve()
+    assert network.classifier.weight.dtype == network.colour.weight.dtype == torch.float32
+    assert network.spatial.weight.dtype == network.stem.weight.dtype == torch.float16
+    network = network.to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        found = network(torch.from_numpy(faces)).numpy()
+    np.testing.assert_allclose(softmax(found), softmax(run(floats, faces)), atol=0.02)
+
+
 def test_the_symmetric_int8_graph_stays_near_its_twin(quantised, faces):
     content = graph_forms.to_symmetric_int8(quantised)
     difference = np.abs(softmax(run(content, faces)) - softmax(run(quantised, faces)))
