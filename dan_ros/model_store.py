@@ -1,21 +1,22 @@
 """Find, verify and fetch model files.
 
-Files this package knows are pinned by SHA-256 and checked each time they are read. Nothing here
-unpickles: models are ONNX.
+Files this package knows are pinned by SHA-256 and checked each time they are read. A file of the
+user's own is looked through instead: see `onnx_files`. Nothing here unpickles: models are ONNX.
 """
 
 import hashlib
 import importlib.util
-import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dan_ros.cache_folders import cache_path, make_cache_folder
 from dan_ros.data_folders import data_folders
-from dan_ros.errors import ModelError
+from dan_ros.errors import DanError, ModelError
 from dan_ros.files import write_whole
+from dan_ros.onnx_files import parse_onnx
 
 FETCH_TIMEOUT_S = 10
 FETCH_LIMIT_BYTES = 512 * 2**20
@@ -93,8 +94,7 @@ class ModelFile:
 
 def cache_folder() -> Path:
     """The user's folder for fetched models; not created here."""
-    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(root) / 'dan_ros' / 'models'
+    return cache_path('models')
 
 
 def read_model(name: str) -> ModelFile:
@@ -104,7 +104,8 @@ def read_model(name: str) -> ModelFile:
     nothing is fetched here, see `fetch_model`.
 
     Raises:
-        ModelError: there is no such model, or its content is not what it should be.
+        ModelError: there is no such model, or its content is not what it should be; of a path, it
+            is no ONNX file, refers to another file or holds an engine.
     """
     if name not in KNOWN_MODELS:
         return _read_path(name)
@@ -156,7 +157,7 @@ def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
     The file appears whole or not at all. An existing one that is right is kept.
 
     Raises:
-        ModelError: nothing could be fetched, or what came has another hash.
+        ModelError: nothing could be fetched, what came has another hash, or it can't be kept.
     """
     model = KNOWN_MODELS[name]
     if not model.url:
@@ -177,8 +178,13 @@ def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
         raise ModelError(
             f'{model.url} gave a file with SHA-256 {found}, expected {model.sha256}; not kept'
         )
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_whole(target, lambda file: file.write(content))
+    try:
+        make_cache_folder('models')
+        write_whole(target, lambda file: file.write(content))
+    except DanError as error:
+        raise ModelError(f'{model.filename} was fetched and can not be kept: {error}') from None
+    except OSError as error:
+        raise ModelError(f'{target} can not be written: {error.strerror}; make room') from None
     return target
 
 
@@ -190,7 +196,9 @@ def _read_path(name: str) -> ModelFile:
             f'there is no model {name!r}: neither a file at {path.absolute()} nor one of the known '
             f'models ({known}). Give the path of an ONNX file made by `dan-ros convert`.'
         )
-    return _read(path, name)
+    file = _read(path, name)
+    parse_onnx(file.content, str(path))  # its hash vouches for nothing
+    return file
 
 
 def _read(path: Path, name: str) -> ModelFile:
