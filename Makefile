@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench model lint clean
+.PHONY: help build demo test bench model lint lock sbom audit clean
 
 ifdef ROS_DISTRO
   environment := distribution
@@ -51,5 +51,25 @@ model: build ## Train the bundled model and its int8 twin anew from DATA=folder 
 	  -o runs/ferplus/dan_ferplus_int8.onnx && \
 	dan-ros evaluate "$(DATA)" runs/ferplus/dan_ferplus_int8.onnx --out runs/ferplus/evaluation
 
+# These need the network and belong to no test: an environment of their own keeps them out of ours.
+.tools/ready: requirements/tools.txt
+	@python3 -m venv .tools && touch .tools/COLCON_IGNORE
+	@.tools/bin/pip install --quiet -r requirements/tools.txt && touch $@
+
+lock: .tools/ready ## Pin the ROS-free library's packages anew, with their hashes, in requirements/lock.txt.
+	@.tools/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' \
+	  requirements/core.txt requirements/bag.txt -o requirements/lock.txt
+
+sbom: .tools/ready ## Write what the locked library consists of to dist/sbom.json (CycloneDX).
+	@mkdir -p dist && .tools/bin/uv venv --quiet --clear .tools/library
+	@.tools/bin/uv pip sync --quiet --require-hashes --python .tools/library requirements/lock.txt
+	@PYTHONWARNINGS=ignore .tools/bin/cyclonedx-py environment .tools/library --pyproject pyproject.toml \
+	  --output-reproducible -o dist/sbom.json
+	@echo "dist/sbom.json"
+
+audit: .tools/ready ## Ask over the network whether the locked packages have known vulnerabilities.
+	@.tools/bin/python tools/audit.py
+
 clean: ## Remove what was built; .venv stays.
-	rm -rf build install log demo bench
+	rm -rf build install log demo bench dist .tools
