@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench model lint lock sbom audit clean
+.PHONY: help build demo test bench model lint docs lock sbom audit clean
 
 ifdef ROS_DISTRO
   environment := distribution
@@ -50,6 +50,9 @@ model: build ## Train the bundled model and its int8 twin anew from DATA=folder 
 	dan-ros export runs/ferplus/dan_ferplus.onnx --int8 --calibrate "$(DATA)" \
 	  -o runs/ferplus/dan_ferplus_int8.onnx && \
 	dan-ros evaluate "$(DATA)" runs/ferplus/dan_ferplus_int8.onnx --out runs/ferplus/evaluation
+
+docs: build ## Write docs/parameters.md from the node's table of parameters.
+	@. ./env.sh && python3 tools/write_parameters_page.py
 
 # These need the network and belong to no test: an environment of their own keeps them out of ours.
 .tools/ready: requirements/tools.txt
