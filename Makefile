@@ -32,7 +32,7 @@ demo: build ## Show the node at work on a moving face, or on SOURCE=0, SOURCE=vi
 	@. ./env.sh && python3 -m dan_ros.ros.demo --out demo $(if $(SOURCE),--source "$(SOURCE)")
 
 test: build ## Run every test; ARGS goes to pytest.
-	@. ./env.sh && python3 -m pytest $(ARGS)
+	@. ./env.sh && python3 -c 'import rclpy, dan_ros.msg' && python3 -m pytest $(ARGS)
 
 bench: build ## Measure every part against what people would write themselves: minutes.
 	@. ./env.sh && python3 benchmarks/bench.py --out bench $(ARGS)
