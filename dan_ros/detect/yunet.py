@@ -117,7 +117,7 @@ def decode(
     return scores[chosen][sound], boxes[sound], landmarks[sound]
 
 
-@lru_cache(maxsize=8)  # a camera's images have one size
+@lru_cache(maxsize=32)  # a camera's images have one size, regions about faces a few
 def _cells(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Column and row of every cell, float32 [cells, 2], and its stride, float32 [cells, 1]."""
     corners, strides = [], []

@@ -48,7 +48,7 @@ from dan_ros.ros.qos_events import (
 )
 from dan_ros.ros.transforms import FaceFrames
 from dan_ros.ros.worker import Arrival, Outcome, Worker
-from dan_ros.types import Frame
+from dan_ros.types import NO_PRIOR, Frame, Prior
 
 Transition = Callable[['DanNode', LifecycleState], TransitionCallbackReturn]
 
@@ -286,6 +286,7 @@ class DanNode(LifecycleNode):
             transport.to_frame,
             self._prepare,
             self._publish_cropped if self._takes_cropped_faces else self._publish,
+            self._statistics.count_steps,
             self._count_failure,
         )
         self._worker.max_hz = self._settings['rate.max_hz']
@@ -340,11 +341,12 @@ class DanNode(LifecycleNode):
                 self._worker.max_hz = self._settings['rate.max_hz']
         return result
 
-    def _prepare(self, cameras: list[str]) -> list[list[np.ndarray]]:
+    def _prepare(self, cameras: list[str]) -> list[Prior]:
         """Called by the inference thread before each run."""
         self._apply_settings()
+        interval = 1 if self._takes_cropped_faces else self._settings['detector.interval']
         followers = [self._followers.get(camera) for camera in cameras]
-        return [follower.judged if follower else [] for follower in followers]
+        return [follower.prior(interval) if follower else NO_PRIOR for follower in followers]
 
     def _apply_settings(self) -> None:
         """Hand the live parameters to the parts that use them."""

@@ -234,6 +234,17 @@ PARAMETERS = (
         live=True,
     ),
     Spec(
+        'detector.interval',
+        1,
+        'Every so-manieth image of a camera is looked through whole; in between faces are looked '
+        'for where they were, and in the whole image only if one is not found there. Cheaper; new '
+        'faces come up to so many images later.',
+        unit='images',
+        minimum=1,
+        maximum=100,
+        live=True,
+    ),
+    Spec(
         'detector.min_score',
         0.6,
         'Least confidence of the detector in a face.',
