@@ -67,8 +67,8 @@ def show(comparisons: list[Comparison], nodes: list[NodeResult]) -> None:
         console.print(table)
     if nodes:
         table = Table(
-            *('node', 'images', 'sent/s', 'done/s', 'age ms', '99 %', 'late/early', 'CPU ms'),
-            *('MiB', 'start s'),
+            *('node', 'images', 'sent/s', 'done/s', 'age ms', '99 %', 'late/early'),
+            *('pipeline ms', 'own ms', 'CPU ms', 'MiB', 'start s'),
             title='node over DDS, in its own process',
             box=None,
         )
@@ -81,6 +81,8 @@ def show(comparisons: list[Comparison], nodes: list[NodeResult]) -> None:
                 f'{n.age_ms:.1f}',
                 f'{n.age_99_ms:.1f}',
                 f'{n.growth:.1f}',
+                f'{n.pipeline_ms:.1f}',
+                f'{n.own_ms:.1f}',
                 f'{n.cpu_ms:.1f}',
                 f'{n.memory_mib:.0f}',
                 f'{n.start_s:.1f}',

@@ -6,6 +6,7 @@ can interrupt half a transition, and the executor wakes at once. Threads that ar
 little later.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -84,6 +85,9 @@ def run_until_signal(make_node: Callable[[], 'type[Node]'], argv: list[str] | No
     executor.add_node(node)
     if not stop.received.is_set():
         _call(node, 'start')
+    # Else a full garbage collection would visit 200,000 objects of the libraries now and then, and
+    # hold up every thread for a tenth of a second.
+    gc.freeze()
     _spin(node, executor, stop)
     _call(node, 'close')
     executor.shutdown(timeout_sec=1.0)
