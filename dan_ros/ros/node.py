@@ -296,7 +296,7 @@ class DanNode(LifecycleNode):
         if self._takes_cropped_faces:
             self._cropped = hri.CroppedFaces(
                 self,
-                lambda face_id, image: self._on_image(face_id, image, transport, inbox),
+                lambda face_id, image: self._on_image(face_id, lambda: image, transport, inbox),
                 self._statistics.forget_faces,
             )
         else:
@@ -402,7 +402,9 @@ class DanNode(LifecycleNode):
                 camera,
                 transport,
                 self._settings['qos.reliability'],
-                lambda message: self._on_image(camera, message, transport, inbox),
+                lambda content: self._on_image(
+                    camera, lambda: transport.read(content), transport, inbox
+                ),
                 SubscriptionEventCallbacks(
                     incompatible_qos=self._incompatible_noter(camera),
                     message_lost=lambda event: self._on_lost(camera, event.total_count_change),
@@ -433,11 +435,12 @@ class DanNode(LifecycleNode):
         return note
 
     def _on_image(
-        self, camera: str, message: Any, transport: Transport, inbox: Inbox[Arrival]
+        self, camera: str, read: Callable[[], Any], transport: Transport, inbox: Inbox[Arrival]
     ) -> None:
         """Store an image if it is sound, so that a bad one never takes a good one's place."""
         self._statistics.count_received(camera)
         try:
+            message = read()
             transport.check(message)
         except FrameError as error:
             self._count_failure(camera, error)
