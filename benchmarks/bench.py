@@ -15,7 +15,13 @@ import click
 from matplotlib.figure import Figure
 from measuring import Comparison, machine
 from node_bench import NodeResult, measure_nodes
-from parts import compare_crops, compare_detectors, compare_networks, compare_pipelines
+from parts import (
+    compare_crops,
+    compare_detectors,
+    compare_networks,
+    compare_pipelines,
+    split_pipelines,
+)
 from rich.console import Console
 from rich.table import Table
 
@@ -41,6 +47,7 @@ def main(out: Path, rounds: int, only: tuple[str, ...], seconds: float) -> None:
         if not only or name in only:
             console.print(f'{name} ...')
             comparisons += measure(rounds)
+    splits = split_pipelines(rounds) if not only or 'pipeline' in only else {}
     nodes: list[NodeResult] = []
     if not only or NODE in only:
         nodes = measure_nodes(seconds, console.print)
@@ -48,15 +55,20 @@ def main(out: Path, rounds: int, only: tuple[str, ...], seconds: float) -> None:
     content = {
         'machine': machine(),
         'comparisons': [{**asdict(c), 'times_faster': c.times_faster} for c in comparisons],
+        'pipeline_steps_ms': splits,
         'nodes': [asdict(node) for node in nodes],
     }
     (out / 'bench.json').write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
-    show(comparisons, nodes)
+    show(comparisons, splits, nodes)
     if comparisons:
         draw(comparisons).savefig(out / 'bench.png')
+    if splits:
+        draw_steps(splits).savefig(out / 'steps.png', dpi=130)
 
 
-def show(comparisons: list[Comparison], nodes: list[NodeResult]) -> None:
+def show(
+    comparisons: list[Comparison], splits: dict[str, dict[str, float]], nodes: list[NodeResult]
+) -> None:
     """Print the tables."""
     console = Console()
     console.print(', '.join(f'{key} {value}' for key, value in machine().items()))
@@ -64,6 +76,12 @@ def show(comparisons: list[Comparison], nodes: list[NodeResult]) -> None:
         table = Table('way', 'median ms', 'times faster', title=comparison.title, box=None)
         for name, ms in comparison.times_ms.items():
             table.add_row(name, f'{ms:.2f}', f'{comparison.times_faster[name]:.1f}')
+        console.print(table)
+    if splits:
+        steps = next(iter(splits.values()))
+        table = Table('pipeline', *steps, title='steps of the pipeline, median ms', box=None)
+        for name, times_ms in splits.items():
+            table.add_row(name, *(f'{ms:.2f}' for ms in times_ms.values()))
         console.print(table)
     if nodes:
         table = Table(
@@ -112,6 +130,24 @@ def draw(comparisons: list[Comparison]) -> Figure:
         panel.spines[['top', 'right', 'bottom']].set_visible(False)
         panel.set_xticks([])
         panel.tick_params(labelsize=8)
+    return figure
+
+
+def draw_steps(splits: dict[str, dict[str, float]]) -> Figure:
+    """What the time of the pipeline goes into."""
+    figure = Figure(figsize=(9, 0.8 + 0.45 * len(splits)), layout='constrained')
+    axes = figure.subplots()
+    names = list(splits)
+    left = [0.0] * len(names)
+    colours = ('#9aa0a6', '#2a6fbb', '#e0a030', '#c0504d')
+    for colour, step in zip(colours, splits[names[0]], strict=True):
+        values = [splits[name][step] for name in names]
+        axes.barh(names, values, left=left, color=colour, label=step, height=0.6)
+        left = [a + b for a, b in zip(left, values, strict=True)]
+    axes.invert_yaxis()
+    axes.set_xlabel('ms')
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.legend(frameon=False, ncols=len(colours), loc='lower right', bbox_to_anchor=(1, 1))
     return figure
 
 

@@ -1,9 +1,11 @@
 """The parts, each beside what people would write themselves."""
 
+import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -20,8 +22,8 @@ from dan_ros.crops import cut_face
 from dan_ros.detect import open_detector
 from dan_ros.network.export import export_onnx, read_fused
 from dan_ros.network.quantise import quantise_onnx
-from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.types import Frame
+from dan_ros.pipeline import STEPS, ExpressionPipeline
+from dan_ros.types import Frame, Prior
 
 OFFICIAL_SIZE = 224
 FACE_BOX = np.array([166, 63, 279, 176], np.float32)  # of the portrait
@@ -71,11 +73,14 @@ def compare_networks(rounds: int) -> list[Comparison]:
     """The network at the paper's size and at the bundled model's, for one face and four."""
     with models_at(OFFICIAL_SIZE) as (fp32, int8):
         backends = {
-            'ONNX Runtime fp32, 224': open_backend('onnxruntime', fp32),
             'torch fused fp32, 224': open_backend('torch', fp32),
+            'OpenVINO float, 224': open_backend('openvino', fp32),
+            'ONNX Runtime fp32, 224': open_backend('onnxruntime', fp32),
+            'OpenVINO int8, 224': open_backend('openvino', int8),
             'ONNX Runtime int8, 224': open_backend('onnxruntime', int8),
-            'bundled, fp32, 96': open_backend('onnxruntime', model_store.FLOAT_MODEL),
-            'bundled, int8, 96': open_backend('onnxruntime', model_store.INT8_MODEL),
+            'bundled, ONNX Runtime fp32, 96': open_backend('onnxruntime', model_store.FLOAT_MODEL),
+            'bundled, OpenVINO int8, 96': open_backend('openvino', model_store.INT8_MODEL),
+            'bundled, ONNX Runtime int8, 96': open_backend('onnxruntime', model_store.INT8_MODEL),
         }
         return [_compare_network(backends, batch, rounds) for batch in (1, 4)]
 
@@ -117,34 +122,61 @@ def compare_detectors(rounds: int) -> list[Comparison]:
 
 
 def compare_crops(rounds: int) -> list[Comparison]:
-    """From image and box to what the network takes, one face."""
+    """From image and boxes to what the network takes."""
+    return [_compare_crops(count, 5 * rounds) for count in (1, 4)]
+
+
+def _compare_crops(count: int, rounds: int) -> Comparison:
     image = portrait()
-    batch = np.empty((1, 96, 96, 3), np.uint8)
-    left, top, right, bottom = FACE_BOX.tolist()
+    boxes = FACE_BOX + np.random.default_rng(0).integers(-12, 13, (count, 1)).astype(np.float32)
+    batch = np.empty((count, 96, 96, 3), np.uint8)
 
     def naive() -> object:
         picture = Image.fromarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
-        return preprocess(picture.crop((left, top, right, bottom)))
+        return torch.cat([preprocess(picture.crop(tuple(box.tolist()))) for box in boxes])
 
-    ways = {
-        'PIL, floats, 224': naive,
-        'here, uint8, 96': lambda: cut_face(Frame(image), FACE_BOX, 1.0, batch[0]),
-    }
-    return [compare('crop, one face', ways, 'PIL, floats, 224', 10 * rounds)]
+    def ours() -> object:
+        for box, crop in zip(boxes, batch, strict=True):
+            cut_face(Frame(image), box, 1.0, crop)
+        return batch
+
+    ways = {'PIL, floats, 224': naive, 'here, uint8, 96': ours}
+    return compare(f'crop and batch, {count} face(s)', ways, 'PIL, floats, 224', rounds)
+
+
+SIZES, COUNTS = ((640, 480), (1280, 720)), (1, 4)
 
 
 def compare_pipelines(rounds: int) -> list[Comparison]:
     """From image to probabilities, against the official demo's way."""
     naive, ours = NaivePipeline(), ExpressionPipeline.open(detector='yunet')
     comparisons = []
-    for width, height in ((640, 480), (1280, 720)):
-        for faces in (1, 4):
-            image = scene(width, height, faces)
-            found = len(naive.run(image)), len(ours.run([Frame(image)])[0])
-            ways = {
-                f"the official demo's way ({found[0]} found)": lambda i=image: naive.run(i),
-                f'here ({found[1]} found)': lambda i=image: ours.run([Frame(i)]),
-            }
-            title = f'pipeline, {width}x{height}, {faces} face(s)'
-            comparisons.append(compare(title, ways, next(iter(ways)), rounds))
+    for (width, height), faces in product(SIZES, COUNTS):
+        image = scene(width, height, faces)
+        (seen,) = ours.run([Frame(image)])
+        found = len(naive.run(image)), len(seen)
+        prior = Prior(expected=[face.face.box_xyxy for face in seen])
+        ways = {
+            f"the official demo's way ({found[0]} found)": lambda i=image: naive.run(i),
+            f'here ({found[1]} found)': lambda i=image: ours.run([Frame(i)]),
+            'here, faces found where they were': lambda i=image, p=prior: ours.run([Frame(i)], [p]),
+        }
+        title = f'pipeline, {width}x{height}, {faces} face(s)'
+        comparisons.append(compare(title, ways, next(iter(ways)), rounds))
     return comparisons
+
+
+def split_pipelines(rounds: int) -> dict[str, dict[str, float]]:
+    """Median milliseconds of each step of the pipeline, by what it looks at."""
+    pipeline = ExpressionPipeline.open(detector='yunet')
+    splits = {}
+    for (width, height), faces in product(SIZES, COUNTS):
+        image = scene(width, height, faces)
+        runs = []
+        for _ in range(5 * rounds):
+            pipeline.run([Frame(image)])
+            runs.append(dict(pipeline.watch.seconds))
+        splits[f'{width}x{height}, {faces} face(s)'] = {
+            step: 1e3 * statistics.median(seconds[step] for seconds in runs) for step in STEPS
+        }
+    return splits
