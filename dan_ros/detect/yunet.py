@@ -46,7 +46,7 @@ class YuNetDetector:
         self, content: bytes, min_score: float = 0.6, threads: int = 0, device: str = 'cpu'
     ) -> None:
         self.min_score = min_score
-        self._session = open_session(_for_images(content), threads, device)
+        self._session = open_session(for_images(content), threads, device)
         self._outputs = [
             f'{kind}_{stride}' for kind in ('cls', 'obj', 'bbox', 'kps') for stride in STRIDES
         ]
@@ -128,7 +128,7 @@ def _cells(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(corners).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
-def _for_images(content: bytes) -> bytes:
+def for_images(content: bytes) -> bytes:
     """The network for images of any size, uint8 [1, height, width, 3], BGR.
 
     The file says 640 x 640, though its graph takes any multiple of 32. It wants float32
