@@ -2,6 +2,8 @@
 
 import contextlib
 import struct
+import subprocess
+import sys
 import zlib
 
 import cv2
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 
 from dan_ros.compressed import check_compressed, compressed_to_frame
 from dan_ros.errors import FrameError
+from dan_ros.opencv import MOST_PIXELS
+from dan_ros.ros.parameters import SPECS
 
 MANY = 40_000_000
 
@@ -91,6 +95,31 @@ def test_a_bomb_is_refused_by_its_header():
     with pytest.raises(FrameError, match=r'60000 x 60000.*limits\.max_pixels') as error:
         compressed_to_frame(bomb, MANY)
     assert error.value.cause == 'too_large'
+
+
+@pytest.mark.parametrize('module', ['dan_ros.compressed', 'dan_ros.pictures', 'dan_ros.pipeline'])
+def test_opencv_refuses_what_is_larger_than_any_limit_that_can_be_set(module):
+    """In a process that begins with the package, as the node and the command do."""
+    assert SPECS['limits.max_pixels'].maximum == MOST_PIXELS
+    code = (
+        f'import {module}, cv2, numpy, sys\n'
+        'try:\n'
+        "    cv2.imdecode(numpy.frombuffer(b'P5 15812 15812 255\\n', numpy.uint8), 1)\n"
+        'except cv2.error as error:\n'
+        "    sys.exit(0 if 'MAX_IMAGE_PIXELS' in str(error) else str(error))\n"
+        "sys.exit('it was decoded')\n"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_a_jpeg_with_endless_scans_is_refused(picture):
+    """Each scan of a few bytes costs as much time as decoding the whole picture."""
+    content = encoded('.jpg', picture, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    check_compressed(content, MANY)
+    last = content.rindex(b'\xff\xda')
+    with pytest.raises(FrameError, match='scans') as error:
+        check_compressed(content[:-2] + content[last:-2] * 40 + content[-2:], MANY)
+    assert error.value.cause == 'bad_data'
 
 
 def test_the_limit_is_the_largest_that_passes(picture):

@@ -1,8 +1,11 @@
 """The model store, and the same answers from every backend."""
 
+import contextlib
 import hashlib
 import http.server
+import socket
 import threading
+import time
 
 import cv2
 import numpy as np
@@ -92,6 +95,50 @@ def test_no_network_says_what_to_do(cache, monkeypatch):
     )
     with pytest.raises(ModelError, match='by hand'):
         model_store.fetch_model('sample')
+
+
+@pytest.mark.parametrize('part', ['headers', 'content'])
+def test_a_server_that_drips_bytes_forever_is_given_up(cache, monkeypatch, part):
+    """Each byte comes soon enough for a timeout of one step; all of them never end."""
+    stopping = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        connection.recv(4096)
+        start = b'HTTP/1.1 200 OK\r\n' + (b'\r\n' if part == 'content' else b'X-Long: ')
+        with contextlib.suppress(OSError):  # the client went
+            connection.sendall(start)
+            while not stopping.wait(0.1):
+                connection.sendall(b'x')
+
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        threading.Thread(target=drip, args=(server,), daemon=True).start()
+        url = f'http://127.0.0.1:{server.getsockname()[1]}/sample.onnx'
+        model = KnownModel('sample', 'sample.onnx', '0' * 64, 'a test', url=url)
+        monkeypatch.setitem(KNOWN_MODELS, 'sample', model)
+        started_s = time.monotonic()
+        with pytest.raises(ModelError, match='by hand'):
+            model_store.fetch_model('sample', timeout_s=1.0)
+        assert time.monotonic() - started_s < 10
+    stopping.set()
+    assert not cache.exists()
+
+
+def test_a_connection_that_ends_early_is_named(cache, monkeypatch):
+    def answer(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        connection.recv(4096)
+        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n' + bytes(10))
+        connection.close()
+
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        url = f'http://127.0.0.1:{server.getsockname()[1]}/sample.onnx'
+        model = KnownModel('sample', 'sample.onnx', '0' * 64, 'a test', url=url)
+        monkeypatch.setitem(KNOWN_MODELS, 'sample', model)
+        with pytest.raises(ModelError, match='990'):
+            model_store.fetch_model('sample')
+    assert not cache.exists()
 
 
 def test_a_pinned_path_must_hold_that_very_file(tmp_path):

@@ -443,6 +443,17 @@ def test_qos_overrides_are_honoured(start, smile):
     assert len(robot.show(smile).faces) == 1
 
 
+@pytest.mark.parametrize('value', ['reliability:=sometimes', 'depth:=-1', 'history:=5'])
+def test_a_bad_qos_override_fails_activation_in_one_line(start, value):
+    robot = start('-p', f'qos_overrides./image.subscription.{value}', wait=False)
+    robot.node.wait_for_output('activate failed')
+    status, _ = robot.wait_status(lambda s, _: s.level == ERROR, 'the failure')
+    assert 'qos_overrides' in status.message
+    lines = robot.node.output.split('activate failed')[1].strip().splitlines()
+    assert len(lines) == 1
+    assert robot.state == 'inactive'
+
+
 def test_simulated_time_without_a_clock(start, smile):
     robot = start('-p', 'use_sim_time:=true')
     assert len(robot.show(smile).faces) == 1

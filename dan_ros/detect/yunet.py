@@ -8,12 +8,12 @@ wrapper needs OpenCV 4.8; this runs with any.
 import math
 from functools import lru_cache
 
-import cv2
 import numpy as np
 import onnx
 
 from dan_ros.backends.onnxruntime import open_session, run_session
 from dan_ros.errors import ModelError
+from dan_ros.opencv import cv2
 from dan_ros.types import Face
 
 STRIDES = (8, 16, 32)  # pixels per cell of the three output grids

@@ -29,6 +29,7 @@ from dan_ros.detect import DETECTORS, DEVICES
 from dan_ros.errors import ParameterError
 from dan_ros.following import FollowingSettings
 from dan_ros.model_store import DEFAULT_MODEL
+from dan_ros.opencv import MOST_PIXELS
 from dan_ros.quality import Gates
 from dan_ros.ros.inputs import IMAGES, INPUTS, RAW, TRANSPORTS
 
@@ -346,7 +347,7 @@ PARAMETERS = (
         'A larger compressed image is refused before it is decoded.',
         unit='pixels',
         minimum=1,
-        maximum=1_000_000_000,
+        maximum=MOST_PIXELS,
         live=True,
     ),
     Spec(

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from dan_ros.errors import FrameError
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.ros.inbox import Inbox
 from dan_ros.types import FaceExpression, Frame
@@ -102,7 +101,7 @@ class Worker:
         for camera, arrival in arrivals.items():
             try:
                 frames[camera] = self._to_frame(arrival.message)
-            except FrameError as error:
+            except Exception as error:  # a FrameError, or there is no memory for the pixels
                 self._failed(camera, error)
         try:
             judged_before = self._prepare(list(frames))
