@@ -1,11 +1,13 @@
 """The model store, and the same answers from every backend."""
 
 import contextlib
+import gc
 import hashlib
 import http.server
 import socket
 import threading
 import time
+import weakref
 
 import cv2
 import numpy as np
@@ -190,6 +192,21 @@ def test_backends_agree(backends, batch):
     assert expected.shape == (batch, 8)
     for name, backend in backends.items():
         np.testing.assert_allclose(backend.infer(faces), expected, atol=1e-3, err_msg=name)
+
+
+@pytest.mark.parametrize('name', CPU_BACKENDS)
+def test_a_backend_is_freed_at_once_when_nobody_holds_it(name):
+    """Not when Python's collector runs: a node that is configured again would hold both."""
+    open_backend(name, 'dan_ferplus')  # importing torch leaves the frames that did so behind
+    gc.disable()
+    try:
+        backend = open_backend(name, 'dan_ferplus')
+        backend.infer(np.zeros((2, *backend.model.input_size, 3), np.uint8))
+        gone = weakref.ref(backend)
+        del backend
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_auto_names_what_it_took():

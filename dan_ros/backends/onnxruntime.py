@@ -126,11 +126,11 @@ class OnnxRuntimeBackend:
         self.model_name = file.name
         self.model = ModelInfo.from_metadata(metadata, str(file.path))
         _check_contract(self._session, self.model, str(file.path))
-        self._batches = Batches(self._run, len(self.model.labels), MAX_BATCH)
+        self._batches = Batches(len(self.model.labels), MAX_BATCH)
 
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
-        return self._batches.infer(faces_rgb)
+        return self._batches.infer(self._run, faces_rgb)
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
         (logits,) = run_session(
