@@ -264,7 +264,7 @@ class Plan:
                 yield name
 
     def send(self, at_s: float) -> None:
-        """Send the next image: a face, now and then a bad one, twice a second for 3 s a large one."""
+        """Send the next image: a face, now and then a bad one, for 3 s large ones as well."""
         self._count += 1
         if self._count % BAD_EVERY == 0:
             self._client.send(next(self._bad))

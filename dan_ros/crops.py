@@ -10,7 +10,7 @@ import numpy as np
 from dan_ros.opencv import cv2
 from dan_ros.types import Frame
 
-MOST_SIDE_PX = 4096  # of a copied square; a larger one is read at every so-manieth pixel
+MOST_SIDE_PX = 2048  # of a copied square; a larger one is read at every so-manieth pixel
 
 _TO_RGB = {
     'bgr8': cv2.COLOR_BGR2RGB,
