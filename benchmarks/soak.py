@@ -50,7 +50,7 @@ from dan_ros.ros.messages import bgr_to_image
 
 SECOND_NS = 1_000_000_000
 TURN_S = 30.0  # in which everything happens once
-DOMAIN = 87
+DOMAIN = int(os.environ.get('ROS_DOMAIN_ID', '87'))
 PATIENCE_S = 60.0
 STEPS = 24  # images in which a face walks to and fro
 BAD_EVERY = 10  # images
@@ -356,8 +356,8 @@ def judge(samples: list[Sample]) -> Verdict:
     warm = [s for s in samples if s.at_s > min(WARM_UP * end_s, WARM_UP_MOST_S)]
     minutes = [s.at_s / 60 for s in warm]
     verdict.slope_mib_per_min = float(np.polyfit(minutes, [s.memory_mib for s in warm], 1)[0])
-    first = [s for s in samples if s.at_s < third * TURN_S]
-    last = [s for s in samples if (turns - third) * TURN_S <= s.at_s < turns * TURN_S]
+    first = _between(samples, 0, third)
+    last = _between(samples, turns - third, turns)
     verdict.new_descriptors = _most(last, 'descriptors') - _most(first, 'descriptors')
     verdict.new_threads = _most(last, 'threads') - _most(first, 'threads')
     verdict.throughput_hz = _throughput_hz(first, third), _throughput_hz(last, third)
@@ -372,6 +372,11 @@ def judge(samples: list[Sample]) -> Verdict:
     if after < (1 - MOST_LOSS) * before:
         verdict.broken.append(f'{before:.1f} results a second became {after:.1f}')
     return verdict
+
+
+def _between(samples: list[Sample], start: int, end: int) -> list[Sample]:
+    """Those of some turns; a sample is of the second before it."""
+    return [s for s in samples if start * TURN_S < round(s.at_s) <= end * TURN_S]
 
 
 def _most(samples: list[Sample], name: str) -> int:

@@ -160,8 +160,18 @@ def test_stops_in_every_state(tmp_path, smile, state, number):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_stops_while_it_configures(tmp_path, number):
     """The signal waits for the end of the transition and is not forgotten."""
+    seconds = []
     for repeat in range(STOPS):
         program = Program('dan_node', log=tmp_path / f'{repeat}.log')
         time.sleep(0.9 + 0.6 * repeat / STOPS)  # models are loaded about then
+        started_s = time.monotonic()
         assert program.stop(number) == 0, program.output
+        seconds.append(time.monotonic() - started_s)
         assert 'Traceback' not in program.output
+    note(
+        f'stops_configuring_{number.name}',
+        state='starting or configuring',
+        signal=number.name,
+        stops=STOPS,
+        longest_s=round(max(seconds), 2),
+    )
