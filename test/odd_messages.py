@@ -7,7 +7,9 @@ from functools import cache
 import cv2
 import numpy as np
 from hypothesis import strategies as st
+from sensor_msgs.msg import CameraInfo
 from skimage.data import astronaut
+from std_msgs.msg import Header
 
 BYTES_PER_PIXEL = {
     'bgr8': 3, 'rgb8': 3, 'bgra8': 4, 'rgba8': 4, 'mono8': 1, '8UC1': 1, '8UC3': 3, '8UC4': 4,
@@ -154,3 +156,43 @@ def _with_right_checksums(content: bytes) -> bytes:
         fixed[end : end + 4] = zlib.crc32(fixed[place + 4 : end]).to_bytes(4, 'big')
         place = end + 4
     return bytes(fixed)
+
+
+@st.composite
+def odd_headers(draw: st.DrawFn) -> Header:
+    """Stamps of any time, negative ones and more than a second of nanoseconds as well."""
+    header = Header(frame_id=draw(st.text(max_size=20)))
+    header.stamp.sec = draw(st.one_of(st.integers(-(2**31), 2**31 - 1), st.integers(0, 3)))
+    header.stamp.nanosec = draw(st.one_of(st.sampled_from(EDGES), st.integers(0, 999_999_999)))
+    return header
+
+
+odd_numbers = st.one_of(
+    st.floats(0, 1000),
+    st.floats(),
+    st.sampled_from([0.0, 1.0, float('nan'), float('inf'), 1e308, -1e308, 5e-324]),
+)
+
+
+@st.composite
+def odd_calibrations(draw: st.DrawFn) -> CameraInfo:
+    """A usual calibration of a camera of 320 x 240 pixels, of which some numbers are changed."""
+    sizes = st.sampled_from([*EDGES, 160, 240, 320])
+    matrix = [400.0, 0.0, 160.0, 0.0, 400.0, 120.0, 0.0, 0.0, 1.0]
+    for _ in range(draw(st.integers(0, 3))):
+        matrix[draw(st.integers(0, 8))] = draw(odd_numbers)
+    info = CameraInfo(
+        width=320,
+        height=240,
+        distortion_model=draw(st.sampled_from(['plumb_bob', 'equidistant', 'none', ''])),
+        d=draw(st.lists(odd_numbers, max_size=15)),
+        k=matrix,
+        p=[*matrix[:3], 0.0, *matrix[3:6], 0.0, *matrix[6:], 0.0],
+    )
+    for _ in range(draw(st.integers(0, 2))):
+        place = draw(st.sampled_from([info, info, info.roi]))
+        names = ['width', 'height'] + (
+            ['binning_x', 'binning_y'] if place is info else ['x_offset', 'y_offset']
+        )
+        setattr(place, draw(st.sampled_from(names)), draw(sizes))
+    return info

@@ -201,6 +201,8 @@ def test_several_changes_are_taken_or_refused_as_a_whole(robot, smile):
         'backend.name:=gpu',
         'image_topics:=[]',
         'image_topics:=["no topic!"]',
+        'image_topics:=["{no_such}/image"]',
+        'image_topics:=["left//image"]',
         'use_sim_time:=5',
     ],
 )

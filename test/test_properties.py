@@ -13,12 +13,21 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from odd_messages import BYTES_PER_PIXEL, OddImage, odd_images, odd_pictures
+from odd_messages import (
+    BYTES_PER_PIXEL,
+    OddImage,
+    odd_calibrations,
+    odd_headers,
+    odd_images,
+    odd_pictures,
+)
 from robot import Robot
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 from stress import MESSAGES, MESSAGES_OVER_DDS, note
 
 from dan_ros import labels, quality
+from dan_ros.calibration import info_to_camera
 from dan_ros.compressed import check_compressed, compressed_to_frame
 from dan_ros.crops import cut_face, square_about
 from dan_ros.detect.yunet import STRIDES, decode
@@ -26,6 +35,8 @@ from dan_ros.errors import FrameError
 from dan_ros.following import Follower
 from dan_ros.images import ENCODINGS, check_image, image_to_frame
 from dan_ros.messages import box_to_region
+from dan_ros.pose import solve_poses
+from dan_ros.ros.parameters import SPECS
 from dan_ros.types import Face, FaceExpression, Frame
 
 MAX_PIXELS = 1_000_000
@@ -156,6 +167,22 @@ def test_several_cameras_share_a_batch(pipeline, images):
         assert_sound(faces)
 
 
+@given(odd_calibrations(), st.sampled_from(['/eye/image_raw', '/eye/image_rect']))
+@settings(max_examples=MESSAGES // 2, deadline=None, database=None)
+def test_any_calibration_gives_a_pose_or_none(portrait_landmarks, info, camera):
+    calibrated = info_to_camera(info, camera)
+    (pose,) = solve_poses([portrait_landmarks], calibrated, (320, 240))
+    if pose is not None:
+        assert np.isfinite(pose.position).all()
+        assert np.linalg.norm(pose.quaternion_xyzw) == pytest.approx(1)
+
+
+@pytest.fixture(scope='module')
+def portrait_landmarks(pipeline, smile) -> np.ndarray:
+    ((face,),) = pipeline.run([Frame(smile)])
+    return face.face.landmarks
+
+
 # --- messages over DDS, to the node ---------------------------------------------------------------
 
 
@@ -200,13 +227,17 @@ def assert_it_lives_on(robot: Robot, name: str, sent: int, before_mib: float) ->
 def test_images_over_dds(start, smile):
     robot = start()
     robot.show(smile)
+    info = robot.client.create_publisher(CameraInfo, 'camera_info', 1)
     before_mib = psutil.Process(robot.node.process.pid).memory_info().rss / 2**20
     sent = itertools.count()
 
     @OVER_DDS
-    @given(odd_images())
-    def send(odd: OddImage) -> None:
-        robot.publisher.publish(image_of(odd))
+    @given(odd_images(), odd_headers(), odd_calibrations())
+    def send(odd: OddImage, header: Header, calibration: CameraInfo) -> None:
+        message = image_of(odd)
+        message.header = header
+        info.publish(calibration)
+        robot.publisher.publish(message)
         robot.spin(0.005)
         next(sent)
 
@@ -355,3 +386,28 @@ def test_any_scene_gives_each_face_an_id_of_its_own_and_probabilities(scene):
             assert total == pytest.approx(1, abs=1e-5) if face.seen.is_judged else total == 0
             assert face.expression in (*range(len(labels.CANONICAL)), labels.UNKNOWN)
         assert follower.face_ids >= {face.face_id for face in followed}
+
+
+@given(
+    st.sampled_from(sorted(SPECS)),
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=20),
+        st.binary(max_size=8),
+        st.lists(st.one_of(st.text(alphabet='ab/~{}_1 ', max_size=8), st.integers()), max_size=3),
+    ),
+)
+@settings(max_examples=500, deadline=None)
+def test_any_value_of_a_parameter_is_taken_or_refused_in_a_line(name, value):
+    spec = SPECS[name]
+    problem = spec.problem_with(value)
+    assert len(problem.splitlines()) <= 1
+    if problem:
+        assert name in problem
+    else:
+        taken = spec.to_value(value)
+        assert type(taken) is type(spec.default)
+        assert spec.minimum is None or spec.minimum <= taken <= spec.maximum

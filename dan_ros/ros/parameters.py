@@ -20,9 +20,10 @@ from rclpy.exceptions import (
     InvalidTopicNameException,
     ParameterUninitializedException,
 )
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.validate_topic_name import validate_topic_name
+from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from dan_ros.backends import BACKENDS, PRECISIONS
 from dan_ros.detect import DETECTORS, DEVICES
@@ -122,9 +123,9 @@ class Spec:
 def _problem_with_topics(topics: Iterable[str]) -> str:
     for topic in filter(None, topics):
         try:
-            validate_topic_name(topic)
-        except InvalidTopicNameException as error:
-            return str(error).replace('\n', ' ')
+            validate_full_topic_name(expand_topic_name(topic, 'dan_node', '/robot'))
+        except (InvalidTopicNameException, ValueError) as error:  # of the whole, or before
+            return ' '.join(str(error).split())
     return ''
 
 
