@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import cv2
 import numpy as np
 
 from dan_ros import labels, model_store, quality
@@ -13,6 +12,7 @@ from dan_ros.boxes import area, is_same_place, overlap
 from dan_ros.crops import cut_face, square_about
 from dan_ros.detect import Detector, open_detector
 from dan_ros.images import to_bgr
+from dan_ros.opencv import cv2
 from dan_ros.quality import Gates
 from dan_ros.scores import logits_to_probabilities
 from dan_ros.stopwatch import Stopwatch

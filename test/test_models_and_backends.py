@@ -1,8 +1,13 @@
 """The model store, and the same answers from every backend."""
 
+import contextlib
+import gc
 import hashlib
 import http.server
+import socket
 import threading
+import time
+import weakref
 
 import cv2
 import numpy as np
@@ -94,6 +99,50 @@ def test_no_network_says_what_to_do(cache, monkeypatch):
         model_store.fetch_model('sample')
 
 
+@pytest.mark.parametrize('part', ['headers', 'content'])
+def test_a_server_that_drips_bytes_forever_is_given_up(cache, monkeypatch, part):
+    """Each byte comes soon enough for a timeout of one step; all of them never end."""
+    stopping = threading.Event()
+
+    def drip(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        connection.recv(4096)
+        start = b'HTTP/1.1 200 OK\r\n' + (b'\r\n' if part == 'content' else b'X-Long: ')
+        with contextlib.suppress(OSError):  # the client went
+            connection.sendall(start)
+            while not stopping.wait(0.1):
+                connection.sendall(b'x')
+
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        threading.Thread(target=drip, args=(server,), daemon=True).start()
+        url = f'http://127.0.0.1:{server.getsockname()[1]}/sample.onnx'
+        model = KnownModel('sample', 'sample.onnx', '0' * 64, 'a test', url=url)
+        monkeypatch.setitem(KNOWN_MODELS, 'sample', model)
+        started_s = time.monotonic()
+        with pytest.raises(ModelError, match='by hand'):
+            model_store.fetch_model('sample', timeout_s=1.0)
+        assert time.monotonic() - started_s < 10
+    stopping.set()
+    assert not cache.exists()
+
+
+def test_a_connection_that_ends_early_is_named(cache, monkeypatch):
+    def answer(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        connection.recv(4096)
+        connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n' + bytes(10))
+        connection.close()
+
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        url = f'http://127.0.0.1:{server.getsockname()[1]}/sample.onnx'
+        model = KnownModel('sample', 'sample.onnx', '0' * 64, 'a test', url=url)
+        monkeypatch.setitem(KNOWN_MODELS, 'sample', model)
+        with pytest.raises(ModelError, match='990'):
+            model_store.fetch_model('sample')
+    assert not cache.exists()
+
+
 def test_a_pinned_path_must_hold_that_very_file(tmp_path):
     good = tmp_path / 'yunet.onnx'
     good.write_bytes(read_model('yunet').content)
@@ -144,6 +193,21 @@ def test_backends_agree(backends, batch):
     for name, backend in backends.items():
         tolerance = 0.1 if name == 'openvino' else 1e-3  # it takes bf16 where the CPU is fast at it
         np.testing.assert_allclose(backend.infer(faces), expected, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize('name', CPU_BACKENDS)
+def test_a_backend_is_freed_at_once_when_nobody_holds_it(name):
+    """Not when Python's collector runs: a node that is configured again would hold both."""
+    open_backend(name, 'dan_ferplus')  # importing torch leaves the frames that did so behind
+    gc.disable()
+    try:
+        backend = open_backend(name, 'dan_ferplus')
+        backend.infer(np.zeros((2, *backend.model.input_size, 3), np.uint8))
+        gone = weakref.ref(backend)
+        del backend
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_auto_names_what_it_took():

@@ -127,11 +127,11 @@ class OnnxRuntimeBackend:
         self.model = ModelInfo.from_metadata(metadata, str(file.path))
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self.model.check_graph([*map(_tensor, inputs)], [*map(_tensor, outputs)], str(file.path))
-        self._batches = Batches(self._run, len(self.model.labels), MAX_BATCH)
+        self._batches = Batches(len(self.model.labels), MAX_BATCH)
 
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
-        return self._batches.infer(faces_rgb)
+        return self._batches.infer(self._run, faces_rgb)
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
         (logits,) = run_session(

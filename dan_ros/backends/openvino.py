@@ -40,11 +40,11 @@ class OpenVinoBackend:
         inputs, outputs = [*map(_tensor, compiled.inputs)], [*map(_tensor, compiled.outputs)]
         self.model.check_graph(inputs, outputs, str(file.path))
         self._request = compiled.create_infer_request()
-        self._batches = Batches(self._run, len(self.model.labels), MAX_BATCH)
+        self._batches = Batches(len(self.model.labels), MAX_BATCH)
 
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
-        return self._batches.infer(faces_rgb)
+        return self._batches.infer(self._run, faces_rgb)
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
         faces = np.ascontiguousarray(faces_rgb)

@@ -8,12 +8,12 @@ wrapper needs OpenCV 4.8; this runs with any.
 import math
 from functools import lru_cache
 
-import cv2
 import numpy as np
 import onnx
 
 from dan_ros.backends.onnxruntime import open_session, run_session
 from dan_ros.errors import ModelError
+from dan_ros.opencv import cv2
 from dan_ros.types import Face
 
 STRIDES = (8, 16, 32)  # pixels per cell of the three output grids
@@ -109,10 +109,11 @@ def decode(
     scores = np.sqrt(cls[:, 0].clip(0, 1) * obj[:, 0].clip(0, 1))  # [cells]
     chosen = np.flatnonzero(scores >= min_score)
     corner, stride = (part[chosen] for part in _cells(size))  # [N, 2], [N, 1]
-    centre = (corner + bbox[chosen, :2]) * stride
-    half_size = np.exp(bbox[chosen, 2:].clip(max=10)) * stride / 2
-    boxes = np.concatenate([centre - half_size, centre + half_size], axis=1)  # [N, 4]
-    landmarks = (corner[:, None] + kps[chosen].reshape(-1, 5, 2)) * stride[:, None]  # [N, 5, 2]
+    with np.errstate(over='ignore', invalid='ignore'):  # what is not finite is left out below
+        centre = (corner + bbox[chosen, :2]) * stride
+        half_size = np.exp(bbox[chosen, 2:].clip(max=10)) * stride / 2
+        boxes = np.concatenate([centre - half_size, centre + half_size], axis=1)  # [N, 4]
+        landmarks = (corner[:, None] + kps[chosen].reshape(-1, 5, 2)) * stride[:, None]
     sound = np.isfinite(boxes).all(axis=1) & np.isfinite(landmarks).all(axis=(1, 2))
     return scores[chosen][sound], boxes[sound], landmarks[sound]
 

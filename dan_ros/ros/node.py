@@ -442,7 +442,7 @@ class DanNode(LifecycleNode):
         try:
             message = read()
             transport.check(message)
-        except FrameError as error:
+        except Exception as error:  # a FrameError, or there is no memory for a copy
             self._count_failure(camera, error)
             return
         if inbox.put(camera, Arrival(message, time.monotonic())):
@@ -455,7 +455,7 @@ class DanNode(LifecycleNode):
 
     def _count_failure(self, camera: str, error: Exception) -> None:
         cause = error.cause if isinstance(error, FrameError) else 'failed'
-        if isinstance(error, GpuMemoryError):
+        if isinstance(error, (GpuMemoryError, MemoryError)):
             cause = 'out_of_memory'
         if isinstance(error, GpuLostError):
             self._failure = (

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dan_ros.errors import FrameError
 from dan_ros.pipeline import STEPS as PIPELINE_STEPS
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.ros.inbox import Inbox
@@ -132,6 +131,6 @@ class Worker:
         for camera, arrival in arrivals.items():
             try:
                 frames[camera] = self._to_frame(arrival.message)
-            except FrameError as error:
+            except Exception as error:  # a FrameError, or there is no memory for the pixels
                 self._failed(camera, error)
         return frames
