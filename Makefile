@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench stress soak model lint clean
+.PHONY: help build demo test bench stress soak model lint docs lock sbom audit clean
 
 ifdef ROS_DISTRO
   environment := distribution
@@ -32,7 +32,7 @@ demo: build ## Show the node at work on a moving face, or on SOURCE=0, SOURCE=vi
 	@. ./env.sh && python3 -m dan_ros.ros.demo --out demo $(if $(SOURCE),--source "$(SOURCE)")
 
 test: build ## Run every test; ARGS goes to pytest.
-	@. ./env.sh && python3 -m pytest $(ARGS)
+	@. ./env.sh && python3 -c 'import rclpy, dan_ros.msg' && python3 -m pytest $(ARGS)
 
 bench: build ## Measure every part against what people would write themselves: minutes.
 	@. ./env.sh && python3 benchmarks/bench.py --out bench $(ARGS)
@@ -57,5 +57,28 @@ model: build ## Train the bundled model and its int8 twin anew from DATA=folder 
 	  -o runs/ferplus/dan_ferplus_int8.onnx && \
 	dan-ros evaluate "$(DATA)" runs/ferplus/dan_ferplus_int8.onnx --out runs/ferplus/evaluation
 
+docs: build ## Write docs/parameters.md from the node's table of parameters.
+	@. ./env.sh && python3 tools/write_parameters_page.py
+
+# These need the network and belong to no test: an environment of their own keeps them out of ours.
+.tools/ready: requirements/tools.txt
+	@python3 -m venv .tools && touch .tools/COLCON_IGNORE
+	@.tools/bin/pip install --quiet -r requirements/tools.txt && touch $@
+
+lock: .tools/ready ## Pin the ROS-free library's packages anew, with their hashes, in requirements/lock.txt.
+	@.tools/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' \
+	  requirements/core.txt requirements/bag.txt -o requirements/lock.txt
+
+sbom: .tools/ready ## Write what the locked library consists of to dist/sbom.json (CycloneDX).
+	@mkdir -p dist && .tools/bin/uv venv --quiet --clear .tools/library
+	@.tools/bin/uv pip sync --quiet --require-hashes --python .tools/library requirements/lock.txt
+	@PYTHONWARNINGS=ignore .tools/bin/cyclonedx-py environment .tools/library --pyproject pyproject.toml \
+	  --output-reproducible -o dist/sbom.json
+	@echo "dist/sbom.json"
+
+audit: .tools/ready ## Ask over the network whether the locked packages have known vulnerabilities.
+	@.tools/bin/python tools/audit.py
+
 clean: ## Remove what was built; .venv stays.
-	rm -rf build install log demo bench stress soak
+	rm -rf build install log demo bench stress soak coverage dist .tools

@@ -9,6 +9,7 @@ from typing import Any
 
 from dan_ros import labels as label_sets
 from dan_ros.errors import ModelError
+from dan_ros.onnx_files import parse_onnx
 
 INPUT_NAME = 'faces'
 OUTPUT_NAME = 'logits'
@@ -73,12 +74,7 @@ class ModelInfo:
     @classmethod
     def from_onnx(cls, content: bytes, where: str) -> 'ModelInfo':
         """Read the metadata of an ONNX file's bytes; `where` and errors as in `from_metadata`."""
-        import onnx
-
-        try:
-            model = onnx.load_from_string(content)
-        except Exception as error:  # protobuf's, which is not imported here
-            raise ModelError(f'{where} is no ONNX file: {error}') from None
+        model = parse_onnx(content, where)
         return cls.from_metadata({p.key: p.value for p in model.metadata_props}, where)
 
     @classmethod

@@ -1,13 +1,12 @@
 """Find, verify and fetch model files.
 
-Files this package knows are pinned by SHA-256 and checked each time they are read. Nothing here
-unpickles: models are ONNX.
+Files this package knows are pinned by SHA-256 and checked each time they are read. A file of the
+user's own is looked through instead: see `onnx_files`. Nothing here unpickles: models are ONNX.
 """
 
 import hashlib
 import http.client
 import importlib.util
-import os
 import threading
 import time
 import urllib.error
@@ -16,9 +15,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from dan_ros.cache_folders import cache_path, make_cache_folder
 from dan_ros.data_folders import data_folders
-from dan_ros.errors import ModelError
+from dan_ros.errors import DanError, ModelError
 from dan_ros.files import write_content
+from dan_ros.onnx_files import parse_onnx
 
 FETCH_TIMEOUT_S = 30  # for all of it, names, redirects, headers and content
 FETCH_LIMIT_BYTES = 512 * 2**20
@@ -97,8 +98,7 @@ class ModelFile:
 
 def cache_folder() -> Path:
     """The user's folder for fetched models; not created here."""
-    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(root) / 'dan_ros' / 'models'
+    return cache_path('models')
 
 
 def read_model(name: str) -> ModelFile:
@@ -108,7 +108,8 @@ def read_model(name: str) -> ModelFile:
     nothing is fetched here, see `fetch_model`.
 
     Raises:
-        ModelError: there is no such model, or its content is not what it should be.
+        ModelError: there is no such model, or its content is not what it should be; of a path, it
+            is no ONNX file, refers to another file or holds an engine.
     """
     if name not in KNOWN_MODELS:
         return _read_path(name)
@@ -164,7 +165,7 @@ def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
         timeout_s: for the whole transfer, however slowly its bytes drip.
 
     Raises:
-        ModelError: nothing could be fetched, or what came has another hash.
+        ModelError: nothing could be fetched, what came has another hash, or it can't be kept.
     """
     model = KNOWN_MODELS[name]
     if not model.url:
@@ -184,8 +185,13 @@ def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
         raise ModelError(
             f'{model.url} gave a file with SHA-256 {found}, expected {model.sha256}; not kept'
         )
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_content(target, content)
+    try:
+        make_cache_folder('models')
+        write_content(target, content)
+    except DanError as error:
+        raise ModelError(f'{model.filename} was fetched and can not be kept: {error}') from None
+    except OSError as error:
+        raise ModelError(f'{target} can not be written: {error.strerror}; make room') from None
     return target
 
 
@@ -232,7 +238,9 @@ def _read_path(name: str) -> ModelFile:
             f'there is no model {name!r}: neither a file at {path.absolute()} nor one of the known '
             f'models ({known}). Give the path of an ONNX file made by `dan-ros convert`.'
         )
-    return _read(path, name)
+    file = _read(path, name)
+    parse_onnx(file.content, str(path))  # its hash vouches for nothing
+    return file
 
 
 def _read(path: Path, name: str) -> ModelFile:

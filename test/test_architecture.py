@@ -1,6 +1,7 @@
 """The lines between the rooms of the package."""
 
 import ast
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,8 @@ def test_imports_point_one_way(file):
 
 @pytest.mark.parametrize('module', ['dan_ros.pipeline', 'dan_ros.ros.node', 'dan_ros.cli.predict'])
 def test_heavy_libraries_load_lazily(module):
+    if module.startswith('dan_ros.ros'):
+        pytest.importorskip('rclpy')
     code = (
         f'import {module}, sys; '
         'heavy = {"torch", "tensorrt", "openvino", "matplotlib", "skimage"} & set(sys.modules); '
@@ -86,6 +89,7 @@ def test_no_attic():
 
 
 def test_yaml_holds_the_defaults_of_the_table_and_nothing_else():
+    pytest.importorskip('rclpy')
     from dan_ros.ros.parameters import PARAMETERS
 
     content = yaml.safe_load((ROOT / 'config' / 'dan.yaml').read_text())
@@ -93,12 +97,14 @@ def test_yaml_holds_the_defaults_of_the_table_and_nothing_else():
 
 
 def test_no_parameter_name_is_a_prefix_of_another():
+    pytest.importorskip('rclpy')
     from dan_ros.ros.parameters import SPECS
 
     assert not [(a, b) for a in SPECS for b in SPECS if b.startswith(f'{a}.')]
 
 
 def test_every_parameter_is_described():
+    pytest.importorskip('rclpy')
     from dan_ros.ros.parameters import PARAMETERS
 
     for spec in PARAMETERS:
@@ -106,6 +112,18 @@ def test_every_parameter_is_described():
         assert not spec.problem_with(spec.default)
         is_number = type(spec.default) in (int, float)
         assert not is_number or spec.choices or spec.minimum is not None, spec.name
+
+
+def test_what_needs_ros_is_told_from_what_does_not():
+    """The lane without ROS leaves out by what a file imports; most files it has to run."""
+    spec = importlib.util.spec_from_file_location('selection', ROOT / 'conftest.py')
+    selection = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(selection)
+    files = sorted((ROOT / 'test').glob('test_*.py'))
+    left_out = {file.name for file in files if selection.needs_ros(file)}
+    assert {'test_node.py', 'test_launch.py', 'test_hri.py'} <= left_out
+    assert {'test_pipeline.py', 'test_bag.py', 'test_security.py'}.isdisjoint(left_out)
+    assert len(left_out) < len(files) / 2
 
 
 def test_version_is_the_same_everywhere():

@@ -138,7 +138,7 @@ def test_installed_recipes_are_found(tmp_path):
     """From the built package, seen from a folder that is not the source tree."""
     code = 'from dan_ros.train.recipe import find_recipe; print(find_recipe("sfew"))'
     source = Path(__file__).parents[1]
-    places = os.environ['PYTHONPATH'].split(os.pathsep)
+    places = os.environ.get('PYTHONPATH', '').split(os.pathsep)
     places = os.pathsep.join(place for place in places if Path(place).resolve() != source)
     result = subprocess.run(
         [sys.executable, '-c', code],

@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from dan_ros.errors import BackendError
+from dan_ros.cache_folders import make_cache_folder, make_private
+from dan_ros.errors import BackendError, DanError
 from dan_ros.files import write_whole
 
 MAGIC = b'dan_ros engine 1\n'  # raise the number when engines are built in another way
@@ -69,31 +70,25 @@ class Entry:
     size: int
 
 
-def default_folder() -> Path:
-    """The user's folder for engines; not created here."""
-    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(root) / 'dan_ros' / 'engines'
-
-
 class EngineCache:
     """A folder of engines.
 
     Args:
-        folder: is made, for this user alone.
+        folder: is made, for this user alone; the one in the user's cache if None.
 
     Raises:
-        BackendError: the folder belongs to somebody else.
+        BackendError: the folder belongs to somebody else, is a link, or can't be made.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder or default_folder()
-        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if self.folder.stat().st_uid != os.getuid():
-            raise BackendError(
-                f'{self.folder} belongs to another user, whose engines are not run: remove it, or '
-                'set XDG_CACHE_HOME to a folder of your own'
-            )
-        self.folder.chmod(0o700)
+        try:
+            if folder is None:
+                folder = make_cache_folder('engines')
+            else:
+                make_private(folder)
+        except DanError as error:
+            raise BackendError(str(error)) from None
+        self.folder = folder
 
     def path_of(self, key: EngineKey, model: str) -> Path:
         """Where an engine lies, whether it is there or not."""

@@ -13,6 +13,7 @@ import onnx
 
 from dan_ros.backends.onnxruntime import open_session, run_session
 from dan_ros.errors import ModelError
+from dan_ros.onnx_files import parse_onnx
 from dan_ros.opencv import cv2
 from dan_ros.types import Face
 
@@ -136,11 +137,10 @@ def for_images(content: bytes) -> bytes:
     [1, 3, height, width], 0 to 255; the conversion is put into the graph, where it costs a fraction
     of what OpenCV's takes.
     """
-    try:
-        model = onnx.load_from_string(content)
-        taken = model.graph.input[0].name
-    except Exception as error:  # protobuf's error class has moved between its versions
-        raise ModelError(f"YuNet's file is not an ONNX file: {error}") from None
+    model = parse_onnx(content, "YuNet's file")
+    if not model.graph.input:
+        raise ModelError("YuNet's file holds an empty graph")
+    taken = model.graph.input[0].name
     del model.graph.input[:], model.graph.value_info[:]
     shape: list[int | str] = [1, 'height', 'width', 3]
     model.graph.input.append(

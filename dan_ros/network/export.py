@@ -18,6 +18,7 @@ from dan_ros.files import write_whole
 from dan_ros.model_info import ModelInfo
 from dan_ros.network.dan import FEATURES
 from dan_ros.network.fuse import FusedBlock, FusedDAN
+from dan_ros.onnx_files import parse_onnx
 
 OPSET = 17
 IR_VERSION = 8
@@ -181,12 +182,9 @@ def read_fused(content: bytes, where: str) -> tuple[FusedDAN, ModelInfo]:
         where: its name, for messages.
 
     Raises:
-        ModelError: not such a file, or one whose weights are quantised.
+        ModelError: not such a file, or one whose weights are quantised or lie elsewhere.
     """
-    try:
-        model = onnx.load_from_string(content)
-    except Exception as error:  # protobuf's error class has moved between its versions
-        raise ModelError(f'{where} is not an ONNX file: {error}') from None
+    model = parse_onnx(content, where)
     info = ModelInfo.from_metadata({p.key: p.value for p in model.metadata_props}, where)
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     return _fused_from_arrays(arrays, where), info

@@ -57,7 +57,7 @@ OUTPUT_DEPTH = 10
 GPU_LOST = 3  # exit code
 RUN_LETTERS = 4  # that the ids of one run of the node begin with
 LOST_HINT = (
-    'the middleware loses images on their way: see "Images get lost" in README.md, or set '
+    'the middleware loses images on their way: see docs/troubleshooting.md, or set '
     'qos.reliability to reliable'
 )
 INCOMPATIBLE_S = 30.0  # so long an incompatible peer is reported while images come

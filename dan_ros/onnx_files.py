@@ -1,0 +1,64 @@
+"""ONNX files read without trust: what they hold is all there is, and none of it is a program.
+
+A tensor of an ONNX file may lie in another file, at a path that the file itself gives, and a node
+may carry a compiled engine. Neither is part of this package's contract, so both are refused.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from dan_ros.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnx
+
+ENGINE_NODE = 'EPContext'  # of ONNX Runtime: an engine, or the path of one
+SHOWN_CHARACTERS = 80  # of a path in a message
+
+
+def parse_onnx(content: bytes, where: str) -> 'onnx.ModelProto':
+    """Read an ONNX file's bytes; nothing but these bytes is ever opened.
+
+    Args:
+        content: the file.
+        where: its name, for messages.
+
+    Raises:
+        ModelError: it is no ONNX file, refers to another file, or holds an engine.
+    """
+    import onnx
+
+    try:
+        model = onnx.load_from_string(content)
+    except Exception as error:  # protobuf's error class has moved between its versions
+        raise ModelError(f'{where} is not an ONNX file: {error}') from None
+    for message in _messages_in(model):
+        if isinstance(message, onnx.TensorProto):
+            _refuse_external_data(message, where)
+        elif isinstance(message, onnx.NodeProto) and message.op_type == ENGINE_NODE:
+            raise ModelError(
+                f'{where} holds an engine (a node {ENGINE_NODE}), which is a program: give the '
+                'model that it was made from'
+            )
+    return model
+
+
+def _refuse_external_data(tensor: 'onnx.TensorProto', where: str) -> None:
+    if tensor.data_location != tensor.EXTERNAL and not tensor.external_data:
+        return
+    places = [entry.value for entry in tensor.external_data if entry.key == 'location']
+    place = places[0][:SHOWN_CHARACTERS] if places else ''
+    raise ModelError(
+        f'{where} keeps the tensor {tensor.name[:SHOWN_CHARACTERS]!r} in another file ({place!r}); '
+        'only models in a single file are read. Make one with `dan-ros convert`, or save yours '
+        'with its weights inside'
+    )
+
+
+def _messages_in(message: Any) -> Iterator[Any]:
+    """A protobuf message and all within it: subgraphs, attributes, functions, sparse tensors."""
+    yield message
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in (value,) if hasattr(value, 'ListFields') else value:
+                yield from _messages_in(part)
