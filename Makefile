@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench model lint docs lock sbom audit clean
+.PHONY: help build demo test bench stress soak model lint docs lock sbom audit clean
 
 ifdef ROS_DISTRO
   environment := distribution
@@ -36,6 +36,12 @@ test: build ## Run every test; ARGS goes to pytest.
 
 bench: build ## Measure every part against what people would write themselves: minutes.
 	@. ./env.sh && python3 benchmarks/bench.py --out bench $(ARGS)
+
+stress: build ## Ten times the odd messages, twenty times the cycles and stops of the tests: half an hour.
+	@. ./env.sh && python3 benchmarks/stress.py --out stress $(ARGS)
+
+soak: build ## Run the node for MINUTES=30 with faults mixed in; fails when it grows or slows down.
+	@. ./env.sh && python3 benchmarks/soak.py --out soak --minutes $(or $(MINUTES),30) $(ARGS)
 
 lint: build ## Check style and types.
 	@. ./env.sh && python3 -m ruff check . && python3 -m ruff format --check . && python3 -m mypy
@@ -75,4 +81,4 @@ audit: .tools/ready ## Ask over the network whether the locked packages have kno
 	@.tools/bin/python tools/audit.py
 
 clean: ## Remove what was built; .venv stays.
-	rm -rf build install log demo bench dist .tools
+	rm -rf build install log demo bench stress soak coverage dist .tools

@@ -2,115 +2,72 @@
 
     python3 benchmarks/bench.py [--out FOLDER] [--rounds N] [--only network --only node ...]
 
-Writes bench.json and bench.png and prints the tables. Figures are ratios of medians: milliseconds
+Writes bench.json and pictures, and prints the tables. Figures are ratios of medians: milliseconds
 are those of this machine on this day.
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import click
-from matplotlib.figure import Figure
 from measuring import Comparison, machine
-from node_bench import NodeResult, measure_nodes
-from parts import compare_crops, compare_detectors, compare_networks, compare_pipelines
+from node_bench import measure_nodes
+from parts import (
+    compare_crops,
+    compare_detectors,
+    compare_networks,
+    compare_pipelines,
+    measure_growth,
+    split_pipelines,
+)
+from report import Results
 from rich.console import Console
-from rich.table import Table
 
-PARTS: dict[str, Callable[[int], list[Comparison]]] = {
+PIPELINE, NODE = 'pipeline', 'node'
+COMPARISONS: dict[str, Callable[[int], list[Comparison]]] = {
     'network': compare_networks,
     'detector': compare_detectors,
     'crop': compare_crops,
-    'pipeline': compare_pipelines,
+    PIPELINE: compare_pipelines,
 }
-NODE = 'node'
 
 
 @click.command()
 @click.option('--out', default='bench', type=click.Path(path_type=Path), help='Folder to write.')
 @click.option('--rounds', default=30, show_default=True, type=click.IntRange(1))
-@click.option('--only', multiple=True, type=click.Choice([*PARTS, NODE]), help='May be repeated.')
+@click.option(
+    '--only', multiple=True, type=click.Choice([*COMPARISONS, NODE]), help='May be repeated.'
+)
 @click.option('--seconds', default=8.0, show_default=True, help='Of each measurement of a node.')
 def main(out: Path, rounds: int, only: tuple[str, ...], seconds: float) -> None:
     """Measure everything, or the parts named."""
-    console = Console(stderr=True)
-    comparisons: list[Comparison] = []
-    for name, measure in PARTS.items():
-        if not only or name in only:
-            console.print(f'{name} ...')
-            comparisons += measure(rounds)
-    nodes: list[NodeResult] = []
-    if not only or NODE in only:
-        nodes = measure_nodes(seconds, console.print)
+    results = measure(rounds, only or (*COMPARISONS, NODE), seconds)
     out.mkdir(parents=True, exist_ok=True)
-    content = {
-        'machine': machine(),
-        'comparisons': [{**asdict(c), 'times_faster': c.times_faster} for c in comparisons],
-        'nodes': [asdict(node) for node in nodes],
-    }
-    (out / 'bench.json').write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
-    show(comparisons, nodes)
-    if comparisons:
-        draw(comparisons).savefig(out / 'bench.png')
-
-
-def show(comparisons: list[Comparison], nodes: list[NodeResult]) -> None:
-    """Print the tables."""
+    content = json.dumps(results.to_json(), indent=2) + '\n'
+    (out / 'bench.json').write_text(content, encoding='utf-8')
+    for name, figure in results.pictures():
+        figure.savefig(out / name)
     console = Console()
     console.print(', '.join(f'{key} {value}' for key, value in machine().items()))
-    for comparison in comparisons:
-        table = Table('way', 'median ms', 'times faster', title=comparison.title, box=None)
-        for name, ms in comparison.times_ms.items():
-            table.add_row(name, f'{ms:.2f}', f'{comparison.times_faster[name]:.1f}')
-        console.print(table)
-    if nodes:
-        table = Table(
-            *('node', 'images', 'sent/s', 'done/s', 'age ms', '99 %', 'late/early', 'CPU ms'),
-            *('MiB', 'start s'),
-            title='node over DDS, in its own process',
-            box=None,
-        )
-        for n in nodes:
-            table.add_row(
-                n.node,
-                n.images,
-                f'{n.sent_hz:.0f}',
-                f'{n.done_hz:.1f}',
-                f'{n.age_ms:.1f}',
-                f'{n.age_99_ms:.1f}',
-                f'{n.growth:.1f}',
-                f'{n.cpu_ms:.1f}',
-                f'{n.memory_mib:.0f}',
-                f'{n.start_s:.1f}',
-            )
+    for table in results.tables():
         console.print(table)
 
 
-def draw(comparisons: list[Comparison]) -> Figure:
-    """How many times faster than its baseline each way is."""
-    figure = Figure(figsize=(9, 0.9 + 0.28 * sum(len(c.times_ms) + 1.5 for c in comparisons)))
-    figure.set_layout_engine('constrained')
-    heights = [len(c.times_ms) for c in comparisons]
-    axes = figure.subplots(len(comparisons), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for panel, comparison in zip(axes, comparisons, strict=True):
-        names = list(comparison.times_ms)
-        values = [comparison.times_faster[name] for name in names]
-        colours = ['#9aa0a6' if name == comparison.baseline else '#2a6fbb' for name in names]
-        bars = panel.barh(names, values, color=colours, height=0.7)
-        labels = [
-            f'{value:.1f}x  ({comparison.times_ms[name]:.1f} ms)'
-            for name, value in zip(names, values, strict=True)
-        ]
-        panel.bar_label(bars, labels, padding=4, fontsize=8)
-        panel.invert_yaxis()
-        panel.set_title(comparison.title, loc='left', fontsize=9)
-        panel.set_xlim(0, max(values) * 1.25)
-        panel.spines[['top', 'right', 'bottom']].set_visible(False)
-        panel.set_xticks([])
-        panel.tick_params(labelsize=8)
-    return figure
+def measure(rounds: int, wanted: tuple[str, ...], seconds: float) -> Results:
+    """Run the parts that are wanted."""
+    say = Console(stderr=True).print
+    results = Results()
+    for name, compare_all in COMPARISONS.items():
+        if name in wanted:
+            say(f'{name} ...')
+            results.comparisons += compare_all(rounds)
+    if PIPELINE in wanted:
+        say('steps and growth of the pipeline ...')
+        results.steps_ms, results.growths = split_pipelines(rounds), measure_growth(rounds)
+    if NODE in wanted:
+        results.nodes = measure_nodes(seconds, say)
+    return results
 
 
 if __name__ == '__main__':

@@ -1,7 +1,8 @@
 """The node over DDS against a plain rclpy node, each in a process of its own.
 
 A client here sends images at a rate, each stamped with the time it is sent, and notes how old each
-result is when it comes.
+result is when it comes. All processes use the package's profile for large images, as README.md
+advises: without it the middleware alone takes ten milliseconds for an image.
 """
 
 import os
@@ -9,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,8 @@ import cv2
 import numpy as np
 import psutil
 import rclpy
-from ament_index_python.packages import get_package_prefix
+from ament_index_python.packages import get_package_prefix, get_package_share_directory
+from diagnostic_msgs.msg import DiagnosticArray
 from parts import scene
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -32,19 +35,50 @@ READY = 'waiting for images'
 PATIENCE_S = 60.0
 SECOND_NS = 1_000_000_000
 OURS, NAIVE = 'dan_node', 'plain node'
-# node, width, height, compressed, rate
+PROFILE = 'FASTDDS_DEFAULT_PROFILES_FILE'
+STEP, LATENCY = 'step_ms.', 'latency_ms'
+DETECT, INFER = 'detect', 'infer'
+PIPELINE = ('reduce', DETECT, 'crop', INFER)  # steps of a frame that are the pipeline's
+
+
+@dataclass(frozen=True)
+class Case:
+    """What to measure.
+
+    Attributes:
+        node: which.
+        size: (width, height) of the images.
+        rate_hz: of the images.
+        is_compressed: whether they come as JPEG.
+        seconds: for how long; 0 is as long as the others.
+        parameters: of the node.
+    """
+
+    node: str
+    size: tuple[int, int]
+    rate_hz: float
+    is_compressed: bool = False
+    seconds: float = 0.0
+    parameters: tuple[str, ...] = ()
+
+
+SMALL, MIDDLE, LARGE = (640, 480), (1280, 720), (1920, 1080)
+MINUTE = 60.0
 CASES = (
-    (NAIVE, 640, 480, False, 15.0),
-    (OURS, 640, 480, False, 15.0),
-    (NAIVE, 640, 480, False, 30.0),
-    (OURS, 640, 480, False, 30.0),
-    (NAIVE, 640, 480, False, 60.0),
-    (OURS, 640, 480, False, 60.0),
-    (OURS, 640, 480, True, 30.0),
-    (OURS, 1280, 720, False, 30.0),
-    (OURS, 1280, 720, True, 30.0),
-    (OURS, 1920, 1080, False, 15.0),
-    (OURS, 1920, 1080, True, 15.0),
+    Case(NAIVE, SMALL, 15.0),
+    Case(OURS, SMALL, 15.0),
+    Case(NAIVE, SMALL, 30.0),
+    Case(OURS, SMALL, 30.0),
+    Case(OURS, SMALL, 30.0, parameters=('detector.interval:=5',)),
+    Case(OURS, SMALL, 30.0, parameters=('backend.threads:=1',)),
+    Case(NAIVE, SMALL, 60.0, seconds=MINUTE),
+    Case(OURS, SMALL, 60.0, seconds=MINUTE),
+    Case(OURS, MIDDLE, 60.0, seconds=MINUTE, parameters=('detector.max_side_px:=1280',)),
+    Case(OURS, SMALL, 30.0, is_compressed=True),
+    Case(OURS, MIDDLE, 30.0),
+    Case(OURS, MIDDLE, 30.0, is_compressed=True),
+    Case(OURS, LARGE, 15.0),
+    Case(OURS, LARGE, 15.0, is_compressed=True),
 )
 
 
@@ -53,12 +87,15 @@ class NodeResult:
     """How a node did.
 
     Attributes:
-        node: which.
+        node: which, and its parameters.
         images: size, and whether they were compressed.
         sent_hz, done_hz: images sent and results received a second.
         age_ms, age_99_ms: median and 99th percentile of the time from sending an image to its
             result.
         growth: median age in the last quarter over that in the second: 1 where it does not grow.
+        pipeline_ms: mean from image to probabilities, by the node's diagnostics; 0 for the plain
+            node, which has none.
+        own_ms: mean from receipt of an image to its last message, less detection and network.
         cpu_ms: processor time of the node's process a result.
         memory_mib: resident.
         start_s: from the start of the process to its first result.
@@ -71,6 +108,8 @@ class NodeResult:
     age_ms: float
     age_99_ms: float
     growth: float
+    pipeline_ms: float
+    own_ms: float
     cpu_ms: float
     memory_mib: float
     start_s: float
@@ -78,47 +117,50 @@ class NodeResult:
 
 def measure_nodes(seconds: float, say: Callable[[str], object]) -> list[NodeResult]:
     """Every case in turn."""
+    share = Path(get_package_share_directory('dan_ros'))
+    os.environ.setdefault(PROFILE, str(share / 'config' / 'fastdds_large_images.xml'))
     results = []
     for number, case in enumerate(CASES):
-        node, width, height, compressed, rate_hz = case
-        how = 'compressed' if compressed else 'raw'
-        say(f'{node}, {width}x{height} {how} at {rate_hz:g} Hz ...')
-        results.append(_measure(*case, seconds, domain=60 + number))
+        say(f'{_name(case)}, {_images(case)} at {case.rate_hz:g} Hz ...')
+        results.append(_measure(case, case.seconds or seconds, domain=60 + number))
     return results
 
 
-def _measure(
-    node: str,
-    width: int,
-    height: int,
-    compressed: bool,
-    rate_hz: float,
-    seconds: float,
-    domain: int,
-) -> NodeResult:
+def _name(case: Case) -> str:
+    return ', '.join([case.node, *case.parameters]).replace(':=', ' ')
+
+
+def _images(case: Case) -> str:
+    return f'{case.size[0]}x{case.size[1]} {"compressed" if case.is_compressed else "raw"}'
+
+
+def _measure(case: Case, seconds: float, domain: int) -> NodeResult:
     started_s = time.monotonic()
-    process = _start(node, compressed, domain)
+    process = _start(case, domain)
     try:
-        with Client(domain, scene(width, height, 1), compressed) as client:
+        with Client(domain, scene(*case.size, 1), case.is_compressed) as client:
             client.send_until_answered(process)
             start_s = time.monotonic() - started_s
-            client.send(rate_hz, min(3.0, seconds))  # warm
+            client.send(case.rate_hz, min(3.0, seconds))  # warm
             watched = psutil.Process(process.pid)
             before = sum(watched.cpu_times()[:2])
             client.ages_ns.clear()
-            sent = client.send(rate_hz, seconds)
+            client.steps_ms.clear()
+            sent = client.send(case.rate_hz, seconds)
             cpu_s = sum(watched.cpu_times()[:2]) - before
             ages_ms = [age / 1e6 for age in client.ages_ns]
             quarter = max(1, len(ages_ms) // 4)
             return NodeResult(
-                node,
-                f'{width}x{height} {"compressed" if compressed else "raw"}',
+                _name(case),
+                f'{_images(case)}, {case.rate_hz:g} Hz',
                 sent / seconds,
                 len(ages_ms) / seconds,
                 statistics.median(ages_ms),
                 float(np.percentile(ages_ms, 99)),
                 statistics.median(ages_ms[-quarter:])
                 / statistics.median(ages_ms[quarter : 2 * quarter] or ages_ms),
+                sum(client.mean_ms(step) for step in PIPELINE),
+                client.mean_ms(LATENCY) - client.mean_ms(DETECT) - client.mean_ms(INFER),
                 1e3 * cpu_s / max(len(ages_ms), 1),
                 watched.memory_info().rss / 2**20,
                 start_s,
@@ -128,13 +170,13 @@ def _measure(
         process.wait()
 
 
-def _start(node: str, compressed: bool, domain: int) -> subprocess.Popen[bytes]:
+def _start(case: Case, domain: int) -> subprocess.Popen[bytes]:
     program = Path(get_package_prefix('dan_ros'), 'lib', 'dan_ros', 'dan_node')
-    arguments = [str(program), '--ros-args']
-    arguments += ['-p', f'image_transport:={"compressed" if compressed else "raw"}']
-    # Images beyond 512 KiB need it with Fast DDS; the plain node's subscription is reliable, too.
-    arguments += ['-p', 'qos.reliability:=reliable']
-    if node == NAIVE:
+    transport = 'compressed' if case.is_compressed else 'raw'
+    arguments = [str(program), '--ros-args', '-p', f'image_transport:={transport}']
+    for parameter in case.parameters:
+        arguments += ['-p', parameter]
+    if case.node == NAIVE:
         arguments = ['-m', 'naive.node']
     return subprocess.Popen(  # noqa: S603
         [sys.executable, *arguments],
@@ -146,10 +188,16 @@ def _start(node: str, compressed: bool, domain: int) -> subprocess.Popen[bytes]:
 
 
 class Client:
-    """Sends an image again and again, and collects the ages of the results."""
+    """Sends an image again and again, and collects the ages of the results.
+
+    Attributes:
+        ages_ns: of each result when it came.
+        steps_ms: what the node's diagnostics said of each step, a value a second.
+    """
 
     def __init__(self, domain: int, image_bgr: np.ndarray, compressed: bool) -> None:
         self.ages_ns: list[int] = []
+        self.steps_ms: dict[str, list[float]] = defaultdict(list)
         self._context = rclpy.Context()
         rclpy.init(context=self._context, domain_id=domain)
         self._node = rclpy.create_node('client', context=self._context)
@@ -167,6 +215,7 @@ class Client:
         self._node.create_subscription(
             FacialExpressionArray, 'facial_expressions', self._on_result, 100
         )
+        self._node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
 
     def __enter__(self) -> 'Client':
         return self
@@ -203,3 +252,12 @@ class Client:
     def _on_result(self, result: FacialExpressionArray) -> None:
         stamp = result.header.stamp
         self.ages_ns.append(time.monotonic_ns() - stamp.sec * SECOND_NS - stamp.nanosec)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for entry in message.status[0].values:
+            if entry.key == LATENCY or entry.key.startswith(STEP):
+                self.steps_ms[entry.key.removeprefix(STEP)].append(float(entry.value))
+
+    def mean_ms(self, step: str) -> float:
+        """Mean of a step, or of `LATENCY`; 0 if the node says nothing of it."""
+        return statistics.fmean(self.steps_ms[step] or [0.0])

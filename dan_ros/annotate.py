@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-import cv2
 import numpy as np
 
 from dan_ros import labels
 from dan_ros.following import FollowedFace
 from dan_ros.images import to_bgr
+from dan_ros.opencv import cv2
 from dan_ros.types import FaceExpression, Frame
 
 # BGR, one a canonical class; told apart by lightness as well as hue. UNKNOWN is grey.

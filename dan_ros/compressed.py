@@ -4,10 +4,10 @@ JPEG and PNG, what ROS 2's image transport sends. OpenCV would fill what is miss
 JPEG with grey, and reserve memory for whatever size a header claims.
 """
 
-import cv2
 import numpy as np
 
 from dan_ros.errors import FrameError
+from dan_ros.opencv import cv2, raise_if_out_of_memory
 from dan_ros.types import Frame
 
 JPEG_START, JPEG_END = b'\xff\xd8', b'\xff\xd9'
@@ -16,6 +16,8 @@ PNG_START, PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
 TAIL_BYTES = 4096  # some cameras pad a JPEG behind its end
+JPEG_SCAN = b'\xff\xda'
+MOST_SCANS = 32  # encoders make about ten; each costs time as the whole picture does
 
 
 def is_whole(content: bytes) -> bool:
@@ -56,19 +58,26 @@ def check_compressed(content: bytes, max_pixels: int) -> None:
         )
     if not is_whole(content):
         raise FrameError('bad_data', f'a compressed image that ends early, {len(content)} bytes')
+    if head.startswith(JPEG_START) and (scans := content.count(JPEG_SCAN)) > MOST_SCANS:
+        raise FrameError('bad_data', f'a JPEG of {scans} scans, more than any encoder makes')
 
 
 def compressed_to_frame(content: bytes, max_pixels: int) -> Frame:
     """Decode a picture to bgr8, as it was sent: no turning by its EXIF data.
 
+    A JPEG that lost bytes in its middle and has its end can not be told from a sound one: OpenCV
+    warns on standard error, and what is missing is grey or shifted.
+
     Raises:
         FrameError: see `check_compressed`; also where the picture is damaged inside.
+        MemoryError: there is no room for the pixels.
     """
     check_compressed(content, max_pixels)
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:
+        raise_if_out_of_memory(error)
         raise FrameError('bad_data', f'a compressed image that is damaged: {error.err}') from None
     if image is None:
         raise FrameError('bad_data', 'a compressed image that is damaged')

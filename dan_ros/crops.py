@@ -5,10 +5,12 @@ box, stretched to the model's input. Where it leaves the image, the nearest pixe
 repeated. Training and inference both cut with it; S stands in the model file.
 """
 
-import cv2
 import numpy as np
 
+from dan_ros.opencv import cv2
 from dan_ros.types import Frame
+
+MOST_SIDE_PX = 2048  # of a copied square; a larger one is read at every so-manieth pixel
 
 _TO_RGB = {
     'bgr8': cv2.COLOR_BGR2RGB,
@@ -59,6 +61,7 @@ def _cut_square(image: np.ndarray, left: int, top: int, side: int) -> np.ndarray
     height, width = image.shape[:2]
     if left >= 0 and top >= 0 and left + side <= width and top + side <= height:
         return image[top : top + side, left : left + side]
-    rows = np.clip(np.arange(top, top + side), 0, height - 1)
-    columns = np.clip(np.arange(left, left + side), 0, width - 1)
+    step = -(-side // MOST_SIDE_PX)
+    rows = np.clip(np.arange(top, top + side, step), 0, height - 1)
+    columns = np.clip(np.arange(left, left + side, step), 0, width - 1)
     return image[np.ix_(rows, columns)]

@@ -21,3 +21,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_content(path: Path, content: bytes) -> None:
+    """Write these bytes, as `write_whole` does."""
+    write_whole(path, lambda file: file.write(content))

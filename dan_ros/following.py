@@ -8,7 +8,7 @@ import numpy as np
 from dan_ros import labels
 from dan_ros.smoothing import Smoother
 from dan_ros.tracking import Tracker
-from dan_ros.types import FaceExpression
+from dan_ros.types import FaceExpression, Prior
 
 EQUAL_STAMPS = 3  # so many frames in a row with one stamp: the camera's driver sets none
 
@@ -102,6 +102,8 @@ class Follower:
         self._smoothers: dict[str, Smoother] = {}
         self._clock = _Clock()
         self._judged: list[np.ndarray] = []
+        self._seen: list[np.ndarray] = []
+        self._frames = 0
 
     def update(
         self, faces: Sequence[FaceExpression], stamp_ns: int, arrived_ns: int | None = None
@@ -118,19 +120,21 @@ class Follower:
             The faces in their order, without those too new to have an id (`min_hits`).
         """
         self._apply_settings()
+        self._frames += 1
         self._judged = [face.face.box_xyxy for face in faces if face.is_judged]
+        self._seen = [face.face.box_xyxy for face in faces]
         now_ns = self._clock.read(stamp_ns, arrived_ns)
-        ids = self._tracker.update([face.face.box_xyxy for face in faces], now_ns)
+        ids = self._tracker.update(self._seen, now_ns)
         pairs = zip(ids, faces, strict=True)
         followed = [self._follow(face_id, face, now_ns) for face_id, face in pairs if face_id]
         alive = self.face_ids
         self._smoothers = {i: s for i, s in self._smoothers.items() if i in alive}
         return followed
 
-    @property
-    def judged(self) -> list[np.ndarray]:
-        """Boxes of the faces that were judged in the last frame, [4] each."""
-        return self._judged
+    def prior(self, interval: int = 1) -> Prior:
+        """What is known before the next frame; each `interval`-th is to be looked through whole."""
+        is_whole = self._frames % interval == 0
+        return Prior(self._judged, () if is_whole else self._seen)
 
     @property
     def lacks_stamps(self) -> bool:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import cv2
 import numpy as np
 
 from dan_ros.errors import FrameError
+from dan_ros.opencv import cv2, raise_if_out_of_memory
 from dan_ros.types import Frame
 
 
@@ -152,6 +152,7 @@ def image_to_frame(message: ImageMessage) -> Frame:
         try:
             image = layout.convert(image)
         except cv2.error as error:
+            raise_if_out_of_memory(error)
             raise FrameError(
                 'bad_size',
                 f'{message.width} x {message.height} {message.encoding} can not be converted: '

@@ -5,6 +5,7 @@ Any tool can read it: it stands in the file's `metadata_props`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dan_ros import labels as label_sets
 from dan_ros.errors import ModelError
@@ -13,6 +14,7 @@ from dan_ros.onnx_files import parse_onnx
 INPUT_NAME = 'faces'
 OUTPUT_NAME = 'logits'
 CROP_RULE = 'square'
+Tensor = tuple[str, str, list[Any]]  # name, element type as NumPy calls it, shape after the batch
 DEFAULT_CROP_SCALE = 0.956  # side of FER+'s framing over max(w, h) of YuNet's box, on 577 faces
 
 
@@ -51,6 +53,23 @@ class ModelInfo:
             'dan_ros.source': self.source,
             'dan_ros.source_sha256': self.source_sha256,
         }
+
+    def check_graph(self, inputs: list[Tensor], outputs: list[Tensor], where: str) -> None:
+        """Refuse a graph that is not what its metadata says; `where` is the file's name.
+
+        Raises:
+            ModelError: names, types or shapes differ.
+        """
+        faces = (INPUT_NAME, 'uint8', [*self.input_size, 3])
+        logits = (OUTPUT_NAME, 'float32', [len(self.labels)])
+        for found, expected in ((inputs, faces), (outputs, logits)):
+            if found != [expected]:
+                name, kind, shape = expected
+                raise ModelError(
+                    f'{where}: its metadata promises {name}, {kind} '
+                    f'[N, {", ".join(map(str, shape))}], its graph has {found}. '
+                    'Make the file anew with `dan-ros convert`.'
+                )
 
     @classmethod
     def from_onnx(cls, content: bytes, where: str) -> 'ModelInfo':

@@ -5,7 +5,10 @@ user's own is looked through instead: see `onnx_files`. Nothing here unpickles: 
 """
 
 import hashlib
+import http.client
 import importlib.util
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,11 +18,12 @@ from pathlib import Path
 from dan_ros.cache_folders import cache_path, make_cache_folder
 from dan_ros.data_folders import data_folders
 from dan_ros.errors import DanError, ModelError
-from dan_ros.files import write_whole
+from dan_ros.files import write_content
 from dan_ros.onnx_files import parse_onnx
 
-FETCH_TIMEOUT_S = 10
+FETCH_TIMEOUT_S = 30  # for all of it, names, redirects, headers and content
 FETCH_LIMIT_BYTES = 512 * 2**20
+CHUNK_BYTES = 1 << 20
 FLOAT_MODEL = 'dan_ferplus'
 INT8_MODEL = 'dan_ferplus_int8'
 BUNDLED_MODELS = (FLOAT_MODEL, INT8_MODEL)
@@ -156,6 +160,10 @@ def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
 
     The file appears whole or not at all. An existing one that is right is kept.
 
+    Args:
+        name: of the model.
+        timeout_s: for the whole transfer, however slowly its bytes drip.
+
     Raises:
         ModelError: nothing could be fetched, what came has another hash, or it can't be kept.
     """
@@ -166,9 +174,8 @@ def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
     if target.is_file() and _read(target, name).sha256 == model.sha256:
         return target
     try:
-        with urllib.request.urlopen(model.url, timeout=timeout_s) as response:  # noqa: S310
-            content = response.read(FETCH_LIMIT_BYTES)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+        content = _download(model.url, timeout_s)
+    except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise ModelError(
             f'{model.filename} could not be fetched from {model.url}: {error}. '
             f'Copy it to {target} by hand{_package_hint(model)}.'
@@ -180,12 +187,47 @@ def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
         )
     try:
         make_cache_folder('models')
-        write_whole(target, lambda file: file.write(content))
+        write_content(target, content)
     except DanError as error:
         raise ModelError(f'{model.filename} was fetched and can not be kept: {error}') from None
     except OSError as error:
         raise ModelError(f'{target} can not be written: {error.strerror}; make room') from None
     return target
+
+
+def _download(url: str, timeout_s: float) -> bytes:
+    """What lies at a URL.
+
+    Python's own timeout is one of each step, and a server can make endless steps: so a thread does
+    them, and nobody waits for it longer than `timeout_s`.
+
+    Raises:
+        OSError, ValueError, HTTPException: it could not be fetched, or not in time.
+    """
+    chunks: list[bytes] = []
+    errors: list[Exception] = []
+    end_s = time.monotonic() + timeout_s
+
+    def fetch() -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310
+                while chunk := response.read1(CHUNK_BYTES):
+                    chunks.append(chunk)
+                    if time.monotonic() > end_s or sum(map(len, chunks)) > FETCH_LIMIT_BYTES:
+                        raise OSError(f'more than {FETCH_LIMIT_BYTES} bytes, or too slow')
+                if response.length:
+                    raise OSError(f'the connection ended {response.length} bytes too early')
+        except Exception as error:  # whatever a server leads to belongs to the caller
+            errors.append(error)
+
+    thread = threading.Thread(target=fetch, name='fetch', daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if thread.is_alive():
+        raise TimeoutError(f'not finished after {timeout_s:g} s')
+    if errors:
+        raise errors[0]
+    return b''.join(chunks)
 
 
 def _read_path(name: str) -> ModelFile:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from dan_ros.compressed import is_whole
+from dan_ros.opencv import MOST_PIXELS, cv2
 
 FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
@@ -34,4 +34,4 @@ def why_unreadable(path: Path) -> str:
         return 'there is no such file'
     if path.is_dir():
         return 'is a folder; name the pictures in it'
-    return 'is not a picture that OpenCV can read, or is damaged'
+    return f'is not a picture that OpenCV can read, is damaged, or has over {MOST_PIXELS} pixels'

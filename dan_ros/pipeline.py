@@ -1,20 +1,26 @@
 """From camera images to expressions: detect, crop, infer, score."""
 
 from collections.abc import Sequence
-from itertools import zip_longest
+from dataclasses import replace
 from typing import Any
 
-import cv2
 import numpy as np
 
 from dan_ros import labels, model_store, quality
 from dan_ros.backends import Backend, open_backend
-from dan_ros.crops import cut_face
+from dan_ros.boxes import area, is_same_place, overlap
+from dan_ros.crops import cut_face, square_about
 from dan_ros.detect import Detector, open_detector
 from dan_ros.images import to_bgr
+from dan_ros.opencv import cv2
 from dan_ros.quality import Gates
 from dan_ros.scores import logits_to_probabilities
-from dan_ros.types import Face, FaceExpression, Frame
+from dan_ros.stopwatch import Stopwatch
+from dan_ros.types import NO_PRIOR, Face, FaceExpression, Frame, Prior
+
+STEPS = ('reduce', 'detect', 'crop', 'infer')  # of a run, in their order
+REGION_SCALE = 2.0  # side of the region in which a face is looked for again, over its box's
+REGION_PX = 128  # longer side of the reduced copy of a region
 
 _TURNS = {
     1: cv2.ROTATE_90_CLOCKWISE,
@@ -38,6 +44,7 @@ class ExpressionPipeline:
         gates: what a face needs to be judged.
         rotation: degrees clockwise, 0, 90, 180 or 270, by which frames must be turned to stand
             upright; results are in pixels of the frames as given.
+        watch: seconds of each of `STEPS` in the last run.
     """
 
     def __init__(
@@ -55,6 +62,7 @@ class ExpressionPipeline:
         self.max_side_px = max_side_px
         self.max_faces = max_faces
         self.rotation = rotation
+        self.watch = Stopwatch()
 
     @classmethod
     def open(
@@ -68,27 +76,32 @@ class ExpressionPipeline:
         return cls(open_detector(detector), open_backend(backend, model), **options)
 
     def run(
-        self, frames: Sequence[Frame], judged_before: Sequence[Sequence[np.ndarray]] = ()
+        self, frames: Sequence[Frame], priors: Sequence[Prior] = ()
     ) -> list[list[FaceExpression]]:
         """Judge the faces of every frame, all of them in one batch.
 
         Args:
             frames: of as many cameras.
-            judged_before: for each frame the boxes, [4] each, of the faces that were judged in the
-                camera's last one: they go before others and pass the gates more easily, so that a
-                face at a limit does not come and go.
+            priors: for each frame what is known of it before; () if nothing is.
 
         Returns:
             For each frame its faces, the largest first, also those that can't be judged.
         """
-        found = [self.find_faces(frame) for frame in frames]
+        self.watch.restart()
+        priors = priors or [NO_PRIOR] * len(frames)
+        found = [
+            self.find_faces(frame, prior.expected)
+            for frame, prior in zip(frames, priors, strict=True)
+        ]
         gates = [
-            [self._gates_for(face, boxes) for face in faces]
-            for faces, boxes in zip_longest(found, judged_before, fillvalue=())
+            [self._gates_for(face, prior.judged) for face in faces]
+            for faces, prior in zip(found, priors, strict=True)
         ]
         reasons = [self._reasons_against(*of_frame) for of_frame in zip(found, gates, strict=True)]
         crops = self._crop(frames, found, gates, reasons)
+        self.watch.lap('crop')
         probabilities = iter(self._judge(crops))
+        self.watch.lap('infer')
         return [
             [
                 FaceExpression(face, _NO_PROBABILITIES, reason)
@@ -99,28 +112,61 @@ class ExpressionPipeline:
             for faces, own_reasons in zip(found, reasons, strict=True)
         ]
 
-    def find_faces(self, frame: Frame) -> list[Face]:
-        """Faces of one frame in its pixels, the largest first."""
+    def find_faces(self, frame: Frame, expected: Sequence[np.ndarray] = ()) -> list[Face]:
+        """Faces of one frame in its pixels, the largest first.
+
+        Args:
+            frame: to look at.
+            expected: boxes, [4] each. If there are any, and each has a face close by, these faces
+                are the answer; the rest of the frame is not looked at then.
+        """
+        faces = self._find_again(frame, expected) if self._is_cheap(frame, len(expected)) else []
+        if not faces:
+            faces = self._look_through(frame.image, frame.encoding, self.max_side_px)
+        return sorted(faces, key=lambda face: -area(face.box_xyxy))
+
+    def _is_cheap(self, frame: Frame, regions: int) -> bool:
+        """Whether looking at so many regions costs less than half of looking through the frame."""
         width, height = frame.size
-        small = self._reduce(frame)
+        shrink = min(1.0, self.max_side_px / max(width, height))
+        return 2 * regions * REGION_PX**2 <= width * height * shrink**2
+
+    def _find_again(self, frame: Frame, expected: Sequence[np.ndarray]) -> list[Face]:
+        """A face for each of the boxes; [] if one has none, or two have the same."""
+        faces: list[Face] = []
+        for box in expected:
+            face = self._find_near(frame, box)
+            if face is None or any(is_same_place(face.box_xyxy, f.box_xyxy) for f in faces):
+                return []
+            faces.append(face)
+        return faces
+
+    def _find_near(self, frame: Frame, box_xyxy: np.ndarray) -> Face | None:
+        """The face that is where a box is, or None."""
+        left, top, right, bottom = _region_about(box_xyxy, frame.size)
+        if left >= right or top >= bottom:
+            return None
+        region = frame.image[top:bottom, left:right]
+        faces = [
+            _moved(face, left, top)
+            for face in self._look_through(region, frame.encoding, REGION_PX)
+        ]
+        nearest = max(faces, key=lambda face: overlap(face.box_xyxy, box_xyxy), default=None)
+        if nearest is None or not is_same_place(nearest.box_xyxy, box_xyxy):
+            return None
+        return nearest
+
+    def _look_through(self, image: np.ndarray, encoding: str, side_px: int) -> list[Face]:
+        """Faces of an image in its pixels, found in a copy whose longer side is `side_px`."""
+        height, width = image.shape[:2]
+        small = _reduce(image, encoding, side_px)
         turns = self.rotation // 90
         upright = cv2.rotate(small, _TURNS[turns]) if turns else small
+        self.watch.lap('reduce')
+        found = self.detector.detect(upright)
+        self.watch.lap('detect')
         scale = np.array([width / small.shape[1], height / small.shape[0]], np.float32)
-        faces = [
-            _turn_back(face, turns, small.shape[:2], scale)
-            for face in self.detector.detect(upright)
-        ]
-        return sorted(faces, key=lambda face: -_area(face.box_xyxy))
-
-    def _reduce(self, frame: Frame) -> np.ndarray:
-        """A BGR copy whose longer side is at most `max_side_px`; the frame itself where it fits."""
-        width, height = frame.size
-        image = frame.image
-        shrink = self.max_side_px / max(width, height)
-        if shrink < 1:
-            size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        return to_bgr(image, frame.encoding)
+        return [_turn_back(face, turns, small.shape[:2], scale) for face in found]
 
     def _gates_for(self, face: Face, judged_before: Sequence[np.ndarray]) -> Gates:
         is_known = any(is_same_place(face.box_xyxy, box) for box in judged_before)
@@ -171,16 +217,29 @@ def _expression(face: Face, probabilities: np.ndarray) -> FaceExpression:
     return FaceExpression(face, probabilities, '' if probabilities.any() else quality.NO_ANSWER)
 
 
-def is_same_place(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> bool:
-    """Whether two boxes share half of their area or more, as one face's in two images."""
-    width, height = np.minimum(a_xyxy[2:], b_xyxy[2:]) - np.maximum(a_xyxy[:2], b_xyxy[:2])
-    shared = float(max(width, 0) * max(height, 0))
-    return shared >= 0.5 * (_area(a_xyxy) + _area(b_xyxy) - shared)
+def _reduce(image: np.ndarray, encoding: str, side_px: int) -> np.ndarray:
+    """A BGR copy whose longer side is at most `side_px`; the image itself where it fits."""
+    height, width = image.shape[:2]
+    shrink = side_px / max(width, height)
+    if shrink < 1:
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return to_bgr(image, encoding)
 
 
-def _area(box_xyxy: np.ndarray) -> float:
-    left, top, right, bottom = box_xyxy
-    return float((right - left) * (bottom - top))
+def _region_about(box_xyxy: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the part of an image of `size` in which a face may be now."""
+    left, top, side = square_about(box_xyxy, REGION_SCALE)
+    width, height = size
+    return max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
+
+
+def _moved(face: Face, x: float, y: float) -> Face:
+    return replace(
+        face,
+        box_xyxy=face.box_xyxy + np.array([x, y, x, y], np.float32),
+        landmarks=face.landmarks + np.array([x, y], np.float32),
+    )
 
 
 def _turn_back(face: Face, turns: int, size: tuple[int, int], scale: np.ndarray) -> Face:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from dan_ros.calibration import Camera
+from dan_ros.opencv import cv2
 
 # Right eye, left eye, nose tip, right and left mouth corner of an average adult in the frame of
 # REP-155 (https://www.ros.org/reps/rep-0155.html): origin between the eyes, x forward out of the

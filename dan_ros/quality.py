@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
+from dan_ros.opencv import cv2
 from dan_ros.types import Face
 
 NOSE_DEPTH = 0.45  # how far the nose stands out, over the distance from eyes to mouth

@@ -4,6 +4,7 @@ Pixel coordinates: x to the right, y down, the origin at the outer corner of the
 that an image W wide spans x from 0 to W and the centre of its first pixel is (0.5, 0.5).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +47,24 @@ class Face:
     box_xyxy: np.ndarray
     score: float
     landmarks: np.ndarray
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What a camera's last frame tells of its next, all boxes as in `Face`.
+
+    Attributes:
+        judged: boxes of the faces that were judged. They go before others and pass the gates more
+            easily, so that a face at a limit does not come and go.
+        expected: boxes of all its faces: they are looked for there alone, and in the whole frame
+            only if one of them is not found. Empty: the whole frame is looked through.
+    """
+
+    judged: Sequence[np.ndarray] = ()
+    expected: Sequence[np.ndarray] = ()
+
+
+NO_PRIOR = Prior()
 
 
 @dataclass(frozen=True)

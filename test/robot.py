@@ -193,7 +193,8 @@ class Robot:
         client = self.client.create_client(kind, f'{self._full_name}/{name}')
         assert client.wait_for_service(PATIENCE_S), f'no service {name}\n{self.node.output}'
         future = client.call_async(request)
-        self.spin_until(future.done, f'an answer of {name}')
+        self._executor.spin_until_future_complete(future, PATIENCE_S)
+        assert future.done(), f'no answer of {name}; output:\n{self.node.output}'
         self.client.destroy_client(client)
         return future.result()
 

@@ -79,6 +79,11 @@ def test_heavy_libraries_load_lazily(module):
     subprocess.run([sys.executable, '-c', code], check=True)
 
 
+@pytest.mark.parametrize('file', FILES, ids=place)
+def test_opencv_is_imported_in_one_place_that_sets_its_limit_first(file):
+    assert ('cv2' in roots(file)) == (place(file) == 'opencv.py')
+
+
 def test_no_attic():
     assert not [file for file in FILES if file.stem in {'utils', 'helpers', 'common'}]
 

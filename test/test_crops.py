@@ -38,6 +38,13 @@ def test_every_encoding_gives_rgb(encoding, pixel):
     assert (cut(image, [5, 5, 45, 45], encoding=encoding) == (30, 20, 10)).all()
 
 
+def test_a_box_far_larger_than_the_image_takes_no_memory_for_it():
+    """A square of 1.6 million pixels a side: 7 TiB, were it copied."""
+    image = np.full((50, 50, 3), 60, np.uint8)
+    crop = cut(image, [-8e5, -8e5, 8e5, 8e5])
+    assert (crop == 60).all()
+
+
 def test_grey_is_repeated():
     image = np.full((50, 50), 77, np.uint8)
     assert (cut(image, [5, 5, 45, 45], encoding='mono8') == 77).all()

@@ -506,11 +506,11 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost():
             raise GpuMemoryError('too many')
         return np.tile(faces[:, 0, 0, :1].astype(np.float32), (1, 8))
 
-    batches = Batches(run_at_most_three, 8, 16)
+    batches = Batches(8, 16)
     faces = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
-    assert batches.infer(faces)[:, 0].tolist() == list(range(20))
+    assert batches.infer(run_at_most_three, faces)[:, 0].tolist() == list(range(20))
     assert sizes[:4] == [16, 8, 4, 2]
-    assert batches.infer(faces[:0]).shape == (0, 8)
+    assert batches.infer(run_at_most_three, faces[:0]).shape == (0, 8)
 
 
 def test_a_single_face_that_does_not_fit_is_an_error():
@@ -518,7 +518,7 @@ def test_a_single_face_that_does_not_fit_is_an_error():
         raise GpuMemoryError('full')
 
     with pytest.raises(GpuMemoryError):
-        Batches(refuse, 8, 4).infer(np.zeros((2, 4, 4, 3), np.uint8))
+        Batches(8, 4).infer(refuse, np.zeros((2, 4, 4, 3), np.uint8))
 
 
 # On a GPU

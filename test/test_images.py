@@ -128,22 +128,6 @@ def test_what_does_not_fit_is_refused_by_cause(cause, change):
     assert len(str(caught.value)) < 500
 
 
-@given(
-    st.integers(0, 40),
-    st.integers(0, 40),
-    st.sampled_from([*ENCODINGS, 'nonsense']),
-    st.integers(0, 1),
-    st.integers(0, 200),
-    st.binary(max_size=3000),
-)
-def test_any_message_gives_a_frame_or_a_frame_error(height, width, encoding, endian, step, data):
-    try:
-        frame = image_to_frame(Message(height, width, encoding, endian, step, data))
-    except FrameError:
-        return
-    assert frame.size == (width, height)
-
-
 @given(st.sampled_from(ENCODINGS), st.integers(1, 6), st.integers(1, 6), st.integers(0, 9))
 def test_every_encoding_at_every_size_gives_a_frame_or_a_frame_error(encoding, w, h, padding):
     per_pixel = {'16': 2, 'yu': 2, 'uy': 2}

@@ -9,7 +9,7 @@ from dan_ros.backends import open_backend
 from dan_ros.detect import open_detector
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.quality import Gates, frontality, sharpness
-from dan_ros.types import Face, Frame
+from dan_ros.types import Face, Frame, Prior
 
 # Eyes, nose tip, mouth corners of a head: right, down, away from the camera; eyes to mouth is 1.
 HEAD = np.array([[-0.5, 0, 0], [0.5, 0, 0], [0, 0.6, -0.45], [-0.4, 1, 0], [0.4, 1, 0]])
@@ -125,15 +125,15 @@ def test_a_face_at_a_gate_does_not_come_and_go(strict, portrait):
     side = float((found.box_xyxy[2:] - found.box_xyxy[:2]).max())
     strict.gates = Gates(side * 1.1, 0, 0)
     ((fresh,),) = strict.run([Frame(portrait)])
-    ((known,),) = strict.run([Frame(portrait)], [[found.box_xyxy + 3]])
-    ((elsewhere,),) = strict.run([Frame(portrait)], [[found.box_xyxy + side]])
+    ((known,),) = strict.run([Frame(portrait)], [Prior(judged=[found.box_xyxy + 3])])
+    ((elsewhere,),) = strict.run([Frame(portrait)], [Prior(judged=[found.box_xyxy + side])])
     assert (fresh.reason, known.reason, elsewhere.reason) == (
         quality.TOO_SMALL,
         '',
         quality.TOO_SMALL,
     )
     strict.gates = Gates(side * 1.5, 0, 0)
-    ((smaller,),) = strict.run([Frame(portrait)], [[found.box_xyxy]])
+    ((smaller,),) = strict.run([Frame(portrait)], [Prior(judged=[found.box_xyxy])])
     assert smaller.reason == quality.TOO_SMALL
 
 
@@ -142,7 +142,7 @@ def test_a_place_stays_with_the_face_that_has_it(strict, portrait):
     strict.gates, strict.max_faces, strict.max_side_px = quality.OPEN_GATES, 1, 1024
     ((first, second),) = strict.run([Frame(pair)])
     assert (first.reason, second.reason) == ('', quality.TOO_MANY)
-    ((first, second),) = strict.run([Frame(pair)], [[second.face.box_xyxy]])
+    ((first, second),) = strict.run([Frame(pair)], [Prior(judged=[second.face.box_xyxy])])
     assert (first.reason, second.reason) == (quality.TOO_MANY, '')
 
 

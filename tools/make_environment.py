@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / 'requirements'
-LIBRARY = ('core', 'bag', 'torch', 'train', 'rtx', 'dev')
+LIBRARY = ('core', 'bag', 'openvino', 'torch', 'train', 'rtx', 'dev')
 STAMP = 'dan_ros_environment'
 # Requirements whose module has another name.
 MODULES = {

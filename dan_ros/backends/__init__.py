@@ -14,15 +14,17 @@ from dan_ros.model_info import ModelInfo
 # In the order in which `auto` tries them.
 GPU_BACKENDS = ('tensorrt', 'torch_cuda', 'onnxruntime_cuda', 'onnxruntime_tensorrt')
 AUTO_GPU_BACKENDS = GPU_BACKENDS[:3]
-CPU_BACKENDS = ('onnxruntime', 'torch')
+CPU_BACKENDS = ('onnxruntime', 'torch', 'openvino')
 BACKENDS = ('auto', *GPU_BACKENDS, *CPU_BACKENDS)
 BEST_CPU_BACKEND = 'onnxruntime'
+INT8_BACKENDS = ('onnxruntime', 'openvino')  # that run the int8 twin fastest
 PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
 INSTALL = {  # package to install for a module that is missing
     'cuda': 'cuda-python',
     'torch': 'torch',
     'onnxruntime': 'onnxruntime',
     'onnx': 'onnx',
+    'openvino': 'openvino',
 }
 
 Say = Callable[[str], object]
@@ -133,7 +135,7 @@ def model_for(name: str, model: str, precision: str = 'auto') -> str:
     """Which of the bundled models `auto` stands for in a backend; any other name is itself."""
     if model != model_store.DEFAULT_MODEL:
         return model
-    if name == BEST_CPU_BACKEND or precision == 'int8':
+    if name in INT8_BACKENDS or precision == 'int8':
         return model_store.INT8_MODEL
     return model_store.FLOAT_MODEL
 
@@ -157,6 +159,10 @@ def _open(name: str, model: str, threads: int, precision: str, say: Say) -> Back
             from dan_ros.backends.torch_cuda import TorchCudaBackend
 
             return TorchCudaBackend(file, precision)
+        if name == 'openvino':
+            from dan_ros.backends.openvino import OpenVinoBackend
+
+            return OpenVinoBackend(file, threads)
         if name == 'torch':
             from dan_ros.backends.torch import TorchBackend
 

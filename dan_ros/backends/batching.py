@@ -10,8 +10,10 @@ from dan_ros.errors import GpuMemoryError
 class Batches:
     """Runs sets of faces of any number through something that takes a limited one.
 
+    What runs them is given with each set and not kept: a backend that held something which held
+    the backend would keep its models in memory after the node let go of it.
+
     Args:
-        run: float32 [N, C] of uint8 [N, H, W, 3].
         classes: C.
         largest: most faces at once.
 
@@ -19,13 +21,16 @@ class Batches:
         largest: most faces at once; halves when the GPU has no memory for so many.
     """
 
-    def __init__(self, run: Callable[[np.ndarray], np.ndarray], classes: int, largest: int) -> None:
+    def __init__(self, classes: int, largest: int) -> None:
         self.largest = largest
-        self._run = run
         self._classes = classes
 
-    def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
+    def infer(self, run: Callable[[np.ndarray], np.ndarray], faces_rgb: np.ndarray) -> np.ndarray:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3]; N may be 0.
+
+        Args:
+            run: float32 [n, C] of uint8 [n, H, W, 3], for 1 to `largest` of them.
+            faces_rgb: all of them.
 
         Raises:
             GpuMemoryError: there is no memory for a single face.
@@ -34,7 +39,7 @@ class Batches:
         while start < len(faces_rgb):
             part = faces_rgb[start : start + self.largest]
             try:
-                parts.append(self._run(part))
+                parts.append(run(part))
             except GpuMemoryError:
                 if len(part) == 1:
                     raise

@@ -8,7 +8,7 @@ from dan_ros.backends import cuda
 from dan_ros.backends.batching import Batches
 from dan_ros.backends.engine_cache import EngineCache
 from dan_ros.errors import BackendError, ModelError
-from dan_ros.model_info import ModelInfo
+from dan_ros.model_info import ModelInfo, Tensor
 from dan_ros.model_store import ModelFile
 
 MAX_BATCH = 32  # larger sets of faces are run in parts, which bounds memory
@@ -125,12 +125,13 @@ class OnnxRuntimeBackend:
         metadata = self._session.get_modelmeta().custom_metadata_map
         self.model_name = file.name
         self.model = ModelInfo.from_metadata(metadata, str(file.path))
-        _check_contract(self._session, self.model, str(file.path))
-        self._batches = Batches(self._run, len(self.model.labels), MAX_BATCH)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        self.model.check_graph([*map(_tensor, inputs)], [*map(_tensor, outputs)], str(file.path))
+        self._batches = Batches(len(self.model.labels), MAX_BATCH)
 
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
-        return self._batches.infer(faces_rgb)
+        return self._batches.infer(self._run, faces_rgb)
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
         (logits,) = run_session(
@@ -139,20 +140,6 @@ class OnnxRuntimeBackend:
         return logits
 
 
-def _check_contract(session: onnxruntime.InferenceSession, model: ModelInfo, where: str) -> None:
-    """Refuse a file whose graph is not what its metadata says.
-
-    Raises:
-        ModelError: names, types or shapes differ.
-    """
-    expected = (
-        (session.get_inputs(), model_info.INPUT_NAME, 'tensor(uint8)', [*model.input_size, 3]),
-        (session.get_outputs(), model_info.OUTPUT_NAME, 'tensor(float)', [len(model.labels)]),
-    )
-    for tensors, name, kind, shape in expected:
-        found = [(tensor.name, tensor.type, list(tensor.shape[1:])) for tensor in tensors]
-        if found != [(name, kind, shape)]:
-            raise ModelError(
-                f'{where}: its metadata promises {name}, {kind} [N, {", ".join(map(str, shape))}], '
-                f'its graph has {found}. Make the file anew with `dan-ros convert`.'
-            )
+def _tensor(tensor: onnxruntime.NodeArg) -> Tensor:
+    kind = tensor.type.removeprefix('tensor(').removesuffix(')')
+    return tensor.name, 'float32' if kind == 'float' else kind, list(tensor.shape[1:])

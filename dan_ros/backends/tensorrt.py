@@ -127,11 +127,11 @@ class TensorRTBackend:
             )
         self._kernels = _KernelCache(cache.folder, device, trt, self._engine)
         self._threads = threading.local()
-        self._batches = Batches(self._run, len(self.model.labels), MAX_BATCH)
+        self._batches = Batches(len(self.model.labels), MAX_BATCH)
 
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
-        return self._batches.infer(faces_rgb)
+        return self._batches.infer(self._run, faces_rgb)
 
     def _load(self, plan: bytes) -> bool:
         self._engine = self._runtime.deserialize_cuda_engine(plan)

@@ -52,11 +52,11 @@ class TorchCudaBackend:
         self._host = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         self._faces = torch.zeros(shape, dtype=torch.uint8, device='cuda')
         self._logits = torch.zeros(MAX_BATCH, len(self.model.labels), device='cuda')
-        self._batches = Batches(self._run, len(self.model.labels), MAX_BATCH)
+        self._batches = Batches(len(self.model.labels), MAX_BATCH)
 
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
-        return self._batches.infer(faces_rgb)
+        return self._batches.infer(self._run, faces_rgb)
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
         try:

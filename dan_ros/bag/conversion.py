@@ -158,7 +158,7 @@ class Conversion:
         self, record: Record, frame: Frame, writer: ExpressionBag, table: FaceTable
     ) -> list[FollowedFace]:
         camera, header = record.topic.camera, record.message.header
-        (found,) = self._pipeline.run([frame], [self._followers[camera].judged])
+        (found,) = self._pipeline.run([frame], [self._followers[camera].prior()])
         stamp_ns = stamp_to_ns(header.stamp)
         faces = self._followers[camera].update(found, stamp_ns, record.time_ns)
         if self._followers[camera].lacks_stamps:

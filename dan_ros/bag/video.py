@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from dan_ros.errors import DataError
+from dan_ros.opencv import cv2
 
 CODEC = 'mp4v'  # in every build of OpenCV that writes videos
 USUAL_HZ = 30.0

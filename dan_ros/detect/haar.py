@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from dan_ros.errors import ModelError
+from dan_ros.opencv import cv2
 from dan_ros.types import Face
 
 CASCADE = 'haarcascade_frontalface_default.xml'

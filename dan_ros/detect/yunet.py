@@ -8,13 +8,13 @@ wrapper needs OpenCV 4.8; this runs with any.
 import math
 from functools import lru_cache
 
-import cv2
 import numpy as np
 import onnx
 
 from dan_ros.backends.onnxruntime import open_session, run_session
 from dan_ros.errors import ModelError
 from dan_ros.onnx_files import parse_onnx
+from dan_ros.opencv import cv2
 from dan_ros.types import Face
 
 STRIDES = (8, 16, 32)  # pixels per cell of the three output grids
@@ -47,7 +47,7 @@ class YuNetDetector:
         self, content: bytes, min_score: float = 0.6, threads: int = 0, device: str = 'cpu'
     ) -> None:
         self.min_score = min_score
-        self._session = open_session(_for_images(content), threads, device)
+        self._session = open_session(for_images(content), threads, device)
         self._outputs = [
             f'{kind}_{stride}' for kind in ('cls', 'obj', 'bbox', 'kps') for stride in STRIDES
         ]
@@ -110,15 +110,16 @@ def decode(
     scores = np.sqrt(cls[:, 0].clip(0, 1) * obj[:, 0].clip(0, 1))  # [cells]
     chosen = np.flatnonzero(scores >= min_score)
     corner, stride = (part[chosen] for part in _cells(size))  # [N, 2], [N, 1]
-    centre = (corner + bbox[chosen, :2]) * stride
-    half_size = np.exp(bbox[chosen, 2:].clip(max=10)) * stride / 2
-    boxes = np.concatenate([centre - half_size, centre + half_size], axis=1)  # [N, 4]
-    landmarks = (corner[:, None] + kps[chosen].reshape(-1, 5, 2)) * stride[:, None]  # [N, 5, 2]
+    with np.errstate(over='ignore', invalid='ignore'):  # what is not finite is left out below
+        centre = (corner + bbox[chosen, :2]) * stride
+        half_size = np.exp(bbox[chosen, 2:].clip(max=10)) * stride / 2
+        boxes = np.concatenate([centre - half_size, centre + half_size], axis=1)  # [N, 4]
+        landmarks = (corner[:, None] + kps[chosen].reshape(-1, 5, 2)) * stride[:, None]
     sound = np.isfinite(boxes).all(axis=1) & np.isfinite(landmarks).all(axis=(1, 2))
     return scores[chosen][sound], boxes[sound], landmarks[sound]
 
 
-@lru_cache(maxsize=8)  # a camera's images have one size
+@lru_cache(maxsize=32)  # a camera's images have one size, regions about faces a few
 def _cells(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Column and row of every cell, float32 [cells, 2], and its stride, float32 [cells, 1]."""
     corners, strides = [], []
@@ -129,7 +130,7 @@ def _cells(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(corners).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
-def _for_images(content: bytes) -> bytes:
+def for_images(content: bytes) -> bytes:
     """The network for images of any size, uint8 [1, height, width, 3], BGR.
 
     The file says 640 x 640, though its graph takes any multiple of 32. It wants float32

@@ -2,6 +2,7 @@
 
 import base64
 import html
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from dan_ros.evaluate.judging import Evaluation
 from dan_ros.evaluate.metrics import Scores
 from dan_ros.evaluate.plots import draw_confusion, draw_mistakes, draw_reliability
+from dan_ros.files import write_content
 
 MISTAKES = 32  # faces shown
 MISTAKE_SIZE = 96  # pixels
@@ -87,13 +89,15 @@ def to_json(subject: Subject, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path:
-    """Write `scores.json`, the pictures and `report.html` into a folder; earlier ones are replaced.
+    """Write the pictures, `report.html` and `scores.json` into a folder; earlier ones are replaced.
+
+    Each file appears whole or not at all, and `scores.json` last: where it is, all the rest is of
+    the same evaluation.
 
     Returns:
         Path of the page, which holds the pictures and can be passed on alone.
     """
     content = to_json(subject, evaluation)
-    (folder / 'scores.json').write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
     title = f'{Path(subject.model).name} on {subject.dataset}, {subject.split}'
     figures = {
         'confusion': (draw_confusion(evaluation.scores, title), 'What is taken for what.'),
@@ -103,16 +107,23 @@ def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path
         ),
     }
     mistakes = _draw_surest_mistakes(evaluation)
-    (folder / 'mistakes.png').unlink(missing_ok=True)
     if mistakes:
         figures['mistakes'] = (mistakes, 'The surest wrong answers: true class, then the answer.')
-    pictures = []
-    for name, (figure, caption) in figures.items():
-        figure.savefig(folder / f'{name}.png')
-        pictures.append(_figure_html((folder / f'{name}.png').read_bytes(), caption))
-    page = folder / 'report.html'
-    page.write_text(_page(title, content, evaluation.scores, pictures), encoding='utf-8')
-    return page
+    files = {f'{name}.png': _to_png(figure) for name, (figure, _) in figures.items()}
+    pictures = [_figure_html(files[f'{name}.png'], text) for name, (_, text) in figures.items()]
+    files['report.html'] = _page(title, content, evaluation.scores, pictures).encode()
+    files['scores.json'] = f'{json.dumps(content, indent=1)}\n'.encode()
+    for name in ('scores.json', 'mistakes.png'):
+        (folder / name).unlink(missing_ok=True)
+    for name, data in files.items():
+        write_content(folder / name, data)
+    return folder / 'report.html'
+
+
+def _to_png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format='png')
+    return file.getvalue()
 
 
 def _draw_surest_mistakes(evaluation: Evaluation) -> Figure | None:

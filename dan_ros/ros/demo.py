@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import cv2
 import numpy as np
 import rclpy
 from ament_index_python.packages import get_package_prefix
@@ -27,6 +26,7 @@ from rich.table import Table
 from sensor_msgs.msg import Image
 
 from dan_ros.msg import FacialExpression, FacialExpressionArray
+from dan_ros.opencv import cv2
 
 CAMERA_TOPIC = '/camera/image_raw'
 LEAST_SECONDS, MOST_SECONDS = 10, 60

@@ -7,7 +7,7 @@ every lifecycle state, and while a long configure holds the executor.
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -29,6 +29,8 @@ class _Window:
     processed: int = 0
     latency_sum_s: float = 0.0
     dropped: Counter[str] = field(default_factory=Counter)
+    timed: int = 0
+    steps_s: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Report:
         dropped_lately: frames since the last report, by cause.
         fps: frames processed a second.
         latency_ms: mean from receipt of an image to its last message out; 0 with no frame.
+        steps_ms: mean of each step of a frame, see `worker.STEPS`; {} with no frame.
         faces: in the last frame of each camera, all cameras together.
         unjudged: faces that could not be judged since the start, by reason.
         silent: cameras that sent nothing for longer than `SILENCE_S`.
@@ -52,6 +55,7 @@ class Report:
     dropped_lately: dict[str, int]
     fps: float
     latency_ms: float
+    steps_ms: dict[str, float]
     faces: int
     unjudged: dict[str, int]
     silent: tuple[str, ...]
@@ -98,6 +102,13 @@ class Statistics:
             self._window.processed += 1
             self._window.latency_sum_s += latency_s
 
+    def count_steps(self, frames: int, seconds: Mapping[str, float]) -> None:
+        """The steps of some frames that were processed together took so long."""
+        with self._lock:
+            self._window.timed += frames
+            for step, value in seconds.items():
+                self._window.steps_s[step] += value
+
     def count_faces(self, camera: str, reasons: Sequence[str]) -> None:
         """So many faces are in a camera's view; why each can't be judged, or ''."""
         with self._lock:
@@ -121,6 +132,7 @@ class Statistics:
                 dropped_lately=dict(window.dropped),
                 fps=window.processed / seconds,
                 latency_ms=1e3 * window.latency_sum_s / max(window.processed, 1),
+                steps_ms={s: 1e3 * v / max(window.timed, 1) for s, v in window.steps_s.items()},
                 faces=sum(self._faces.values()),
                 unjudged=dict(self._unjudged),
                 silent=tuple(
@@ -174,6 +186,7 @@ class DiagnosticsPublisher:
             **{f'frames_dropped.{cause}': count for cause, count in report.dropped.items()},
             'fps': f'{report.fps:.1f}',
             'latency_ms': f'{report.latency_ms:.1f}',
+            **{f'step_ms.{step}': f'{ms:.2f}' for step, ms in report.steps_ms.items()},
             'faces': report.faces,
             **{f'faces_unjudged.{reason}': n for reason, n in report.unjudged.items()},
             **details,

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import cv2
 import numpy as np
 from rclpy.duration import Duration
 from rclpy.node import Node
@@ -22,6 +21,7 @@ from dan_ros.crops import square_about
 from dan_ros.errors import BackendError
 from dan_ros.following import FollowedFace
 from dan_ros.images import to_bgr
+from dan_ros.opencv import cv2
 from dan_ros.ros.messages import bgr_to_image
 from dan_ros.ros.qos_events import PublisherEventCallbacks
 from dan_ros.types import Frame

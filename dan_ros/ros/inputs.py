@@ -4,14 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 from dan_ros.compressed import check_compressed, compressed_to_frame
 from dan_ros.images import check_image, image_to_frame
 from dan_ros.ros.qos_events import SubscriptionEventCallbacks, create_with_events
+from dan_ros.serialised import read_image, read_picture
 from dan_ros.types import Frame
 
 RAW, COMPRESSED = 'raw', 'compressed'
@@ -27,12 +30,14 @@ class Transport:
     Attributes:
         kind: of the messages.
         suffix: of the topic.
+        read: makes a message of its serialised form, or raises a FrameError; quick.
         check: raises a FrameError if a message is not sound; quick.
         to_frame: makes a frame of a sound message, or raises a FrameError.
     """
 
     kind: type
     suffix: str
+    read: Callable[[bytes], Any]
     check: Callable[[Any], None]
     to_frame: Callable[[Any], Frame]
 
@@ -40,13 +45,20 @@ class Transport:
 def open_transport(name: str, max_pixels: Callable[[], int]) -> Transport:
     """One of `TRANSPORTS`; `max_pixels` gives the largest compressed picture to decode."""
     if name == RAW:
-        return Transport(Image, '', check_image, image_to_frame)
+        return Transport(
+            Image, '', lambda content: read_image(content, _header), check_image, image_to_frame
+        )
     return Transport(
         CompressedImage,
         '/compressed',
-        lambda message: check_compressed(bytes(message.data), max_pixels()),
-        lambda message: compressed_to_frame(bytes(message.data), max_pixels()),
+        lambda content: read_picture(content, _header),
+        lambda picture: check_compressed(picture.data, max_pixels()),
+        lambda picture: compressed_to_frame(picture.data, max_pixels()),
     )
+
+
+def _header(sec: int, nanosec: int, frame_id: str) -> Header:
+    return Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=frame_id)
 
 
 def subscribe_to_images(
@@ -54,7 +66,7 @@ def subscribe_to_images(
     camera: str,
     transport: Transport,
     reliability: str,
-    on_message: Callable[[Any], None],
+    on_image: Callable[[bytes], None],
     events: SubscriptionEventCallbacks,
 ) -> Any:
     """Subscribe to a camera's images, the newest alone.
@@ -64,7 +76,7 @@ def subscribe_to_images(
         camera: resolved name of the image topic; compressed images come on a topic below it.
         transport: how images travel.
         reliability: best_effort or reliable.
-        on_message: called with each image.
+        on_image: called with each image in its serialised form, which `transport.read` reads.
         events: called when images are lost, or a publisher's QoS does not fit.
     """
     qos = QoSProfile(
@@ -74,8 +86,9 @@ def subscribe_to_images(
         lambda callbacks: node.create_subscription(
             transport.kind,
             camera + transport.suffix,
-            on_message,
+            on_image,
             qos,
+            raw=True,
             event_callbacks=callbacks,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         ),

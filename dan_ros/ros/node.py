@@ -48,7 +48,7 @@ from dan_ros.ros.qos_events import (
 )
 from dan_ros.ros.transforms import FaceFrames
 from dan_ros.ros.worker import Arrival, Outcome, Worker
-from dan_ros.types import Frame
+from dan_ros.types import NO_PRIOR, Frame, Prior
 
 Transition = Callable[['DanNode', LifecycleState], TransitionCallbackReturn]
 
@@ -286,6 +286,7 @@ class DanNode(LifecycleNode):
             transport.to_frame,
             self._prepare,
             self._publish_cropped if self._takes_cropped_faces else self._publish,
+            self._statistics.count_steps,
             self._count_failure,
         )
         self._worker.max_hz = self._settings['rate.max_hz']
@@ -295,7 +296,7 @@ class DanNode(LifecycleNode):
         if self._takes_cropped_faces:
             self._cropped = hri.CroppedFaces(
                 self,
-                lambda face_id, image: self._on_image(face_id, image, transport, inbox),
+                lambda face_id, image: self._on_image(face_id, lambda: image, transport, inbox),
                 self._statistics.forget_faces,
             )
         else:
@@ -340,11 +341,12 @@ class DanNode(LifecycleNode):
                 self._worker.max_hz = self._settings['rate.max_hz']
         return result
 
-    def _prepare(self, cameras: list[str]) -> list[list[np.ndarray]]:
+    def _prepare(self, cameras: list[str]) -> list[Prior]:
         """Called by the inference thread before each run."""
         self._apply_settings()
+        interval = 1 if self._takes_cropped_faces else self._settings['detector.interval']
         followers = [self._followers.get(camera) for camera in cameras]
-        return [follower.judged if follower else [] for follower in followers]
+        return [follower.prior(interval) if follower else NO_PRIOR for follower in followers]
 
     def _apply_settings(self) -> None:
         """Hand the live parameters to the parts that use them."""
@@ -400,7 +402,9 @@ class DanNode(LifecycleNode):
                 camera,
                 transport,
                 self._settings['qos.reliability'],
-                lambda message: self._on_image(camera, message, transport, inbox),
+                lambda content: self._on_image(
+                    camera, lambda: transport.read(content), transport, inbox
+                ),
                 SubscriptionEventCallbacks(
                     incompatible_qos=self._incompatible_noter(camera),
                     message_lost=lambda event: self._on_lost(camera, event.total_count_change),
@@ -431,13 +435,14 @@ class DanNode(LifecycleNode):
         return note
 
     def _on_image(
-        self, camera: str, message: Any, transport: Transport, inbox: Inbox[Arrival]
+        self, camera: str, read: Callable[[], Any], transport: Transport, inbox: Inbox[Arrival]
     ) -> None:
         """Store an image if it is sound, so that a bad one never takes a good one's place."""
         self._statistics.count_received(camera)
         try:
+            message = read()
             transport.check(message)
-        except FrameError as error:
+        except Exception as error:  # a FrameError, or there is no memory for a copy
             self._count_failure(camera, error)
             return
         if inbox.put(camera, Arrival(message, time.monotonic())):
@@ -450,7 +455,7 @@ class DanNode(LifecycleNode):
 
     def _count_failure(self, camera: str, error: Exception) -> None:
         cause = error.cause if isinstance(error, FrameError) else 'failed'
-        if isinstance(error, GpuMemoryError):
+        if isinstance(error, (GpuMemoryError, MemoryError)):
             cause = 'out_of_memory'
         if isinstance(error, GpuLostError):
             self._failure = (

@@ -20,15 +20,17 @@ from rclpy.exceptions import (
     InvalidTopicNameException,
     ParameterUninitializedException,
 )
+from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.validate_topic_name import validate_topic_name
+from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from dan_ros.backends import BACKENDS, PRECISIONS
 from dan_ros.detect import DETECTORS, DEVICES
 from dan_ros.errors import ParameterError
 from dan_ros.following import FollowingSettings
 from dan_ros.model_store import DEFAULT_MODEL
+from dan_ros.opencv import MOST_PIXELS
 from dan_ros.quality import Gates
 from dan_ros.ros.inputs import IMAGES, INPUTS, RAW, TRANSPORTS
 
@@ -121,9 +123,9 @@ class Spec:
 def _problem_with_topics(topics: Iterable[str]) -> str:
     for topic in filter(None, topics):
         try:
-            validate_topic_name(topic)
-        except InvalidTopicNameException as error:
-            return str(error).replace('\n', ' ')
+            validate_full_topic_name(expand_topic_name(topic, 'dan_node', '/robot'))
+        except (InvalidTopicNameException, ValueError) as error:  # of the whole, or before
+            return ' '.join(str(error).split())
     return ''
 
 
@@ -231,6 +233,17 @@ PARAMETERS = (
         unit='pixels',
         minimum=64,
         maximum=4096,
+        live=True,
+    ),
+    Spec(
+        'detector.interval',
+        1,
+        'Every so-manieth image of a camera is looked through whole; in between faces are looked '
+        'for where they were, and in the whole image only if one is not found there. Cheaper; new '
+        'faces come up to so many images later.',
+        unit='images',
+        minimum=1,
+        maximum=100,
         live=True,
     ),
     Spec(
@@ -346,7 +359,7 @@ PARAMETERS = (
         'A larger compressed image is refused before it is decoded.',
         unit='pixels',
         minimum=1,
-        maximum=1_000_000_000,
+        maximum=MOST_PIXELS,
         live=True,
     ),
     Spec(

@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.exceptions import ParameterException
+
+from dan_ros.errors import ParameterError
+
 try:
     from rclpy.event_handler import (
         PublisherEventCallbacks,
@@ -16,6 +20,11 @@ except ModuleNotFoundError:  # Humble
         UnsupportedEventTypeError,
     )
 
+# What rclpy raises on a value below qos_overrides; it has no class of its own for most.
+OVERRIDE_ERRORS = (
+    AssertionError, AttributeError, ParameterException, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+
 __all__ = ['PublisherEventCallbacks', 'SubscriptionEventCallbacks', 'create_with_events']
 
 
@@ -25,8 +34,18 @@ def create_with_events(create: Callable[[Any], Any], events: Any) -> Any:
     Args:
         create: makes the publisher or subscription; called with `events`, or with None.
         events: the callbacks.
+
+    Raises:
+        ParameterError: a parameter below qos_overrides has a value that is not allowed.
     """
     try:
-        return create(events)
-    except UnsupportedEventTypeError:
-        return create(None)
+        try:
+            return create(events)
+        except UnsupportedEventTypeError:
+            return create(None)
+    except OVERRIDE_ERRORS as error:
+        reason = ' '.join(str(error).split())
+        raise ParameterError(
+            f'a topic can not be opened with its QoS: {reason}. Look at the parameters '
+            'qos_overrides, and start the node with other ones'
+        ) from None

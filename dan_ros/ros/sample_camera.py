@@ -8,7 +8,6 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
@@ -17,6 +16,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from dan_ros.errors import DanError, ParameterError
+from dan_ros.opencv import cv2
 from dan_ros.ros.messages import bgr_to_image
 
 WIDTH, HEIGHT = 640, 480

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from dan_ros.errors import FrameError
+from dan_ros.pipeline import STEPS as PIPELINE_STEPS
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.ros.inbox import Inbox
-from dan_ros.types import FaceExpression, Frame
+from dan_ros.stopwatch import Stopwatch
+from dan_ros.types import FaceExpression, Frame, Prior
+
+WAIT, DECODE, PUBLISH = 'wait', 'decode', 'publish'
+STEPS = (WAIT, DECODE, *PIPELINE_STEPS, PUBLISH)  # what happens to an image, in this order
 
 LOOK_S = 0.1  # so often a waiting thread looks whether the rate was changed
 
@@ -42,8 +44,10 @@ class Worker:
         inbox: where images come from; is closed by `stop`.
         to_frame: decodes an image's message, or raises a FrameError.
         prepare: called before each run with its cameras, in the thread of the runs: may change the
-            pipeline; gives the boxes of the faces judged before, for each camera.
+            pipeline; gives what is known before, for each camera.
         publish: called with the outcome of each image.
+        timed: called after each run with the number of its images and the seconds of each of
+            `STEPS`.
         failed: called with a camera and the exception when an image could not be processed.
 
     Attributes:
@@ -55,8 +59,9 @@ class Worker:
         pipeline: ExpressionPipeline,
         inbox: Inbox[Arrival],
         to_frame: Callable[[Any], Frame],
-        prepare: Callable[[list[str]], list[list[np.ndarray]]],
+        prepare: Callable[[list[str]], list[Prior]],
         publish: Callable[[Outcome], None],
+        timed: Callable[[int, dict[str, float]], None],
         failed: Callable[[str, Exception], None],
     ) -> None:
         self.max_hz = 0.0
@@ -65,6 +70,7 @@ class Worker:
         self._to_frame = to_frame
         self._prepare = prepare
         self._publish = publish
+        self._timed = timed
         self._failed = failed
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name='inference', daemon=True)
@@ -98,21 +104,33 @@ class Worker:
             self._stopping.wait(min(left_s, LOOK_S))
 
     def _process(self, arrivals: dict[str, Arrival]) -> None:
-        frames: dict[str, Frame] = {}
-        for camera, arrival in arrivals.items():
-            try:
-                frames[camera] = self._to_frame(arrival.message)
-            except FrameError as error:
-                self._failed(camera, error)
+        watch = Stopwatch()
+        now_s = time.monotonic()
+        frames = self._decode(arrivals)
+        waited_s = sum(now_s - arrivals[camera].received_s for camera in frames)
+        watch.lap(DECODE)
         try:
-            judged_before = self._prepare(list(frames))
-            found = self._pipeline.run(list(frames.values()), judged_before)
+            priors = self._prepare(list(frames))
+            found = self._pipeline.run(list(frames.values()), priors)
         except Exception as error:  # whatever a backend can raise must not end the thread
             for camera in frames:
                 self._failed(camera, error)
             return
+        watch.lap('run')
         for (camera, frame), faces in zip(frames.items(), found, strict=True):
             try:
                 self._publish(Outcome(camera, arrivals[camera], frame, faces))
             except Exception as error:  # likewise a middleware
                 self._failed(camera, error)
+        watch.lap(PUBLISH)
+        steps = {WAIT: waited_s, **watch.seconds, **self._pipeline.watch.seconds}
+        self._timed(len(frames), {step: steps.get(step, 0.0) for step in STEPS})
+
+    def _decode(self, arrivals: dict[str, Arrival]) -> dict[str, Frame]:
+        frames: dict[str, Frame] = {}
+        for camera, arrival in arrivals.items():
+            try:
+                frames[camera] = self._to_frame(arrival.message)
+            except Exception as error:  # a FrameError, or there is no memory for the pixels
+                self._failed(camera, error)
+        return frames

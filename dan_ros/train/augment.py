@@ -4,12 +4,12 @@ Whole batches at a time, so that it costs a small part of the training step. All
 come from one numpy generator, drawn in an order that does not depend on the device.
 """
 
-import cv2
 import numpy as np
 import torch
 from torch.nn import functional
 
 from dan_ros.network.fuse import LUMA
+from dan_ros.opencv import cv2
 from dan_ros.train.recipe import Augmentation, Recipe
 
 DARK_GAIN = (0.15, 0.6)  # light that is left in a dark picture

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-import cv2
 import numpy as np
 
 from dan_ros import labels as label_sets
 from dan_ros.errors import DataError
+from dan_ros.opencv import cv2
 from dan_ros.pictures import read_picture
 
 TRAIN, VALID = 'train', 'valid'

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from dan_ros.errors import TrainingError
-from dan_ros.files import write_whole
+from dan_ros.files import write_content, write_whole
 from dan_ros.network.checkpoint import NOTES_KEY
 
 
@@ -43,7 +43,7 @@ def save_weights(path: Path, state: dict[str, torch.Tensor], notes: dict[str, An
 
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     content = save(state, metadata={NOTES_KEY: json.dumps(notes)})
-    write_whole(path, lambda file: file.write(content))
+    write_content(path, content)
 
 
 def save_history(path: Path, history: list[dict[str, Any]]) -> None:
@@ -53,4 +53,4 @@ def save_history(path: Path, history: list[dict[str, Any]]) -> None:
 
 def save_text(path: Path, text: str) -> None:
     """Write a text file."""
-    write_whole(path, lambda file: file.write(text.encode()))
+    write_content(path, text.encode())

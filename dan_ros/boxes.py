@@ -1,0 +1,30 @@
+"""Boxes: float [4], left, top, right, bottom, pixels."""
+
+import numpy as np
+
+
+def area(box_xyxy: np.ndarray) -> float:
+    """Square pixels of a box.
+
+    >>> area(np.array([1.0, 2.0, 3.0, 5.0]))
+    6.0
+    """
+    left, top, right, bottom = box_xyxy
+    return float((right - left) * (bottom - top))
+
+
+def overlap(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> float:
+    """Intersection over union of two boxes, [0, 1].
+
+    >>> overlap(np.array([0.0, 0.0, 2.0, 2.0]), np.array([1.0, 0.0, 3.0, 2.0])) == 1 / 3
+    True
+    """
+    width, height = np.minimum(a_xyxy[2:], b_xyxy[2:]) - np.maximum(a_xyxy[:2], b_xyxy[:2])
+    shared = float(max(width, 0) * max(height, 0))
+    union = area(a_xyxy) + area(b_xyxy) - shared
+    return shared / union if union > 0 else 0.0
+
+
+def is_same_place(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> bool:
+    """Whether two boxes share half of their area or more, as one face's in two images."""
+    return overlap(a_xyxy, b_xyxy) >= 0.5

@@ -1,0 +1,185 @@
+"""Killed with SIGKILL in the middle of any write: nothing half-written is taken for whole.
+
+Bags are killed in test_bag.py, engines in test_gpu_backends.py, trainings in test_train_trainer.py.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dan_ros import model_store
+from dan_ros.files import write_content
+
+# The process is killed when half of the file numbered argv[1] lies on the disk.
+KILLER = """
+import builtins, os, pathlib, signal, sys
+
+class Half:
+    def __init__(self, file):
+        self.file = file
+    def write(self, content):
+        global left
+        left -= 1
+        if left == 0:
+            self.file.write(memoryview(content)[:len(content) // 2])
+            self.file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.file.write(content)
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+left = int(sys.argv.pop(1))
+from dan_ros import files
+real = files.write_whole
+def write_whole(path, write):
+    real(path, lambda file: write(Half(file)))
+files.write_whole = write_whole
+"""
+
+
+def killed(code: str, *arguments: object, at: int = 1, **environment: str) -> None:
+    """Run Python code in a process that is killed in its write number `at`."""
+    process = subprocess.run(
+        [sys.executable, '-c', KILLER + code, str(at), *map(str, arguments)],
+        env={**os.environ, **environment},
+        timeout=120,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == -signal.SIGKILL, process.stderr
+
+
+def partials(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob('*') if path.name.endswith('.partial')]
+
+
+def test_the_old_content_stays(tmp_path):
+    path = tmp_path / 'file'
+    write_content(path, b'old')
+    killed('files.write_content(pathlib.Path(sys.argv[1]), bytes(1000))', path)
+    assert path.read_bytes() == b'old'
+    assert [half.stat().st_size for half in partials(tmp_path)] == [500]
+    write_content(path, b'new')
+    assert path.read_bytes() == b'new'
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path):
+    (tmp_path / 'taken').mkdir()
+    with pytest.raises(OSError, match='directory'):
+        write_content(tmp_path / 'taken', b'content')
+    assert partials(tmp_path) == []
+
+
+def test_a_fetched_model(tmp_path):
+    """The real model, over HTTP, into an empty cache; then again, to the end."""
+    code = (
+        'import functools, http.server, threading\n'
+        'from dan_ros import model_store\n'
+        'handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])\n'
+        "server = http.server.HTTPServer(('127.0.0.1', 0), handler)\n"
+        'threading.Thread(target=server.serve_forever, daemon=True).start()\n'
+        "url = f'http://127.0.0.1:{server.server_port}/yunet'\n"
+        'import dataclasses\n'
+        "model = dataclasses.replace(model_store.KNOWN_MODELS['yunet'], url=url)\n"
+        "model_store.KNOWN_MODELS['yunet'] = model\n"
+        "model_store.fetch_model('yunet')\n"
+    )
+    content = model_store.read_model('yunet').content
+    (tmp_path / 'yunet').write_bytes(content)
+    cache = tmp_path / 'cache'
+    killed(code, tmp_path, XDG_CACHE_HOME=str(cache))
+    (half,) = partials(cache)
+    assert half.stat().st_size == len(content) // 2
+    assert list(cache.rglob('*.onnx')) == []
+    subprocess.run(
+        [sys.executable, '-c', KILLER + code, '99', str(tmp_path)],
+        env={**os.environ, 'XDG_CACHE_HOME': str(cache)},
+        timeout=120,
+        check=True,
+        capture_output=True,
+    )
+    (whole,) = cache.rglob('*.onnx')
+    sha256 = hashlib.sha256(whole.read_bytes()).hexdigest()
+    assert sha256 == model_store.KNOWN_MODELS['yunet'].sha256
+
+
+COMMAND = 'from dan_ros.cli.main import main; sys.argv[0] = "dan-ros"; main()'
+
+
+@pytest.mark.parametrize('at', [1, 2, 3, 4, 5])
+def test_an_evaluation(ferplus_folder, tmp_path, at):
+    """`scores.json` comes last: where it is, all is there."""
+    out = tmp_path / 'out'
+    out.mkdir()
+    (out / 'scores.json').write_text('{"accuracy": 2}')  # of an earlier run
+    killed(COMMAND, 'evaluate', ferplus_folder, 'dan_ferplus', '--out', out, at=at)
+    assert not (out / 'scores.json').exists()
+    for picture in out.glob('*.png'):
+        assert cv2.imread(str(picture)) is not None
+    for page in out.glob('*.html'):
+        assert page.read_text().endswith('</html>\n')
+    assert len(partials(out)) == 1
+
+
+def test_an_evaluation_to_its_end(ferplus_folder, tmp_path):
+    command = [sys.executable, '-m', 'dan_ros.cli.main', 'evaluate', str(ferplus_folder)]
+    subprocess.run([*command, 'dan_ferplus', '--out', str(tmp_path / 'out')], check=True)
+    assert json.loads((tmp_path / 'out' / 'scores.json').read_text())['faces'] == 8
+    names = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert names == {
+        'scores.json', 'report.html', 'confusion.png', 'reliability.png', 'mistakes.png'
+    }  # fmt: skip
+
+
+def test_an_annotated_picture(portrait_file, tmp_path):
+    killed(COMMAND, 'predict', portrait_file, '--out', tmp_path / 'out')
+    assert list((tmp_path / 'out').glob('*.png')) == []
+
+
+@pytest.mark.parametrize('writer', ['save_checkpoint', 'save_weights', 'save_text'])
+def test_files_of_a_training(tmp_path, writer):
+    import torch
+
+    from dan_ros.train import saving
+
+    contents = {
+        'save_checkpoint': ({'recipe': {}, 'weights': torch.ones(50_000)},),
+        'save_weights': ({'weights': torch.ones(50_000)}, {'epoch': 1}),
+        'save_text': ('epoch 1\n' * 1000,),
+    }
+    path = tmp_path / 'file'
+    getattr(saving, writer)(path, *contents[writer])
+    before = path.read_bytes()
+    code = (
+        'import torch\n'
+        'from dan_ros.train import saving\n'
+        "contents = {'save_checkpoint': ({'recipe': {}, 'weights': torch.zeros(90_000)},),\n"
+        "  'save_weights': ({'weights': torch.zeros(90_000)}, {}), 'save_text': ('x' * 9_000,)}\n"
+        'getattr(saving, sys.argv[2])(pathlib.Path(sys.argv[1]), *contents[sys.argv[2]])\n'
+    )
+    killed(code, path, writer)
+    assert path.read_bytes() == before
+    assert len(partials(tmp_path)) == 1
+
+
+def test_a_converted_model(tmp_path):
+
+    import torch
+
+    from dan_ros.network.dan import DAN
+
+    torch.save(DAN(8).state_dict(), tmp_path / 'dan.pth')
+    arguments = ('convert', tmp_path / 'dan.pth', '--labels', 'affectnet8')
+    killed(COMMAND, *arguments, '-o', tmp_path / 'dan.onnx')
+    assert not (tmp_path / 'dan.onnx').exists()
+    assert len(partials(tmp_path)) == 1
+    assert np.log10(partials(tmp_path)[0].stat().st_size) > 6  # half of it was there
