@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 import dan_ros
-from dan_ros.backends import choose_backend
+from dan_ros.backends import CPU_BACKENDS, choose_backend
 from dan_ros.backends.engine_cache import EngineCache
 from dan_ros.cache_folders import cache_path, make_cache_folder
 from dan_ros.cli.main import cli
@@ -232,7 +232,7 @@ def test_the_unchanged_model_is_read_by_its_path(tmp_path):
     assert choose_backend('onnxruntime', str(path)).backend.model.labels[0] == 'neutral'
 
 
-@pytest.mark.parametrize('backend', ['auto', 'onnxruntime', 'torch'])
+@pytest.mark.parametrize('backend', ['auto', *CPU_BACKENDS])
 def test_every_backend_refuses_it(backend, leading_outside):
     with pytest.raises(ModelError, match='in another file'):
         choose_backend(backend, str(leading_outside))
