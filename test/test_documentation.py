@@ -82,7 +82,7 @@ def test_every_page_can_be_reached_from_the_readme():
     seen, waiting = set(), [ROOT / 'README.md']
     while waiting:
         page = waiting.pop()
-        if page in seen or page.suffix != '.md':
+        if page in seen or page.suffix != '.md' or not page.is_file():
             continue
         seen.add(page)
         targets = re.findall(r'\]\(([^)\s#]+)', page.read_text())
@@ -203,6 +203,27 @@ def test_the_page_of_topics_has_every_cause_of_a_drop():
     assert {'bad_step', 'superseded', 'lost'} <= causes
     for name in causes | set(quality.REASONS):
         assert f'`{name}`' in text, name
+
+
+# Of what the node says, as far as nothing is put into it.
+SAID = (
+    'waiting for images on',
+    'has an incompatible QoS, no messages pass',
+    'the middleware loses images on their way',
+    'paused, see ~/set_enabled',
+    'no CUDA device',
+    'is damaged or of another version at',
+    'images dropped: ',
+    'there is no parameter',
+    'it must be',
+)
+
+
+@pytest.mark.parametrize('text', SAID)
+def test_what_troubleshooting_quotes_is_said(text):
+    sources = ''.join(file.read_text() for file in PACKAGE.rglob('*.py'))
+    assert text in (ROOT / 'docs' / 'troubleshooting.md').read_text()
+    assert text in sources
 
 
 # --- examples -----------------------------------------------------------------------------------
