@@ -50,7 +50,7 @@ from dan_ros.ros.messages import bgr_to_image
 
 SECOND_NS = 1_000_000_000
 TURN_S = 30.0  # in which everything happens once
-DOMAIN = int(os.environ.get('ROS_DOMAIN_ID', '87'))
+NAMESPACE = f'/soak_{os.getpid()}'  # so that no other node on the network is taken for this one
 PATIENCE_S = 60.0
 STEPS = 24  # images in which a face walks to and fro
 BAD_EVERY = 10  # images
@@ -150,12 +150,8 @@ class Client:
         self.sent = 0
         self.drops: dict[str, int] = {}
         self._context = rclpy.Context()
-        rclpy.init(
-            context=self._context,
-            domain_id=DOMAIN,
-            signal_handler_options=SignalHandlerOptions.NO,
-        )
-        self._node = rclpy.create_node('client', context=self._context)
+        rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        self._node = rclpy.create_node('client', namespace=NAMESPACE, context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
@@ -210,7 +206,8 @@ class Client:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         prefix = 'frames_dropped.'
-        for value in message.status[0].values:
+        status = message.status[0]
+        for value in status.values if status.name.startswith(NAMESPACE[1:]) else ():
             if value.key.startswith(prefix):
                 self.drops[value.key.removeprefix(prefix)] = int(value.value)
 
@@ -439,18 +436,14 @@ def draw(samples: list[Sample], verdict: Verdict, drops: dict[str, int]) -> Figu
 def start_node(log: Path) -> psutil.Popen:
     """The node, in a session of its own, so that Ctrl-C reaches this process alone."""
     program = Path(get_package_prefix('dan_ros'), 'lib', 'dan_ros', 'dan_node')
-    arguments = ['--ros-args', '-p', 'qos.reliability:=reliable']  # for the large images
+    arguments = ['--ros-args', '-r', f'__ns:={NAMESPACE}']
+    arguments += ['-p', 'qos.reliability:=reliable']  # for the large images
     with log.open('w') as output:
         return psutil.Popen(
             [sys.executable, str(program), *arguments],
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={
-                **os.environ,
-                'ROS_DOMAIN_ID': str(DOMAIN),
-                'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-            },
         )
 
 

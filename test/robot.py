@@ -65,8 +65,9 @@ class Program:
         try:
             return self.process.wait(PATIENCE_S)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
+            self.process.send_signal(signal.SIGABRT)  # prints where each thread is
+            self.process.wait(PATIENCE_S)
+            raise AssertionError(f'it did not stop; output:\n{self.output}') from None
 
 
 class Robot:
@@ -231,6 +232,7 @@ def environment_of(domain: int) -> dict[str, str]:
     """Environment of a process that shall meet only those of one ROS domain on this machine."""
     return {
         **os.environ,
+        'PYTHONFAULTHANDLER': '1',
         'ROS_DOMAIN_ID': str(domain),
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
     }

@@ -162,3 +162,48 @@ def test_doctor_says_what_is_wrong_and_how_to_mend_it(tmp_path):
     assert 'source' in findings['ROS 2']['remedy']
     assert findings['model yunet']['state'] == 'warning'
     assert 'models fetch yunet' in findings['model yunet']['found']
+
+
+def test_doctor_shows_a_table():
+    result = run('doctor', COLUMNS='200')
+    assert result.returncode == 0
+    for subject in (
+        'machine',
+        'ROS 2',
+        'backend onnxruntime',
+        'detector yunet',
+        'model dan_ferplus',
+    ):
+        assert subject in result.stdout
+
+
+def test_models_lists_verifies_and_fetches(tmp_path):
+    for arguments in ((), ('list',), ('verify',)):
+        result = run('models', *arguments, COLUMNS='300')
+        assert result.returncode == 0
+        assert result.stdout.count('verified') == 3
+    assert run('models', 'fetch', 'dan_ferplus').stdout.strip().endswith('dan_ferplus.onnx')
+
+
+def test_models_verify_fails_where_one_is_missing(tmp_path):
+    code = (
+        'from dan_ros import model_store; from dan_ros.cli.main import main; '
+        'model_store.candidate_paths = lambda model: iter(()); main()'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code, 'models', 'verify'],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, 'COLUMNS': '300'},
+    )
+    assert result.returncode == 1
+    assert 'nowhere to be found' in result.stdout
+
+
+def test_a_place_that_can_not_be_written_is_one_line(portrait_file, tmp_path):
+    (tmp_path / 'file').write_text('')
+    result = run('predict', portrait_file, '--out', tmp_path / 'file' / 'folder')
+    assert result.returncode == 1
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert 'name another place' in result.stderr

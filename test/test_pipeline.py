@@ -6,8 +6,10 @@ import pytest
 from scenes import intersection_over_union
 
 from dan_ros import labels, model_store
+from dan_ros.crops import square_about
 from dan_ros.detect import open_detector
 from dan_ros.detect.haar import HaarDetector
+from dan_ros.detect.whole import WholeImage
 from dan_ros.detect.yunet import decode
 from dan_ros.errors import DanError, ModelError
 from dan_ros.pipeline import ExpressionPipeline
@@ -192,3 +194,13 @@ def test_below_the_threshold_a_face_is_unknown(pipeline, portrait):
     ((face,),) = pipeline.run([Frame(portrait)])
     assert face.expression(min_confidence=0.9999) == labels.UNKNOWN
     assert labels.label_of(labels.UNKNOWN) == 'unknown'
+
+
+@pytest.mark.parametrize('size', [(100, 100), (80, 120), (120, 80)])
+def test_a_whole_image_is_cut_out_as_it_is(size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    (face,) = WholeImage(crop_scale=0.956).detect(image)
+    assert (face.score, len(face.landmarks)) == (1.0, 0)
+    left, top, side = square_about(face.box_xyxy, 0.956)
+    assert side == max(size)
+    assert (left, top) == ((size[1] - side) / 2, (size[0] - side) / 2)

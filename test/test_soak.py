@@ -1,7 +1,6 @@
 """The soak: its judgement can fail, and what was measured is written whenever it ends."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -10,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from robot import new_domain
+from robot import environment_of, new_domain
 
 BENCHMARKS = Path(__file__).parents[1] / 'benchmarks'
 
@@ -81,7 +80,7 @@ def test_too_short_a_run_is_no_proof(soak):
 def test_ctrl_c_writes_what_was_measured(tmp_path):
     process = subprocess.Popen(
         [sys.executable, str(BENCHMARKS / 'soak.py'), '--out', str(tmp_path), '--minutes', '5'],
-        env={**os.environ, 'ROS_DOMAIN_ID': str(new_domain())},
+        env=environment_of(new_domain()),
         stdout=subprocess.PIPE,
         text=True,
     )

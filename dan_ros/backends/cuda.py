@@ -45,9 +45,15 @@ def find_device() -> Device | None:
         driver = ctypes.CDLL(DRIVER)
     except OSError:
         return None
-    count, device, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    count = ctypes.c_int()
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or count.value == 0:
         return None
+    return _describe(driver)
+
+
+def _describe(driver: ctypes.CDLL) -> Device:  # needs a GPU
+    """What a driver says of its first GPU."""
+    device, version = ctypes.c_int(), ctypes.c_int()
     driver.cuDeviceGet(ctypes.byref(device), 0)
     name = ctypes.create_string_buffer(128)
     driver.cuDeviceGetName(name, len(name), device)
@@ -61,7 +67,7 @@ def find_device() -> Device | None:
     return Device(name.value.decode(), '.'.join(numbers), _driver_version() + cuda)
 
 
-def _driver_version() -> str:
+def _driver_version() -> str:  # needs a GPU
     """Version of the kernel's driver and a space, or ''."""
     try:
         words = DRIVER_FILE.read_text(encoding='utf-8').splitlines()[0].split()
@@ -131,7 +137,7 @@ def check(result: tuple[Any, ...]) -> Any:
     raise BackendError(f'CUDA failed: {name}')
 
 
-class Buffer:
+class Buffer:  # needs a GPU
     """Memory of a host and a device side of the same size.
 
     Args:
@@ -169,7 +175,7 @@ class Buffer:
         runtime().cudaFreeHost(self._pinned)
 
 
-class Stream:
+class Stream:  # needs a GPU
     """A stream of its own, which waits for no other. `handle` is its address."""
 
     def __init__(self) -> None:

@@ -90,7 +90,7 @@ def prepare_engine(
     return cache.read_or_build(key, file.name, make, is_usable, say, must_keep)
 
 
-class TensorRTBackend:
+class TensorRTBackend:  # needs a GPU
     """See `Backend`.
 
     Args:
@@ -145,7 +145,7 @@ class TensorRTBackend:
         return runner.run(faces_rgb)
 
 
-class _KernelCache:
+class _KernelCache:  # needs a GPU
     """Makes execution contexts; keeps what TensorRT for RTX compiles for this GPU at first use."""
 
     def __init__(self, folder: Path, device: cuda.Device, trt: Any, engine: Any) -> None:
@@ -176,7 +176,7 @@ class _KernelCache:
             write_whole(self._path, lambda out: out.write(content))
 
 
-class _Runner:
+class _Runner:  # needs a GPU
     """Runs an engine in one thread."""
 
     def __init__(self, kernels: _KernelCache, model: ModelInfo) -> None:

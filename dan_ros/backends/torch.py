@@ -43,7 +43,8 @@ class TorchBackend:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
         if len(faces_rgb) == 0:
             return np.zeros((0, len(self.model.labels)), np.float32)
-        return self.network(torch.from_numpy(faces_rgb)).numpy()
+        logits: np.ndarray = self.network(torch.from_numpy(faces_rgb)).numpy()
+        return logits
 
     @torch.inference_mode()
     def attend(self, faces_rgb: np.ndarray) -> np.ndarray:

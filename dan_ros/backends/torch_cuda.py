@@ -17,7 +17,7 @@ GRAPH_BATCHES = (1, 2, 4, 8, 16, 32, MAX_BATCH)
 WARM_UP_RUNS = 3  # in which cuDNN chooses its algorithms, before a graph is recorded
 
 
-class TorchCudaBackend:
+class TorchCudaBackend:  # needs a GPU
     """See `Backend`.
 
     Args:

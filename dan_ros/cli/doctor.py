@@ -38,6 +38,7 @@ PACKAGES = (
     ('yaml', 'pyyaml', 'pip install pyyaml; only for training and bags', False),
     ('rosbags', 'rosbags', 'pip install rosbags; only for dan-ros bag', False),
     ('torch', 'torch', 'pip install torch safetensors; only to convert or train models', False),
+    ('openvino', 'openvino', 'pip install openvino; only for the backend of that name', False),
 )
 
 

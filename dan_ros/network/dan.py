@@ -100,7 +100,8 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         pooled = x.mean(dim=(2, 3))  # [B, 512]
-        return pooled * self.attention(pooled)  # [B, 512]
+        gate: torch.Tensor = self.attention(pooled)
+        return pooled * gate  # [B, 512]
 
 
 class CrossAttentionHead(nn.Module):
@@ -113,13 +114,15 @@ class CrossAttentionHead(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out')
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.001)
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.ca(self.sa(x))  # [B, 512]
+        pooled: torch.Tensor = self.ca(self.sa(x))  # [B, 512]
+        return pooled
 
 
 class DAN(nn.Module):

@@ -7,10 +7,12 @@ initialisers are `FusedDAN`'s parameters by name.
 """
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from torch import nn
 
 from dan_ros import __version__, model_info
 from dan_ros.errors import ModelError
@@ -32,7 +34,7 @@ class _Graph:
         self.initialisers: list[onnx.TensorProto] = []
         self._fp16_weights = fp16_weights
 
-    def op(self, kind: str, *inputs: str, output: str = '', **attributes: object) -> str:
+    def op(self, kind: str, *inputs: str, output: str = '', **attributes: Any) -> str:
         output = output or f'{kind.lower()}_{len(self.nodes)}'
         self.nodes.append(
             helper.make_node(kind, inputs, [output], name=f'node_{output}', **attributes)
@@ -53,12 +55,12 @@ class _Graph:
         self.constant(name, value.astype(np.float16))
         return self.op('Cast', name, output=f'{name}.fp32', to=TensorProto.FLOAT)
 
-    def conv(self, x: str, name: str, layer: object, relu: bool = True) -> str:
+    def conv(self, x: str, name: str, layer: nn.Conv2d, relu: bool = True) -> str:
         y = self.op(
             'Conv',
             x,
             self.weight(f'{name}.weight', layer.weight.numpy()),
-            self.weight(f'{name}.bias', layer.bias.numpy()),
+            self.weight(f'{name}.bias', np.asarray(layer.bias)),
             kernel_shape=list(layer.kernel_size),
             strides=list(layer.stride),
             pads=list(layer.padding) * 2,
@@ -127,8 +129,8 @@ def _write_nodes(graph: _Graph, fused: FusedDAN, places: int) -> None:
     )
     x = graph.conv(x, 'stem', fused.stem)
     x = graph.op('MaxPool', x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
-    for index, block in enumerate(fused.blocks):
-        x = _write_block(graph, x, f'blocks.{index}', block)
+    for name, block in fused.blocks.named_children():
+        x = _write_block(graph, x, f'blocks.{name}', cast(FusedBlock, block))
     pooled = _write_spatial_attention(graph, x, fused, places)
     heads = _write_channel_attention(graph, pooled, fused)
     if fused.num_head > 1:
@@ -158,7 +160,7 @@ def _write_spatial_attention(graph: _Graph, x: str, fused: FusedDAN, places: int
     shape = graph.constant('shape_heads', np.array([0, heads, FEATURES, places]))
     y = graph.op('Reshape', y, shape)  # [B, K, 512, hw]
     y = graph.op('ReduceSum', y, graph.constant('axis_channels', np.array([2])), keepdims=0)
-    y = graph.op('Mul', y, graph.constant('one_over_places', np.float32([1 / places])))
+    y = graph.op('Mul', y, graph.constant('one_over_places', np.array([1 / places], np.float32)))
     x = graph.op('Reshape', x, graph.constant('shape_features', np.array([0, FEATURES, places])))
     x = graph.op('Transpose', x, perm=[0, 2, 1])  # [B, hw, 512]
     return graph.op('Transpose', graph.op('MatMul', y, x), perm=[1, 0, 2])  # [K, B, 512]

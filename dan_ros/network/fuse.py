@@ -13,12 +13,20 @@ With K = 4 and 8 classes that takes 19.72 M parameters to 16.56 M.
 """
 
 import copy
+from typing import cast
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from dan_ros.network.dan import BOTTLENECK, DAN, FEATURES, SQUEEZED, BasicBlock
+from dan_ros.network.dan import (
+    BOTTLENECK,
+    DAN,
+    FEATURES,
+    SQUEEZED,
+    BasicBlock,
+    CrossAttentionHead,
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -94,7 +102,8 @@ class FusedDAN(nn.Module):
         heads = pooled * gate  # [K, B, 512]
         if self.num_head > 1:
             heads = functional.log_softmax(heads, dim=0)
-        return self.classifier(heads.sum(dim=0))  # [B, C]
+        logits: torch.Tensor = self.classifier(heads.sum(dim=0))  # [B, C]
+        return logits
 
     def features(self, faces: torch.Tensor) -> torch.Tensor:
         """Feature map of faces as in `forward`: [B, 512, h, w], h = H / 32 rounded up."""
@@ -102,7 +111,8 @@ class FusedDAN(nn.Module):
         x = x.permute(0, 3, 1, 2).to(self.stem.weight.dtype)
         x = functional.relu(self.stem(x))  # [B, 64, H / 2, W / 2]
         x = functional.max_pool2d(x, 3, stride=2, padding=1)  # [B, 64, H / 4, W / 4]
-        return self.blocks(x)
+        features: torch.Tensor = self.blocks(x)
+        return features
 
     def halve(self) -> None:
         """Turn the convolutions to fp16; colours in front and the tail behind stay as they are."""
@@ -145,8 +155,9 @@ def fuse(
     dan = copy.deepcopy(dan).double()  # so that folding itself rounds nothing
     with torch.no_grad():
         _set_colours(fused, dan, mean, std, grey)
-        stages = [block for stage in list(dan.features)[4:] for block in stage]
-        for block, target in zip(stages, fused.blocks, strict=True):
+        blocks = [module for module in dan.features.modules() if isinstance(module, BasicBlock)]
+        targets = [module for module in fused.blocks if isinstance(module, FusedBlock)]
+        for block, target in zip(blocks, targets, strict=True):
             _set_block(target, block)
         _set_heads(fused, dan)
         _set(fused.classifier, *_fold_linear(dan.fc, dan.bn))
@@ -171,8 +182,8 @@ def _set_colours(
 def _set_block(target: FusedBlock, block: BasicBlock) -> None:
     _set(target.conv1, *_fold_conv(block.conv1, block.bn1))
     _set(target.conv2, *_fold_conv(block.conv2, block.bn2))
-    if block.downsample is not None:
-        _set(target.downsample, *_fold_conv(block.downsample[0], block.downsample[1]))
+    if block.downsample is not None and target.downsample is not None:
+        _set(target.downsample, *_fold_conv(*block.downsample))
 
 
 def _set_heads(fused: FusedDAN, dan: DAN) -> None:
@@ -185,11 +196,12 @@ def _set_heads(fused: FusedDAN, dan: DAN) -> None:
         weight, bias = _fold_linear(linear1, norm)
         fused.channel1_weight[index] = weight.t()
         fused.channel1_bias[index, 0] = bias
-        fused.channel2_weight[index] = linear2.weight.t()
-        fused.channel2_bias[index, 0] = linear2.bias
+        parameters = dict(linear2.named_parameters())
+        fused.channel2_weight[index] = parameters['weight'].t()
+        fused.channel2_bias[index, 0] = parameters['bias']
 
 
-def _fold_spatial(head: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+def _fold_spatial(head: CrossAttentionHead) -> tuple[torch.Tensor, torch.Tensor]:
     """Sum the three convolutions of a head, each padded to 3x3: [512, 256, 3, 3] and [512]."""
     weight, bias = _fold_conv(*head.sa.conv_3x3)
     row_weight, row_bias = _fold_conv(*head.sa.conv_1x3)
@@ -199,17 +211,28 @@ def _fold_spatial(head: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
     return weight, bias + row_bias + column_bias
 
 
-def _fold_conv(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    bias = 0 if conv.bias is None else conv.bias
-    return conv.weight * scale[:, None, None, None], norm.bias + (bias - norm.running_mean) * scale
+def _fold_conv(*layers: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a convolution with the BatchNorm behind it."""
+    conv, norm = cast(tuple[nn.Conv2d, nn.BatchNorm2d], layers)
+    scale, mean = _scale_and_mean(norm)
+    bias = torch.zeros_like(mean) if conv.bias is None else conv.bias
+    return conv.weight * scale[:, None, None, None], norm.bias + (bias - mean) * scale
 
 
-def _fold_linear(linear: nn.Linear, norm: nn.BatchNorm1d) -> tuple[torch.Tensor, torch.Tensor]:
-    scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-    return linear.weight * scale[:, None], norm.bias + (linear.bias - norm.running_mean) * scale
+def _fold_linear(*layers: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weight and bias of a linear layer with the BatchNorm behind it."""
+    linear, norm = cast(tuple[nn.Linear, nn.BatchNorm1d], layers)
+    scale, mean = _scale_and_mean(norm)
+    return linear.weight * scale[:, None], norm.bias + (linear.bias - mean) * scale
+
+
+def _scale_and_mean(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
+    """In evaluation, BatchNorm is scale * (x - mean) + bias; both [channels]."""
+    mean, variance = cast(tuple[torch.Tensor, torch.Tensor], (norm.running_mean, norm.running_var))
+    return norm.weight / torch.sqrt(variance + norm.eps), mean
 
 
 def _set(layer: nn.Module, weight: torch.Tensor, bias: torch.Tensor) -> None:
-    layer.weight.copy_(weight)
-    layer.bias.copy_(bias)
+    parameters = dict(layer.named_parameters())
+    parameters['weight'].copy_(weight)
+    parameters['bias'].copy_(bias)

@@ -61,7 +61,7 @@ def quantise_onnx(
     save_model(model, info, path)
 
 
-class _Batches(quantization.CalibrationDataReader):
+class _Batches(quantization.CalibrationDataReader):  # type: ignore[misc]
     """Faces in the form ONNX Runtime's calibration asks for."""
 
     def __init__(self, batches: Iterable[np.ndarray]) -> None:

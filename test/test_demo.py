@@ -1,0 +1,112 @@
+"""`make demo` and its camera: what they show, and what they say where there is nothing to show."""
+
+import itertools
+import re
+import signal
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+from robot import Program, environment_of, new_domain, wait_until
+
+from dan_ros.errors import DanError
+from dan_ros.ros.sample_camera import moving_face, open_source
+
+
+def start_demo(out, *arguments):
+    return subprocess.Popen(
+        [sys.executable, '-m', 'dan_ros.ros.demo', '--out', out, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment_of(new_domain()),
+    )
+
+
+def test_the_demo_shows_a_smile_and_ends_by_itself(tmp_path):
+    demo = start_demo(tmp_path / 'demo')
+    output, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 0, output
+    last = output.splitlines()[-1]
+    found = re.fullmatch(r'demo: messages=(\d+) ids=1 label=happy', last)
+    assert found, output
+    assert int(found[1]) >= 150
+    assert cv2.imread(str(tmp_path / 'demo' / 'annotated.png')).shape == (480, 640, 3)
+
+
+def test_a_demo_of_ones_own_pictures_runs_until_ctrl_c(tmp_path, portrait):
+    pictures = tmp_path / 'pictures'
+    pictures.mkdir()
+    cv2.imwrite(str(pictures / 'one.png'), portrait)
+    demo = start_demo(tmp_path / 'demo', '--source', pictures)
+    try:
+        wait_until((tmp_path / 'demo').is_dir, 'the demo to begin', lambda: '')
+        with pytest.raises(subprocess.TimeoutExpired):
+            demo.wait(12)
+        demo.send_signal(signal.SIGINT)
+        output, _ = demo.communicate(timeout=60)
+    finally:
+        demo.kill()
+    assert demo.returncode == 0, output
+    assert 'label=happy' in output.splitlines()[-1]
+
+
+def test_a_demo_whose_camera_ends_says_so(tmp_path):
+    demo = start_demo(tmp_path / 'demo', '--source', tmp_path / 'no_such.mp4')
+    output, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 1
+    assert 'no_such.mp4' in output
+    assert 'a process ended early' in output
+    assert output.splitlines()[-1] == 'demo: messages=0 ids=0 label=none'
+
+
+# --- the camera ---------------------------------------------------------------------------------
+
+
+def test_the_face_moves_and_comes_round_again():
+    first, later, again = (next(itertools.islice(moving_face(10), n, None)) for n in (0, 30, 120))
+    assert first.shape == (480, 640, 3)
+    assert not np.array_equal(first, later)
+    np.testing.assert_array_equal(first, again)
+
+
+def test_a_picture_stays(tmp_path, portrait):
+    path = tmp_path / 'one.png'
+    cv2.imwrite(str(path), portrait)
+    for image in itertools.islice(open_source(str(path), 10), 50):
+        np.testing.assert_array_equal(image, portrait)
+
+
+def test_pictures_of_a_folder_take_turns_of_two_seconds(tmp_path, portrait):
+    for value in (10, 20):
+        cv2.imwrite(str(tmp_path / f'{value}.png'), np.full((8, 8, 3), value, np.uint8))
+    (tmp_path / 'notes.txt').write_text('no picture')
+    values = [image[0, 0, 0] for image in itertools.islice(open_source(str(tmp_path), 5), 40)]
+    assert values == [10] * 10 + [20] * 10 + [10] * 10 + [20] * 10
+
+
+def test_a_video_begins_again_at_its_end(tmp_path):
+    path = tmp_path / 'video.avi'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 48))
+    for value in (0, 100, 200):
+        writer.write(np.full((48, 64, 3), value, np.uint8))
+    writer.release()
+    images = list(itertools.islice(open_source(str(path), 10), 8))
+    values = [None if image is None else round(float(image.mean()), -2) for image in images]
+    assert values == [0, 100, 200, None, 0, 100, 200, None]
+
+
+@pytest.mark.parametrize('name', ['empty', 'no_such', 'text.mp4'])
+def test_what_is_no_source_is_said(tmp_path, name):
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'text.mp4').write_text('no video')
+    with pytest.raises(DanError, match=r'no readable picture|no file or folder|can not be opened'):
+        open_source(str(tmp_path / name), 10)
+
+
+def test_a_rate_that_is_none_is_one_line_and_exit_code_2(tmp_path):
+    camera = Program('sample_camera', '-p', 'rate_hz:=0.0', log=tmp_path / 'log')
+    assert camera.process.wait(60) == 2
+    assert 'from 0.1 to 1000' in camera.output.splitlines()[-1]
