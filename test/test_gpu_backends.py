@@ -146,6 +146,48 @@ def test_a_form_that_a_model_lacks_is_refused(floats, quantised):
     assert engine_build.choose_precision('auto', quantised) == 'int8'
 
 
+def operators(content: bytes) -> list[str]:
+    return [node.op_type for node in onnx.load_from_string(content).graph.node]
+
+
+def test_a_log_softmax_is_written_out_and_changes_nothing(floats, faces):
+    assert 'LogSoftmax' in operators(floats)
+    content = graph_forms.without_log_softmax(floats)
+    assert 'LogSoftmax' not in operators(content)
+    np.testing.assert_allclose(run(content, faces), run(floats, faces), atol=1e-5)
+    assert graph_forms.without_log_softmax(content) == content
+
+
+@pytest.mark.parametrize('opset', [13, 17, 18, 21])
+@pytest.mark.parametrize('options', [{}, {'axis': 0}])
+def test_a_log_softmax_is_written_out_at_any_opset(opset, options):
+    numbers = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node('LogSoftmax', ['faces'], ['y'], **options)],
+        'one',
+        [onnx.helper.make_tensor_value_info('faces', numbers, [2, 3])],
+        [onnx.helper.make_tensor_value_info('y', numbers, [2, 3])],
+    )
+    imports = [onnx.helper.make_opsetid('', opset)]
+    model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
+    content = model.SerializeToString()
+    x = np.float32([[0, 1, 2777], [-3000, 5, 1e4]])
+    found = run(graph_forms.without_log_softmax(content), x)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, run(content, x), rtol=1e-6)
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'fp16', 'int8'])
+def test_tensorrt_takes_the_logarithm_of_no_softmax(trt, floats, quantised, precision):
+    """Which its parser makes of a log-softmax; of the heads it would be minus infinity."""
+    network = engine_build.parse(
+        trt, quantised if precision == 'int8' else floats, precision
+    ).definition
+    kinds = [network.get_layer(index).type for index in range(network.num_layers)]
+    assert trt.LayerType.SOFTMAX not in kinds
+    assert trt.LayerType.REDUCE in kinds
+
+
 # Engines
 
 
@@ -232,7 +274,8 @@ def test_each_version_is_asked_for_what_it_has(version, floats):
     assert engine_build._network_flags(module) == flags
     assert engine_build._is_strongly_typed(module) == is_strongly_typed
     form = engine_build._in_form(module, floats, 'fp16')
-    assert (form == floats) == (not is_strongly_typed)
+    plain = graph_forms.without_log_softmax(floats)
+    assert (form == plain) == (not is_strongly_typed)
     assert engine_build.runtime_of(module) == f'tensorrt {version}'
     assert not engine_build.is_rtx(module)
 

@@ -188,6 +188,7 @@ def _network_flags(trt: Any) -> int:
 
 
 def _in_form(trt: Any, content: bytes, precision: str) -> bytes:
+    content = graph_forms.without_log_softmax(content)
     if precision == INT8:
         return graph_forms.to_symmetric_int8(content)
     return (

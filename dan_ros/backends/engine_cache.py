@@ -20,7 +20,7 @@ from dan_ros.cache_folders import make_cache_folder, make_private
 from dan_ros.errors import BackendError, DanError
 from dan_ros.files import write_whole
 
-MAGIC = b'dan_ros engine 1\n'  # raise the number when engines are built in another way
+MAGIC = b'dan_ros engine 2\n'  # raise the number when engines are built in another way
 SUFFIX, SET_ASIDE = '.engine', '.unusable'
 HEADER_LIMIT = 1 << 16
 

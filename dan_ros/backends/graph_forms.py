@@ -13,6 +13,7 @@ from dan_ros.errors import ModelError
 
 FP16_MAX = float(np.finfo(np.float16).max)
 S8_MAX, U8_MAX = 127, 255
+AXES_ARE_AN_INPUT = 18  # opset from which ReduceMax has them so
 # What runs in fp16 between convolutions; weights and the tail behind them stay in fp32, because the
 # attention's sums reach 4e4.
 HALVED_OPERATORS = ('Conv', 'Relu', 'Add', 'MaxPool')
@@ -70,6 +71,39 @@ def to_symmetric_int8(content: bytes) -> bytes:
         elif node.op_type != 'DequantizeLinear':
             nodes.append(node)
     return _finished(model, nodes)
+
+
+def without_log_softmax(content: bytes) -> bytes:
+    """The same network with its log-softmax written out, the largest taken off before.
+
+    TensorRT's parser takes the logarithm of a softmax, which is minus infinity where two heads
+    differ by more than 103; those of trained networks differ by thousands. Files of an older
+    `network.export` have that operator.
+    """
+    model = onnx.load_from_string(content)
+    opset = max(entry.version for entry in model.opset_import if not entry.domain)
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        is_old = node.op_type == 'LogSoftmax'
+        nodes += _written_out(model.graph, node, opset) if is_old else [node]
+    return _finished(model, nodes)
+
+
+def _written_out(graph: onnx.GraphProto, node: NodeProto, opset: int) -> list[NodeProto]:
+    x, y = node.input[0], node.output[0]
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == 'axis'), -1)
+    axes: list[str] = []
+    options: dict[str, Any] = {'axes': [axis]}
+    if opset >= AXES_ARE_AN_INPUT:
+        axes, options = [f'{y}.axes'], {}
+        graph.initializer.append(numpy_helper.from_array(np.array([axis]), axes[0]))
+    largest, less, total = f'{y}.largest', f'{y}.less', f'{y}.total'
+    return [
+        helper.make_node('ReduceMax', [x, *axes], [largest], name=f'node_{largest}', **options),
+        helper.make_node('Sub', [x, largest], [less], name=f'node_{less}'),
+        helper.make_node('ReduceLogSumExp', [less, *axes], [total], f'node_{total}', **options),
+        helper.make_node('Sub', [less, total], [y], name=f'node_{y}'),
+    ]
 
 
 class _Halving:

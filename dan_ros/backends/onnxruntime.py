@@ -44,6 +44,10 @@ def open_session(
     provider = PROVIDERS[device]
     if device != CPU:
         _require_provider(provider)
+    if device == TENSORRT:
+        from dan_ros.backends.graph_forms import without_log_softmax
+
+        content = without_log_softmax(content)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

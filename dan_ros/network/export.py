@@ -134,7 +134,7 @@ def _write_nodes(graph: _Graph, fused: FusedDAN, places: int) -> None:
     pooled = _write_spatial_attention(graph, x, fused, places)
     heads = _write_channel_attention(graph, pooled, fused)
     if fused.num_head > 1:
-        heads = graph.op('LogSoftmax', heads, axis=0)
+        heads = _write_log_softmax(graph, heads)
     heads = graph.op('ReduceSum', heads, graph.constant('axis_heads', np.array([0])), keepdims=0)
     graph.op(
         'Gemm',
@@ -144,6 +144,17 @@ def _write_nodes(graph: _Graph, fused: FusedDAN, places: int) -> None:
         transB=1,
         output=model_info.OUTPUT_NAME,
     )
+
+
+def _write_log_softmax(graph: _Graph, x: str) -> str:
+    """Log-softmax over the first axis, with the largest taken off before.
+
+    Not the operator of that name: OpenCV, TensorRT's parser and ONNX's own reference take the
+    logarithm of a softmax, which is minus infinity where two heads differ by more than 103; those
+    of trained networks differ by thousands.
+    """
+    x = graph.op('Sub', x, graph.op('ReduceMax', x, axes=[0], keepdims=1))
+    return graph.op('Sub', x, graph.op('ReduceLogSumExp', x, axes=[0], keepdims=1))
 
 
 def _write_block(graph: _Graph, x: str, name: str, block: FusedBlock) -> str:
