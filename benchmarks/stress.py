@@ -28,6 +28,7 @@ KINDS = {
     'compressed_images': 'compressed images, against the library',
     'images_over_dds': 'images, over DDS to the node',
     'compressed_images_over_dds': 'compressed images, over DDS to the node',
+    'bytes_over_dds': 'damaged bytes of a message, over DDS to the node',
 }
 Notes = dict[str, dict[str, Any]]
 

@@ -16,6 +16,7 @@ fault                                  | test
 8 a bomb                               | test_faults.py::test_a_bomb_takes_no_memory
 9 fuzzed messages                      | test_properties.py::test_images_over_dds
 9 fuzzed messages                      | test_properties.py::test_compressed_images_over_dds
+9 fuzzed messages                      | test_properties.py::test_bytes_that_are_no_message_over_dds
 10 no face                             | test_node.py::test_nobody_gives_an_empty_array_and_no_face
 11 a hundred faces                     | test_faults.py::test_a_hundred_faces
 12 a face over the border              | test_faults.py::test_a_face_over_the_border
