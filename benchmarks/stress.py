@@ -2,7 +2,7 @@
 
     python3 benchmarks/stress.py [--out stress] [--only messages --only cycles --only stops]
 
-Runs test_properties.py and test_lifecycle.py with the counts of test/stress.py, and writes what
+Runs test_properties.py and test_lifecycle.py with the counts of test/amounts.py, and writes what
 they counted: stress.json, and stress.md for people. Exit code 1 if a test fails.
 """
 
@@ -28,6 +28,7 @@ KINDS = {
     'compressed_images': 'compressed images, against the library',
     'images_over_dds': 'images, over DDS to the node',
     'compressed_images_over_dds': 'compressed images, over DDS to the node',
+    'bytes_over_dds': 'damaged bytes of a message, over DDS to the node',
 }
 Notes = dict[str, dict[str, Any]]
 

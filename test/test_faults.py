@@ -16,6 +16,7 @@ fault                                  | test
 8 a bomb                               | test_faults.py::test_a_bomb_takes_no_memory
 9 fuzzed messages                      | test_properties.py::test_images_over_dds
 9 fuzzed messages                      | test_properties.py::test_compressed_images_over_dds
+9 fuzzed messages                      | test_properties.py::test_bytes_that_are_no_message_over_dds
 10 no face                             | test_node.py::test_nobody_gives_an_empty_array_and_no_face
 11 a hundred faces                     | test_faults.py::test_a_hundred_faces
 12 a face over the border              | test_faults.py::test_a_face_over_the_border
@@ -47,7 +48,8 @@ import struct
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,26 +79,32 @@ def test_every_fault_has_a_test_that_exists():
         assert re.search(rf'^def {name}\(', (HERE / file).read_text(), re.MULTILINE), place
 
 
+@contextmanager
+def running(folder: Path, *ros_arguments: str, **options: Any) -> Iterator[Robot]:
+    shared = Robot(folder / 'node.log', *ros_arguments, **options)
+    try:
+        shared.node.wait_for_output('waiting for images')
+        yield shared
+    finally:
+        code = shared.close()
+    assert code == 0
+    assert 'Traceback' not in shared.node.output
+
+
 @pytest.fixture(scope='module')
 def robot(tmp_path_factory):
     """One running robot with default parameters, for tests that leave it as it was."""
-    yield from running(tmp_path_factory)
+    with running(tmp_path_factory.mktemp('raw')) as shared:
+        yield shared
 
 
 @pytest.fixture(scope='module')
 def compressed_robot(tmp_path_factory):
     """The same for compressed images; its `publisher` sends those."""
-    for shared in running(tmp_path_factory, '-p', 'image_transport:=compressed', topic='unused'):
+    options = ('-p', 'image_transport:=compressed')
+    with running(tmp_path_factory.mktemp('compressed'), *options, topic='unused') as shared:
         shared.publisher = shared.client.create_publisher(CompressedImage, 'image/compressed', 5)
         yield shared
-
-
-def running(tmp_path_factory, *ros_arguments: str, **options: Any):
-    shared = Robot(tmp_path_factory.mktemp('robot') / 'node.log', *ros_arguments, **options)
-    shared.node.wait_for_output('waiting for images')
-    yield shared
-    assert shared.close() == 0
-    assert 'Traceback' not in shared.node.output
 
 
 def counts(values: dict[str, str]) -> Counter[str]:
@@ -425,8 +433,9 @@ def test_an_incompatible_publisher(start, smile):
         ),
     )
     robot.diagnostics.clear()
-    is_told = lambda: any('incompatible QoS' in s.message for s in robot.diagnostics)  # noqa: E731
-    robot.spin_until(is_told, 'the QoS')
+    robot.spin_until(
+        lambda: any('incompatible QoS' in s.message for s in robot.diagnostics), 'the QoS'
+    )
     robot.spin_until(lambda: met_s, 'the event of the publisher')
     assert time.monotonic() - met_s[0] < 2
     (status,) = [s for s in robot.diagnostics if 'incompatible QoS' in s.message][:1]
@@ -450,25 +459,25 @@ def test_an_invalid_transition(robot, smile, transition):
     assert robot.show(smile).faces[0].label == 'happy'
 
 
-def test_memory_that_does_not_suffice(tmp_path_factory, smile):
+def test_memory_that_does_not_suffice(start, smile):
     """The system refuses the node more: the image is dropped and named, and the next one works."""
-    for robot in running(tmp_path_factory, '-p', 'image_transport:=compressed', topic='unused'):
-        robot.publisher = robot.client.create_publisher(CompressedImage, 'image/compressed', 5)
-        jpeg = cv2.imencode('.jpg', smile)[1].tobytes()
-        for _ in range(5):
-            answer_to(robot, jpeg, smile)
-        bomb = png_bomb(6_000)  # below limits.max_pixels; 108 MB decoded
-        process = psutil.Process(robot.node.process.pid)
-        limit = process.memory_info().vms + 60 * 2**20
-        process.rlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-        header = robot.image(smile).header
-        message = CompressedImage(header=header, format='png', data=bomb)
-        assert_dropped(robot, message, 'out_of_memory')
-        assert answer_to(robot, jpeg, smile).faces[0].label == 'happy'
-        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-        process.rlimit(resource.RLIMIT_AS, unlimited)
-        assert answer_to(robot, bomb, smile).faces == []
-        assert answer_to(robot, jpeg, smile).faces[0].label == 'happy'
+    robot = start('-p', 'image_transport:=compressed', topic='unused', wait=False)
+    robot.node.wait_for_output('waiting for images')
+    robot.publisher = robot.client.create_publisher(CompressedImage, 'image/compressed', 5)
+    jpeg = cv2.imencode('.jpg', smile)[1].tobytes()
+    for _ in range(5):
+        answer_to(robot, jpeg, smile)
+    bomb = png_bomb(6_000)  # below limits.max_pixels; 108 MB decoded
+    process = psutil.Process(robot.node.process.pid)
+    limit = process.memory_info().vms + 60 * 2**20
+    process.rlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+    header = robot.image(smile).header
+    message = CompressedImage(header=header, format='png', data=bomb)
+    assert_dropped(robot, message, 'out_of_memory')
+    assert answer_to(robot, jpeg, smile).faces[0].label == 'happy'
+    process.rlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert answer_to(robot, bomb, smile).faces == []
+    assert answer_to(robot, jpeg, smile).faces[0].label == 'happy'
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import psutil
 import pytest
+from amounts import CYCLES, PAUSES, STOPS, note
 from lifecycle_msgs.msg import Transition
 from robot import Program, Robot
 from std_srvs.srv import SetBool
-from stress import CYCLES, PAUSES, STOPS, note
 
 CYCLE = (
     Transition.TRANSITION_CONFIGURE,

@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 
 FOLDER = os.environ.get('DAN_ROS_STRESS', '')
-MESSAGES = 10_000 if FOLDER else 1_000  # of each kind, against the library
+MESSAGES = 1_000  # of each kind, against the library, in each round
+ROUNDS = 10 if FOLDER else 1  # after each hypothesis forgets what it tried
 MESSAGES_OVER_DDS = 2_000 if FOLDER else 200  # of each kind, to the node
 CYCLES = 1_000 if FOLDER else 50  # of the lifecycle
 PAUSES = 300 if FOLDER else 30
