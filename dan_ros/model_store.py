@@ -57,13 +57,13 @@ KNOWN_MODELS = {
         KnownModel(
             name=FLOAT_MODEL,
             filename='dan_ferplus.onnx',
-            sha256='02ae585d82781159660df4b7e9c621674cb263c2e25e59dd508664430ba07137',
+            sha256='f22ea32940ab930e027a1f90d6938cf22cb70384602c54395c88c084e4311954',
             what='DAN trained on FER+, 8 classes, 96 px, fp16 weights; Apache-2.0',
         ),
         KnownModel(
             name=INT8_MODEL,
             filename='dan_ferplus_int8.onnx',
-            sha256='b7c8184b5f2d088b8a69df2995da33cfd3c7035cfc5d9290c6a17f309962ed5f',
+            sha256='8318332ef51add8c0cb6ea9fc4746afb6dc5e79b791229a4aeca0e0526770b06',
             what='its int8 twin, for CPUs; Apache-2.0',
         ),
         KnownModel(

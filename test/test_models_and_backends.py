@@ -211,23 +211,20 @@ def test_a_backend_is_freed_at_once_when_nobody_holds_it(name):
 
 
 @pytest.mark.parametrize('tool', ["ONNX's reference", 'OpenCV'])
-def test_other_tools_run_a_written_file_as_well(backends, portrait, tmp_path, tool):
-    """With trained weights on a face, where the heads of the attention differ by thousands."""
+def test_other_tools_run_the_file_as_well(backends, portrait, tool):
+    """On a face, where the heads of trained attention differ by thousands."""
     from onnx.reference import ReferenceEvaluator
 
-    from dan_ros.network.export import export_onnx, read_fused
-
-    export_onnx(*read_fused(read_model('dan_ferplus').content, 'it'), tmp_path / 'new.onnx')
+    path = str(read_model('dan_ferplus').path)
     face = cv2.resize(portrait[63:176, 166:279, ::-1], (96, 96))[None]
     if tool == 'OpenCV':
         if tuple(int(part) for part in cv2.__version__.split('.')[:2]) < (4, 8):
             pytest.skip(f'OpenCV {cv2.__version__} reads fewer operators')
-        network = cv2.dnn.readNetFromONNX(str(tmp_path / 'new.onnx'))
+        network = cv2.dnn.readNetFromONNX(path)
         network.setInput(face)
         logits = network.forward('logits')
     else:
-        network = ReferenceEvaluator(str(tmp_path / 'new.onnx'))
-        (logits,) = network.run(['logits'], {'faces': face})
+        (logits,) = ReferenceEvaluator(path).run(['logits'], {'faces': face})
     np.testing.assert_allclose(logits, backends['torch'].infer(face), atol=1e-3)
 
 
