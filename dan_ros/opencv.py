@@ -22,5 +22,5 @@ def raise_if_out_of_memory(error: cv2.error) -> None:
     Raises:
         MemoryError: that is what it says.
     """
-    if error.code == cv2.Error.StsNoMem:
+    if getattr(error, 'code', 0) == cv2.Error.StsNoMem:
         raise MemoryError(error.err) from None

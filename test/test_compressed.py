@@ -119,6 +119,24 @@ def test_a_jpeg_with_endless_scans_is_refused(picture):
     assert error.value.cause == 'bad_data'
 
 
+def test_memory_that_does_not_suffice_is_no_damage(picture):
+    """A process that may take no more than it has decodes 108 MB."""
+    code = (
+        'import numpy, resource, sys\n'
+        'from dan_ros.compressed import compressed_to_frame\n'
+        'from dan_ros.opencv import cv2\n'
+        "content = cv2.imencode('.png', numpy.zeros((6000, 6000, 3), numpy.uint8))[1].tobytes()\n"
+        'has = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()\n'
+        'resource.setrlimit(resource.RLIMIT_AS, (has + 2**24, -1))\n'
+        'try:\n'
+        '    compressed_to_frame(content, 40_000_000)\n'
+        'except MemoryError:\n'
+        '    sys.exit(0)\n'
+        "sys.exit('it was decoded')\n"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
 def test_the_limit_is_the_largest_that_passes(picture):
     content = encoded('.jpg', picture)
     check_compressed(content, 161 * 120)

@@ -148,7 +148,9 @@ class Conversion:
             return image_to_frame(record.message)
         except FrameError as error:
             self._drop(error)
-            return None
+        except MemoryError as error:
+            self._drop(FrameError('out_of_memory', str(error)))
+        return None
 
     def _drop(self, error: FrameError) -> None:
         self.summary.dropped[error.cause] += 1
