@@ -134,7 +134,7 @@ def _use(use: dict[str, Any]) -> str:
 def _stops(notes: Notes) -> list[str]:
     rows = [
         f'| {note["state"]} | {note["signal"]} | {note["stops"]} | {note["longest_s"]:.1f} |'
-        for name, note in notes.items()
+        for name, note in sorted(notes.items())
         if name.startswith('stops_')
     ]
     if not rows:

@@ -1,14 +1,17 @@
 """A robot for tests: the real dan_node in a process, and a client that talks to it over DDS."""
 
+import fcntl
 import itertools
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import rclpy
@@ -28,7 +31,11 @@ from dan_ros.ros.messages import bgr_to_image
 SMALL = (320, 240)  # width, height of test images: 230 kB, which any middleware carries
 PATIENCE_S = 30.0
 PERIOD_S = 1 / 30
+MEETING_S = 0.3  # in which a service meets a new client; before, an answer may get lost
+DOMAINS = 100
 _DOMAINS = itertools.count(os.getpid() * 37)
+# Locks on the latest domains; an earlier one is free again, its robot is gone.
+_RESERVED: deque[TextIO] = deque(maxlen=25)
 PROGRAMS = Path(get_package_prefix('dan_ros')) / 'lib' / 'dan_ros'
 
 
@@ -105,6 +112,7 @@ class Robot:
         subscribe(FacialExpression, f'{namespace}/facial_expression', self.faces.append, 100)
         subscribe(FacialExpressionArray, f'{namespace}/facial_expressions', self.frames.append, 100)
         subscribe(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+        self._services: dict[str, Any] = {}
         self._next_stamp_ns = 1_000_000_000
 
     def close(self) -> int:
@@ -191,12 +199,14 @@ class Robot:
 
     def call(self, kind: type, name: str, request: Any) -> Any:
         """Call a service of the node."""
-        client = self.client.create_client(kind, f'{self._full_name}/{name}')
-        assert client.wait_for_service(PATIENCE_S), f'no service {name}\n{self.node.output}'
-        future = client.call_async(request)
+        if name not in self._services:
+            client = self.client.create_client(kind, f'{self._full_name}/{name}')
+            assert client.wait_for_service(PATIENCE_S), f'no service {name}\n{self.node.output}'
+            self._services[name] = client
+            self.spin(MEETING_S)
+        future = self._services[name].call_async(request)
         self._executor.spin_until_future_complete(future, PATIENCE_S)
         assert future.done(), f'no answer of {name}; output:\n{self.node.output}'
-        self.client.destroy_client(client)
         return future.result()
 
     def change_state(self, transition: int) -> bool:
@@ -239,5 +249,15 @@ def environment_of(domain: int) -> dict[str, str]:
 
 
 def new_domain() -> int:
-    """A ROS domain that no other test of this run uses, and hardly any other program."""
-    return 1 + next(_DOMAINS) % 100
+    """A ROS domain that no other test uses, of this run or of one beside it on this machine."""
+    for _ in range(DOMAINS):
+        domain = 1 + next(_DOMAINS) % DOMAINS
+        path = Path(tempfile.gettempdir(), f'dan_ros_test_domain_{domain}')
+        try:
+            lock = path.open('w')
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # somebody else's
+            continue
+        _RESERVED.append(lock)
+        return domain
+    raise RuntimeError(f'all {DOMAINS} ROS domains are in use')

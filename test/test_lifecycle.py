@@ -95,12 +95,12 @@ def stay_unconfigured(robot: Robot) -> None:
 
 
 def become_inactive(robot: Robot) -> None:
-    assert robot.change_state(Transition.TRANSITION_CONFIGURE)
+    assert robot.change_state(Transition.TRANSITION_CONFIGURE), robot.node.output
 
 
 def become_active(robot: Robot) -> None:
     become_inactive(robot)
-    assert robot.change_state(Transition.TRANSITION_ACTIVATE)
+    assert robot.change_state(Transition.TRANSITION_ACTIVATE), robot.node.output
 
 
 def become_paused(robot: Robot) -> None:
