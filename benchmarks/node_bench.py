@@ -37,8 +37,8 @@ SECOND_NS = 1_000_000_000
 OURS, NAIVE = 'dan_node', 'plain node'
 PROFILE = 'FASTDDS_DEFAULT_PROFILES_FILE'
 STEP, LATENCY = 'step_ms.', 'latency_ms'
-DETECT, INFER = 'detect', 'infer'
-PIPELINE = ('reduce', DETECT, 'crop', INFER)  # steps of a frame that are the pipeline's
+REDUCE, DETECT, INFER = 'reduce', 'detect', 'infer'
+PIPELINE = (REDUCE, DETECT, 'crop', INFER)  # steps of a frame that are the pipeline's
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,8 @@ class NodeResult:
         growth: median age in the last quarter over that in the second: 1 where it does not grow.
         pipeline_ms: mean from image to probabilities, by the node's diagnostics; 0 for the plain
             node, which has none.
-        own_ms: mean from receipt of an image to its last message, less detection and network.
+        own_ms: mean from receipt of an image to its last message, less detection (with what
+            reduces the image for it) and network.
         cpu_ms: processor time of the node's process a result.
         memory_mib: resident.
         start_s: from the start of the process to its first result.
@@ -160,7 +161,7 @@ def _measure(case: Case, seconds: float, domain: int) -> NodeResult:
                 statistics.median(ages_ms[-quarter:])
                 / statistics.median(ages_ms[quarter : 2 * quarter] or ages_ms),
                 sum(client.mean_ms(step) for step in PIPELINE),
-                client.mean_ms(LATENCY) - client.mean_ms(DETECT) - client.mean_ms(INFER),
+                client.mean_ms(LATENCY) - sum(map(client.mean_ms, (REDUCE, DETECT, INFER))),
                 1e3 * cpu_s / max(len(ages_ms), 1),
                 watched.memory_info().rss / 2**20,
                 start_s,

@@ -9,7 +9,7 @@ def area(box_xyxy: np.ndarray) -> float:
     >>> area(np.array([1.0, 2.0, 3.0, 5.0]))
     6.0
     """
-    left, top, right, bottom = box_xyxy
+    left, top, right, bottom = box_xyxy.tolist()
     return float((right - left) * (bottom - top))
 
 
@@ -19,8 +19,11 @@ def overlap(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> float:
     >>> overlap(np.array([0.0, 0.0, 2.0, 2.0]), np.array([1.0, 0.0, 3.0, 2.0])) == 1 / 3
     True
     """
-    width, height = np.minimum(a_xyxy[2:], b_xyxy[2:]) - np.maximum(a_xyxy[:2], b_xyxy[:2])
-    shared = float(max(width, 0) * max(height, 0))
+    left, top, right, bottom = a_xyxy.tolist()
+    left_b, top_b, right_b, bottom_b = b_xyxy.tolist()
+    width = min(right, right_b) - max(left, left_b)
+    height = min(bottom, bottom_b) - max(top, top_b)
+    shared = max(width, 0.0) * max(height, 0.0)
     union = area(a_xyxy) + area(b_xyxy) - shared
     return shared / union if union > 0 else 0.0
 

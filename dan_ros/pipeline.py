@@ -165,6 +165,8 @@ class ExpressionPipeline:
         self.watch.lap('reduce')
         found = self.detector.detect(upright)
         self.watch.lap('detect')
+        if turns == 0 and small.shape[:2] == (height, width):
+            return found
         scale = np.array([width / small.shape[1], height / small.shape[0]], np.float32)
         return [_turn_back(face, turns, small.shape[:2], scale) for face in found]
 
@@ -250,6 +252,8 @@ def _turn_back(face: Face, turns: int, size: tuple[int, int], scale: np.ndarray)
         size: (height, width) of the reduced copy before turning.
         scale: float [2], frame pixels per pixel of the reduced copy, in x and y.
     """
+    if turns == 0:
+        return Face(face.box_xyxy * np.tile(scale, 2), face.score, face.landmarks * scale)
     corners = _turn_points_back(face.box_xyxy.reshape(2, 2), turns, size) * scale
     box = np.concatenate([corners.min(axis=0), corners.max(axis=0)]).astype(np.float32)
     landmarks = _turn_points_back(face.landmarks, turns, size) * scale

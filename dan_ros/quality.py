@@ -1,5 +1,6 @@
 """Which faces can be judged: those large, frontal and sharp enough."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,14 +72,19 @@ def frontality(landmarks: np.ndarray) -> float:
     """
     if len(landmarks) == 0:
         return 1.0
-    right_eye, left_eye, nose, right_mouth, left_mouth = np.asarray(landmarks, np.float64)
-    eyes, mouth = (right_eye + left_eye) / 2, (right_mouth + left_mouth) / 2
-    across = left_eye - right_eye
-    width, height = float(np.hypot(*across)), float(np.hypot(*(mouth - eyes)))
+    right_eye, left_eye, nose, right_mouth, left_mouth = landmarks.tolist()
+    eyes = _between(right_eye, left_eye)
+    mouth = _between(right_mouth, left_mouth)
+    across = left_eye[0] - right_eye[0], left_eye[1] - right_eye[1]
+    width, height = math.hypot(*across), math.dist(eyes, mouth)
     if width == 0 or height == 0:
         return 0.0
-    aside = abs(float((nose - eyes) @ across)) / width / height
-    return max(0.0, 1 - aside / NOSE_DEPTH)
+    along = (nose[0] - eyes[0]) * across[0] + (nose[1] - eyes[1]) * across[1]
+    return float(max(0.0, 1 - abs(along) / width / height / NOSE_DEPTH))
+
+
+def _between(a: list[float], b: list[float]) -> tuple[float, float]:
+    return (a[0] + b[0]) / 2, (a[1] + b[1]) / 2
 
 
 def sharpness(crop: np.ndarray) -> float:
@@ -97,9 +103,9 @@ def sharpness(crop: np.ndarray) -> float:
     side = crop.shape[0]
     grey = cv2.transform(crop.astype(np.float32), MEAN_OF_COLOURS)
     smooth = cv2.GaussianBlur(grey, (0, 0), side / DETAIL_SIDE)  # else noise would count as detail
-    slope = np.gradient(smooth)
-    gradient = float(np.sqrt(np.mean(slope[0] ** 2 + slope[1] ** 2)))
+    slopes = (cv2.Sobel(smooth, cv2.CV_32F, *way, ksize=1, scale=0.5) for way in ((1, 0), (0, 1)))
+    gradient = math.hypot(*map(cv2.norm, slopes)) / side
     if gradient < 1e-3:
         return 0.0
-    curvature = float(cv2.Laplacian(smooth, cv2.CV_32F).std())
-    return float(side / (2 * np.pi) * curvature / gradient)
+    _, deviation = cv2.meanStdDev(cv2.Laplacian(smooth, cv2.CV_32F))
+    return float(side / (2 * math.pi) * deviation[0, 0] / gradient)

@@ -1,7 +1,10 @@
 """Face ids that hold from frame to frame."""
 
+import math
+import statistics
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,47 +18,67 @@ PAUSE_INTERVALS = 4  # a camera that sends nothing for so many of its usual inte
 USUAL_INTERVALS = 5  # the usual one is the median of so many
 
 
-class _Track:
-    """One face: where it was last seen, and how it moved. Places are centres [2], pixels.
+class _Place(NamedTuple):
+    """Centre of a box and the root of its area, which is at least 1; pixels."""
 
-    Times are seconds that the camera watched, see `_Watch`.
+    x: float
+    y: float
+    size: float
+
+
+def _place_of(box_xyxy: np.ndarray) -> _Place:
+    left, top, right, bottom = box_xyxy.tolist()
+    size = (max(right - left, 0) * max(bottom - top, 0)) ** 0.5
+    return _Place((left + right) / 2, (top + bottom) / 2, max(size, 1.0))
+
+
+class _Track:
+    """One face: where it was last seen, and how it moved. Places are centres, pixels.
+
+    Times are seconds that the camera watched, see `_Watch`. A few numbers a face are plain floats,
+    which are quicker than arrays.
     """
 
-    def __init__(self, face_id: str, box_xyxy: np.ndarray, now_s: float) -> None:
+    def __init__(self, face_id: str, place: _Place, now_s: float) -> None:
         self.face_id = face_id
         self.hits = 1
         self.seen_s = now_s
-        self.place, self.size = _place_and_size(box_xyxy)
-        self._velocity = np.zeros(2)  # pixels a second
+        self.place = place
+        self._velocity_x = self._velocity_y = 0.0  # pixels a second
 
-    def follow(self, box_xyxy: np.ndarray, now_s: float, is_pause: bool) -> None:
+    def follow(self, place: _Place, now_s: float, is_pause: bool) -> None:
         """The face was found again; over a pause nobody knows how it came there."""
-        place, size = _place_and_size(box_xyxy)
         seconds = now_s - self.seen_s
         if is_pause or seconds > VELOCITY_MAX_S:
-            self._velocity = np.zeros(2)
+            self._velocity_x = self._velocity_y = 0.0
         elif seconds > 0:
             past = 0.5 ** (seconds / VELOCITY_S)
-            self._velocity = past * self._velocity + (1 - past) * (place - self.place) / seconds
-        self.place, self.size, self.seen_s = place, size, now_s
+            new = (1 - past) / seconds
+            self._velocity_x = past * self._velocity_x + new * (place.x - self.place.x)
+            self._velocity_y = past * self._velocity_y + new * (place.y - self.place.y)
+        self.place, self.seen_s = place, now_s
         self.hits += 1
 
-    def distance(self, place: np.ndarray, size: float, now_s: float, is_missed: bool) -> float:
+    def distance(self, place: _Place, now_s: float, is_missed: bool) -> float:
         """How far a box is from where this face is expected, in face sizes; inf if it can't be it.
 
         Args:
-            place, size: of the box.
+            place: of the box.
             now_s: time of the box.
             is_missed: whether the face was not in the frame before.
         """
-        ratio = max(size / self.size, self.size / size)
+        smaller, larger = sorted((place.size, self.place.size))
+        ratio = larger / smaller
         if ratio > MAX_SIZE_RATIO:
-            return float('inf')
+            return math.inf
         seconds = now_s - self.seen_s
-        moved = self._velocity * min(seconds, COASTING_S)
-        away = float(np.hypot(*(place - self.place - moved))) / max(size, self.size)
+        coasting_s = min(seconds, COASTING_S)
+        away = math.hypot(
+            place.x - self.place.x - self._velocity_x * coasting_s,
+            place.y - self.place.y - self._velocity_y * coasting_s,
+        )
         drift = min(DRIFT_PER_S * seconds, MAX_DRIFT) if is_missed else 0.0
-        return away / (1 + drift) + 0.5 * float(np.log(ratio))
+        return away / larger / (1 + drift) + 0.5 * math.log(ratio)
 
 
 class _Watch:
@@ -75,7 +98,7 @@ class _Watch:
     def advance(self, seconds: float) -> None:
         """A frame came, so long after the last."""
         self._intervals_s.append(seconds)
-        usual_s = float(np.median(self._intervals_s))
+        usual_s = statistics.median(self._intervals_s)
         self.is_pause = seconds > PAUSE_INTERVALS * usual_s
         self.before_s = self.now_s
         self.now_s += usual_s if self.is_pause else seconds
@@ -127,15 +150,16 @@ class Tracker:
             self._watch.advance((stamp_ns - last_ns) / 1e9)
         self._last_ns = stamp_ns
         self._tracks = [track for track in self._tracks if self._may_come_back(track)]
-        matches = self._match(boxes_xyxy)
+        places = [_place_of(box) for box in boxes_xyxy]
+        matches = self._match(places)
         ids = []
-        for index, box in enumerate(boxes_xyxy):
+        for index, place in enumerate(places):
             track = matches.get(index)
             if track is None:
-                track = _Track('', box, self._watch.now_s)
+                track = _Track('', place, self._watch.now_s)
                 self._tracks.append(track)
             else:
-                track.follow(box, self._watch.now_s, self._watch.is_pause)
+                track.follow(place, self._watch.now_s, self._watch.is_pause)
             if not track.face_id and track.hits >= self.min_hits:
                 track.face_id = next(self._new_ids)
             ids.append(track.face_id)
@@ -153,14 +177,13 @@ class Tracker:
         missed_s = self._watch.now_s - track.seen_s
         return bool(track.face_id) and missed_s <= self.max_missed_s
 
-    def _match(self, boxes_xyxy: Sequence[np.ndarray]) -> dict[int, _Track]:
-        """Pair boxes with tracks, the nearest first."""
+    def _match(self, places: Sequence[_Place]) -> dict[int, _Track]:
+        """Pair the places of boxes with tracks, the nearest first."""
         distances = []
-        for box_index, box in enumerate(boxes_xyxy):
-            place, size = _place_and_size(box)
+        for box_index, place in enumerate(places):
             for track_index, track in enumerate(self._tracks):
                 is_missed = track.seen_s < self._watch.before_s
-                distance = track.distance(place, size, self._watch.now_s, is_missed)
+                distance = track.distance(place, self._watch.now_s, is_missed)
                 if distance <= self.max_distance:
                     distances.append((distance, box_index, track_index))
         matches: dict[int, _Track] = {}
@@ -170,10 +193,3 @@ class Tracker:
                 matches[box_index] = self._tracks[track_index]
                 taken.add(track_index)
         return matches
-
-
-def _place_and_size(box_xyxy: np.ndarray) -> tuple[np.ndarray, float]:
-    """Centre of a box, float64 [2], and the root of its area, at least 1 pixel."""
-    left, top, right, bottom = (float(value) for value in box_xyxy)
-    size = (max(right - left, 0) * max(bottom - top, 0)) ** 0.5
-    return np.array([(left + right) / 2, (top + bottom) / 2]), max(size, 1.0)

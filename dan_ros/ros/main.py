@@ -25,6 +25,7 @@ BAD_USAGE = 2
 PATIENCE_S = 3.0
 M_ARENA_MAX = -8  # of glibc's malloc.h
 ARENAS = 2
+SWITCH_S = 1e-4  # in which a thread gets its turn; Python's 5 ms are long beside an inference
 
 
 class StopSignal:
@@ -103,6 +104,7 @@ def run_until_signal(make_node: Callable[[], 'type[Node]'], argv: list[str] | No
     # Else a full garbage collection would visit 200,000 objects of the libraries now and then, and
     # hold up every thread for a tenth of a second.
     gc.freeze()
+    sys.setswitchinterval(SWITCH_S)
     _spin(node, executor, stop)
     _call(node, 'close')
     executor.shutdown(timeout_sec=1.0)

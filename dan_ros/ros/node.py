@@ -475,8 +475,9 @@ class DanNode(LifecycleNode):
         faces = self._follow(self._followers[outcome.camera], outcome)
         poses = self._poses_of(faces, outcome)
         array = ROS.array(faces, poses, header, outcome.camera, outcome.frame.size)
-        for face in array.faces:
-            self._faces_publisher.publish(face)
+        if self._faces_publisher.get_subscription_count() > 0:  # half of what publishing costs
+            for face in array.faces:
+                self._faces_publisher.publish(face)
         self._frame_publisher.publish(array)
         if self._settings['publish.tf']:
             ids = [face.face_id for face in faces]
