@@ -31,7 +31,6 @@ from dan_ros.msg import FacialExpressionArray
 from dan_ros.ros.messages import bgr_to_image
 
 HERE = Path(__file__).parent
-READY = 'waiting for images'
 PATIENCE_S = 60.0
 SECOND_NS = 1_000_000_000
 OURS, NAIVE = 'dan_node', 'plain node'

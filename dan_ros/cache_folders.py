@@ -14,9 +14,18 @@ PRIVATE = 0o700
 
 
 def cache_path(kind: str) -> Path:
-    """Where files of one kind are kept, 'models' or 'engines'; nothing is made."""
-    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
-    return Path(root) / 'dan_ros' / kind
+    """Where files of one kind are kept, 'models' or 'engines'; nothing is made.
+
+    Raises:
+        DanError: this user has no home.
+    """
+    try:
+        root = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    except RuntimeError:
+        raise DanError(
+            'this user has no home folder for a cache: set XDG_CACHE_HOME to a folder of its own'
+        ) from None
+    return root / 'dan_ros' / kind
 
 
 def make_cache_folder(kind: str) -> Path:
@@ -32,7 +41,9 @@ def make_cache_folder(kind: str) -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder for this user alone; one that is there and open to others is closed.
+    """Make a folder for this user alone.
+
+    One that is there and open to others is closed, and what others have put into it is removed.
 
     Raises:
         DanError: it belongs to somebody else, is a link or no folder, or can't be made.
@@ -47,5 +58,8 @@ def make_private(folder: Path) -> None:
             raise DanError(f'{folder} belongs to another user, whose files are not used: {remedy}')
         if stat.S_IMODE(found.st_mode) != PRIVATE:
             folder.chmod(PRIVATE)
+            for entry in folder.iterdir():
+                if entry.lstat().st_uid != os.getuid() and not entry.is_dir():
+                    entry.unlink()
     except OSError as error:
         raise DanError(f'the folder {folder} can not be used: {error.strerror}; {remedy}') from None

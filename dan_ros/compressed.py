@@ -39,15 +39,7 @@ def check_compressed(content: bytes, max_pixels: int) -> None:
     Raises:
         FrameError: with the cause 'bad_format', 'bad_size', 'bad_data' or 'too_large'.
     """
-    head = content[:8]
-    if head.startswith(JPEG_START):
-        width, height = _jpeg_size(content)
-    elif head == PNG_START:
-        width, height = _png_size(content)
-    else:
-        raise FrameError(
-            'bad_format', f'{len(content)} bytes that are neither JPEG nor PNG: {head.hex()!r}'
-        )
+    width, height = _size_of(content)
     if width < 1 or height < 1:
         raise FrameError('bad_size', f'a compressed image of {width} x {height} pixels')
     if width * height > max_pixels:
@@ -58,7 +50,7 @@ def check_compressed(content: bytes, max_pixels: int) -> None:
         )
     if not is_whole(content):
         raise FrameError('bad_data', f'a compressed image that ends early, {len(content)} bytes')
-    if head.startswith(JPEG_START) and (scans := content.count(JPEG_SCAN)) > MOST_SCANS:
+    if content.startswith(JPEG_START) and (scans := content.count(JPEG_SCAN)) > MOST_SCANS:
         raise FrameError('bad_data', f'a JPEG of {scans} scans, more than any encoder makes')
 
 
@@ -81,7 +73,24 @@ def compressed_to_frame(content: bytes, max_pixels: int) -> Frame:
         raise FrameError('bad_data', f'a compressed image that is damaged: {error.err}') from None
     if image is None:
         raise FrameError('bad_data', 'a compressed image that is damaged')
+    if image.shape[1::-1] != _size_of(content):
+        raise FrameError('bad_data', 'a compressed image of another size than its header says')
     return Frame(image)
+
+
+def _size_of(content: bytes) -> tuple[int, int]:
+    """Width and height by the header.
+
+    Raises:
+        FrameError: with the cause 'bad_format' or 'bad_data'.
+    """
+    if content.startswith(JPEG_START):
+        return _jpeg_size(content)
+    if content.startswith(PNG_START):
+        return _png_size(content)
+    raise FrameError(
+        'bad_format', f'{len(content)} bytes that are neither JPEG nor PNG: {content[:8].hex()!r}'
+    )
 
 
 def _png_size(content: bytes) -> tuple[int, int]:
@@ -98,6 +107,8 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
         if content[place] != 0xFF:
             break
         marker = content[place + 1]
+        if marker == 0x00:  # no marker: decoders pass over it, and see what we would skip
+            break
         if marker == 0xFF:  # padding
             place += 1
         elif marker in JPEG_STANDALONE:

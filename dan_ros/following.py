@@ -132,8 +132,12 @@ class Follower:
         return followed
 
     def prior(self, interval: int = 1) -> Prior:
-        """What is known before the next frame; each `interval`-th is to be looked through whole."""
-        is_whole = self._frames % interval == 0
+        """What is known before the next frame.
+
+        Each `interval`-th is to be looked through whole, and each while a face that may come back
+        is missing.
+        """
+        is_whole = self._frames % interval == 0 or self._tracker.misses_a_face
         return Prior(self._judged, () if is_whole else self._seen)
 
     @property

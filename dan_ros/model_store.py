@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,7 +150,8 @@ def candidate_paths(model: KnownModel) -> Iterator[Path]:
         for folder in data_folders('models'):
             yield folder / model.filename
         return
-    yield cache_folder() / model.filename
+    with suppress(DanError):  # of a user without a home
+        yield cache_folder() / model.filename
     spec = importlib.util.find_spec(model.package) if model.package else None
     for location in (spec.submodule_search_locations or ()) if spec else ():
         yield Path(location) / model.filename

@@ -263,5 +263,5 @@ def _turn_back(face: Face, turns: int, size: tuple[int, int], scale: np.ndarray)
 def _turn_points_back(points: np.ndarray, turns: int, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     x, y = points[:, 0], points[:, 1]
-    turned = {0: (x, y), 1: (y, height - x), 2: (width - x, height - y), 3: (width - y, x)}
-    return np.stack(turned[turns % 4], axis=1)
+    turned = {1: (y, height - x), 2: (width - x, height - y), 3: (width - y, x)}
+    return np.stack(turned[turns], axis=1)

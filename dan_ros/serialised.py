@@ -72,14 +72,8 @@ class _Reader:
         return int(value)
 
     def text(self) -> str:
-        """A string, without the zero at its end."""
-        characters = bytes(self._take(self.number('I'))).removesuffix(b'\0')
-        try:
-            return characters.decode()
-        except UnicodeDecodeError:
-            raise FrameError(
-                'bad_message', f'a string that is no text: {characters[:40]!r}'
-            ) from None
+        """A string, up to its first zero; as in rclpy, what is no UTF-8 is replaced."""
+        return bytes(self._take(self.number('I'))).partition(b'\0')[0].decode(errors='replace')
 
     def octets(self) -> memoryview:
         """A sequence of bytes, where it lies."""

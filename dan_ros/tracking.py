@@ -170,6 +170,11 @@ class Tracker:
         """Ids that may still come back."""
         return {track.face_id for track in self._tracks if track.face_id}
 
+    @property
+    def misses_a_face(self) -> bool:
+        """Whether a face that may come back was not in the last frame."""
+        return any(track.seen_s < self._watch.now_s for track in self._tracks)
+
     def _may_come_back(self, track: _Track) -> bool:
         # However long ago it was, a face that was in the last frame has not been missed yet.
         if track.seen_s >= self._watch.before_s:

@@ -62,6 +62,7 @@ from lifecycle_msgs.msg import Transition
 from onnx import TensorProto, helper
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
 from robot import PATIENCE_S, Robot
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -182,6 +183,27 @@ def test_a_bad_image(robot, smile, name):
     assert robot.show(smile).faces[0].label == 'happy'
 
 
+def test_bytes_that_are_no_image(robot, smile):
+    """A peer's message of the same name and another definition, say."""
+    content = serialize_message(robot.image(smile))
+    names = [b'\x00\x05' + content[2:], content[:40]]
+
+    def send():
+        for wrong in names:
+            robot.publisher.publish(wrong)
+        robot.spin(0.05)
+
+    robot.diagnostics.clear()
+    robot.spin_until(
+        lambda: any(
+            v.key == 'frames_dropped.bad_message' for s in robot.diagnostics for v in s.values
+        ),
+        'bad_message in diagnostics',
+        every=send,
+    )
+    assert robot.show(smile).faces[0].label == 'happy'
+
+
 @pytest.mark.parametrize('padding', [0, 1, 37])
 @pytest.mark.parametrize(('encoding', 'big_endian'), [('bgr8', False), ('mono16', True)])
 def test_odd_images_that_are_sound(robot, smile, encoding, big_endian, padding):
@@ -272,7 +294,15 @@ BAD_PICTURES = {
     'a PNG cut in the middle': ('bad_data', lambda jpeg, png: png[: len(png) // 2]),
     'a PNG with a hole': ('bad_data', lambda jpeg, png: png[:900] + png[1500:]),
     'a JPEG that claims 2^32 pixels': ('too_large', lambda jpeg, png: jpeg_bomb(jpeg)),
+    'a JPEG that hides its header': ('bad_data', lambda jpeg, png: with_decoy(jpeg)),
 }
+
+
+def with_decoy(jpeg: bytes) -> bytes:
+    """A false start of frame, 16 x 16, before the true one; decoders pass over FF 00."""
+    decoy = b'\xff\xc0\x00\x11\x08\x00\x10\x00\x10\x03' + bytes(9)
+    comment = b'\xff\xfe' + (2 + len(decoy)).to_bytes(2, 'big') + decoy
+    return jpeg[:2] + b'\xff\x00\x00\x04' + comment + jpeg[2:]
 
 
 @pytest.mark.parametrize('name', BAD_PICTURES)

@@ -183,3 +183,16 @@ def test_a_converted_model(tmp_path):
     assert not (tmp_path / 'dan.onnx').exists()
     assert len(partials(tmp_path)) == 1
     assert np.log10(partials(tmp_path)[0].stat().st_size) > 6  # half of it was there
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    gone = subprocess.Popen(['true'])
+    gone.wait()
+    left, other = tmp_path / f'file.{gone.pid}.partial', tmp_path / f'file2.{gone.pid}.partial'
+    busy = tmp_path / f'file.{os.getppid()}.partial'
+    for path in (left, other, busy):
+        path.write_bytes(b'half')
+    write_content(tmp_path / 'file', b'whole')
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        ['file', other.name, busy.name]
+    )

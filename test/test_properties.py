@@ -278,7 +278,7 @@ def test_compressed_images_over_dds(start, smile):
 
 
 def test_bytes_that_are_no_message_over_dds(start, smile):
-    """The serialised form itself is damaged; what the middleware can't read never comes."""
+    """The serialised form itself is damaged; some of it the middleware does not pass on."""
     robot = start()
     robot.show(smile)
     before_mib = psutil.Process(robot.node.process.pid).memory_info().rss / 2**20

@@ -156,3 +156,16 @@ def test_no_face_of_a_scene_is_lost(pipeline, portrait, scene):
             assert max(intersection_over_union(face.face.box_xyxy, b) for b in expected) > 0.6
         follower.update(found, index * 50_000_000)
     assert regions > 40
+
+
+def test_a_face_that_was_missed_once_is_looked_for_in_the_whole_image(portrait, watched, pair):
+    """Else it would be gone until the next whole look."""
+    follower = Follower(f'f{n}' for n in itertools.count())
+    covered = pair.copy()
+    covered[:, 360:] = 128
+    counts = []
+    for index, image in enumerate([pair, covered, pair, pair]):
+        (found,) = watched.run([Frame(image)], [follower.prior(interval=50)])
+        counts.append((len(found), watched.detector.looked_at_the_whole))
+        follower.update(found, index * 33_000_000)
+    assert counts == [(2, True), (1, True), (2, True), (2, False)]

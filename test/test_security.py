@@ -365,3 +365,25 @@ def test_a_file_in_the_place_of_the_folder_is_named(cache_root):
     (cache_root / 'dan_ros').write_text('a file')
     with pytest.raises(BackendError, match='dan_ros can not be used'):
         EngineCache()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason='only root can make files of another user')
+def test_what_others_put_into_an_open_folder_is_removed(cache_root):
+    folder = make_cache_folder('engines')
+    for name, owner in (('ours', os.getuid()), ('theirs', 12345)):
+        (folder / name).write_bytes(b'')
+        os.chown(folder / name, owner, -1)
+    folder.chmod(0o777)
+    make_cache_folder('engines')
+    assert [path.name for path in folder.iterdir()] == ['ours']
+
+
+def test_a_user_without_a_home_is_told_so(monkeypatch):
+    def no_home():
+        raise RuntimeError('Could not determine home directory.')
+
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+    monkeypatch.setattr(Path, 'home', no_home)
+    with pytest.raises(DanError, match='XDG_CACHE_HOME'):
+        make_cache_folder('models')
+    assert read_model('yunet').sha256  # from the package that carries it

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rclpy.serialization import serialize_message
+from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
 from dan_ros.errors import FrameError
 from dan_ros.images import image_to_frame
@@ -84,6 +85,15 @@ def test_noise_is_refused_or_read(noise):
                 read(start + noise, make_header)
             except FrameError as error:
                 assert error.cause == 'bad_message'  # noqa: PT017
+
+
+@given(st.binary(min_size=5, max_size=5))
+def test_a_name_that_is_no_text_is_read_as_rclpy_does(name):
+    content = bytearray(serialize_message(Image(header=Header(frame_id='camer'), data=[1, 2])))
+    place = content.index(b'camer')
+    content[place : place + 5] = name
+    expected = deserialize_message(bytes(content), Image).header.frame_id
+    assert read_image(bytes(content), make_header).header[2] == expected
 
 
 def test_the_other_byte_order():

@@ -12,8 +12,6 @@ from dan_ros.model_info import ModelInfo, Tensor
 from dan_ros.model_store import ModelFile
 
 MAX_BATCH = 32  # larger sets of faces are run in parts, which bounds memory
-
-
 SPIN_US = '50'  # older versions, which do not know it, wait busily for all of a run
 CPU, CUDA, TENSORRT = 'cpu', 'cuda', 'tensorrt'
 PROVIDERS = {

@@ -1,5 +1,6 @@
 """Face detectors, one a file."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ from dan_ros.types import Face
 
 DETECTORS = ('auto', 'yunet', 'haar')
 DEVICES = ('cpu', 'cuda')
+FETCH_TIMEOUT_S = 4.0  # of a small file; a node that is stopped meanwhile has 5 s under ros2 launch
 
 
 class Detector(Protocol):
@@ -36,6 +38,7 @@ def open_detector(
     model_file: str = '',
     threads: int = 0,
     device: str = 'cpu',
+    say: Callable[[str], object] = lambda text: None,
 ) -> Detector:
     """Open a detector.
 
@@ -46,6 +49,7 @@ def open_detector(
         model_file: path of YuNet's file; '' looks in the usual places, the network last.
         threads: CPU threads; 0 leaves the choice to the backend.
         device: one of `DEVICES`, for YuNet.
+        say: told when the network is asked for YuNet's file.
 
     Raises:
         DanError: the name is unknown, or the detector's file is missing or damaged.
@@ -57,7 +61,7 @@ def open_detector(
 
         return HaarDetector(min_score)
     try:
-        content = _yunet_content(model_file)
+        content = _yunet_content(model_file, say)
     except ModelError as error:
         if name == 'yunet' or model_file:
             raise
@@ -72,11 +76,12 @@ def open_detector(
     return YuNetDetector(content, min_score, threads, device)
 
 
-def _yunet_content(model_file: str) -> bytes:
+def _yunet_content(model_file: str, say: Callable[[str], object]) -> bytes:
     if model_file:
         return model_store.read_pinned('yunet', model_file).content
     try:
         return model_store.read_model('yunet').content
     except ModelError:
-        model_store.fetch_model('yunet')
+        say(f'fetching {model_store.KNOWN_MODELS["yunet"].url}')
+        model_store.fetch_model('yunet', FETCH_TIMEOUT_S)
         return model_store.read_model('yunet').content

@@ -83,6 +83,7 @@ def subscribe_to_images(
         history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy[reliability.upper()]
     )
     return create_with_events(
+        node,
         lambda callbacks: node.create_subscription(
             transport.kind,
             camera + transport.suffix,

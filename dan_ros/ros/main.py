@@ -7,7 +7,6 @@ little later.
 """
 
 import ctypes
-import gc
 import os
 import signal
 import sys
@@ -101,9 +100,6 @@ def run_until_signal(make_node: Callable[[], 'type[Node]'], argv: list[str] | No
     executor.add_node(node)
     if not stop.received.is_set():
         _call(node, 'start')
-    # Else a full garbage collection would visit 200,000 objects of the libraries now and then, and
-    # hold up every thread for a tenth of a second.
-    gc.freeze()
     sys.setswitchinterval(SWITCH_S)
     _spin(node, executor, stop)
     _call(node, 'close')

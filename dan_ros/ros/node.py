@@ -1,5 +1,6 @@
 """The node: camera images in, facial expressions out; topics and parameters are in README.md."""
 
+import gc
 import itertools
 import secrets
 import string
@@ -245,6 +246,10 @@ class DanNode(LifecycleNode):
         self._pipeline.run([Frame(np.zeros((*WARM_UP_SIZE, 3), np.uint8))])
         _check_logits(backend)
         self._advertise()
+        # Else a full garbage collection would visit 200,000 objects of the libraries now and then,
+        # and hold up every thread for a tenth of a second.
+        gc.collect()
+        gc.freeze()
         self.get_logger().info(
             f'configured in {time.monotonic() - started_s:.2f} s: model {backend.model_name}, '
             f'backend {backend.name} on {backend.device} ({self._choice.why}), detector '
@@ -265,6 +270,7 @@ class DanNode(LifecycleNode):
             settings['detector.model_file'],
             settings['backend.threads'],
             settings['detector.device'],
+            self.get_logger().info,
         )
 
     def _release(self) -> None:
@@ -383,6 +389,7 @@ class DanNode(LifecycleNode):
 
     def _create_output(self, kind: type, topic: str) -> Any:
         publisher = create_with_events(
+            self,
             lambda events: self.create_lifecycle_publisher(
                 kind,
                 topic,
@@ -438,6 +445,7 @@ class DanNode(LifecycleNode):
         self, camera: str, read: Callable[[], Any], transport: Transport, inbox: Inbox[Arrival]
     ) -> None:
         """Store an image if it is sound, so that a bad one never takes a good one's place."""
+        received_s = time.monotonic()
         self._statistics.count_received(camera)
         try:
             message = read()
@@ -445,7 +453,7 @@ class DanNode(LifecycleNode):
         except Exception as error:  # a FrameError, or there is no memory for a copy
             self._count_failure(camera, error)
             return
-        if inbox.put(camera, Arrival(message, time.monotonic())):
+        if inbox.put(camera, Arrival(message, received_s)):
             self._statistics.count_dropped('superseded')
 
     def _on_lost(self, camera: str, images: int) -> None:

@@ -257,8 +257,8 @@ PARAMETERS = (
     Spec(
         'max_faces',
         16,
-        'So many faces of an image are judged, the largest first; the rest are published as '
-        'unknown.',
+        'So many faces of an image are judged, those judged before and then the largest; the rest '
+        'are published as unknown.',
         unit='faces',
         minimum=1,
         maximum=1000,

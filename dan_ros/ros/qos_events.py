@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rclpy.exceptions import ParameterException
+from rclpy.node import Node
 
 from dan_ros.errors import ParameterError
 
@@ -28,10 +29,11 @@ OVERRIDE_ERRORS = (
 __all__ = ['PublisherEventCallbacks', 'SubscriptionEventCallbacks', 'create_with_events']
 
 
-def create_with_events(create: Callable[[Any], Any], events: Any) -> Any:
+def create_with_events(node: Node, create: Callable[[Any], Any], events: Any) -> Any:
     """Create with event callbacks where the middleware has them (Zenoh's has not).
 
     Args:
+        node: whose parameters may override the QoS.
         create: makes the publisher or subscription; called with `events`, or with None.
         events: the callbacks.
 
@@ -44,8 +46,10 @@ def create_with_events(create: Callable[[Any], Any], events: Any) -> Any:
         except UnsupportedEventTypeError:
             return create(None)
     except OVERRIDE_ERRORS as error:
+        if not node.get_parameters_by_prefix('qos_overrides'):
+            raise
         reason = ' '.join(str(error).split())
         raise ParameterError(
             f'a topic can not be opened with its QoS: {reason}. Look at the parameters '
             'qos_overrides, and start the node with other ones'
-        ) from None
+        ) from error
