@@ -105,8 +105,9 @@ def _messages(notes: Notes) -> list[str]:
 
 def _fate(note: dict[str, Any]) -> str:
     outcomes = note.get('outcomes') or {'processed': note['processed'], **note['dropped']}
+    missing = note['messages'] - sum(outcomes.values())
     text = ', '.join(f'{count} {name}' for name, count in sorted(outcomes.items()))
-    return f'{text}, {note["lost"]} lost by the middleware' if note.get('lost') else text
+    return f'{text}; {missing} never came through the middleware' if missing > 0 else text
 
 
 def _cycles(notes: Notes) -> list[str]:

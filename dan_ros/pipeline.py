@@ -21,6 +21,7 @@ from dan_ros.types import NO_PRIOR, Face, FaceExpression, Frame, Prior
 STEPS = ('reduce', 'detect', 'crop', 'infer')  # of a run, in their order
 REGION_SCALE = 2.0  # side of the region in which a face is looked for again, over its box's
 REGION_PX = 128  # longer side of the reduced copy of a region
+REGION_COST = 4  # what a pixel of it costs, over one of a whole image: small ones have overhead
 
 _TURNS = {
     1: cv2.ROTATE_90_CLOCKWISE,
@@ -126,10 +127,10 @@ class ExpressionPipeline:
         return sorted(faces, key=lambda face: -area(face.box_xyxy))
 
     def _is_cheap(self, frame: Frame, regions: int) -> bool:
-        """Whether looking at so many regions costs less than half of looking through the frame."""
+        """Whether looking at so many regions costs less than looking through the frame."""
         width, height = frame.size
         shrink = min(1.0, self.max_side_px / max(width, height))
-        return 2 * regions * REGION_PX**2 <= width * height * shrink**2
+        return REGION_COST * regions * REGION_PX**2 <= width * height * shrink**2
 
     def _find_again(self, frame: Frame, expected: Sequence[np.ndarray]) -> list[Face]:
         """A face for each of the boxes; [] if one has none, or two have the same."""

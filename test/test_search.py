@@ -114,7 +114,7 @@ def test_a_face_at_the_border_is_found_again(watched, portrait):
 
 def test_many_faces_are_looked_for_in_the_whole_image_which_is_cheaper(watched, portrait):
     (box,) = boxes_of(watched, portrait)
-    boxes_of(watched, portrait, expected=[box] * 12)
+    boxes_of(watched, portrait, expected=[box] * 5)
     assert watched.detector.looked_at_the_whole
 
 
