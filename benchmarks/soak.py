@@ -466,6 +466,7 @@ def stop_node(process: psutil.Popen, log: Path) -> list[str]:
 @click.option('--out', default='soak', type=click.Path(path_type=Path), help='Folder to write.')
 def main(minutes: float, rate_hz: float, out: Path) -> None:
     """Run the node for a long time with faults mixed in, and judge it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     out.mkdir(parents=True, exist_ok=True)
     process = start_node(out / 'node.log')
     client = Client()

@@ -46,14 +46,21 @@ class Program:
         process: the process.
     """
 
-    def __init__(self, name: str | Path, *ros_arguments: str, log: Path, domain: int = 0) -> None:
+    def __init__(
+        self,
+        name: str | Path,
+        *ros_arguments: str,
+        log: Path,
+        domain: int = 0,
+        **variables: str,
+    ) -> None:
         self._log = log
         with log.open('w') as output:
             self.process = subprocess.Popen(
                 [sys.executable, str(PROGRAMS / name), '--ros-args', *ros_arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=environment_of(domain or new_domain()),
+                env={**environment_of(domain or new_domain()), **variables},
             )
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ament_index_python.packages import get_package_share_directory
 from lifecycle_msgs.msg import Transition
 from robot import PROGRAMS, SMALL, Program, Robot
 from sensor_msgs.msg import Image
@@ -15,6 +16,7 @@ from sensor_msgs.msg import Image
 from dan_ros.backends import cuda
 
 without_gpu = pytest.mark.skipif(cuda.find_device() is not None, reason='there is a CUDA device')
+SHARE = Path(get_package_share_directory('dan_ros'))
 OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'
 
 
@@ -383,6 +385,8 @@ def test_the_sample_camera_feeds_the_node(start, tmp_path):
         'rate_hz:=15.0',
         log=tmp_path / 'camera.log',
         domain=robot.domain,
+        # as README.md advises for cameras: else most of its large images would be lost on their way
+        FASTDDS_DEFAULT_PROFILES_FILE=str(SHARE / 'config' / 'fastdds_large_images.xml'),
     )
     robot.spin_until(lambda: len(robot.faces) >= 5, 'faces of the sample camera')
     assert camera.stop() == 0
