@@ -69,7 +69,7 @@ CASES = (
     Case(NAIVE, SMALL, 30.0),
     Case(OURS, SMALL, 30.0),
     Case(OURS, SMALL, 30.0, parameters=('detector.interval:=5',)),
-    Case(OURS, SMALL, 30.0, parameters=('backend.threads:=1',)),
+    Case(OURS, SMALL, 30.0, parameters=('backend.threads:=2',)),
     Case(NAIVE, SMALL, 60.0, seconds=MINUTE),
     Case(OURS, SMALL, 60.0, seconds=MINUTE),
     Case(OURS, MIDDLE, 60.0, seconds=MINUTE, parameters=('detector.max_side_px:=1280',)),

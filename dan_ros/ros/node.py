@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import os
 import secrets
 import string
 import time
@@ -230,7 +231,7 @@ class DanNode(LifecycleNode):
         self._choice = choose_backend(
             settings['backend.name'],
             settings['model.file'],
-            settings['backend.threads'],
+            self._threads,
             settings['backend.precision'],
             settings['backend.fallback'],
             self.get_logger().info,
@@ -257,6 +258,11 @@ class DanNode(LifecycleNode):
         )
 
     @property
+    def _threads(self) -> int:
+        """Of network and detector, at least 1."""
+        return self._settings['backend.threads'] or max(1, len(os.sched_getaffinity(0)) - 1)
+
+    @property
     def _takes_cropped_faces(self) -> bool:
         return bool(self._settings['input'] == CROPPED_FACES)
 
@@ -268,7 +274,7 @@ class DanNode(LifecycleNode):
             settings['detector.name'],
             settings['detector.min_score'],
             settings['detector.model_file'],
-            settings['backend.threads'],
+            self._threads,
             settings['detector.device'],
             self.get_logger().info,
         )

@@ -203,7 +203,8 @@ PARAMETERS = (
     Spec(
         'backend.threads',
         0,
-        'CPU threads of network and detector; 0 is one a core.',
+        'CPU threads of network and detector; 0 is one a core but one, which is left to camera and '
+        'middleware.',
         unit='threads',
         minimum=0,
         maximum=64,
