@@ -1,11 +1,15 @@
 """What several tests need."""
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 from skimage.data import astronaut
 
 from dan_ros.pipeline import ExpressionPipeline
+
+hypothesis.settings.register_profile('tests', deadline=None)  # a shared machine pauses now and then
+hypothesis.settings.load_profile('tests')
 
 
 @pytest.fixture(scope='session')
