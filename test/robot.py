@@ -32,6 +32,7 @@ SMALL = (320, 240)  # width, height of test images: 230 kB, which any middleware
 PATIENCE_S = 30.0
 PERIOD_S = 1 / 30
 MEETING_S = 0.3  # in which a service meets a new client; before, an answer may get lost
+LOST_S = 3.0  # after which a message without an answer is taken for lost
 DOMAINS = 100
 _DOMAINS = itertools.count(os.getpid() * 37)
 # Locks on the latest domains; an earlier one is free again, its robot is gone.
@@ -154,14 +155,29 @@ class Robot:
         message = self.image(image_bgr, **options)
         return self.send_until_answered(message)
 
-    def send_until_answered(self, message: Image, publisher: Any = None) -> FacialExpressionArray:
+    def show_once(self, image_bgr: np.ndarray, **options: Any) -> FacialExpressionArray:
+        """The same where every image counts: publish again only what must have got lost.
+
+        The node has to know this client already: show it something that doesn't count before.
+        """
+        message = self.image(image_bgr, **options)
+        return self.send_until_answered(message, period_s=LOST_S)
+
+    def send_until_answered(
+        self, message: Image, publisher: Any = None, period_s: float = 0.1
+    ) -> FacialExpressionArray:
         """Publish a message until its result comes, and give that."""
+        first = len(self.frames)
+        next_s = 0.0
 
         def answer() -> FacialExpressionArray | None:
-            return next((f for f in reversed(self.frames) if f.header == message.header), None)
+            return next((f for f in self.frames[first:] if f.header == message.header), None)
 
         def send() -> None:
-            (publisher or self.publisher).publish(message)
+            nonlocal next_s
+            if time.monotonic() >= next_s:
+                (publisher or self.publisher).publish(message)
+                next_s = time.monotonic() + period_s
 
         self.spin_until(answer, 'an answer to an image', every=send)
         return answer()
@@ -187,7 +203,7 @@ class Robot:
         wait_until(step, what, lambda: self.node.output)
 
     def wait_active(self) -> None:
-        """Wait until the node takes images, and both sides know each other."""
+        """Wait until the node takes images and we know it; it may not know us yet."""
         self.node.wait_for_output('active: waiting for images')
         self.spin_until(lambda: self.publisher.get_subscription_count() > 0, 'the subscription')
 

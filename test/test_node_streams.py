@@ -69,13 +69,11 @@ def test_smoothing_and_gates_change_live(start, smile, neutral):
         )
 
 
-def test_a_face_appears_after_min_hits(start, smile):
+def test_a_face_appears_after_min_hits(start, smile, nobody):
     robot = start('-p', 'tracker.min_hits:=3')
-    for count in (0, 0, 1, 1):
-        robot.frames.clear()
-        robot.publisher.publish(robot.image(smile))  # once: a second time would be another hit
-        robot.spin_until(lambda: robot.frames, 'an answer')
-        assert [len(frame.faces) for frame in robot.frames] == [count]
+    robot.show(nobody)
+    counts = [len(robot.show_once(smile).faces) for _ in range(4)]
+    assert counts == [0, 0, 1, 1]
 
 
 def test_compressed_images(start, smile):
@@ -114,13 +112,8 @@ def test_pausing_is_silent_and_resuming_goes_on(start, smile):
 
 def test_stamps_that_stand_still_are_a_warning_and_ids_hold(start, smile, nobody):
     robot = start()
-    ids = set()
-    for _ in range(20):
-        robot.frames.clear()
-        robot.publisher.publish(robot.image(smile, stamp_ns=0))
-        robot.spin_until(lambda: robot.frames, 'a result')
-        ids |= {face.face_id for face in robot.frames[-1].faces}
-    assert len(ids) == 1
+    frames = [robot.show(smile, stamp_ns=0) for _ in range(20)]
+    assert len({face.face_id for frame in frames for face in frame.faces}) == 1
     status, _ = robot.wait_status(lambda s, _: 'stand still' in s.message, 'a warning')
     assert status.level == b'\x01'
     assert '/image' in status.message
@@ -184,17 +177,22 @@ def test_a_calibrated_camera_gives_poses(start, smile):
     assert list(robot.show(smile).faces[0].pose) == []
     info = robot.client.create_publisher(CameraInfo, '/eye/camera_info', 1)
     robot.spin_until(lambda: info.get_subscription_count() > 0, 'the subscription to camera_info')
-    info.publish(calibration(robot))
-    robot.spin(0.5)
+    robot.spin_until(
+        lambda: robot.show(smile).faces[0].pose,
+        'a pose',
+        every=lambda: info.publish(calibration(robot)),
+    )
     (face,) = robot.show(smile).faces
     (pose,) = face.pose
     # Her eyes are 46 pixels apart: 0.063 m * 400 / 46.
     assert pose.position.z == pytest.approx(0.55, abs=0.08)
     eyes_x = (face.landmarks[0].x + face.landmarks[1].x) / 2
     assert pose.position.x == pytest.approx((eyes_x - 160) / 400 * pose.position.z, abs=0.02)
-    info.publish(calibration(robot, focal_px=0.0))  # not calibrated after all
-    robot.spin(0.5)
-    assert list(robot.show(smile).faces[0].pose) == []
+    robot.spin_until(
+        lambda: not robot.show(smile).faces[0].pose,
+        'no pose',
+        every=lambda: info.publish(calibration(robot, focal_px=0.0)),  # not calibrated after all
+    )
 
 
 def test_faces_are_frames_of_tf(start, smile):
