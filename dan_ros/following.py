@@ -70,6 +70,7 @@ class _Clock:
         self._stamp_ns: int | None = None
         self._arrived_ns: int | None = None
         self._equal = 0
+        self._ahead_ns = 0  # how far arrivals moved the time since the stamps last did
 
     @property
     def stands_still(self) -> bool:
@@ -81,6 +82,11 @@ class _Clock:
         self._equal = 1 if step_ns else self._equal + 1
         if self.stands_still and arrived_ns is not None and self._arrived_ns is not None:
             step_ns = max(arrived_ns - self._arrived_ns, 0)
+            self._ahead_ns += step_ns
+        elif step_ns:
+            if step_ns > 0:  # coarse stamps move on at last, in part by what arrivals told before
+                step_ns = max(step_ns - self._ahead_ns, 0)
+            self._ahead_ns = 0
         self._stamp_ns, self._arrived_ns = stamp_ns, arrived_ns
         self.now_ns += step_ns
         return self.now_ns

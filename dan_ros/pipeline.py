@@ -1,7 +1,7 @@
 """From camera images to expressions: detect, crop, infer, score."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,8 @@ class ExpressionPipeline:
         detector, backend: what finds faces, and what judges them.
         max_side_px: longer side of the copy that faces are looked for in; crops come from the full
             image.
-        max_faces: of each frame, so many faces are judged: those judged before and then the
-            largest, as far as they can be.
+        max_faces: of each frame, so many faces are judged: the largest of those that can be. One
+            that was judged before counts as a quarter larger, so that two do not take turns.
         gates: what a face needs to be judged.
         rotation: degrees clockwise, 0, 90, 180 or 270, by which frames must be turned to stand
             upright; results are in pixels of the frames as given.
@@ -90,28 +90,14 @@ class ExpressionPipeline:
         """
         self.watch.restart()
         priors = priors or [NO_PRIOR] * len(frames)
-        found = [
-            self.find_faces(frame, prior.expected)
-            for frame, prior in zip(frames, priors, strict=True)
+        candidates = [
+            self._candidates(frame, prior) for frame, prior in zip(frames, priors, strict=True)
         ]
-        gates = [
-            [self._gates_for(face, prior.judged) for face in faces]
-            for faces, prior in zip(found, priors, strict=True)
-        ]
-        reasons = [self._reasons_against(*of_frame) for of_frame in zip(found, gates, strict=True)]
-        crops = self._crop(frames, found, gates, reasons)
+        batch = self._crop(candidates)
         self.watch.lap('crop')
-        probabilities = iter(self._judge(crops))
+        probabilities = self._judge(batch)
         self.watch.lap('infer')
-        return [
-            [
-                FaceExpression(face, _NO_PROBABILITIES, reason)
-                if reason
-                else _expression(face, next(probabilities))
-                for face, reason in zip(faces, own_reasons, strict=True)
-            ]
-            for faces, own_reasons in zip(found, reasons, strict=True)
-        ]
+        return [[candidate.judged_by(probabilities) for candidate in own] for own in candidates]
 
     def find_faces(self, frame: Frame, expected: Sequence[np.ndarray] = ()) -> list[Face]:
         """Faces of one frame in its pixels, the largest first.
@@ -171,53 +157,77 @@ class ExpressionPipeline:
         scale = np.array([width / small.shape[1], height / small.shape[0]], np.float32)
         return [_turn_back(face, turns, small.shape[:2], scale) for face in found]
 
-    def _gates_for(self, face: Face, judged_before: Sequence[np.ndarray]) -> Gates:
-        is_known = any(is_same_place(face.box_xyxy, box) for box in judged_before)
-        return self.gates.relaxed() if is_known else self.gates
+    def _candidates(self, frame: Frame, prior: Prior) -> list['_Candidate']:
+        candidates = []
+        for face in self.find_faces(frame, prior.expected):
+            is_known = any(is_same_place(face.box_xyxy, box) for box in prior.judged)
+            gates = self.gates.relaxed() if is_known else self.gates
+            reason = gates.reason_against(face)
+            candidates.append(_Candidate(frame, face, is_known, gates, reason))
+        return candidates
 
-    def _reasons_against(self, faces: list[Face], gates: list[Gates]) -> list[str]:
-        """Why each face of a frame can't be judged, as far as is known before it is cut out."""
-        reasons = [gate.reason_against(face) for face, gate in zip(faces, gates, strict=True)]
-        can_be = [index for index, reason in enumerate(reasons) if not reason]
-        known_first = sorted(can_be, key=lambda index: gates[index] is self.gates)
-        for index in known_first[self.max_faces :]:
-            reasons[index] = quality.TOO_MANY
-        return reasons
-
-    def _crop(
-        self,
-        frames: Sequence[Frame],
-        found: list[list[Face]],
-        gates: list[list[Gates]],
-        reasons: list[list[str]],
-    ) -> np.ndarray:
+    def _crop(self, candidates: list[list['_Candidate']]) -> np.ndarray:
         """Batch of the faces to judge, uint8 [N, H, W, 3] RGB, upright.
 
-        Those that turn out to be blurred are left out, and `reasons` is completed.
+        Candidates get their row in it, or the reason why they have none.
         """
-        model = self.backend.model
-        wanted = sum(not reason for own_reasons in reasons for reason in own_reasons)
-        batch = np.empty((wanted, *model.input_size, 3), np.uint8)
-        count = 0
-        for frame, faces, own_gates, own_reasons in zip(frames, found, gates, reasons, strict=True):
-            for index, face in enumerate(faces):
-                if own_reasons[index]:
-                    continue
-                crop = batch[count]
-                cut_face(frame, face.box_xyxy, model.crop_scale, crop, self.rotation // 90)
-                if own_gates[index].is_sharp(crop):
-                    count += 1
+        able = [[candidate for candidate in own if not candidate.reason] for own in candidates]
+        most = sum(min(len(own), self.max_faces) for own in able)
+        batch = np.empty((most, *self.backend.model.input_size, 3), np.uint8)
+        filled = 0
+        for own in able:
+            end = filled + self.max_faces
+            for candidate in sorted(own, key=_Candidate.rank):
+                if filled == end:
+                    candidate.reason = quality.TOO_MANY
+                elif self._cut(candidate, batch[filled]):
+                    candidate.row = filled
+                    filled += 1
                 else:
-                    own_reasons[index] = quality.BLURRED
-        return batch[:count]
+                    candidate.reason = quality.BLURRED
+        return batch[:filled]
+
+    def _cut(self, candidate: '_Candidate', out: np.ndarray) -> bool:
+        """Cut a face into its place in the batch; whether it is sharp enough."""
+        scale = self.backend.model.crop_scale
+        cut_face(candidate.frame, candidate.face.box_xyxy, scale, out, self.rotation // 90)
+        return candidate.gates.is_sharp(out)
 
     def _judge(self, batch: np.ndarray) -> np.ndarray:
         """Probabilities, float32 [N, 8]."""
         return logits_to_probabilities(self.backend.infer(batch), self.backend.model.labels)
 
 
-def _expression(face: Face, probabilities: np.ndarray) -> FaceExpression:
-    return FaceExpression(face, probabilities, '' if probabilities.any() else quality.NO_ANSWER)
+@dataclass
+class _Candidate:
+    """A face on its way to be judged.
+
+    Attributes:
+        frame: it is in.
+        face: as found.
+        is_known: whether it was judged before.
+        gates: it has to pass.
+        reason: why it can't be judged, or ''.
+        row: in the batch, if it can.
+    """
+
+    frame: Frame
+    face: Face
+    is_known: bool
+    gates: Gates
+    reason: str
+    row: int = -1
+
+    def rank(self) -> float:
+        """The lowest is judged first."""
+        return -area(self.face.box_xyxy) / (quality.RELAXED**2 if self.is_known else 1)
+
+    def judged_by(self, probabilities: np.ndarray) -> FaceExpression:
+        """The face with its row of float32 [N, 8]."""
+        if self.reason:
+            return FaceExpression(self.face, _NO_PROBABILITIES, self.reason)
+        own = probabilities[self.row]
+        return FaceExpression(self.face, own, '' if own.any() else quality.NO_ANSWER)
 
 
 def _reduce(image: np.ndarray, encoding: str, side_px: int) -> np.ndarray:

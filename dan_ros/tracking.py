@@ -35,18 +35,25 @@ def _place_of(box_xyxy: np.ndarray) -> _Place:
 class _Track:
     """One face: where it was last seen, and how it moved. Places are centres, pixels.
 
+    Attributes:
+        face_id: '' while it is too new to have one.
+        hits: frames it was found in.
+        seen_s: time of the last of these.
+        seen_frame: number of that frame; frames may have equal times.
+        place: in that frame.
+
     Times are seconds that the camera watched, see `_Watch`. A few numbers a face are plain floats,
     which are quicker than arrays.
     """
 
-    def __init__(self, face_id: str, place: _Place, now_s: float) -> None:
-        self.face_id = face_id
+    def __init__(self, place: _Place, now_s: float, frame: int) -> None:
+        self.face_id = ''
         self.hits = 1
-        self.seen_s = now_s
+        self.seen_s, self.seen_frame = now_s, frame
         self.place = place
         self._velocity_x = self._velocity_y = 0.0  # pixels a second
 
-    def follow(self, place: _Place, now_s: float, is_pause: bool) -> None:
+    def follow(self, place: _Place, now_s: float, frame: int, is_pause: bool) -> None:
         """The face was found again; over a pause nobody knows how it came there."""
         seconds = now_s - self.seen_s
         if is_pause or seconds > VELOCITY_MAX_S:
@@ -56,7 +63,7 @@ class _Track:
             new = (1 - past) / seconds
             self._velocity_x = past * self._velocity_x + new * (place.x - self.place.x)
             self._velocity_y = past * self._velocity_y + new * (place.y - self.place.y)
-        self.place, self.seen_s = place, now_s
+        self.place, self.seen_s, self.seen_frame = place, now_s, frame
         self.hits += 1
 
     def distance(self, place: _Place, now_s: float, is_missed: bool) -> float:
@@ -86,12 +93,11 @@ class _Watch:
 
     Attributes:
         now_s: seconds, at the newest frame.
-        before_s: at the frame before.
         is_pause: whether the camera paused between the two.
     """
 
     def __init__(self) -> None:
-        self.now_s = self.before_s = 0.0
+        self.now_s = 0.0
         self.is_pause = False
         self._intervals_s: deque[float] = deque(maxlen=USUAL_INTERVALS)
 
@@ -100,7 +106,6 @@ class _Watch:
         self._intervals_s.append(seconds)
         usual_s = statistics.median(self._intervals_s)
         self.is_pause = seconds > PAUSE_INTERVALS * usual_s
-        self.before_s = self.now_s
         self.now_s += usual_s if self.is_pause else seconds
 
 
@@ -131,6 +136,7 @@ class Tracker:
         self._tracks: list[_Track] = []
         self._watch = _Watch()
         self._last_ns: int | None = None
+        self._frame = 0  # number of the newest
 
     def update(self, boxes_xyxy: Sequence[np.ndarray], stamp_ns: int) -> list[str]:
         """Ids of the faces of one frame.
@@ -149,6 +155,7 @@ class Tracker:
         elif self._last_ns is not None:
             self._watch.advance((stamp_ns - last_ns) / 1e9)
         self._last_ns = stamp_ns
+        self._frame += 1
         self._tracks = [track for track in self._tracks if self._may_come_back(track)]
         places = [_place_of(box) for box in boxes_xyxy]
         matches = self._match(places)
@@ -156,10 +163,10 @@ class Tracker:
         for index, place in enumerate(places):
             track = matches.get(index)
             if track is None:
-                track = _Track('', place, self._watch.now_s)
+                track = _Track(place, self._watch.now_s, self._frame)
                 self._tracks.append(track)
             else:
-                track.follow(place, self._watch.now_s, self._watch.is_pause)
+                track.follow(place, self._watch.now_s, self._frame, self._watch.is_pause)
             if not track.face_id and track.hits >= self.min_hits:
                 track.face_id = next(self._new_ids)
             ids.append(track.face_id)
@@ -173,22 +180,25 @@ class Tracker:
     @property
     def misses_a_face(self) -> bool:
         """Whether a face that may come back was not in the last frame."""
-        return any(track.seen_s < self._watch.now_s for track in self._tracks)
+        return any(track.seen_frame < self._frame for track in self._tracks)
 
     def _may_come_back(self, track: _Track) -> bool:
         # However long ago it was, a face that was in the last frame has not been missed yet.
-        if track.seen_s >= self._watch.before_s:
+        if not self._is_missed(track):
             return True
         missed_s = self._watch.now_s - track.seen_s
         return bool(track.face_id) and missed_s <= self.max_missed_s
+
+    def _is_missed(self, track: _Track) -> bool:
+        """Whether the face was not in the frame before."""
+        return track.seen_frame < self._frame - 1
 
     def _match(self, places: Sequence[_Place]) -> dict[int, _Track]:
         """Pair the places of boxes with tracks, the nearest first."""
         distances = []
         for box_index, place in enumerate(places):
             for track_index, track in enumerate(self._tracks):
-                is_missed = track.seen_s < self._watch.before_s
-                distance = track.distance(place, self._watch.now_s, is_missed)
+                distance = track.distance(place, self._watch.now_s, self._is_missed(track))
                 if distance <= self.max_distance:
                     distances.append((distance, box_index, track_index))
         matches: dict[int, _Track] = {}

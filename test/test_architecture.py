@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -94,6 +95,25 @@ def test_yaml_holds_the_defaults_of_the_table_and_nothing_else():
 
     content = yaml.safe_load((ROOT / 'config' / 'dan.yaml').read_text())
     assert content == {'/**': {'ros__parameters': {spec.name: spec.default for spec in PARAMETERS}}}
+
+
+def test_yaml_tells_the_ranges_of_the_table():
+    pytest.importorskip('rclpy')
+    from dan_ros.ros.parameters import SPECS
+
+    text = (ROOT / 'config' / 'dan.yaml').read_text()
+    commented = re.findall(r'((?:^ +# .*\n)+) +([\w.]+):', text, re.M)
+    told = {}
+    for comment, name in commented:
+        span = re.search(r'([\d.]+)(?: \([^)]*\))? to ([\d.]+\d|\d)\b', comment)
+        if span:
+            told[name] = tuple(map(float, span.groups()))
+    expected = {
+        name: (spec.minimum, spec.maximum)
+        for name, spec in SPECS.items()
+        if spec.minimum is not None and spec.maximum is not None
+    }
+    assert told == expected
 
 
 def test_no_parameter_name_is_a_prefix_of_another():

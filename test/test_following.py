@@ -301,6 +301,20 @@ def test_two_equal_stamps_are_no_time():
     assert not follower.lacks_stamps
 
 
+@pytest.mark.parametrize('tick_ns', [SECOND // 10, SECOND])
+def test_coarse_stamps_tell_the_time_once(tick_ns):
+    """A face that left is gone after max_missed_s, not in half of it."""
+    follower = new_follower()
+    follower.update([face(0, happy=0.8)], 0, 0)
+    gone_ns = 0
+    for step in range(1, 60):
+        arrived_ns = step * SECOND // 30
+        follower.update([], arrived_ns // tick_ns * tick_ns, arrived_ns)
+        if follower.face_ids:
+            gone_ns = arrived_ns
+    assert gone_ns == pytest.approx(SECOND, abs=0.2 * SECOND)
+
+
 def test_settings_can_change_between_frames():
     follower = new_follower()
     for step in range(30):

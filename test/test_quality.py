@@ -146,6 +146,24 @@ def test_a_place_stays_with_the_face_that_has_it(strict, portrait):
     assert (first.reason, second.reason) == (quality.TOO_MANY, '')
 
 
+def test_a_place_goes_to_a_newcomer_who_is_clearly_larger(strict, portrait):
+    small = cv2.resize(portrait, None, fx=0.7, fy=0.7)
+    pair = np.hstack([portrait, np.pad(small, ((0, len(portrait) - len(small)), (0, 0), (0, 0)))])
+    strict.gates, strict.max_faces, strict.max_side_px = quality.OPEN_GATES, 1, 1024
+    large, known = strict.find_faces(Frame(pair))
+    ((first, second),) = strict.run([Frame(pair)], [Prior(judged=[known.box_xyxy])])
+    assert (first.reason, second.reason) == ('', quality.TOO_MANY)
+
+
+def test_a_blurred_face_takes_no_place(strict, portrait):
+    face = portrait[20:220, 120:320]
+    blurred = cv2.GaussianBlur(cv2.resize(face, None, fx=1.5, fy=1.5), (0, 0), 13)
+    pair = np.hstack([blurred, np.pad(face, ((0, 100), (0, 0), (0, 0)))])
+    strict.max_faces = 1
+    ((first, second),) = strict.run([Frame(pair)])
+    assert (first.reason, second.reason) == (quality.BLURRED, '')
+
+
 def test_a_network_that_gives_no_numbers_is_said_so(strict, portrait, monkeypatch):
     monkeypatch.setattr(
         strict.backend, 'infer', lambda faces: np.full((len(faces), 8), np.nan, np.float32)

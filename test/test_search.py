@@ -158,14 +158,17 @@ def test_no_face_of_a_scene_is_lost(pipeline, portrait, scene):
     assert regions > 40
 
 
-def test_a_face_that_was_missed_once_is_looked_for_in_the_whole_image(portrait, watched, pair):
+@pytest.mark.parametrize('stamps', [(0, 33, 66, 99), (0, 33, 33, 33), (0, 0, 0, 0)])
+def test_a_face_that_was_missed_once_is_looked_for_in_the_whole_image(
+    portrait, watched, pair, stamps
+):
     """Else it would be gone until the next whole look."""
     follower = Follower(f'f{n}' for n in itertools.count())
     covered = pair.copy()
     covered[:, 360:] = 128
     counts = []
-    for index, image in enumerate([pair, covered, pair, pair]):
+    for stamp_ms, image in zip(stamps, [pair, covered, pair, pair], strict=True):
         (found,) = watched.run([Frame(image)], [follower.prior(interval=50)])
         counts.append((len(found), watched.detector.looked_at_the_whole))
-        follower.update(found, index * 33_000_000)
+        follower.update(found, stamp_ms * 1_000_000)
     assert counts == [(2, True), (1, True), (2, True), (2, False)]

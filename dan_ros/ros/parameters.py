@@ -258,8 +258,7 @@ PARAMETERS = (
     Spec(
         'max_faces',
         16,
-        'So many faces of an image are judged, those judged before and then the largest; the rest '
-        'are published as unknown.',
+        'So many faces of an image are judged, the largest; the rest are published as unknown.',
         unit='faces',
         minimum=1,
         maximum=1000,
