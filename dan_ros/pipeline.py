@@ -14,6 +14,7 @@ from dan_ros.detect import Detector, open_detector
 from dan_ros.images import to_bgr
 from dan_ros.opencv import cv2
 from dan_ros.quality import Gates
+from dan_ros.resizing import resize
 from dan_ros.scores import logits_to_probabilities
 from dan_ros.stopwatch import Stopwatch
 from dan_ros.types import NO_PRIOR, Face, FaceExpression, Frame, Prior
@@ -235,8 +236,7 @@ def _reduce(image: np.ndarray, encoding: str, side_px: int) -> np.ndarray:
     height, width = image.shape[:2]
     shrink = side_px / max(width, height)
     if shrink < 1:
-        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = resize(image, max(1, round(width * shrink)), max(1, round(height * shrink)))
     return to_bgr(image, encoding)
 
 

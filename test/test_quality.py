@@ -150,7 +150,7 @@ def test_a_place_goes_to_a_newcomer_who_is_clearly_larger(strict, portrait):
     small = cv2.resize(portrait, None, fx=0.7, fy=0.7)
     pair = np.hstack([portrait, np.pad(small, ((0, len(portrait) - len(small)), (0, 0), (0, 0)))])
     strict.gates, strict.max_faces, strict.max_side_px = quality.OPEN_GATES, 1, 1024
-    large, known = strict.find_faces(Frame(pair))
+    _, known = strict.find_faces(Frame(pair))
     ((first, second),) = strict.run([Frame(pair)], [Prior(judged=[known.box_xyxy])])
     assert (first.reason, second.reason) == ('', quality.TOO_MANY)
 

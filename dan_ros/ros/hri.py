@@ -22,6 +22,7 @@ from dan_ros.errors import BackendError
 from dan_ros.following import FollowedFace
 from dan_ros.images import to_bgr
 from dan_ros.opencv import cv2
+from dan_ros.resizing import resize
 from dan_ros.ros.messages import bgr_to_image
 from dan_ros.ros.qos_events import PublisherEventCallbacks
 from dan_ros.types import Frame
@@ -262,4 +263,4 @@ def _cut(face: FollowedFace, frame: Frame) -> np.ndarray:
         max(left + side - width, 0),
         cv2.BORDER_CONSTANT,
     )
-    return cv2.resize(square, (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_AREA)
+    return resize(square, CROP_SIDE, CROP_SIDE)

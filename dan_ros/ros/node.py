@@ -62,6 +62,9 @@ LOST_HINT = (
     'the middleware loses images on their way: see docs/troubleshooting.md, or set '
     'qos.reliability to reliable'
 )
+# In which the inference thread begins with an image: else it waits until the executor, which holds
+# the interpreter's lock, has looked for the next message.
+HAND_OVER_S = 2e-4
 INCOMPATIBLE_S = 30.0  # so long an incompatible peer is reported while images come
 WARM_UP_SIZE = (480, 640)  # height, width, pixels
 
@@ -461,6 +464,7 @@ class DanNode(LifecycleNode):
             return
         if inbox.put(camera, Arrival(message, received_s)):
             self._statistics.count_dropped('superseded')
+        time.sleep(HAND_OVER_S)
 
     def _on_lost(self, camera: str, images: int) -> None:
         """The middleware says that images were sent and did not arrive."""

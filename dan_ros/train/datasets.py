@@ -17,6 +17,7 @@ from dan_ros import labels as label_sets
 from dan_ros.errors import DataError
 from dan_ros.opencv import cv2
 from dan_ros.pictures import read_picture
+from dan_ros.resizing import resize
 
 TRAIN, VALID = 'train', 'valid'
 PICTURE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
@@ -414,6 +415,4 @@ def _read_face(item: _Item, size: int) -> np.ndarray:
         left, top, width, height = item.crop
         cut = picture[max(top, 0) : top + height, max(left, 0) : left + width]
         picture = cut if cut.size else picture
-    shrinks = min(picture.shape[:2]) > size
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(picture, (size, size), interpolation=method)[:, :, ::-1]
+    return resize(picture, size, size)[:, :, ::-1]
