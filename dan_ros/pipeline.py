@@ -22,7 +22,7 @@ from dan_ros.types import NO_PRIOR, Face, FaceExpression, Frame, Prior
 STEPS = ('reduce', 'detect', 'crop', 'infer')  # of a run, in their order
 REGION_SCALE = 2.0  # side of the region in which a face is looked for again, over its box's
 REGION_PX = 128  # longer side of the reduced copy of a region
-REGION_COST = 4  # what a pixel of it costs, over one of a whole image: small ones have overhead
+REGION_COST = 2.5  # what a pixel of it costs, over one of a whole image: small ones have overhead
 
 _TURNS = {
     1: cv2.ROTATE_90_CLOCKWISE,

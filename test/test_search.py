@@ -112,10 +112,20 @@ def test_a_face_at_the_border_is_found_again(watched, portrait):
     assert intersection_over_union(again, box) > 0.7
 
 
-def test_many_faces_are_looked_for_in_the_whole_image_which_is_cheaper(watched, portrait):
-    (box,) = boxes_of(watched, portrait)
-    boxes_of(watched, portrait, expected=[box] * 5)
-    assert watched.detector.looked_at_the_whole
+@pytest.mark.parametrize(
+    ('size', 'max_side_px', 'most'),
+    [((640, 480), 640, 7), ((1280, 720), 640, 5), ((1280, 720), 320, 1), ((320, 240), 320, 1)],
+)
+def test_so_many_faces_are_looked_for_again_as_is_cheaper(watched, size, max_side_px, most):
+    watched.max_side_px = max_side_px
+    width, height = size
+    nobody = Frame(np.full((height, width, 3), 128, np.uint8))
+    box = np.array([10, 10, 100, 120], np.float32)
+    for faces in (most, most + 1):
+        watched.detector.sizes.clear()
+        watched.find_faces(nobody, [box] * faces)
+        first = max(watched.detector.sizes[0])
+        assert (first == max_side_px) == (faces > most)
 
 
 @pytest.mark.parametrize('rotation', [90, 180, 270])

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dan_ros.errors import GpuLostError
 from dan_ros.pipeline import STEPS as PIPELINE_STEPS
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.ros.inbox import Inbox
@@ -107,24 +108,36 @@ class Worker:
         watch = Stopwatch()
         now_s = time.monotonic()
         frames = self._decode(arrivals)
+        if not frames:
+            return
         waited_s = sum(now_s - arrivals[camera].received_s for camera in frames)
         watch.lap(DECODE)
+        found = self._find(frames)
+        watch.lap('run')
+        for camera, faces in found.items():
+            try:
+                self._publish(Outcome(camera, arrivals[camera], frames[camera], faces))
+            except Exception as error:  # whatever a middleware can raise must not end the thread
+                self._failed(camera, error)
+        watch.lap(PUBLISH)
+        if len(found) == len(frames):
+            steps = {WAIT: waited_s, **watch.seconds, **self._pipeline.watch.seconds}
+            self._timed(len(frames), {step: steps.get(step, 0.0) for step in STEPS})
+
+    def _find(self, frames: dict[str, Frame]) -> dict[str, list[FaceExpression]]:
+        """Faces of the frames, without those that could not be processed."""
         try:
             priors = self._prepare(list(frames))
             found = self._pipeline.run(list(frames.values()), priors)
-        except Exception as error:  # whatever a backend can raise must not end the thread
-            for camera in frames:
-                self._failed(camera, error)
-            return
-        watch.lap('run')
-        for (camera, frame), faces in zip(frames.items(), found, strict=True):
-            try:
-                self._publish(Outcome(camera, arrivals[camera], frame, faces))
-            except Exception as error:  # likewise a middleware
-                self._failed(camera, error)
-        watch.lap(PUBLISH)
-        steps = {WAIT: waited_s, **watch.seconds, **self._pipeline.watch.seconds}
-        self._timed(len(frames), {step: steps.get(step, 0.0) for step in STEPS})
+        except Exception as error:  # likewise a backend
+            if len(frames) == 1 or isinstance(error, GpuLostError):
+                for camera in frames:
+                    self._failed(camera, error)
+                return {}
+            # Alone, those that are not to blame succeed.
+            alone = [self._find({camera: frame}) for camera, frame in frames.items()]
+            return {camera: faces for one in alone for camera, faces in one.items()}
+        return dict(zip(frames, found, strict=True))
 
     def _decode(self, arrivals: dict[str, Arrival]) -> dict[str, Frame]:
         frames: dict[str, Frame] = {}
