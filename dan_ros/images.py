@@ -55,7 +55,7 @@ def _by_opencv(code: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _upper_byte(values: np.ndarray) -> np.ndarray:
-    """uint16 to uint8; the low byte is below what a face shows."""
+    """uint16 to uint8, of values that fill their 16 bits, as cv_bridge takes them as well."""
     return (values >> 8).astype(np.uint8)
 
 

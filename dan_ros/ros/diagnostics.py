@@ -13,6 +13,21 @@ from dataclasses import dataclass, field
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
+# Why images are dropped, in the words of `frames_dropped.<cause>`; docs/faults.md explains them.
+CAUSES = (
+    'superseded',
+    'lost',
+    'deactivated',
+    'bad_message',
+    'bad_encoding',
+    'bad_format',
+    'bad_size',
+    'bad_step',
+    'bad_data',
+    'too_large',
+    'out_of_memory',
+    'failed',
+)
 PERIOD_S = 1.0
 SILENCE_S = 2.0  # a camera silent for longer is worth a warning
 
@@ -70,7 +85,7 @@ class Statistics:
         self._processed = 0
         self._faces: dict[str, int] = {}
         self._unjudged: Counter[str] = Counter()
-        self._dropped: Counter[str] = Counter()
+        self._dropped = Counter(dict.fromkeys(CAUSES, 0))  # all are told, so that 0 can be read
         self._received_at_s: dict[str, float] = {}
         self._window = _Window()
 
@@ -90,7 +105,7 @@ class Statistics:
     def count_dropped(self, cause: str, frames: int = 1) -> bool:
         """Images were dropped; whether it is the first time for this cause."""
         with self._lock:
-            is_first = cause not in self._dropped
+            is_first = not self._dropped[cause]
             self._dropped[cause] += frames
             self._window.dropped[cause] += frames
             return is_first

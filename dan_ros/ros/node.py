@@ -47,6 +47,7 @@ from dan_ros.ros.qos_events import (
     PublisherEventCallbacks,
     SubscriptionEventCallbacks,
     create_with_events,
+    has_incompatible_peer,
 )
 from dan_ros.ros.transforms import FaceFrames
 from dan_ros.ros.worker import Arrival, Outcome, Worker
@@ -58,6 +59,10 @@ INPUT_TOPIC = 'image'
 OUTPUT_DEPTH = 10
 GPU_LOST = 3  # exit code
 RUN_LETTERS = 4  # that the ids of one run of the node begin with
+_INCOMPATIBLE = (
+    'a peer on {} has an incompatible QoS, no messages pass: compare with '
+    '`ros2 topic info --verbose`, and see the parameters qos.reliability and qos_overrides'
+)
 LOST_HINT = (
     'the middleware loses images on their way: see docs/troubleshooting.md, or set '
     'qos.reliability to reliable'
@@ -65,7 +70,6 @@ LOST_HINT = (
 # In which the inference thread begins with an image: else it waits until the executor, which holds
 # the interpreter's lock, has looked for the next message.
 HAND_OVER_S = 2e-4
-INCOMPATIBLE_S = 30.0  # so long an incompatible peer is reported while images come
 WARM_UP_SIZE = (480, 640)  # height, width, pixels
 
 
@@ -107,8 +111,7 @@ class DanNode(LifecycleNode):
         self._phase = 'unconfigured'
         self._failure = ''
         self.exit_code = 0
-        self._incompatible = ''
-        self._incompatible_at_s = 0.0
+        self._incompatible: set[str] = set()  # topics that had a peer whose QoS does not fit
         self._pipeline: ExpressionPipeline | None = None
         self._choice: Choice | None = None
         self._worker: Worker | None = None
@@ -288,6 +291,7 @@ class DanNode(LifecycleNode):
         for publisher in self._output_publishers:
             self.destroy_lifecycle_publisher(publisher)
         self._output_publishers = []
+        self._incompatible.clear()
         self._pipeline = self._choice = None
         self._phase = 'unconfigured'
 
@@ -337,7 +341,6 @@ class DanNode(LifecycleNode):
         for topics in filter(None, (self._humans, self._cropped)):
             topics.close()
         self._humans = self._cropped = None
-        self._incompatible = ''
         self._statistics.expect_images([])
 
     def _forget(self) -> None:
@@ -422,7 +425,7 @@ class DanNode(LifecycleNode):
                     camera, lambda: transport.read(content), transport, inbox
                 ),
                 SubscriptionEventCallbacks(
-                    incompatible_qos=self._incompatible_noter(camera),
+                    incompatible_qos=self._incompatible_noter(camera + transport.suffix),
                     message_lost=lambda event: self._on_lost(camera, event.total_count_change),
                 ),
             )
@@ -440,13 +443,8 @@ class DanNode(LifecycleNode):
 
     def _incompatible_noter(self, topic: str) -> Callable[[Any], None]:
         def note(event: Any) -> None:
-            self._incompatible_at_s = time.monotonic()
-            self._incompatible = (
-                f'a peer on {topic} has an incompatible QoS, no messages pass: compare with '
-                '`ros2 topic info --verbose`, and see the parameters qos.reliability and '
-                'qos_overrides'
-            )
-            self.get_logger().warning(self._incompatible)
+            self._incompatible.add(self.resolve_topic_name(topic))
+            self.get_logger().warning(_INCOMPATIBLE.format(topic))
 
         return note
 
@@ -569,21 +567,17 @@ class DanNode(LifecycleNode):
             return diagnostics.OK, self._phase
         if not self._is_enabled:
             return diagnostics.OK, 'paused, see ~/set_enabled'
-        if warnings := [*self._stream_warnings(report)]:
-            return diagnostics.WARN, '; '.join(warnings)
         choices = (self._choice.warning if self._choice else '', pipeline.detector.warning)
-        if warnings := [*filter(None, choices)]:
+        if warnings := [*self._stream_warnings(report), *filter(None, choices)]:
             return diagnostics.WARN, '; '.join(warnings)
         return diagnostics.OK, f'active: {report.fps:.1f} images/s, {report.faces} faces'
 
     def _stream_warnings(self, report: diagnostics.Report) -> Iterator[str]:
         bad = {c: n for c, n in report.dropped_lately.items() if c != 'superseded'}
         lost = bad.pop('lost', 0)
-        # A peer may have gone again, which nothing tells; if images come, it was not the camera.
-        if self._incompatible and (
-            report.silent or time.monotonic() < self._incompatible_at_s + INCOMPATIBLE_S
-        ):
-            yield self._incompatible
+        for topic in tuple(self._incompatible):
+            if has_incompatible_peer(self, topic):  # it may be gone again
+                yield _INCOMPATIBLE.format(topic)
         if report.silent:
             cameras = ', '.join(report.silent)
             yield f'no image for {diagnostics.SILENCE_S:g} s on {cameras}'
