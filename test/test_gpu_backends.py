@@ -1,13 +1,18 @@
-"""GPU backends: real engines built here, the cache with its races and damage, and what is said
-where there is no GPU. What needs a GPU to run is skipped without one."""
+"""GPU backends: real engines built here, the cache with its races and damage, what is taken from a
+GPU and given back, and what is said where there is none. What needs a GPU to run is skipped without
+one; who owns what is tried on a stand-in, whose calls the real CUDA runtime must take."""
 
+import gc
 import json
 import multiprocessing
 import os
 import stat
 import subprocess
 import sys
+import threading
 import time
+import weakref
+from contextlib import ExitStack
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,6 +20,9 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from gpu_stand_in import DEVICE, METHODS, Engine, Gpu, RtxEngine, expected_logits, tensorrt_module
+from hypothesis import settings, strategies
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dan_ros import model_store
 from dan_ros.backends import (
@@ -26,10 +34,12 @@ from dan_ros.backends import (
     engine_cache,
     graph_forms,
     open_backend,
+    tensorrt,
 )
-from dan_ros.backends.batching import Batches
+from dan_ros.backends import onnxruntime as ort
+from dan_ros.backends.batching import GROW_AFTER, Batches, pad
 from dan_ros.backends.engine_cache import EngineCache, EngineKey
-from dan_ros.backends.tensorrt import prepare_engine
+from dan_ros.backends.tensorrt import GRAPH_BATCHES, MAX_BATCH, TensorRTBackend, prepare_engine
 from dan_ros.errors import BackendError, GpuLostError, GpuMemoryError, ModelError
 
 HAS_GPU = cuda.find_device() is not None
@@ -556,6 +566,19 @@ def test_codes_of_the_cuda_runtime_are_told_apart():
         assert type(caught.value) is kind
 
 
+# Batches
+
+
+def answers(faces: np.ndarray) -> np.ndarray:
+    """float32 [N, 8], the first number of each face."""
+    return np.tile(faces[:, 0, 0, :1].astype(np.float32), (1, 8))
+
+
+def numbered(count: int) -> np.ndarray:
+    """Tiny faces, uint8 [N, 1, 1, 3], that can be told apart."""
+    return np.tile(np.arange(count, dtype=np.uint8)[:, None, None, None], (1, 1, 1, 3))
+
+
 def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost():
     sizes = []
 
@@ -563,13 +586,14 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost():
         sizes.append(len(faces))
         if len(faces) > 3:
             raise GpuMemoryError('too many')
-        return np.tile(faces[:, 0, 0, :1].astype(np.float32), (1, 8))
+        return answers(faces)
 
     batches = Batches(8, 16)
-    faces = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 3), np.uint8)
-    assert batches.infer(run_at_most_three, faces)[:, 0].tolist() == list(range(20))
+    found = batches.infer(run_at_most_three, numbered(20))
+    assert found[:, 0].tolist() == list(range(20))
     assert sizes[:4] == [16, 8, 4, 2]
-    assert batches.infer(run_at_most_three, faces[:0]).shape == (0, 8)
+    assert (batches.largest, batches.most) == (2, 16)
+    assert batches.infer(run_at_most_three, numbered(0)).shape == (0, 8)
 
 
 def test_a_single_face_that_does_not_fit_is_an_error():
@@ -577,7 +601,338 @@ def test_a_single_face_that_does_not_fit_is_an_error():
         raise GpuMemoryError('full')
 
     with pytest.raises(GpuMemoryError):
-        Batches(8, 4).infer(refuse, np.zeros((2, 4, 4, 3), np.uint8))
+        Batches(8, 4).infer(refuse, numbered(2))
+
+
+class MemoryThatComesAndGoes(RuleBasedStateMachine):
+    """A GPU whose memory another process takes and gives back, under sets of any number."""
+
+    @initialize(most=strategies.integers(1, 12))
+    def start(self, most):
+        self.batches = Batches(8, most)
+        self.room = most
+        self.fitted, self.refused = 0, 0
+
+    def run(self, faces):
+        assert 1 <= len(faces) <= self.batches.largest
+        if len(faces) > self.room:
+            self.refused += 1
+            raise GpuMemoryError('too many')
+        self.fitted += 1
+        return answers(faces)
+
+    @rule(room=strategies.integers(0, 12))
+    def memory_changes(self, room):
+        self.room = room
+
+    @rule(count=strategies.integers(0, 255))
+    def faces_come(self, count):
+        before = self.fitted, self.refused
+        if self.room == 0 and count > 0:
+            with pytest.raises(GpuMemoryError):
+                self.batches.infer(self.run, numbered(count))
+            return
+        found = self.batches.infer(self.run, numbered(count))
+        assert found[:, 0].tolist() == list(range(count))
+        fitted, refused = self.fitted - before[0], self.refused - before[1]
+        assert fitted <= count
+        halvings = self.batches.most.bit_length()
+        assert refused <= halvings + fitted // GROW_AFTER + 1
+
+    @rule()
+    def memory_is_back(self):
+        self.room = most = self.batches.most
+        faces = numbered(GROW_AFTER * 2)
+        for _ in range(most):  # GROW_AFTER parts of 1, 2, 4 ... faces
+            self.batches.infer(self.run, faces)
+        assert self.batches.largest == most
+
+    @invariant()
+    def it_stays_in_its_bounds(self):
+        if hasattr(self, 'batches'):
+            assert 1 <= self.batches.largest <= self.batches.most
+
+
+MemoryThatComesAndGoes.TestCase.settings = settings(max_examples=50, stateful_step_count=20)
+test_batches_go_on_shrink_and_recover = MemoryThatComesAndGoes.TestCase
+
+
+def test_threads_wait_for_each_other():
+    inside, seen = [], []
+
+    def run(faces):
+        inside.append(1)
+        seen.append(len(inside))
+        time.sleep(0.01)
+        inside.pop()
+        return answers(faces)
+
+    batches = Batches(8, 2)
+    threads = [threading.Thread(target=batches.infer, args=(run, numbered(4))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [1] * 8
+
+
+@pytest.mark.parametrize('count', [1, 2, 3, 4])
+def test_padding_keeps_the_faces(count):
+    faces = numbered(count)
+    padded = pad(faces, (1, 2, 4))
+    assert len(padded) == {1: 1, 2: 2, 3: 4, 4: 4}[count]
+    np.testing.assert_array_equal(padded[:count], faces)
+    assert not padded[count:].any()
+
+
+def test_onnxruntime_pads_on_a_gpu_so_that_few_sizes_are_new(monkeypatch, faces):
+    """Its session is on the CPU here."""
+    backend = open_backend('onnxruntime', 'dan_ferplus')
+    expected, real, sizes = backend.infer(faces), ort.run_session, []
+
+    def run_and_note(session, outputs, inputs):
+        sizes.append(len(inputs['faces']))
+        return real(session, outputs, inputs)
+
+    monkeypatch.setattr(ort, 'run_session', run_and_note)
+    backend._is_padded = True
+    np.testing.assert_allclose(backend.infer(faces), expected, atol=1e-3)
+    np.testing.assert_allclose(backend.infer(faces[:3]), expected[:3], atol=1e-3)
+    assert sizes == [32, 4]
+    assert sorted(ort.GPU_WARM) == [*ort.GPU_BATCHES]
+
+
+# What is taken from a GPU
+
+
+@pytest.fixture
+def gpu(monkeypatch, tmp_path):
+    """A stand-in, on which `open_on_stand_in` opens the real backend."""
+    gpu = Gpu()
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    monkeypatch.setattr(cuda, 'runtime', lambda: gpu)
+    monkeypatch.setattr(cuda, 'find_device', lambda: DEVICE)
+    take_engines(monkeypatch, lambda plan: Engine(gpu))
+    monkeypatch.setattr(
+        tensorrt, 'prepare_engine', lambda *parts, is_usable, **options: is_usable(b'plan')
+    )
+    yield gpu
+    assert gpu.misuses == []
+
+
+def take_engines(monkeypatch, load) -> None:
+    monkeypatch.setattr(tensorrt, 'import_tensorrt', lambda: tensorrt_module(load))
+
+
+def open_on_stand_in() -> TensorRTBackend:
+    return TensorRTBackend(model_store.read_model('dan_ferplus'))
+
+
+def some_faces(count: int) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, 96, 96, 3), np.uint8)
+
+
+def test_every_number_of_faces_is_answered(gpu):
+    backend = open_on_stand_in()
+    for count in (1, 3, 8, 9, 64, 70, 2, 5, 1, 10, 0):
+        faces = some_faces(count)
+        np.testing.assert_allclose(backend.infer(faces), expected_logits(faces))
+
+
+def test_an_engine_that_does_not_load_is_an_error(gpu, monkeypatch):
+    take_engines(monkeypatch, lambda plan: None)
+    with pytest.raises(BackendError, match='can not load the engine'):
+        open_on_stand_in()
+    assert gpu.held == {}
+
+
+def test_kernels_are_kept_where_they_can_be(gpu, monkeypatch, tmp_path):
+    engines = []
+    take_engines(monkeypatch, lambda plan: engines.append(RtxEngine(gpu)) or engines[-1])
+    open_on_stand_in().warm_up()
+    open_on_stand_in()
+    assert [engine.kernels_read for engine in engines] == [[], [b'kernels']]
+    assert len(engines[-1].caches_set) == 1
+
+    def refuse(path, write):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(tensorrt, 'write_whole', refuse)
+    assert open_on_stand_in().infer(some_faces(2)).shape == (2, 8)
+
+
+def test_all_is_given_back_at_once_when_nobody_holds_the_backend(gpu):
+    gc.disable()
+    try:
+        backend = open_on_stand_in()
+        backend.warm_up()
+        gone = weakref.ref(backend)
+        assert len(gpu.held) > 10
+        del backend
+        assert gone() is None
+    finally:
+        gc.enable()
+    assert gpu.held == {}
+
+
+def test_one_thread_after_another_takes_nothing_more(gpu):
+    """As the node's inference thread, which each activation and each resume makes anew."""
+    backend = open_on_stand_in()
+    backend.warm_up()
+    held, answered = set(gpu.held), []
+    for count in (1, 2, 3, 9, 64):
+        faces = some_faces(count)
+        thread = threading.Thread(target=lambda faces=faces: answered.append(backend.infer(faces)))
+        thread.start()
+        thread.join()
+        np.testing.assert_allclose(answered.pop(), expected_logits(faces))
+    assert set(gpu.held) == held
+
+
+def test_after_the_warm_up_no_number_of_faces_is_new(gpu):
+    backend = open_on_stand_in()
+    backend.warm_up()
+    made = gpu.count('cudaStreamBeginCapture'), set(gpu.held)
+    assert made[0] == len(GRAPH_BATCHES)
+    for count in range(1, MAX_BATCH + 1):
+        backend.infer(some_faces(count))
+    assert (gpu.count('cudaStreamBeginCapture'), set(gpu.held)) == made
+
+
+@pytest.mark.parametrize('allocations', range(4))
+def test_what_was_taken_before_memory_ended_is_given_back(gpu, allocations):
+    gpu.allocations_left = allocations
+    with pytest.raises(GpuMemoryError) as caught:
+        open_on_stand_in()
+    assert gpu.held == {}  # also while somebody still holds the error
+    assert 'out of memory' in str(caught.value)
+    gpu.allocations_left = None
+    assert open_on_stand_in().infer(some_faces(1)).shape == (1, 8)
+
+
+@pytest.mark.parametrize('allocations', range(9))
+def test_memory_that_ends_in_the_warm_up_leaves_smaller_batches(gpu, allocations):
+    backend = open_on_stand_in()
+    held = set(gpu.held)
+    gpu.allocations_left = allocations  # a context and a graph for each number of faces
+    graphs = allocations // 2
+    if graphs == 0:
+        with pytest.raises(GpuMemoryError):
+            backend.warm_up()
+        assert set(gpu.held) == held
+    else:
+        backend.warm_up()
+        assert backend.batches.largest == GRAPH_BATCHES[graphs - 1]
+        faces = some_faces(20)
+        np.testing.assert_allclose(backend.infer(faces), expected_logits(faces))
+    gpu.allocations_left = None
+    backend.infer(some_faces(8))
+    del backend
+    assert gpu.held == {}
+
+
+def test_a_lost_gpu_is_said_once_and_freeing_says_nothing(gpu, monkeypatch):
+    unraisable = []
+    monkeypatch.setattr(sys, 'unraisablehook', unraisable.append)
+    backend = open_on_stand_in()
+    backend.warm_up()
+    gpu.is_lost = True
+    with pytest.raises(GpuLostError, match='700'):
+        backend.infer(some_faces(1))
+    before = gpu.count('cudaFree')
+    del backend
+    assert gpu.count('cudaFree') == before + 2
+    assert unraisable == []
+
+
+def test_work_that_an_error_left_behind_is_waited_for_before_its_memory_goes(gpu):
+    backend = open_on_stand_in()
+    for count in (1, 9):
+        gpu.refuses_engines = True  # the copy of the faces is enqueued by then
+        with pytest.raises(BackendError, match='can not run the engine'):
+            backend.infer(some_faces(count))
+        gpu.refuses_engines = False
+        faces = some_faces(count)
+        np.testing.assert_allclose(backend.infer(faces), expected_logits(faces))
+    gpu.refuses_engines = True
+    with pytest.raises(BackendError):
+        backend.infer(some_faces(9))
+    del backend
+    assert gpu.held == {}
+
+
+def test_the_error_in_a_capture_is_not_hidden_by_that_of_its_end(gpu):
+    def fail():
+        raise BackendError('the first error')
+
+    for gpu.spoils_captures in (False, True):
+        with ExitStack() as taken:
+            stream = cuda.Stream(taken)
+            with pytest.raises(BackendError, match='the first error'):
+                stream.record(taken, fail)
+            assert len(gpu.held) == 1  # the stream
+    assert gpu.held == {}
+
+
+def test_a_graph_that_does_not_fit_is_given_back(gpu):
+    with ExitStack() as taken:
+        stream = cuda.Stream(taken)
+        gpu.allocations_left = 0
+        with pytest.raises(GpuMemoryError):
+            stream.record(taken, lambda: None)
+        assert len(gpu.held) == 1
+    assert gpu.held == {}
+
+
+def test_at_the_end_of_the_process_all_is_left_to_the_driver():
+    code = (
+        'import atexit\n'
+        'from gpu_stand_in import Gpu\n'
+        'gpu = Gpu()\n'
+        'atexit.register(lambda: print(*[name for name, _ in gpu.calls]))  # runs last\n'
+        'from contextlib import ExitStack\n'
+        'from dan_ros.backends import cuda\n'
+        'cuda.runtime = lambda: gpu\n'
+        'class Owner:\n'
+        '    def __init__(self):\n'
+        '        with ExitStack() as taken:\n'
+        '            cuda.Buffer(taken, (2, 2), float)\n'
+        '            cuda.free_with(self, taken.pop_all())\n'
+        'one, other = Owner(), Owner()\n'
+        'del one\n'
+    )
+    folders = [os.path.dirname(__file__), os.path.dirname(os.path.dirname(__file__))]
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join([*folders, *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, '')
+    taken = ['cudaMalloc', 'cudaHostAlloc']
+    assert done.stdout.split() == [*taken, *taken, 'cudaFreeHost', 'cudaFree']
+
+
+VALUES_GIVEN = {'allocate', 'create_stream', 'end_capture', 'instantiate'}
+
+
+@without_gpu
+def test_the_real_cuda_runtime_takes_the_same_calls(gpu):
+    """Without a driver it looks at the arguments and then refuses."""
+    real = pytest.importorskip('cuda.bindings.runtime')
+    gpu.cudaMemcpyKind, gpu.cudaStreamCaptureMode = real.cudaMemcpyKind, real.cudaStreamCaptureMode
+    gpu.cudaHostAllocDefault = real.cudaHostAllocDefault
+    gpu.cudaStreamNonBlocking = real.cudaStreamNonBlocking
+    backend = open_on_stand_in()
+    backend.warm_up()
+    del backend
+    assert {name for name, _ in gpu.calls} == set(METHODS)
+    refusals = {real.cudaError_t.cudaErrorInsufficientDriver, real.cudaError_t.cudaErrorNoDevice}
+    for name, arguments in gpu.calls:
+        code, *values = getattr(real, name)(*arguments)
+        assert code in refusals, name
+        assert len(values) == (METHODS[name] in VALUES_GIVEN), name
 
 
 # On a GPU
@@ -595,3 +950,34 @@ def test_gpu_backends_agree_with_the_cpu(name, faces, batch):
     expected = open_backend('torch', 'dan_ferplus').infer(many)
     assert backend.device.startswith('cuda')
     np.testing.assert_allclose(softmax(backend.infer(many)), softmax(expected), atol=0.02)
+
+
+SLACK_BYTES = 8 << 20  # what others may take meanwhile
+
+
+def free_bytes() -> int:
+    code, free, _ = cuda.runtime().cudaMemGetInfo()
+    return int(cuda.check((code, free)))
+
+
+@needs_gpu
+def test_memory_of_tensorrt_comes_back_and_threads_take_no_more(faces):
+    """As the driver has it; what libraries keep for the process is there after the first."""
+    try:
+        backend = open_backend('tensorrt', 'dan_ferplus')
+    except BackendError as error:
+        pytest.skip(f'tensorrt is not installed: {error}')
+    backend.warm_up()
+    del backend
+    before = free_bytes()
+    for _ in range(3):
+        backend = open_backend('tensorrt', 'dan_ferplus')
+        backend.warm_up()
+        warm = free_bytes()
+        for count in (1, 3, 8, 20):
+            thread = threading.Thread(target=backend.infer, args=(faces[:count],))
+            thread.start()
+            thread.join()
+        assert warm - free_bytes() < SLACK_BYTES
+        del backend
+    assert before - free_bytes() < SLACK_BYTES

@@ -210,6 +210,25 @@ def test_a_backend_is_freed_at_once_when_nobody_holds_it(name):
         gc.enable()
 
 
+@pytest.mark.parametrize('name', CPU_BACKENDS)
+def test_a_warm_up_changes_no_answer_and_no_bound(backends, name):
+    backend, faces = backends[name], np.full((3, 96, 96, 3), 99, np.uint8)
+    before = backend.infer(faces)
+    backend.warm_up()
+    np.testing.assert_array_equal(backend.infer(faces), before)
+    assert backend.batches.largest == backend.batches.most >= 32
+
+
+@pytest.mark.parametrize('name', CPU_BACKENDS)
+def test_a_large_set_runs_in_parts(monkeypatch, name):
+    backend, sizes = open_backend(name, 'dan_ferplus'), []
+    real = backend._run
+    monkeypatch.setattr(backend, '_run', lambda faces: sizes.append(len(faces)) or real(faces))
+    most = backend.batches.most
+    assert backend.infer(np.zeros((most + 1, 96, 96, 3), np.uint8)).shape == (most + 1, 8)
+    assert sizes == [most, 1]
+
+
 @pytest.mark.parametrize('tool', ["ONNX's reference", 'OpenCV'])
 def test_other_tools_run_the_file_as_well(backends, portrait, tool):
     """On a face, where the heads of trained attention differ by thousands."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from dan_ros import model_store
 from dan_ros.backends import cuda
+from dan_ros.backends.batching import Batches
 from dan_ros.errors import BackendError, ModelError
 from dan_ros.model_info import ModelInfo
 
@@ -38,12 +39,29 @@ class Backend(Protocol):
         device: where it really runs, such as 'cpu'.
         model: what the model file says of itself.
         model_name: the known name or path of the model that is really in use.
+        batches: how many faces it runs at once: now `batches.largest`, at best `batches.most`.
+
+    It may be called from several threads, which wait for each other, and gives back what it took
+    from a GPU when nobody holds it any more.
     """
 
     name: str
     device: str
     model: ModelInfo
     model_name: str
+    batches: Batches
+
+    def warm_up(self) -> None:
+        """Do now what the first images would wait for: once, before the first of them.
+
+        On a GPU that is to record a graph, or to look for the fastest algorithms, for every number
+        of faces that images may bring.
+
+        Raises:
+            GpuMemoryError: there is no memory for a single face.
+            GpuLostError: the GPU can't be used any more by this process.
+        """
+        ...
 
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0.

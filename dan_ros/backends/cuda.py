@@ -5,7 +5,9 @@ there is nothing. Memory and streams go through cuda-python, which loads when th
 """
 
 import ctypes
+import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -137,23 +139,44 @@ def check(result: tuple[Any, ...]) -> Any:
     raise BackendError(f'CUDA failed: {name}')
 
 
-class Buffer:  # needs a GPU
+def free_with(owner: object, taken: ExitStack) -> None:
+    """Give back what was taken from the CUDA runtime, last things first, when its owner goes.
+
+    Any thread may do so: all threads of a process share the context of its GPU. Error codes are not
+    looked at there: they tell of earlier work, and are the answer to all calls once the GPU is
+    lost. At the end of the process nothing is done: the driver takes everything back, and other
+    threads may still use it.
+
+    Args:
+        owner: must not be referred to by anything in `taken`.
+        taken: with a callback for each thing.
+    """
+    weakref.finalize(owner, taken.close).atexit = False
+
+
+class Buffer:
     """Memory of a host and a device side of the same size.
 
     Args:
+        taken: told how to free both; the array must not be used after it.
         shape, dtype: of the array.
 
     Attributes:
         host: array in pinned memory.
         device: address on the GPU.
+
+    Raises:
+        GpuMemoryError: there is too little of either memory.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: type) -> None:
+    def __init__(self, taken: ExitStack, shape: tuple[int, ...], dtype: type) -> None:
         cuda = runtime()
         self._row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
         size = self._row_bytes * shape[0]
         self.device = int(check(cuda.cudaMalloc(size)))
+        taken.callback(cuda.cudaFree, self.device)
         self._pinned = int(check(cuda.cudaHostAlloc(size, cuda.cudaHostAllocDefault)))
+        taken.callback(cuda.cudaFreeHost, self._pinned)
         memory = (ctypes.c_uint8 * size).from_address(self._pinned)
         self.host: np.ndarray = np.ndarray(shape, dtype, memoryview(memory))
 
@@ -169,33 +192,58 @@ class Buffer:  # needs a GPU
         size = rows * self._row_bytes
         check(runtime().cudaMemcpyAsync(self._pinned, self.device, size, kind, stream))
 
-    def free(self) -> None:
-        """Give the memory back; the array must not be used after it."""
-        runtime().cudaFree(self.device)
-        runtime().cudaFreeHost(self._pinned)
 
+class Stream:
+    """A stream of its own, which waits for no other.
 
-class Stream:  # needs a GPU
-    """A stream of its own, which waits for no other. `handle` is its address."""
+    Args:
+        taken: told how to destroy it.
 
-    def __init__(self) -> None:
+    Attributes:
+        handle: its address.
+    """
+
+    def __init__(self, taken: ExitStack) -> None:
         cuda = runtime()
         self._stream = check(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking))
+        taken.callback(cuda.cudaStreamDestroy, self._stream)
         self.handle = int(self._stream)
 
     def wait(self) -> None:
         """Wait until everything enqueued is done."""
         check(runtime().cudaStreamSynchronize(self._stream))
 
-    def record(self, enqueue: Callable[[], None]) -> Callable[[], None]:
-        """Record what `enqueue` puts on this stream as a graph; gives what runs it again."""
+    def settle(self) -> None:
+        """As `wait`, after an error, which another one must not hide."""
+        runtime().cudaStreamSynchronize(self._stream)
+
+    def record(self, taken: ExitStack, enqueue: Callable[[], None]) -> Callable[[], None]:
+        """Record what `enqueue` puts on this stream as a graph; gives what runs it again.
+
+        Whatever `enqueue` uses must be kept as long as the graph.
+
+        Args:
+            taken: told how to destroy the graph, also while it runs.
+            enqueue: called once, and what it enqueues does not run.
+        """
+        cuda = runtime()
+        graph = self._capture(enqueue)
+        try:
+            executable = check(cuda.cudaGraphInstantiate(graph, 0))
+        finally:
+            cuda.cudaGraphDestroy(graph)
+        taken.callback(cuda.cudaGraphExecDestroy, executable)
+        return lambda: check(cuda.cudaGraphLaunch(executable, self._stream))
+
+    def _capture(self, enqueue: Callable[[], None]) -> Any:
         cuda = runtime()
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         check(cuda.cudaStreamBeginCapture(self._stream, mode))
         try:
             enqueue()
-        finally:
-            graph = check(cuda.cudaStreamEndCapture(self._stream))
-        executable = check(cuda.cudaGraphInstantiate(graph, 0))
-        check(cuda.cudaGraphDestroy(graph))
-        return lambda: check(cuda.cudaGraphLaunch(executable, self._stream))
+        except BaseException:  # it is the first error; that of ending the capture follows from it
+            code, graph = cuda.cudaStreamEndCapture(self._stream)
+            if int(code) == 0:
+                cuda.cudaGraphDestroy(graph)
+            raise
+        return check(cuda.cudaStreamEndCapture(self._stream))

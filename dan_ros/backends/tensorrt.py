@@ -1,11 +1,11 @@
 """TensorRT and TensorRT for RTX: the fastest on NVIDIA's GPUs, from an engine kept in a cache.
 
 Memory is allocated once and pinned, a stream is its own, and batches of 1, 2, 4 and 8 run as CUDA
-graphs; others are padded to the next of these.
+graphs; up to 8, others are padded to the next of these.
 """
 
-import threading
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def prepare_engine(
     return cache.read_or_build(key, file.name, make, is_usable, say, must_keep)
 
 
-class TensorRTBackend:  # needs a GPU
+class TensorRTBackend:
     """See `Backend`.
 
     Args:
@@ -125,27 +125,28 @@ class TensorRTBackend:  # needs a GPU
                 f'{runtime_of(trt)} can not load the engine it has just built for {device.name}: '
                 'TensorRT for RTX serves RTX cards alone; on others install tensorrt'
             )
-        self._kernels = _KernelCache(cache.folder, device, trt, self._engine)
-        self._threads = threading.local()
-        self._batches = Batches(len(self.model.labels), MAX_BATCH)
+        kernels = _KernelCache(cache.folder, device, trt, self._engine)
+        self._runner = _Runner(kernels, self.model)
+        self.batches = Batches(len(self.model.labels), MAX_BATCH, (*GRAPH_BATCHES, MAX_BATCH))
+
+    def warm_up(self) -> None:
+        """Record all graphs, and set up what larger batches run in.
+
+        That makes five execution contexts and is nine runs, of 94 faces in all; on TensorRT for
+        RTX it compiles kernels too, unless they are in the cache.
+        """
+        self.batches.warm_up(self._runner.run, self.model.input_size)
 
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
-        return self._batches.infer(self._run, faces_rgb)
+        return self.batches.infer(self._runner.run, faces_rgb)
 
     def _load(self, plan: bytes) -> bool:
         self._engine = self._runtime.deserialize_cuda_engine(plan)
         return self._engine is not None
 
-    def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
-        """A context serves one thread alone: each has its own."""
-        if not hasattr(self._threads, 'runner'):
-            self._threads.runner = _Runner(self._kernels, self.model)
-        runner: _Runner = self._threads.runner
-        return runner.run(faces_rgb)
 
-
-class _KernelCache:  # needs a GPU
+class _KernelCache:
     """Makes execution contexts; keeps what TensorRT for RTX compiles for this GPU at first use."""
 
     def __init__(self, folder: Path, device: cuda.Device, trt: Any, engine: Any) -> None:
@@ -170,49 +171,69 @@ class _KernelCache:  # needs a GPU
         return context
 
     def keep(self) -> None:
-        """Write what was compiled."""
+        """Write what was compiled; if it can't be kept, the next start compiles it again."""
         if self._cache is not None:
             content = bytes(self._cache.serialize())
-            write_whole(self._path, lambda out: out.write(content))
+            with suppress(OSError):
+                write_whole(self._path, lambda out: out.write(content))
 
 
-class _Runner:  # needs a GPU
-    """Runs an engine in one thread."""
+class _Runner:
+    """Runs an engine, in any thread but one at a time; memory and graphs go when it goes."""
 
     def __init__(self, kernels: _KernelCache, model: ModelInfo) -> None:
         self._kernels = kernels
-        self._stream = cuda.Stream()
-        self._faces = cuda.Buffer((MAX_BATCH, *model.input_size, 3), np.uint8)
-        self._logits = cuda.Buffer((MAX_BATCH, len(model.labels)), np.float32)
-        self._free_context: Any = None  # of batches that have no graph
+        self._contexts: dict[int, Any] = {}  # by batch; the largest serves all without a graph
         self._graphs: dict[int, Callable[[], None]] = {}
+        with ExitStack() as taken:  # if memory ends halfway, what was taken is given back here
+            self._stream = cuda.Stream(taken)
+            self._faces = cuda.Buffer(taken, (MAX_BATCH, *model.input_size, 3), np.uint8)
+            self._logits = cuda.Buffer(taken, (MAX_BATCH, len(model.labels)), np.float32)
+            taken.callback(self._contexts.clear)  # before the stream and memory they were told of
+            self._taken = taken.pop_all()  # graphs follow, and go first
+        cuda.free_with(self, self._taken)
 
     def run(self, faces_rgb: np.ndarray) -> np.ndarray:
-        """Logits of at most `MAX_BATCH` faces."""
+        """Logits of at most `MAX_BATCH` faces.
+
+        No work is under way after it, nor after an error: all that it used may be freed.
+        """
         count = len(faces_rgb)
         self._faces.host[:count] = faces_rgb
+        try:
+            self._start(count)
+            self._stream.wait()
+        except BaseException:
+            self._stream.settle()
+            raise
+        logits: np.ndarray = self._logits.host[:count].copy()
+        return logits
+
+    def _start(self, count: int) -> None:
         size = next((batch for batch in GRAPH_BATCHES if batch >= count), None)
         if size is None:
-            if self._free_context is None:
-                self._free_context = self._kernels.create_context()
-            self._shape(self._free_context, count)
-            self._enqueue(self._free_context, count)
+            self._enqueue_unrecorded(count)
         else:
             if size not in self._graphs:
                 self._graphs[size] = self._record(size)
             self._graphs[size]()
-        self._stream.wait()
-        logits: np.ndarray = self._logits.host[:count].copy()
-        return logits
+
+    def _enqueue_unrecorded(self, size: int) -> None:
+        if MAX_BATCH not in self._contexts:
+            self._contexts[MAX_BATCH] = self._kernels.create_context()
+        self._shape(self._contexts[MAX_BATCH], size)
+        self._enqueue(self._contexts[MAX_BATCH], size)
 
     def _record(self, size: int) -> Callable[[], None]:
-        """A graph has a context of its own: other shapes would change what it refers to."""
+        """A graph has a context of its own, whose memory it works in: it must be kept."""
         context = self._kernels.create_context()
         self._shape(context, size)
         self._enqueue(context, size)  # sets up what may not happen while it is recorded
         self._stream.wait()
         self._kernels.keep()
-        return self._stream.record(lambda: self._enqueue(context, size))
+        graph = self._stream.record(self._taken, lambda: self._enqueue(context, size))
+        self._contexts[size] = context
+        return graph
 
     def _shape(self, context: Any, size: int) -> None:
         shape = (size, *self._faces.host.shape[1:])

@@ -3,10 +3,13 @@
 import numpy as np
 import torch
 
+from dan_ros.backends.batching import Batches
 from dan_ros.model_info import ModelInfo
 from dan_ros.model_store import ModelFile
 from dan_ros.network.export import read_fused
 from dan_ros.network.fuse import FusedDAN
+
+MAX_BATCH = 64  # larger sets of faces are run in parts, which bounds memory
 
 
 class TorchBackend:
@@ -28,6 +31,7 @@ class TorchBackend:
         if threads:
             torch.set_num_threads(threads)
         self.network, self.model, self.model_name = network, model, model_name
+        self.batches = Batches(len(model.labels), MAX_BATCH)
 
     @classmethod
     def read(cls, file: ModelFile, threads: int = 0) -> 'TorchBackend':
@@ -38,11 +42,16 @@ class TorchBackend:
         """
         return cls(*read_fused(file.content, str(file.path)), file.name, threads)
 
-    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Run one blank face."""
+        self.batches.warm_up(self._run, self.model.input_size)
+
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
-        if len(faces_rgb) == 0:
-            return np.zeros((0, len(self.model.labels)), np.float32)
+        return self.batches.infer(self._run, faces_rgb)
+
+    @torch.inference_mode()
+    def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
         logits: np.ndarray = self.network(torch.from_numpy(faces_rgb)).numpy()
         return logits
 

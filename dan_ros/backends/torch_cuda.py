@@ -52,11 +52,15 @@ class TorchCudaBackend:  # needs a GPU
         self._host = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         self._faces = torch.zeros(shape, dtype=torch.uint8, device='cuda')
         self._logits = torch.zeros(MAX_BATCH, len(self.model.labels), device='cuda')
-        self._batches = Batches(len(self.model.labels), MAX_BATCH)
+        self.batches = Batches(len(self.model.labels), MAX_BATCH, GRAPH_BATCHES)
+
+    def warm_up(self) -> None:
+        """Record all 7 graphs: 28 runs, of 508 faces in all, and cuDNN's search at each size."""
+        self.batches.warm_up(self._run, self.model.input_size)
 
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
         """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
-        return self._batches.infer(self._run, faces_rgb)
+        return self.batches.infer(self._run, faces_rgb)
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
         try:
