@@ -20,6 +20,7 @@ from dan_ros.stopwatch import Stopwatch
 from dan_ros.types import NO_PRIOR, Face, FaceExpression, Frame, Prior
 
 STEPS = ('reduce', 'detect', 'crop', 'infer')  # of a run, in their order
+MOST_FACES = 256  # of a frame; what comes after them costs as much as their square
 REGION_SCALE = 2.0  # side of the region in which a face is looked for again, over its box's
 REGION_PX = 128  # longer side of the reduced copy of a region
 REGION_COST = 2.5  # what a pixel of it costs, over one of a whole image: small ones have overhead
@@ -101,7 +102,7 @@ class ExpressionPipeline:
         return [[candidate.judged_by(probabilities) for candidate in own] for own in candidates]
 
     def find_faces(self, frame: Frame, expected: Sequence[np.ndarray] = ()) -> list[Face]:
-        """Faces of one frame in its pixels, the largest first.
+        """Faces of one frame in its pixels, the largest first: at most `MOST_FACES`, the surest.
 
         Args:
             frame: to look at.
@@ -111,7 +112,7 @@ class ExpressionPipeline:
         faces = self._find_again(frame, expected) if self._is_cheap(frame, len(expected)) else []
         if not faces:
             faces = self._look_through(frame.image, frame.encoding, self.max_side_px)
-        return sorted(faces, key=lambda face: -area(face.box_xyxy))
+        return sorted(faces[:MOST_FACES], key=lambda face: -area(face.box_xyxy))
 
     def _is_cheap(self, frame: Frame, regions: int) -> bool:
         """Whether looking at so many regions costs less than looking through the frame."""

@@ -131,6 +131,14 @@ def test_pausing_holds_through_the_lifecycle(start, smile):
     assert robot.change_state(Transition.TRANSITION_DEACTIVATE)
 
 
+def test_a_finalized_node_says_that_it_can_not_resume(start):
+    robot = start()
+    assert robot.change_state(Transition.TRANSITION_ACTIVE_SHUTDOWN)
+    answer = set_enabled(robot, True)
+    assert not answer.success
+    assert 'finalized' in answer.message
+
+
 def test_two_cameras_keep_their_headers_and_never_share_an_id(start, smile):
     robot = start('-p', 'image_topics:=["left/image", "right/image"]', topic='left/image')
     right = robot.new_publisher('right/image')
@@ -147,6 +155,24 @@ def test_two_cameras_keep_their_headers_and_never_share_an_id(start, smile):
     assert values['faces'] == '2'
 
 
+def test_each_camera_that_sends_bad_images_is_named(start, smile):
+    robot = start('-p', 'image_topics:=["left/image", "right/image"]', topic='left/image')
+    right = robot.new_publisher('right/image')
+    bad = robot.image(smile)
+    bad.step = 1
+    for publisher, camera in ((robot.publisher, '/left/image'), (right, '/right/image')):
+        robot.spin_until(
+            lambda c=camera: f'dropped an image of {c}' in robot.node.output,
+            f'a line about {camera}',
+            every=lambda p=publisher: p.publish(bad),
+        )
+        robot.spin_until(
+            lambda c=camera: any(f'bad_step of {c}' in s.message for s in robot.diagnostics),
+            f'a warning about {camera}',
+            every=lambda p=publisher: p.publish(bad),
+        )
+
+
 def test_one_silent_camera_of_two_is_named(start, smile):
     robot = start('-p', 'image_topics:=["left/image", "right/image"]', topic='left/image')
 
@@ -161,11 +187,11 @@ def test_one_silent_camera_of_two_is_named(start, smile):
     )
 
 
-def calibration(robot, focal_px: float = 400.0) -> CameraInfo:
+def calibration(robot, focal_px: float = 400.0, height: int = SMALL[1]) -> CameraInfo:
     return CameraInfo(
         header=robot.image(np.zeros((1, 1, 3), np.uint8)).header,
         width=SMALL[0],
-        height=SMALL[1],
+        height=height,
         distortion_model='plumb_bob',
         d=[0.0] * 5,
         k=[focal_px, 0.0, SMALL[0] / 2, 0.0, focal_px, SMALL[1] / 2, 0.0, 0.0, 1.0],
@@ -193,6 +219,14 @@ def test_a_calibrated_camera_gives_poses(start, smile):
         'no pose',
         every=lambda: info.publish(calibration(robot, focal_px=0.0)),  # not calibrated after all
     )
+    robot.node.wait_for_output('the camera_info of /eye/image_raw is no calibration')
+    robot.spin_until(
+        lambda: 'the camera_info of /eye/image_raw is for 320x180' in robot.node.output,
+        'other proportions',
+        every=lambda: (info.publish(calibration(robot, height=180)), robot.show(smile)),
+    )
+    status, _ = robot.wait_status(lambda s, _: 'other proportions' in s.message, 'a warning')
+    assert status.level == b'\x01'
 
 
 def test_faces_are_frames_of_tf(start, smile):

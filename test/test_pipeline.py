@@ -12,8 +12,8 @@ from dan_ros.detect.haar import HaarDetector
 from dan_ros.detect.whole import WholeImage
 from dan_ros.detect.yunet import decode
 from dan_ros.errors import DanError, ModelError
-from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.types import Frame
+from dan_ros.pipeline import MOST_FACES, ExpressionPipeline
+from dan_ros.types import Face, Frame
 
 FACE = np.array([178, 63, 268, 176])  # the astronaut's, drawn by hand
 
@@ -61,6 +61,22 @@ def test_same_faces_as_opencv(yunet, portrait):
     np.testing.assert_allclose(xywh, expected[:4], atol=0.1)
     np.testing.assert_allclose(face.landmarks.ravel(), expected[4:14], atol=0.1)
     assert abs(face.score - expected[14]) < 1e-3
+
+
+def test_of_a_wall_of_faces_the_surest_are_followed(pipeline, portrait):
+    places = np.arange(400, dtype=np.float32)
+    wall = [
+        Face(np.array([x, x, x + 20, x + 20], np.float32), 1 - x / 1000, np.zeros((0, 2)))
+        for x in places
+    ]
+
+    class Detector:
+        def detect(self, image):
+            return wall
+
+    faces = ExpressionPipeline(Detector(), pipeline.backend).find_faces(Frame(portrait))
+    assert len(faces) == MOST_FACES
+    assert min(face.score for face in faces) == wall[MOST_FACES - 1].score
 
 
 @pytest.mark.parametrize('name', ['yunet', 'haar'])

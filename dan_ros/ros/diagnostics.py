@@ -43,7 +43,7 @@ class _Window:
     since_s: float = field(default_factory=time.monotonic)
     processed: int = 0
     latency_sum_s: float = 0.0
-    dropped: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)  # by cause and camera
     timed: int = 0
     steps_s: Counter[str] = field(default_factory=Counter)
 
@@ -55,7 +55,7 @@ class Report:
     Attributes:
         received, processed: frames since the start.
         dropped: frames since the start, by cause.
-        dropped_lately: frames since the last report, by cause.
+        dropped_lately: frames since the last report, by cause and camera.
         fps: frames processed a second.
         latency_ms: mean from receipt of an image to its last message out; 0 with no frame.
         steps_ms: mean of each step of a frame, see `worker.STEPS`; {} with no frame.
@@ -67,7 +67,7 @@ class Report:
     received: int
     processed: int
     dropped: dict[str, int]
-    dropped_lately: dict[str, int]
+    dropped_lately: dict[tuple[str, str], int]
     fps: float
     latency_ms: float
     steps_ms: dict[str, float]
@@ -86,6 +86,7 @@ class Statistics:
         self._faces: dict[str, int] = {}
         self._unjudged: Counter[str] = Counter()
         self._dropped = Counter(dict.fromkeys(CAUSES, 0))  # all are told, so that 0 can be read
+        self._named: set[tuple[str, str]] = set()  # causes and cameras that had one
         self._received_at_s: dict[str, float] = {}
         self._window = _Window()
 
@@ -102,12 +103,13 @@ class Statistics:
             if camera in self._received_at_s:
                 self._received_at_s[camera] = time.monotonic()
 
-    def count_dropped(self, cause: str, frames: int = 1) -> bool:
-        """Images were dropped; whether it is the first time for this cause."""
+    def count_dropped(self, cause: str, camera: str, frames: int = 1) -> bool:
+        """Images of a camera were dropped; whether it is its first time for this cause."""
         with self._lock:
-            is_first = not self._dropped[cause]
+            is_first = (cause, camera) not in self._named
+            self._named.add((cause, camera))
             self._dropped[cause] += frames
-            self._window.dropped[cause] += frames
+            self._window.dropped[cause, camera] += frames
             return is_first
 
     def count_processed(self, latency_s: float) -> None:

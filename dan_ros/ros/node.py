@@ -117,6 +117,7 @@ class DanNode(LifecycleNode):
         self._worker: Worker | None = None
         self._followers: dict[str, Follower] = {}
         self._cameras: dict[str, Camera | None] = {}
+        self._misfits: dict[str, str] = {}  # cameras whose images have not their calibration's form
         self._humans: hri.HumanFaces | None = None
         self._cropped: hri.CroppedFaces | None = None
         self._is_enabled = True
@@ -214,6 +215,9 @@ class DanNode(LifecycleNode):
         self, request: SetBool.Request, response: SetBool.Response
     ) -> SetBool.Response:
         """Pause or resume without leaving the active state; inactive, it holds for later."""
+        if self._phase == 'finalized':
+            response.message = 'the node is finalized: start it anew'
+            return response
         try:
             if self._phase == 'active' and request.data != self._is_enabled:
                 (self._open_stream if request.data else self._stop_stream)()
@@ -251,6 +255,7 @@ class DanNode(LifecycleNode):
         self._pipeline = ExpressionPipeline(detector, backend)
         self._apply_settings()
         self._pipeline.run([Frame(np.zeros((*WARM_UP_SIZE, 3), np.uint8))])
+        backend.warm_up()
         _check_logits(backend)
         self._advertise()
         # Else a full garbage collection would visit 200,000 objects of the libraries now and then,
@@ -336,7 +341,7 @@ class DanNode(LifecycleNode):
             self.destroy_subscription(subscription)
         self._image_subscriptions, self._info_subscriptions = [], []
         if self._worker is not None and (left := self._worker.stop()):
-            self._statistics.count_dropped('deactivated', left)
+            self._statistics.count_dropped('deactivated', '', left)
         self._worker = None
         for topics in filter(None, (self._humans, self._cropped)):
             topics.close()
@@ -345,7 +350,7 @@ class DanNode(LifecycleNode):
 
     def _forget(self) -> None:
         """Forget who was seen, and the calibrations; a pause by `~/set_enabled` keeps them."""
-        self._followers, self._cameras = {}, {}
+        self._followers, self._cameras, self._misfits = {}, {}, {}
 
     # --- parameters -------------------------------------------------------------------------
 
@@ -433,9 +438,11 @@ class DanNode(LifecycleNode):
 
     def _subscribe_to_info(self, camera: str, is_only: bool) -> None:
         def note(calibrated: Camera | None) -> None:
-            if calibrated is None and camera not in self._cameras:
+            was_calibrated = self._cameras.get(camera) is not None
+            if calibrated is None and (was_calibrated or camera not in self._cameras):
                 self.get_logger().warning(
-                    f'the camera_info of {camera} is no calibration: faces get no pose'
+                    f'the camera_info of {camera} is no calibration (zeros, no numbers, or '
+                    'a distortion of unknown length): faces get no pose'
                 )
             self._cameras[camera] = calibrated
 
@@ -461,12 +468,12 @@ class DanNode(LifecycleNode):
             self._count_failure(camera, error)
             return
         if inbox.put(camera, Arrival(message, received_s)):
-            self._statistics.count_dropped('superseded')
+            self._statistics.count_dropped('superseded', self._source_of(camera))
         time.sleep(HAND_OVER_S)
 
     def _on_lost(self, camera: str, images: int) -> None:
         """The middleware says that images were sent and did not arrive."""
-        if self._statistics.count_dropped('lost', images):
+        if self._statistics.count_dropped('lost', camera, images):
             self.get_logger().warning(f'{LOST_HINT} ({camera})')
 
     def _count_failure(self, camera: str, error: Exception) -> None:
@@ -479,11 +486,15 @@ class DanNode(LifecycleNode):
             )
             self.get_logger().fatal(self._failure, once=True)
             self.exit_code = GPU_LOST
-        if self._statistics.count_dropped(cause):
+        if self._statistics.count_dropped(cause, self._source_of(camera)):
             self.get_logger().warning(
                 f'dropped an image of {camera}: {error} (further ones are counted in /diagnostics '
                 f'as frames_dropped.{cause})'
             )
+
+    def _source_of(self, camera: str) -> str:
+        """The camera, or for all faces that are cut out elsewhere, which come and go, one name."""
+        return hri.FACES if self._takes_cropped_faces else camera
 
     def _publish(self, outcome: Outcome) -> None:
         """Called by the inference thread with each processed image."""
@@ -529,8 +540,20 @@ class DanNode(LifecycleNode):
         self._statistics.count_faces(outcome.camera, [face.seen.reason for face in faces])
 
     def _poses_of(self, faces: list[FollowedFace], outcome: Outcome) -> list[Pose | None]:
+        calibrated = self._cameras.get(outcome.camera)
+        self._note_misfit(outcome.camera, calibrated, outcome.frame.size)
         landmarks = [face.seen.face.landmarks for face in faces]
-        return solve_poses(landmarks, self._cameras.get(outcome.camera), outcome.frame.size)
+        return solve_poses(landmarks, calibrated, outcome.frame.size)
+
+    def _note_misfit(self, camera: str, calibrated: Camera | None, size: tuple[int, int]) -> None:
+        if calibrated is None or calibrated.scaled_to(size) is not None:
+            self._misfits.pop(camera, None)
+        elif camera not in self._misfits:
+            self._misfits[camera] = (
+                f'the camera_info of {camera} is for {calibrated.size[0]}x{calibrated.size[1]}, '
+                f'its images are {size[0]}x{size[1]}: other proportions, so faces get no pose'
+            )
+            self.get_logger().warning(self._misfits[camera])
 
     def _publish_picture(self, outcome: Outcome, faces: list[FollowedFace]) -> None:
         try:
@@ -555,6 +578,7 @@ class DanNode(LifecycleNode):
             'device': pipeline.backend.device if pipeline else 'none',
             'backend_why': choice.why if (choice := self._choice) else '',
             'detector': pipeline.detector.name if pipeline else 'none',
+            'batch': _batch_of(pipeline.backend) if pipeline else '',
         }
         return *self._level_and_message(report, pipeline), details
 
@@ -573,8 +597,14 @@ class DanNode(LifecycleNode):
         return diagnostics.OK, f'active: {report.fps:.1f} images/s, {report.faces} faces'
 
     def _stream_warnings(self, report: diagnostics.Report) -> Iterator[str]:
-        bad = {c: n for c, n in report.dropped_lately.items() if c != 'superseded'}
-        lost = bad.pop('lost', 0)
+        dropped = report.dropped_lately
+        lost = sum(count for (cause, _), count in dropped.items() if cause == 'lost')
+        bad = {
+            f'{count} {cause} of {camera}' if camera else f'{count} {cause}'
+            for (cause, camera), count in dropped.items()
+            if cause not in ('superseded', 'lost')
+        }
+        yield from self._misfits.copy().values()
         for topic in tuple(self._incompatible):
             if has_incompatible_peer(self, topic):  # it may be gone again
                 yield _INCOMPATIBLE.format(topic)
@@ -589,11 +619,16 @@ class DanNode(LifecycleNode):
         if lost:
             yield f'{LOST_HINT} ({lost} in the last second)'
         if bad:
-            yield 'images dropped: ' + ', '.join(f'{n} {cause}' for cause, n in bad.items())
+            yield 'images dropped: ' + ', '.join(sorted(bad))
+
+
+def _batch_of(backend: Backend) -> str:
+    """How many faces it runs at once; a GPU that is short of memory takes fewer for a while."""
+    return f'{backend.batches.largest} of {backend.batches.most}'
 
 
 def _check_logits(backend: Backend) -> None:
-    """Run a blank face, as a warm-up, and refuse a model whose answer can't be used."""
+    """Run a blank face, and refuse a model whose answer can't be used."""
     logits = backend.infer(np.zeros((1, *backend.model.input_size, 3), np.uint8))
     expected = (1, len(backend.model.labels))
     if logits.shape != expected or not np.isfinite(logits).all():

@@ -73,7 +73,7 @@ class Spec:
         kind = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a string'}
         text = kind.get(type(self.default), 'a list of strings')
         if self.minimum is not None:
-            text += f' from {self.minimum:g} to {self.maximum:g}'
+            text += f' from {self.minimum:.9g} to {self.maximum:.9g}'
         return f'{text} ({self.unit})' if self.unit else text
 
     def problem_with(self, value: Any) -> str:
