@@ -65,7 +65,7 @@ def main(out: Path, rounds: int, only: tuple[str, ...], seconds: float) -> None:
 def measure(rounds: int, wanted: tuple[str, ...], seconds: float) -> Results:
     """Run the parts that are wanted."""
     say = Console(stderr=True).print
-    results = Results()
+    results = Results(rounds=rounds, seconds=seconds)
     for name, compare_all in COMPARISONS.items():
         if name in wanted:
             say(f'{name} ...')

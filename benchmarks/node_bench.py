@@ -2,8 +2,8 @@
 
 A client here sends images at a rate, each stamped with the time it is sent, and notes how old each
 result is when it comes. The cases take turns, each with new processes; what is given is the median
-of the turns. All processes use the package's profile for large images, as README.md advises: without
-it the middleware alone takes ten milliseconds for an image.
+of the turns. All processes use the package's profile for large images, as README.md advises;
+without it the middleware alone takes ten milliseconds for an image.
 """
 
 import itertools

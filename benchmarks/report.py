@@ -26,6 +26,8 @@ class Results:
         growths: of the pipeline's time.
         nodes: over DDS.
         machine: what it was measured on, before it began.
+        rounds: turns of each way of a comparison, at most.
+        seconds: of each node.
     """
 
     comparisons: list[Comparison] = field(default_factory=list)
@@ -33,12 +35,16 @@ class Results:
     growths: list[Growth] = field(default_factory=list)
     nodes: list[NodeResult] = field(default_factory=list)
     machine: dict[str, str] = field(default_factory=describe_machine)
+    rounds: int = 0
+    seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """As it is written to bench.json."""
         return {
             'machine': self.machine,
             'node_threads': node_threads(),
+            'rounds': self.rounds,
+            'seconds': self.seconds,
             'comparisons': [
                 {**asdict(c), 'times_faster': c.times_faster} for c in self.comparisons
             ],
