@@ -46,12 +46,16 @@ def _machine(content: Content) -> str:
 def _side_by_side(content: Content, kind: str) -> str:
     """Comparisons of the same ways, a row a way: milliseconds, and how many times faster."""
     chosen = [c for c in content['comparisons'] if c['title'].startswith(f'{kind}, ')]
-    titles = [c['title'].removeprefix(f'{kind}, ').replace('(s)', 's') for c in chosen]
-    titles = [re.sub(r'\b1 faces', 'one face', title) for title in titles]
+    titles = [_shown(c['title'].removeprefix(f'{kind}, ')) for c in chosen]
     rows = [
         [way, *(_cell(comparison, way) for comparison in chosen)] for way in chosen[0]['times_ms']
     ]
     return _table([kind, *titles], rows)
+
+
+def _shown(title: str) -> str:
+    """With the number of faces as people say it."""
+    return title.replace('1 face(s)', 'one face').replace('face(s)', 'faces')
 
 
 def _cell(comparison: Content, way: str) -> str:
@@ -65,7 +69,7 @@ def _steps(content: Content) -> str:
     steps_ms = content['pipeline_steps_ms']
     steps = list(next(iter(steps_ms.values())))
     rows = [
-        [name.replace('(s)', 's'), *(f'{times[step]:.2f} ms' for step in steps)]
+        [_shown(name), *(f'{times[step]:.2f} ms' for step in steps)]
         for name, times in steps_ms.items()
     ]
     return _table(['pipeline, all cores', *steps], rows)
