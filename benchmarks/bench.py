@@ -3,7 +3,9 @@
     python3 benchmarks/bench.py [--out FOLDER] [--rounds N] [--only network --only node ...]
 
 Writes bench.json and pictures, and prints the tables. Figures are ratios of medians: milliseconds
-are those of this machine on this day.
+are those of this machine on this day. docs/performance.md takes its numbers from a run of all:
+
+    cp bench/bench.json bench/*.png docs/ && make docs
 """
 
 import json
@@ -11,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
-from measuring import Comparison, machine
 from node_bench import measure_nodes
 from parts import (
     compare_crops,
@@ -23,6 +24,8 @@ from parts import (
 )
 from report import Results
 from rich.console import Console
+
+from dan_ros.timing.turns import Comparison
 
 PIPELINE, NODE = 'pipeline', 'node'
 COMPARISONS: dict[str, Callable[[int], list[Comparison]]] = {
@@ -39,7 +42,12 @@ COMPARISONS: dict[str, Callable[[int], list[Comparison]]] = {
 @click.option(
     '--only', multiple=True, type=click.Choice([*COMPARISONS, NODE]), help='May be repeated.'
 )
-@click.option('--seconds', default=8.0, show_default=True, help='Of each measurement of a node.')
+@click.option(
+    '--seconds',
+    default=8.0,
+    show_default=True,
+    help='Of each measurement of a node, all its turns together.',
+)
 def main(out: Path, rounds: int, only: tuple[str, ...], seconds: float) -> None:
     """Measure everything, or the parts named."""
     results = measure(rounds, only or (*COMPARISONS, NODE), seconds)
@@ -49,7 +57,7 @@ def main(out: Path, rounds: int, only: tuple[str, ...], seconds: float) -> None:
     for name, figure in results.pictures():
         figure.savefig(out / name)
     console = Console()
-    console.print(', '.join(f'{key} {value}' for key, value in machine().items()))
+    console.print(', '.join(f'{key} {value}' for key, value in results.machine.items()))
     for table in results.tables():
         console.print(table)
 
@@ -57,7 +65,7 @@ def main(out: Path, rounds: int, only: tuple[str, ...], seconds: float) -> None:
 def measure(rounds: int, wanted: tuple[str, ...], seconds: float) -> Results:
     """Run the parts that are wanted."""
     say = Console(stderr=True).print
-    results = Results()
+    results = Results(rounds=rounds, seconds=seconds)
     for name, compare_all in COMPARISONS.items():
         if name in wanted:
             say(f'{name} ...')

@@ -1,10 +1,12 @@
 """The node over DDS against a plain rclpy node, each in a process of its own.
 
 A client here sends images at a rate, each stamped with the time it is sent, and notes how old each
-result is when it comes. All processes use the package's profile for large images, as README.md
-advises: without it the middleware alone takes ten milliseconds for an image.
+result is when it comes. The cases take turns, each with new processes; what is given is the median
+of the turns. All processes use the package's profile for large images, as README.md advises;
+without it the middleware alone takes ten milliseconds for an image.
 """
 
+import itertools
 import os
 import statistics
 import subprocess
@@ -12,7 +14,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +51,7 @@ class Case:
         size: (width, height) of the images.
         rate_hz: of the images.
         is_compressed: whether they come as JPEG.
-        seconds: for how long; 0 is as long as the others.
+        seconds: for how long, all turns together; 0 is as long as the others.
         parameters: of the node.
     """
 
@@ -63,6 +65,8 @@ class Case:
 
 SMALL, MIDDLE, LARGE = (640, 480), (1280, 720), (1920, 1080)
 MINUTE = 60.0
+TURNS = 2
+FIRST_DOMAIN = 60
 CASES = (
     Case(NAIVE, SMALL, 15.0),
     Case(OURS, SMALL, 15.0),
@@ -74,6 +78,7 @@ CASES = (
     Case(OURS, SMALL, 60.0, seconds=MINUTE),
     Case(OURS, MIDDLE, 60.0, seconds=MINUTE, parameters=('detector.max_side_px:=1280',)),
     Case(OURS, SMALL, 30.0, is_compressed=True),
+    Case(NAIVE, MIDDLE, 30.0),
     Case(OURS, MIDDLE, 30.0),
     Case(OURS, MIDDLE, 30.0, is_compressed=True),
     Case(OURS, LARGE, 15.0),
@@ -96,9 +101,12 @@ class NodeResult:
             node, which has none.
         own_ms: mean from receipt of an image to its last message, less detection (with what
             reduces the image for it) and network.
+        own_with_reduce_ms: the same with what reduces the image for the detector.
         cpu_ms: processor time of the node's process a result.
         memory_mib: resident.
         start_s: from the start of the process to its first result.
+        times_fresher, times_less_cpu: median age of the plain node's results of the same images in
+            the same run, over this one's; and processor time a result. None where it was not run.
     """
 
     node: str
@@ -110,20 +118,53 @@ class NodeResult:
     growth: float
     pipeline_ms: float
     own_ms: float
+    own_with_reduce_ms: float
     cpu_ms: float
     memory_mib: float
     start_s: float
+    times_fresher: float | None = None
+    times_less_cpu: float | None = None
 
 
 def measure_nodes(seconds: float, say: Callable[[str], object]) -> list[NodeResult]:
-    """Every case in turn."""
+    """Every case in some turns, each in a process of its own.
+
+    Args:
+        seconds: of a case, all its turns together.
+        say: told what is measured.
+    """
     share = Path(get_package_share_directory('dan_ros'))
     os.environ.setdefault(PROFILE, str(share / 'config' / 'fastdds_large_images.xml'))
-    results = []
-    for number, case in enumerate(CASES):
-        say(f'{_name(case)}, {_images(case)} at {case.rate_hz:g} Hz ...')
-        results.append(_measure(case, case.seconds or seconds, domain=60 + number))
-    return results
+    turns: dict[Case, list[NodeResult]] = {case: [] for case in CASES}
+    domains = itertools.count(FIRST_DOMAIN)
+    for turn in range(TURNS):
+        for case, results in turns.items():
+            say(f'{_name(case)}, {_images(case)}, turn {turn + 1} of {TURNS} ...')
+            window_s = (case.seconds or seconds) / TURNS
+            results.append(_measure(case, window_s, next(domains)))
+    return compare_to_plain([median_of(results) for results in turns.values()])
+
+
+def median_of(results: list[NodeResult]) -> NodeResult:
+    """Of each number the median over the turns."""
+    numbers = [f.name for f in fields(NodeResult) if isinstance(getattr(results[0], f.name), float)]
+    medians = {name: statistics.median(getattr(r, name) for r in results) for name in numbers}
+    return replace(results[0], **medians)
+
+
+def compare_to_plain(results: list[NodeResult]) -> list[NodeResult]:
+    """The same results with their ratios to the plain node's of the same images."""
+    plain = {result.images: result for result in results if result.node == NAIVE}
+    return [
+        replace(
+            result,
+            times_fresher=plain[result.images].age_ms / result.age_ms,
+            times_less_cpu=plain[result.images].cpu_ms / result.cpu_ms,
+        )
+        if result.images in plain
+        else result
+        for result in results
+    ]
 
 
 def _name(case: Case) -> str:
@@ -131,7 +172,8 @@ def _name(case: Case) -> str:
 
 
 def _images(case: Case) -> str:
-    return f'{case.size[0]}x{case.size[1]} {"compressed" if case.is_compressed else "raw"}'
+    kind = 'compressed' if case.is_compressed else 'raw'
+    return f'{case.size[0]}x{case.size[1]} {kind}, {case.rate_hz:g} Hz'
 
 
 def _measure(case: Case, seconds: float, domain: int) -> NodeResult:
@@ -152,7 +194,7 @@ def _measure(case: Case, seconds: float, domain: int) -> NodeResult:
             quarter = max(1, len(ages_ms) // 4)
             return NodeResult(
                 _name(case),
-                f'{_images(case)}, {case.rate_hz:g} Hz',
+                _images(case),
                 sent / seconds,
                 len(ages_ms) / seconds,
                 statistics.median(ages_ms),
@@ -161,6 +203,7 @@ def _measure(case: Case, seconds: float, domain: int) -> NodeResult:
                 / statistics.median(ages_ms[quarter : 2 * quarter] or ages_ms),
                 sum(client.mean_ms(step) for step in PIPELINE),
                 client.mean_ms(LATENCY) - sum(map(client.mean_ms, (REDUCE, DETECT, INFER))),
+                client.mean_ms(LATENCY) - sum(map(client.mean_ms, (DETECT, INFER))),
                 1e3 * cpu_s / max(len(ages_ms), 1),
                 watched.memory_info().rss / 2**20,
                 start_s,

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -12,7 +13,6 @@ import cv2
 import numpy as np
 import torch
 from floor import count_products, products_per_second
-from measuring import Comparison, compare
 from naive.pipeline import NaivePipeline, open_network, preprocess
 from PIL import Image
 from skimage.data import astronaut
@@ -25,7 +25,10 @@ from dan_ros.detect.yunet import STRIDES, for_images
 from dan_ros.network.export import export_onnx, read_fused
 from dan_ros.network.quantise import quantise_onnx
 from dan_ros.pipeline import STEPS, ExpressionPipeline
-from dan_ros.types import Frame, Prior
+from dan_ros.timing.scenes import Walk
+from dan_ros.timing.scenes import scene as scene_of
+from dan_ros.timing.turns import Comparison, Limit, compare, take_turns
+from dan_ros.types import Frame
 
 OFFICIAL_SIZE = 224
 FACE_BOX = np.array([166, 63, 279, 176], np.float32)  # of the portrait
@@ -64,18 +67,14 @@ def portrait() -> np.ndarray:
     return np.ascontiguousarray(astronaut()[..., ::-1])
 
 
+def face() -> np.ndarray:
+    """Her face with some of what is about it, uint8 [200, 200, 3], BGR."""
+    return portrait()[30:230, 120:320]
+
+
 def scene(width: int, height: int, faces: int) -> np.ndarray:
-    """An image with some faces in a row, uint8 [height, width, 3], BGR."""
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(60, 200, (6, 8, 3)).astype(np.float32)
-    image = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    image = image.clip(0, 255).astype(np.uint8)
-    side = min(height // 2, width // max(4, faces))
-    face = cv2.resize(portrait()[30:230, 120:320], (side, side))
-    for index in range(faces):
-        left = (2 * index + 1) * width // (2 * faces) - side // 2
-        image[height // 4 : height // 4 + side, left : left + side] = face
-    return image
+    """An image with her face some times in a row, uint8 [height, width, 3], BGR."""
+    return scene_of(width, height, faces, face())
 
 
 def faces_of(size: int, count: int) -> np.ndarray:
@@ -86,15 +85,16 @@ def faces_of(size: int, count: int) -> np.ndarray:
 
 
 @contextmanager
-def models_at(size: int) -> Iterator[tuple[str, str]]:
-    """The bundled model's weights for faces of another size, in fp32 and as int8."""
+def models_at(size: int, with_int8: bool = True) -> Iterator[tuple[str, str]]:
+    """The bundled model's weights for faces of another size, in fp32 and, if wanted, as int8."""
     file = model_store.read_model(model_store.FLOAT_MODEL)
     fused, info = read_fused(file.content, file.name)
     info = replace(info, input_size=(size, size))
     with tempfile.TemporaryDirectory() as folder:
         paths = Path(folder, 'fp32.onnx'), Path(folder, 'int8.onnx')
         export_onnx(fused, info, paths[0])
-        quantise_onnx(fused, info, paths[1], [faces_of(size, 32)])
+        if with_int8:
+            quantise_onnx(fused, info, paths[1], [faces_of(size, 32)])
         yield str(paths[0]), str(paths[1])
 
 
@@ -126,7 +126,7 @@ def _compare_network(backends: dict, batch: int, rounds: int) -> Comparison:
     for name, backend in backends.items():
         pictures = faces_of(backend.model.input_size[0], batch)
         ways[name] = lambda b=backend, p=pictures: b.infer(p)
-    return compare(f'network, {batch} face(s)', ways, f'{NAIVE}, 224', rounds)
+    return compare(f'network, {batch} face(s)', ways, f'{NAIVE}, 224', Limit(rounds))
 
 
 def compare_detectors(rounds: int) -> list[Comparison]:
@@ -146,7 +146,9 @@ def compare_detectors(rounds: int) -> list[Comparison]:
             'YuNet, OpenCV': lambda i=image, d=by_opencv: d.detect(i),
             'YuNet, here': lambda i=image: yunet.detect(i),
         }
-        comparisons.append(compare(f'detector, {width} px wide', ways, 'Haar cascade', rounds))
+        comparisons.append(
+            compare(f'detector, {width} px wide', ways, 'Haar cascade', Limit(rounds))
+        )
     return comparisons
 
 
@@ -158,58 +160,88 @@ def compare_crops(rounds: int) -> list[Comparison]:
 def _compare_crops(count: int, rounds: int) -> Comparison:
     image = portrait()
     boxes = FACE_BOX + np.random.default_rng(0).integers(-12, 13, (count, 1)).astype(np.float32)
-    batch = np.empty((count, 96, 96, 3), np.uint8)
+    batches = {size: np.empty((count, size, size, 3), np.uint8) for size in (OFFICIAL_SIZE, 96)}
 
     def naive() -> object:
         picture = Image.fromarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
         return torch.cat([preprocess(picture.crop(tuple(box.tolist()))) for box in boxes])
 
-    def ours() -> object:
-        for box, crop in zip(boxes, batch, strict=True):
+    def ours(size: int) -> object:
+        for box, crop in zip(boxes, batches[size], strict=True):
             cut_face(Frame(image), box, 1.0, crop)
-        return batch
+        return batches[size]
 
-    ways = {'PIL, floats, 224': naive, 'here, uint8, 96': ours}
-    return compare(f'crop and batch, {count} face(s)', ways, 'PIL, floats, 224', rounds)
+    ways = {'PIL, floats, 224': naive}
+    ways |= {f'here, uint8, {size}': partial(ours, size) for size in batches}
+    return compare(f'crop and batch, {count} face(s)', ways, 'PIL, floats, 224', Limit(rounds))
 
 
 GROWING_SIZES = ((320, 240), (640, 480), (1280, 960), (1920, 1440))
 SIZES, COUNTS = ((640, 480), (1280, 720)), (1, 4)
 
 
+INTERVAL = 5
+OFFICIAL_WAY = "the official demo's way, 224 px fp32"
+
+
 def compare_pipelines(rounds: int) -> list[Comparison]:
-    """From image to probabilities, against the official demo's way."""
-    naive, ours = NaivePipeline(), ExpressionPipeline.open(detector='yunet')
-    comparisons = []
-    for (width, height), faces in product(SIZES, COUNTS):
-        image = scene(width, height, faces)
-        (seen,) = ours.run([Frame(image)])
-        found = len(naive.run(image)), len(seen)
-        prior = Prior(expected=[face.face.box_xyxy for face in seen])
-        ways = {
-            f"the official demo's way ({found[0]} found)": lambda i=image: naive.run(i),
-            f'here ({found[1]} found)': lambda i=image: ours.run([Frame(i)]),
-            'here, faces found where they were': lambda i=image, p=prior: ours.run([Frame(i)], [p]),
+    """From image to probabilities, against the official demo's way.
+
+    The bundled model is smaller than the official one, so ours runs with that size as well.
+    """
+    with models_at(OFFICIAL_SIZE, with_int8=False) as (fp32, _):
+        ours = {
+            'here, 224 px fp32': ExpressionPipeline.open(fp32, 'onnxruntime', 'yunet'),
+            'here, 96 px int8': ExpressionPipeline.open(detector='yunet'),
+            'here, 96 px int8, one thread': ExpressionPipeline(
+                open_detector('yunet', threads=1), open_backend(threads=1)
+            ),
         }
-        title = f'pipeline, {width}x{height}, {faces} face(s)'
-        comparisons.append(compare(title, ways, next(iter(ways)), rounds))
-    return comparisons
+        naive = NaivePipeline()
+        return [
+            _compare_pipelines(size, faces, naive, ours, rounds)
+            for size, faces in product(SIZES, COUNTS)
+        ]
+
+
+def _compare_pipelines(
+    size: tuple[int, int],
+    faces: int,
+    naive: NaivePipeline,
+    ours: dict[str, ExpressionPipeline],
+    rounds: int,
+) -> Comparison:
+    image = scene(*size, faces)
+    found = [len(naive.run(image)), *(len(p.run([Frame(image)])[0]) for p in ours.values())]
+    if set(found) != {faces}:
+        raise RuntimeError(f'of {faces} faces the ways find {found}: not the same work')
+    ways: dict[str, Callable[[], object]] = {OFFICIAL_WAY: partial(naive.run, image)}
+    ways |= {name: partial(pipeline.run, [Frame(image)]) for name, pipeline in ours.items()}
+    images = {}
+    for name in list(ours)[1:]:
+        with_interval = f'{name}, detector.interval {INTERVAL}'
+        ways[with_interval] = Walk(ours[name], size, faces, face(), INTERVAL)
+        images[with_interval] = INTERVAL
+    title = f'pipeline, {size[0]}x{size[1]}, {faces} face(s)'
+    return compare(title, ways, OFFICIAL_WAY, Limit(rounds), images)
 
 
 def split_pipelines(rounds: int) -> dict[str, dict[str, float]]:
-    """Median milliseconds of each step of the pipeline, by what it looks at."""
+    """Median milliseconds of each step of the pipeline, by what it looks at; all cores."""
     pipeline = ExpressionPipeline.open(detector='yunet')
-    splits = {}
-    for (width, height), faces in product(SIZES, COUNTS):
-        image = scene(width, height, faces)
-        runs = []
-        for _ in range(5 * rounds):
-            pipeline.run([Frame(image)])
-            runs.append(dict(pipeline.watch.seconds))
-        splits[f'{width}x{height}, {faces} face(s)'] = {
-            step: 1e3 * statistics.median(seconds[step] for seconds in runs) for step in STEPS
-        }
-    return splits
+
+    def run(frames: list[Frame]) -> dict[str, float]:
+        pipeline.run(frames)
+        return dict(pipeline.watch.seconds)
+
+    ways = {
+        f'{width}x{height}, {faces} face(s)': partial(run, [Frame(scene(width, height, faces))])
+        for (width, height), faces in product(SIZES, COUNTS)
+    }
+    return {
+        name: {step: 1e3 * statistics.median(one[step] for one in runs) for step in STEPS}
+        for name, runs in take_turns(ways, Limit(rounds)).items()
+    }
 
 
 def measure_growth(rounds: int) -> list[Growth]:
@@ -241,5 +273,5 @@ def _measure_growth(
         widths = (min(frame.size[0], pipeline.max_side_px) for frame in of_case)
         detection = sum(floor.detector_ms(width, width * 3 // 4) for width in widths)
         floors_ms[name] = detection + floor.network_ms(faces)
-    times_ms = compare(title, ways, next(iter(ways)), rounds).times_ms
+    times_ms = compare(title, ways, next(iter(ways)), Limit(rounds)).times_ms
     return Growth(title, times_ms, floors_ms)

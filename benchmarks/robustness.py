@@ -1,13 +1,19 @@
 """How the bundled model holds up on camera images: faces in scenes, through the whole pipeline.
 
     python3 benchmarks/robustness.py DATA [--faces 800] [--out FOLDER]
+    python3 benchmarks/robustness.py DATA --faces 600 --interval 5
 
 DATA holds FER+ (see `dan_ros.train.datasets.read_ferplus`). Each validation face is set, tinted
 like skin and in a random place, into a colour image with a textured background. The image is
 changed as cameras and light do, then the node's pipeline finds the face, cuts it out and judges it.
 Faces that are not found count as wrong.
+
+With `--interval N` each scene moves by 4 pixels from image to image instead. What the node says of
+the images between two whole looks (`detector.interval: N`) is compared with what it says of the
+same images when it looks through each as a whole.
 """
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,13 +29,16 @@ from rich.table import Table
 from dan_ros import labels, model_store
 from dan_ros.cli.progress import progress_bar
 from dan_ros.evaluate.metrics import measure
+from dan_ros.following import Follower
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.quality import OPEN_GATES
 from dan_ros.scores import logits_to_probabilities
 from dan_ros.train.datasets import VALID, open_faces
-from dan_ros.types import Frame
+from dan_ros.types import NO_PRIOR, Frame
 
 SCENE_SIZE = (480, 640)  # height, width
+STEP_PX = 4  # by which scenes move between two images
+FRAME_NS = 33_000_000
 SKINS_BGR = ((180, 200, 235), (140, 170, 215), (95, 125, 175), (60, 80, 120))
 
 
@@ -146,12 +155,62 @@ def judge(pipeline: ExpressionPipeline, pictures: np.ndarray, condition: Conditi
     return rows
 
 
+def judge_between(
+    pipeline: ExpressionPipeline, pictures: np.ndarray, interval: int, follows: bool
+) -> np.ndarray:
+    """Probabilities of the largest face of every image between two whole looks.
+
+    Args:
+        pipeline: of the node.
+        pictures: uint8 [N, h, h], grey faces.
+        interval: of the whole looks, in images.
+        follows: look for faces where they were; False looks through every image as a whole.
+
+    Returns:
+        float32 [N, interval - 1, 8]; zeros where no face is found.
+    """
+    rows = np.zeros((len(pictures), interval - 1, len(labels.CANONICAL)), np.float32)
+    for index, picture in enumerate(pictures):
+        rng = np.random.default_rng(index)
+        scene = make_scene(picture, CONDITIONS[0].side, 0.0, rng)
+        follower = Follower(f'f{number}' for number in itertools.count())
+        for step in range(interval):
+            image = np.roll(scene, STEP_PX * step, axis=1)
+            prior = follower.prior(interval) if follows else NO_PRIOR
+            (found,) = pipeline.run([Frame(image)], [prior])
+            follower.update(found, step * FRAME_NS)
+            if step and found:
+                rows[index, step - 1] = found[0].probabilities
+    return rows
+
+
+def measure_interval(
+    pipeline: ExpressionPipeline, pictures: np.ndarray, truth: np.ndarray, interval: int
+) -> dict[str, float]:
+    """How far the answers of both looks agree, and how good each is, [0, 1]."""
+    whole, near = (
+        judge_between(pipeline, pictures, interval, follows).reshape(-1, len(labels.CANONICAL))
+        for follows in (False, True)
+    )
+    truth = np.repeat(truth, interval - 1)
+    both = whole.any(axis=1) & near.any(axis=1)
+    same = both & (whole.argmax(axis=1) == near.argmax(axis=1))
+    return {
+        'interval': interval,
+        'images': len(truth),
+        'same_answer': float(same.sum() / max(both.sum(), 1)),
+        **{f'whole_{key}': value for key, value in summarise(whole, truth).items()},
+        **{f'near_{key}': value for key, value in summarise(near, truth).items()},
+    }
+
+
 @click.command()
 @click.argument('data', type=click.Path(path_type=Path))
 @click.option('--faces', 'count', default=800, show_default=True, type=click.IntRange(1))
 @click.option('--model', default=model_store.DEFAULT_MODEL, show_default=True)
 @click.option('--out', type=click.Path(path_type=Path), default='robustness', show_default=True)
-def main(data: Path, count: int, model: str, out: Path) -> None:
+@click.option('--interval', default=0, type=click.IntRange(0, 100), help='Measure this alone.')
+def main(data: Path, count: int, model: str, out: Path, interval: int) -> None:
     """Measure the bundled model on scenes made of FER+'s validation faces in DATA."""
     faces = open_faces('ferplus', data, VALID)
     chosen = np.random.default_rng(0).permutation(len(faces))[:count]
@@ -159,6 +218,9 @@ def main(data: Path, count: int, model: str, out: Path) -> None:
     names = [faces.labels[index] for index in faces.classes[chosen]]
     truth = np.array([labels.CANONICAL.index(name) for name in names])
     pipeline = ExpressionPipeline.open(model, detector='yunet', gates=OPEN_GATES)
+    if interval > 1:
+        click.echo(json.dumps(measure_interval(pipeline, pictures, truth, interval), indent=1))
+        return
     backend = pipeline.backend
     framed = faces.read_rgb(chosen, backend.model.input_size[0])
     answers = {

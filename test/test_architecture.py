@@ -68,7 +68,10 @@ def test_imports_point_one_way(file):
     assert not any(name.startswith(upwards) for name in imports(file))
 
 
-@pytest.mark.parametrize('module', ['dan_ros.pipeline', 'dan_ros.ros.node', 'dan_ros.cli.predict'])
+@pytest.mark.parametrize(
+    'module',
+    ['dan_ros.pipeline', 'dan_ros.ros.node', 'dan_ros.cli.predict', 'dan_ros.cli.bench'],
+)
 def test_heavy_libraries_load_lazily(module):
     if module.startswith('dan_ros.ros'):
         pytest.importorskip('rclpy')

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -173,6 +174,25 @@ def test_the_page_of_parameters_is_current():
     text = module.write_page(parameters.PARAMETERS)
     assert text == module.PAGE.read_text(), 'run `make docs`'
     assert all(f'| `{name}` |' in text for name in PARAMETERS)
+
+
+def test_the_numbers_in_the_pages_are_those_of_the_benchmark():
+    spec = importlib.util.spec_from_file_location(
+        'performance', ROOT / 'tools' / 'write_performance_page.py'
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    content = json.loads(module.NUMBERS.read_text())
+    assert all(content.values()), 'a part was left out'
+    used = set()
+    for page in module.PAGES:
+        text = page.read_text()
+        assert module.write_page(text, content) == text, 'run `make docs`'
+        used |= set(re.findall(r'<!-- bench: (\w+) -->', text))
+        assert len(module.BLOCK.findall(text)) == text.count('<!-- bench: ')
+    assert used == module.BLOCKS.keys()
+    content['machine']['cpu'] = 'another'
+    assert module.write_page(module.PAGES[0].read_text(), content) != module.PAGES[0].read_text()
 
 
 def test_the_page_of_topics_has_those_of_the_policy():

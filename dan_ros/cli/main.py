@@ -18,6 +18,7 @@ SUBCOMMANDS = {
     'convert': 'Turn a DAN checkpoint into a model file for the node.',
     'export': 'Write a model file again for another runtime.',
     'engine': 'Build, list and clean TensorRT engines before deployment.',
+    'bench': 'Measure how fast this machine runs all of it, and say what to set.',
     'models': 'List, verify and fetch model files.',
     'doctor': 'Check this machine: versions, models, one real inference on each backend.',
 }
