@@ -62,8 +62,8 @@ model: build ## Train the bundled model and its int8 twin anew from DATA=folder 
 	  -o runs/ferplus/dan_ferplus_int8.onnx && \
 	dan-ros evaluate "$(DATA)" runs/ferplus/dan_ferplus_int8.onnx --out runs/ferplus/evaluation
 
-docs: build ## Write the parameters of the node and the numbers of docs/bench.json into the pages.
-	@. ./env.sh && python3 tools/write_parameters_page.py && python3 tools/write_performance_page.py
+docs: build ## Write the node's parameters, and what was measured (docs/*.json), into the pages.
+	@. ./env.sh && for page in parameters performance soak; do python3 tools/write_$${page}_page.py || exit; done
 
 # These need the network and belong to no test: an environment of their own keeps them out of ours.
 .tools/ready: requirements/tools.txt

@@ -426,7 +426,7 @@ def draw(samples: list[Sample], verdict: Verdict, drops: dict[str, int]) -> Figu
     counts.set_ylim(bottom=0)
     counts.set_xlabel('minutes')
     counts.legend(frameon=False, ncols=2, loc='lower right', fontsize=8)
-    text = ', '.join(f'{count} {cause}' for cause, count in sorted(drops.items()))
+    text = ', '.join(f'{count} {cause}' for cause, count in sorted(drops.items()) if count)
     counts.set_title(f'images dropped: {text}', loc='left', fontsize=9)
     for panel in (memory, rate, age, counts):
         panel.spines[['top', 'right']].set_visible(False)

@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 from xml.etree import ElementTree
 
 import click
@@ -162,13 +163,17 @@ def test_parameters_exist(page):
     assert named <= {*PARAMETERS, 'use_sim_time'}, named - {*PARAMETERS}
 
 
-def test_the_page_of_parameters_is_current():
-    pytest.importorskip('rclpy')
-    spec = importlib.util.spec_from_file_location(
-        'page', ROOT / 'tools' / 'write_parameters_page.py'
-    )
+def writer_of(page: str) -> ModuleType:
+    """The tool that writes into a page."""
+    spec = importlib.util.spec_from_file_location(page, ROOT / 'tools' / f'write_{page}_page.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_parameters_is_current():
+    pytest.importorskip('rclpy')
+    module = writer_of('parameters')
     from dan_ros.ros import parameters
 
     text = module.write_page(parameters.PARAMETERS)
@@ -177,11 +182,7 @@ def test_the_page_of_parameters_is_current():
 
 
 def test_the_numbers_in_the_pages_are_those_of_the_benchmark():
-    spec = importlib.util.spec_from_file_location(
-        'performance', ROOT / 'tools' / 'write_performance_page.py'
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = writer_of('performance')
     content = json.loads(module.NUMBERS.read_text())
     assert all(content.values()), 'a part was left out'
     used = set()
@@ -193,6 +194,14 @@ def test_the_numbers_in_the_pages_are_those_of_the_benchmark():
     assert used == module.BLOCKS.keys()
     content['machine']['cpu'] = 'another'
     assert module.write_page(module.PAGES[0].read_text(), content) != module.PAGES[0].read_text()
+
+
+def test_the_page_of_faults_tells_of_the_soak_that_is_there():
+    module = writer_of('soak')
+    content, text = json.loads(module.NUMBERS.read_text()), module.PAGE.read_text()
+    assert module.write_page(text, content) == text, 'run `make docs`'
+    content['minutes'] = 99
+    assert 'of 99 minutes' in module.write_page(text, content)
 
 
 def test_the_page_of_topics_has_those_of_the_policy():
