@@ -255,6 +255,17 @@ def test_a_bag_without_its_metadata_is_read(tmp_path, images):
     assert run(bag / 'in.db3', tmp_path / 'file').exit_code == 0
 
 
+@pytest.mark.parametrize('content', ['[' * 20_000, '\x00', 'rosbag2_bagfile_information: 3', ''])
+def test_metadata_that_is_none_is_damage(tmp_path, images, content):
+    bag = record_images(tmp_path / 'in', images)
+    (bag / 'metadata.yaml').write_text(content)
+    result = run(bag, tmp_path / 'out')
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 1
+    assert 'is damaged' in result.output
+    assert len(arrays(tmp_path / 'out')) == 12
+
+
 @pytest.mark.parametrize('is_damaged', [False, True])
 def test_a_split_recording_without_metadata_is_read_file_by_file(tmp_path, images, is_damaged):
     """As a recorder that split its bag and was killed leaves it."""
