@@ -1,5 +1,6 @@
 """Files written whole or not at all."""
 
+import errno
 import glob
 import os
 from collections.abc import Callable
@@ -11,8 +12,17 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Let `write` fill a file beside `path`, then put it in its place: no half is ever seen.
 
     Raises:
-        OSError: it can't be written; nothing is left behind.
+        OSError: `path`, which it names, can't be written or is a folder; nothing is left behind.
     """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        _write(path, write)
+    except OSError as error:  # of the file beside it, which nobody gave, or of none
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     _sweep(path)
     partial = path.with_name(f'{path.name}.{os.getpid()}.partial')
     try:

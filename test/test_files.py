@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from dan_ros import model_store
-from dan_ros.files import write_content
+from dan_ros.files import write_content, write_whole
 
 # The process is killed when half of the file numbered argv[1] lies on the disk.
 KILLER = """
@@ -72,11 +72,42 @@ def test_the_old_content_stays(tmp_path):
     assert path.read_bytes() == b'new'
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path):
+def test_a_write_that_fails_names_what_was_asked_for_and_leaves_nothing(tmp_path):
     (tmp_path / 'taken').mkdir()
-    with pytest.raises(OSError, match='directory'):
-        write_content(tmp_path / 'taken', b'content')
-    assert partials(tmp_path) == []
+    (tmp_path / 'taken' / 'precious').touch()
+    for path, kind in (
+        (tmp_path / 'taken', IsADirectoryError),
+        (tmp_path / 'missing' / 'file', FileNotFoundError),
+        (tmp_path / ('x' * 300), OSError),
+    ):
+        with pytest.raises(kind) as raised:
+            write_content(path, b'content')
+        assert (raised.value.filename, raised.value.filename2) == (str(path), None)
+        assert raised.value.strerror
+    assert [path.name for path in tmp_path.iterdir()] == ['taken']
+
+
+def test_a_folder_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        write_whole(tmp_path, lambda file: pytest.fail('it was written'))
+
+
+def test_a_file_there_is_no_room_for_is_named(tmp_path):
+    """With a limit of 4 KiB a file: the system refuses the rest, as a full disk does."""
+    code = (
+        'import pathlib, resource, sys\n'
+        'from dan_ros.files import write_content\n'
+        'resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n'
+        'try:\n'
+        '    write_content(pathlib.Path(sys.argv[1]), bytes(100_000))\n'
+        'except OSError as error:\n'
+        '    print(error.filename, error.strerror)\n'
+    )
+    path = tmp_path / 'file'
+    command = [sys.executable, '-c', code, str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert result.stdout.strip() == f'{path} File too large'
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_fetched_model(tmp_path):
