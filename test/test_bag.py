@@ -132,6 +132,75 @@ def test_video(tmp_path, images):
     assert np.abs(frames[5].astype(int) - images[5]).max() > 100  # something is drawn
 
 
+def command(*arguments: object, **environment: str) -> subprocess.Popen:
+    """`dan-ros bag` as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, '-m', 'dan_ros.cli.main', 'bag', *map(str, arguments)],
+        env={**os.environ, **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize('period_ns', [0, 1, 10_000, 3_600_000_000_000])
+def test_a_video_at_any_rate(tmp_path, images, period_ns):
+    messages = [
+        ('/camera/image_raw', IMAGE, START_NS + i * period_ns, raw(image, START_NS))
+        for i, image in enumerate(images)
+    ]
+    result = run(record(tmp_path / 'in', messages), tmp_path / 'out', '--video')
+    assert result.exit_code == 0, result.exception
+    video = cv2.VideoCapture(str(tmp_path / 'out' / 'camera_image_raw.mp4'))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 12
+    assert 0.1 <= video.get(cv2.CAP_PROP_FPS) <= 240
+
+
+@pytest.mark.parametrize(
+    ('size', 'expected'),
+    [((9000, 16), (8190, 16)), ((16, 20_001), (8, 8190)), ((1, 1), (2, 2)), ((33, 47), (34, 48))],
+)
+def test_a_video_of_any_size(tmp_path, size, expected):
+    width, height = size
+    images = [np.full((height, width, 3), 99, np.uint8)] * 3
+    bag = record_images(tmp_path / 'in', images)
+    assert run(bag, tmp_path / 'out', '--video').exit_code == 0
+    video = cv2.VideoCapture(str(tmp_path / 'out' / 'camera_image_raw.mp4'))
+    sides = video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)
+    assert sides == pytest.approx(expected, abs=2)
+    assert np.abs(video.read()[1].astype(int) - 99).max() < 5
+
+
+def test_without_a_video_backend_everything_else_is_there(tmp_path, images):
+    bag = record_images(tmp_path / 'in', images)
+    process = command(bag, tmp_path / 'out', '--video', OPENCV_VIDEOIO_PRIORITY_FFMPEG='0')
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert 'Warning: no video of /camera/image_raw: OpenCV opens none here, of 320 x 240' in errors
+    assert ' at 10 Hz' in errors
+    assert len(arrays(tmp_path / 'out')) == 12
+    assert list((tmp_path / 'out').glob('*.mp4')) == []
+
+
+def test_a_video_there_is_no_room_for_is_no_success(tmp_path, smile):
+    """With a limit a file, which the video alone is beyond: OpenCV writes on as if nothing were."""
+    rng = np.random.default_rng(0)
+    noise = list(rng.integers(0, 256, (20, 240, 320, 3), np.uint8))
+    bag = record_images(tmp_path / 'in', [smile, *noise])
+    code = (
+        'import resource; from dan_ros.cli.main import main\n'
+        'resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); main()\n'
+    )
+    result = subprocess.run(
+        [sys.executable, '-B', '-c', code, 'bag', str(bag), str(tmp_path / 'out'), '--video'],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr
+    assert 'Error: out/camera_image_raw.mp4 could not be written, 0 of its 21' in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ['in']
+
+
 def test_several_cameras_share_no_id(tmp_path, smile):
     def messages():
         for index in range(6):
@@ -425,14 +494,15 @@ def test_depth_is_no_camera_where_there_is_another(tmp_path, images):
 
 
 def test_odd_names_of_topics(tmp_path, images):
+    names = ('/compressed', '/a_b_c_4', '/a/b_c', '/a_b/c', '/a/b/c', '/' + 'x' * 300)
     messages = [
         (topic, COMPRESSED, START_NS + i, compressed(images[1], START_NS))
-        for i, topic in enumerate(('/compressed', '/a/b_c', '/a_b/c'))
+        for i, topic in enumerate(names)
     ]
     result = run(record(tmp_path / 'in', messages), tmp_path / 'out', '--video')
     assert result.exit_code == 0, result.output
-    assert '3 images, 3 faces, 3 ids' in result.output
-    assert len(list((tmp_path / 'out').glob('*.mp4'))) == 3
+    assert '6 images, 6 faces, 6 ids' in result.output
+    assert len(list((tmp_path / 'out').glob('*.mp4'))) == 6
 
 
 def test_a_timeline_has_gaps_only_where_the_face_was_away():

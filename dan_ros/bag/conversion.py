@@ -41,6 +41,7 @@ class Summary:
         dropped: messages by cause.
         examples: what was wrong with the first message of each cause.
         lacking_stamps: cameras whose images are all stamped alike.
+        lacking_videos: why there is no video, by camera.
         damage: of the bag, see `Bag`.
     """
 
@@ -51,6 +52,7 @@ class Summary:
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     lacking_stamps: set[str] = field(default_factory=set)
+    lacking_videos: dict[str, str] = field(default_factory=dict)
     damage: str = ''
 
 
@@ -111,9 +113,10 @@ class Conversion:
             )
             table = stack.enter_context(FaceTable(folder))
             timelines = Timelines(folder)
-            videos = Videos(folder, self._bag.rates_hz(self._topics)) if video else None
-            if videos:
-                stack.callback(videos.close)
+            videos = None
+            if video:
+                videos = stack.enter_context(Videos(folder, self._bag.rates_hz(self._topics)))
+                self.summary.lacking_videos = videos.lacking
             for record in self._bag.records(names | infos):
                 if record.topic.kind == CAMERA_INFO:
                     self._calibrate(record)

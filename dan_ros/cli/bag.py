@@ -112,5 +112,7 @@ def _print(summary: 'Summary', out: Path) -> None:
             f'Warning: the stamps of {camera} stand still: faces were followed by bag time',
             err=True,
         )
+    for camera, reason in sorted(summary.lacking_videos.items()):
+        click.echo(f'Warning: no video of {camera}: {reason}', err=True)
     if summary.damage:
         click.echo(f'Error: {summary.damage}; what comes before is in {out}', err=True)
