@@ -1,12 +1,15 @@
 """`dan-ros bag` on real bags: every storage, damage, several cameras, what others can read."""
 
 import csv
+import fcntl
 import os
 import shutil
+import signal
 import sqlite3
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -401,31 +404,108 @@ def test_a_bag_without_images_says_what_it_has(tmp_path):
     )
 
 
-def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path, images):
+def test_a_killed_run_leaves_nothing_that_looks_whole_and_the_next_one_tidies_up(tmp_path, images):
     bag = record_images(tmp_path / 'in', images * 20)
-    process = subprocess.Popen(
-        [sys.executable, '-m', 'dan_ros.cli.main', 'bag', str(bag), str(tmp_path / 'out')]
+    out = tmp_path / 'out'
+    processes = [command(bag, out) for _ in range(2)]
+    while len(list(tmp_path.glob('.out.*/new/out/faces.csv'))) < 2:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.02)
+    killed, running = processes
+    killed.kill()
+    killed.communicate()
+    assert not out.exists()
+    (hidden,) = (h for h in tmp_path.glob('.out.*') if not is_locked(h))
+    short = record_images(tmp_path / 'short', images)
+    assert run(short, out).exit_code == 0
+    assert not hidden.exists()
+    assert len(list(tmp_path.glob('.out.*'))) == 1  # of the run that goes on
+    running.terminate()
+    running.communicate()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['in', 'out', 'short']
+
+
+def is_locked(folder: Path) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_leaves_nothing(tmp_path, images, number):
+    bag = record_images(tmp_path / 'in', images * 20)
+    process = command(bag, tmp_path / 'out', '--video')
+    while not list(tmp_path.glob('.out.*/new/out/*.mp4')):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == 'Stopped'
+    assert 'Traceback' not in errors
+    assert [path.name for path in tmp_path.iterdir()] == ['in']
+
+
+# The process gets the signal argv[1] where folders change places: before move number argv[2] of
+# two, or, for 3, when the old one is to be removed.
+STOPPER = """
+import os, pathlib, shutil, sys
+number, at = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+moves = 0
+
+def stopping(move):
+    def moved(*arguments, **options):
+        global moves
+        moves += 1
+        if moves == at:
+            os.kill(os.getpid(), number)
+        return move(*arguments, **options)
+    return moved
+
+pathlib.Path.rename = stopping(pathlib.Path.rename)
+shutil.rmtree = stopping(shutil.rmtree)
+from dan_ros.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize('at', [1, 2, 3])
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_while_a_bag_is_replaced_the_old_or_the_new_one_is_there(tmp_path, images, number, at):
+    bag = record_images(tmp_path / 'in', images)
+    out = tmp_path / 'out'
+    assert run(bag, out).exit_code == 0
+    old = contents(out)
+    arguments = map(str, (number.value, at, 'bag', bag, out, '--force', '--half-life', 0))
+    process = subprocess.run(
+        [sys.executable, '-c', STOPPER, *arguments], capture_output=True, check=False
     )
-    while not list(tmp_path.glob('.out.*/out/faces.csv')) and process.poll() is None:
-        pass
-    process.kill()
-    process.wait()
-    assert not (tmp_path / 'out').exists()
-    shutil.rmtree(bag)
-    record_images(tmp_path / 'in', images)
-    assert run(bag, tmp_path / 'out').exit_code == 0
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    is_missing = number == signal.SIGKILL and at == 2
+    assert out.exists() != is_missing
+    result = run(bag, out)
+    assert 'exists already' in str(result.exception)
+    assert ('the old one is back' in result.output) == is_missing
+    assert (contents(out) == old) == (at < 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['in', 'out']
 
 
 def test_a_result_is_replaced_when_the_new_one_is_whole_and_not_before(tmp_path, images):
     bag = record_images(tmp_path / 'in', images)
-    out = tmp_path / 'out'
-    assert run(bag, out).exit_code == 0
-    before = contents(out)
-    assert isinstance(run(bag, out, '--force', '--model', 'nope').exception, DanError)
-    assert contents(out) == before
-    assert run(bag, out, '--force', '--half-life', 0).exit_code == 0
-    assert contents(out) != before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['in', 'out']
+    for name in ('out', 'old', 'new'):
+        out = tmp_path / 'results' / name
+        assert run(bag, out).exit_code == 0
+        before = contents(out)
+        assert isinstance(run(bag, out, '--force', '--model', 'nope').exception, DanError)
+        assert contents(out) == before
+        assert run(bag, out, '--force', '--half-life', 0).exit_code == 0
+        assert contents(out) != before
+    assert sorted(path.name for path in out.parent.iterdir()) == ['new', 'old', 'out']
 
 
 def test_what_lies_beside_is_left_alone(tmp_path, images):

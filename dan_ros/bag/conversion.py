@@ -1,7 +1,7 @@
 """From a bag of images to a bag of expressions, frame by frame, in bounded memory."""
 
 import itertools
-import tempfile
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,6 +18,7 @@ from dan_ros.bag.writing import ExpressionBag
 from dan_ros.calibration import Camera, info_to_camera, info_topic
 from dan_ros.compressed import compressed_to_frame
 from dan_ros.errors import DataError, FrameError
+from dan_ros.folders import whole_folder
 from dan_ros.following import FollowedFace, Follower, FollowingSettings
 from dan_ros.images import image_to_frame
 from dan_ros.messages import stamp_to_ns
@@ -94,13 +95,8 @@ class Conversion:
             video: also write annotated videos.
             on_frame: called with the number of images read so far.
         """
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as folder:
-            # The storage file is called like its folder.
-            self._write(Path(folder, out.name), video, on_frame)
-            if out.exists():
-                out.replace(Path(folder, 'replaced'))
-            Path(folder, out.name).replace(out)
+        with whole_folder(out) as folder:  # the storage file is called like its folder
+            self._write(folder, video, on_frame)
         return self.summary
 
     def _write(self, folder: Path, video: bool, on_frame: Callable[[int], object]) -> None:
@@ -196,7 +192,7 @@ def check_room(out: Path, source: Path, force: bool) -> None:
     there, read = out.resolve(), source.resolve()
     if read.is_relative_to(there) or (source.is_dir() and there.is_relative_to(read)):
         raise DataError(f'{out} and the bag to be read lie in each other; name another folder')
-    if not out.exists():
+    if not os.path.lexists(out):
         return
     if not force:
         raise DataError(f'{out} exists already; name another folder, or say --force')

@@ -11,6 +11,7 @@ from dan_ros.backends import BACKENDS
 from dan_ros.cli.needs import need
 from dan_ros.cli.progress import progress_bar
 from dan_ros.detect import DETECTORS
+from dan_ros.folders import tidy_up
 from dan_ros.following import FollowingSettings
 from dan_ros.pipeline import ExpressionPipeline
 
@@ -79,6 +80,10 @@ def command(
 
     bag = Bag(source)
     chosen = choose_image_topics(bag, topics)
+    if tidy_up(out):
+        click.echo(
+            f'Warning: a run was killed while it replaced {out}: the old one is back', err=True
+        )
     check_room(out, source, force)
     pipeline = ExpressionPipeline.open(
         model,
