@@ -184,23 +184,40 @@ def test_without_a_video_backend_everything_else_is_there(tmp_path, images):
     assert list((tmp_path / 'out').glob('*.mp4')) == []
 
 
-def test_a_video_there_is_no_room_for_is_no_success(tmp_path, smile):
-    """With a limit a file, which the video alone is beyond: OpenCV writes on as if nothing were."""
-    rng = np.random.default_rng(0)
-    noise = list(rng.integers(0, 256, (20, 240, 320, 3), np.uint8))
-    bag = record_images(tmp_path / 'in', [smile, *noise])
+def run_with_room(size: int, *arguments: object) -> subprocess.CompletedProcess:
+    """`dan-ros bag` where no file may be larger; what is beyond fails, as on a full disk."""
     code = (
-        'import resource; from dan_ros.cli.main import main\n'
-        'resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); main()\n'
+        'import resource, sys; from dan_ros.cli.main import main\n'
+        'size = int(sys.argv.pop(1))\n'
+        'resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)); main()\n'
     )
-    result = subprocess.run(
-        [sys.executable, '-B', '-c', code, 'bag', str(bag), str(tmp_path / 'out'), '--video'],
+    return subprocess.run(
+        [sys.executable, '-B', '-c', code, str(size), 'bag', *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_a_video_there_is_no_room_for_is_no_success(tmp_path, smile):
+    """OpenCV writes on as if nothing were."""
+    rng = np.random.default_rng(0)
+    noise = list(rng.integers(0, 256, (20, 240, 320, 3), np.uint8))
+    bag = record_images(tmp_path / 'in', [smile, *noise])
+    result = run_with_room(200_000, bag, tmp_path / 'out', '--video')
     assert result.returncode == 1, result.stderr
     assert 'Error: out/camera_image_raw.mp4 could not be written, 0 of its 21' in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ['in']
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+@pytest.mark.parametrize('size', [100, 5000])
+def test_a_bag_there_is_no_room_for_is_one_line(tmp_path, images, storage, size):
+    bag = record_images(tmp_path / 'in', images, storage=storage)
+    result = run_with_room(size, bag, tmp_path / 'out')
+    assert result.returncode == 1, result.stderr
+    assert 'Traceback' not in result.stderr
+    assert f'Error: {tmp_path / "out"} can not be written: ' in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ['in']
 
 
@@ -376,6 +393,19 @@ def test_nothing_is_overwritten_without_force(tmp_path, images):
     assert 'is no bag' in str(run(bag, tmp_path / 'precious', '--force').exception)
     assert (tmp_path / 'precious' / 'thesis.tex').exists()
     assert contents(bag)
+
+
+def test_what_can_not_be_replaced_is_refused_at_once(tmp_path, images, monkeypatch):
+    bag = record_images(tmp_path / 'in', images)
+    (tmp_path / 'link').symlink_to('nowhere')
+    for out, words in (('/proc', 'mount point'), (tmp_path / 'link', 'is no bag')):
+        result = run(bag, out, '--force')
+        assert isinstance(result.exception, DanError), result.exception
+        assert words in str(result.exception)
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    assert run(bag, '.', '--force').exit_code == 0
+    assert len(arrays(tmp_path / 'here')) == 12
 
 
 def test_bad_input_is_one_line(tmp_path, images):

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -94,9 +95,18 @@ class Conversion:
             out: the folder.
             video: also write annotated videos.
             on_frame: called with the number of images read so far.
+
+        Raises:
+            DataError: it can't be written; nothing is left behind.
         """
-        with whole_folder(out) as folder:  # the storage file is called like its folder
-            self._write(folder, video, on_frame)
+        try:
+            with whole_folder(out) as folder:  # the storage file is called like its folder
+                self._write(folder, video, on_frame)
+        except (OSError, sqlite3.Error) as error:  # of a file in the hidden folder, or of none
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            raise DataError(
+                f'{out} can not be written: {reason}; make room, or name another place'
+            ) from error
         return self.summary
 
     def _write(self, folder: Path, video: bool, on_frame: Callable[[int], object]) -> None:
@@ -186,8 +196,8 @@ def check_room(out: Path, source: Path, force: bool) -> None:
     """See to it that `out` may be written.
 
     Raises:
-        DataError: it exists and may not be replaced, or is no bag, or one of it and the bag to be
-            read lies in the other.
+        DataError: it exists and may not or can not be replaced, or is no bag, or one of it and
+            the bag to be read lies in the other.
     """
     there, read = out.resolve(), source.resolve()
     if read.is_relative_to(there) or (source.is_dir() and there.is_relative_to(read)):
@@ -196,6 +206,8 @@ def check_room(out: Path, source: Path, force: bool) -> None:
         return
     if not force:
         raise DataError(f'{out} exists already; name another folder, or say --force')
+    if out.is_mount():
+        raise DataError(f'{out} is a mount point, which can not be replaced; name a folder in it')
     is_empty = out.is_dir() and not any(out.iterdir())
     if not is_empty and not (out / 'metadata.yaml').is_file():
         raise DataError(f'{out} is no bag, it is not replaced; name another folder')

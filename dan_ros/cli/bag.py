@@ -78,6 +78,8 @@ def command(
     from dan_ros.bag.conversion import Conversion, check_room
     from dan_ros.bag.reading import Bag, choose_image_topics
 
+    if out.name in ('', '..'):  # such as the folder we are in
+        out = out.resolve()
     bag = Bag(source)
     chosen = choose_image_topics(bag, topics)
     if tidy_up(out):
