@@ -94,19 +94,28 @@ def test_a_folder_is_refused_before_anything_is_written(tmp_path):
         write_whole(tmp_path, lambda file: pytest.fail('it was written'))
 
 
-def test_a_file_there_is_no_room_for_is_named(tmp_path):
+@pytest.mark.parametrize(
+    'write',
+    [
+        'from dan_ros.files import write_content; write_content(path, bytes(100_000))',
+        'from dan_ros.train import saving; import torch\n'
+        "    saving.save_checkpoint(path, {'weights': torch.ones(100_000)})",
+    ],
+    ids=['bytes', 'checkpoint'],
+)
+def test_a_file_there_is_no_room_for_is_named(tmp_path, write):
     """With a limit of 4 KiB a file: the system refuses the rest, as a full disk does."""
     code = (
         'import pathlib, resource, sys\n'
-        'from dan_ros.files import write_content\n'
+        'path = pathlib.Path(sys.argv[1])\n'
         'resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n'
         'try:\n'
-        '    write_content(pathlib.Path(sys.argv[1]), bytes(100_000))\n'
+        f'    {write}\n'
         'except OSError as error:\n'
         '    print(error.filename, error.strerror)\n'
     )
     path = tmp_path / 'file'
-    command = [sys.executable, '-c', code, str(path)]
+    command = [sys.executable, '-B', '-c', code, str(path)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert result.stdout.strip() == f'{path} File too large'
     assert list(tmp_path.iterdir()) == []
