@@ -1,12 +1,15 @@
 """`dan-ros bag` on real bags: every storage, damage, several cameras, what others can read."""
 
 import csv
+import fcntl
 import os
 import shutil
+import signal
 import sqlite3
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -132,6 +135,92 @@ def test_video(tmp_path, images):
     assert np.abs(frames[5].astype(int) - images[5]).max() > 100  # something is drawn
 
 
+def command(*arguments: object, **environment: str) -> subprocess.Popen:
+    """`dan-ros bag` as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, '-m', 'dan_ros.cli.main', 'bag', *map(str, arguments)],
+        env={**os.environ, **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize('period_ns', [0, 1, 10_000, 3_600_000_000_000])
+def test_a_video_at_any_rate(tmp_path, images, period_ns):
+    messages = [
+        ('/camera/image_raw', IMAGE, START_NS + i * period_ns, raw(image, START_NS))
+        for i, image in enumerate(images)
+    ]
+    result = run(record(tmp_path / 'in', messages), tmp_path / 'out', '--video')
+    assert result.exit_code == 0, result.exception
+    video = cv2.VideoCapture(str(tmp_path / 'out' / 'camera_image_raw.mp4'))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 12
+    assert 0.1 <= video.get(cv2.CAP_PROP_FPS) <= 240
+
+
+@pytest.mark.parametrize(
+    ('size', 'expected'),
+    [((9000, 16), (8190, 16)), ((16, 20_001), (8, 8190)), ((1, 1), (2, 2)), ((33, 47), (34, 48))],
+)
+def test_a_video_of_any_size(tmp_path, size, expected):
+    width, height = size
+    images = [np.full((height, width, 3), 99, np.uint8)] * 3
+    bag = record_images(tmp_path / 'in', images)
+    assert run(bag, tmp_path / 'out', '--video').exit_code == 0
+    video = cv2.VideoCapture(str(tmp_path / 'out' / 'camera_image_raw.mp4'))
+    sides = video.get(cv2.CAP_PROP_FRAME_WIDTH), video.get(cv2.CAP_PROP_FRAME_HEIGHT)
+    assert sides == pytest.approx(expected, abs=2)
+    assert np.abs(video.read()[1].astype(int) - 99).max() < 5
+
+
+def test_without_a_video_backend_everything_else_is_there(tmp_path, images):
+    bag = record_images(tmp_path / 'in', images)
+    process = command(bag, tmp_path / 'out', '--video', OPENCV_VIDEOIO_PRIORITY_FFMPEG='0')
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert 'Warning: no video of /camera/image_raw: OpenCV opens none here, of 320 x 240' in errors
+    assert ' at 10 Hz' in errors
+    assert len(arrays(tmp_path / 'out')) == 12
+    assert list((tmp_path / 'out').glob('*.mp4')) == []
+
+
+def run_with_room(size: int, *arguments: object) -> subprocess.CompletedProcess:
+    """`dan-ros bag` where no file may be larger; what is beyond fails, as on a full disk."""
+    code = (
+        'import resource, sys; from dan_ros.cli.main import main\n'
+        'size = int(sys.argv.pop(1))\n'
+        'resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)); main()\n'
+    )
+    return subprocess.run(
+        [sys.executable, '-B', '-c', code, str(size), 'bag', *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_video_there_is_no_room_for_is_no_success(tmp_path, smile):
+    """OpenCV writes on as if nothing were."""
+    rng = np.random.default_rng(0)
+    noise = list(rng.integers(0, 256, (20, 240, 320, 3), np.uint8))
+    bag = record_images(tmp_path / 'in', [smile, *noise])
+    result = run_with_room(200_000, bag, tmp_path / 'out', '--video')
+    assert result.returncode == 1, result.stderr
+    assert 'Error: out/camera_image_raw.mp4 could not be written, 0 of its 21' in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ['in']
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+@pytest.mark.parametrize('size', [100, 5000])
+def test_a_bag_there_is_no_room_for_is_one_line(tmp_path, images, storage, size):
+    bag = record_images(tmp_path / 'in', images, storage=storage)
+    result = run_with_room(size, bag, tmp_path / 'out')
+    assert result.returncode == 1, result.stderr
+    assert 'Traceback' not in result.stderr
+    assert f'Error: {tmp_path / "out"} can not be written: ' in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ['in']
+
+
 def test_several_cameras_share_no_id(tmp_path, smile):
     def messages():
         for index in range(6):
@@ -255,6 +344,17 @@ def test_a_bag_without_its_metadata_is_read(tmp_path, images):
     assert run(bag / 'in.db3', tmp_path / 'file').exit_code == 0
 
 
+@pytest.mark.parametrize('content', ['[' * 20_000, '\x00', 'rosbag2_bagfile_information: 3', ''])
+def test_metadata_that_is_none_is_damage(tmp_path, images, content):
+    bag = record_images(tmp_path / 'in', images)
+    (bag / 'metadata.yaml').write_text(content)
+    result = run(bag, tmp_path / 'out')
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert result.exit_code == 1
+    assert 'is damaged' in result.output
+    assert len(arrays(tmp_path / 'out')) == 12
+
+
 @pytest.mark.parametrize('is_damaged', [False, True])
 def test_a_split_recording_without_metadata_is_read_file_by_file(tmp_path, images, is_damaged):
     """As a recorder that split its bag and was killed leaves it."""
@@ -295,6 +395,19 @@ def test_nothing_is_overwritten_without_force(tmp_path, images):
     assert contents(bag)
 
 
+def test_what_can_not_be_replaced_is_refused_at_once(tmp_path, images, monkeypatch):
+    bag = record_images(tmp_path / 'in', images)
+    (tmp_path / 'link').symlink_to('nowhere')
+    for out, words in (('/proc', 'mount point'), (tmp_path / 'link', 'is no bag')):
+        result = run(bag, out, '--force')
+        assert isinstance(result.exception, DanError), result.exception
+        assert words in str(result.exception)
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    assert run(bag, '.', '--force').exit_code == 0
+    assert len(arrays(tmp_path / 'here')) == 12
+
+
 def test_bad_input_is_one_line(tmp_path, images):
     bag = record_images(tmp_path / 'in', images[:1])
     for arguments, words in (
@@ -321,31 +434,108 @@ def test_a_bag_without_images_says_what_it_has(tmp_path):
     )
 
 
-def test_a_killed_run_leaves_nothing_that_looks_whole(tmp_path, images):
+def test_a_killed_run_leaves_nothing_that_looks_whole_and_the_next_one_tidies_up(tmp_path, images):
     bag = record_images(tmp_path / 'in', images * 20)
-    process = subprocess.Popen(
-        [sys.executable, '-m', 'dan_ros.cli.main', 'bag', str(bag), str(tmp_path / 'out')]
+    out = tmp_path / 'out'
+    processes = [command(bag, out) for _ in range(2)]
+    while len(list(tmp_path.glob('.out.*/new/out/faces.csv'))) < 2:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.02)
+    killed, running = processes
+    killed.kill()
+    killed.communicate()
+    assert not out.exists()
+    (hidden,) = (h for h in tmp_path.glob('.out.*') if not is_locked(h))
+    short = record_images(tmp_path / 'short', images)
+    assert run(short, out).exit_code == 0
+    assert not hidden.exists()
+    assert len(list(tmp_path.glob('.out.*'))) == 1  # of the run that goes on
+    running.terminate()
+    running.communicate()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['in', 'out', 'short']
+
+
+def is_locked(folder: Path) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_leaves_nothing(tmp_path, images, number):
+    bag = record_images(tmp_path / 'in', images * 20)
+    process = command(bag, tmp_path / 'out', '--video')
+    while not list(tmp_path.glob('.out.*/new/out/*.mp4')):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == 'Stopped'
+    assert 'Traceback' not in errors
+    assert [path.name for path in tmp_path.iterdir()] == ['in']
+
+
+# The process gets the signal argv[1] where folders change places: before move number argv[2] of
+# two, or, for 3, when the old one is to be removed.
+STOPPER = """
+import os, pathlib, shutil, sys
+number, at = int(sys.argv.pop(1)), int(sys.argv.pop(1))
+moves = 0
+
+def stopping(move):
+    def moved(*arguments, **options):
+        global moves
+        moves += 1
+        if moves == at:
+            os.kill(os.getpid(), number)
+        return move(*arguments, **options)
+    return moved
+
+pathlib.Path.rename = stopping(pathlib.Path.rename)
+shutil.rmtree = stopping(shutil.rmtree)
+from dan_ros.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize('at', [1, 2, 3])
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_while_a_bag_is_replaced_the_old_or_the_new_one_is_there(tmp_path, images, number, at):
+    bag = record_images(tmp_path / 'in', images)
+    out = tmp_path / 'out'
+    assert run(bag, out).exit_code == 0
+    old = contents(out)
+    arguments = map(str, (number.value, at, 'bag', bag, out, '--force', '--half-life', 0))
+    process = subprocess.run(
+        [sys.executable, '-c', STOPPER, *arguments], capture_output=True, check=False
     )
-    while not list(tmp_path.glob('.out.*/out/faces.csv')) and process.poll() is None:
-        pass
-    process.kill()
-    process.wait()
-    assert not (tmp_path / 'out').exists()
-    shutil.rmtree(bag)
-    record_images(tmp_path / 'in', images)
-    assert run(bag, tmp_path / 'out').exit_code == 0
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    is_missing = number == signal.SIGKILL and at == 2
+    assert out.exists() != is_missing
+    result = run(bag, out)
+    assert 'exists already' in str(result.exception)
+    assert ('the old one is back' in result.output) == is_missing
+    assert (contents(out) == old) == (at < 3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['in', 'out']
 
 
 def test_a_result_is_replaced_when_the_new_one_is_whole_and_not_before(tmp_path, images):
     bag = record_images(tmp_path / 'in', images)
-    out = tmp_path / 'out'
-    assert run(bag, out).exit_code == 0
-    before = contents(out)
-    assert isinstance(run(bag, out, '--force', '--model', 'nope').exception, DanError)
-    assert contents(out) == before
-    assert run(bag, out, '--force', '--half-life', 0).exit_code == 0
-    assert contents(out) != before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['in', 'out']
+    for name in ('out', 'old', 'new'):
+        out = tmp_path / 'results' / name
+        assert run(bag, out).exit_code == 0
+        before = contents(out)
+        assert isinstance(run(bag, out, '--force', '--model', 'nope').exception, DanError)
+        assert contents(out) == before
+        assert run(bag, out, '--force', '--half-life', 0).exit_code == 0
+        assert contents(out) != before
+    assert sorted(path.name for path in out.parent.iterdir()) == ['new', 'old', 'out']
 
 
 def test_what_lies_beside_is_left_alone(tmp_path, images):
@@ -414,14 +604,15 @@ def test_depth_is_no_camera_where_there_is_another(tmp_path, images):
 
 
 def test_odd_names_of_topics(tmp_path, images):
+    names = ('/compressed', '/a_b_c_4', '/a/b_c', '/a_b/c', '/a/b/c', '/' + 'x' * 300)
     messages = [
         (topic, COMPRESSED, START_NS + i, compressed(images[1], START_NS))
-        for i, topic in enumerate(('/compressed', '/a/b_c', '/a_b/c'))
+        for i, topic in enumerate(names)
     ]
     result = run(record(tmp_path / 'in', messages), tmp_path / 'out', '--video')
     assert result.exit_code == 0, result.output
-    assert '3 images, 3 faces, 3 ids' in result.output
-    assert len(list((tmp_path / 'out').glob('*.mp4'))) == 3
+    assert '6 images, 6 faces, 6 ids' in result.output
+    assert len(list((tmp_path / 'out').glob('*.mp4'))) == 6
 
 
 def test_a_timeline_has_gaps_only_where_the_face_was_away():

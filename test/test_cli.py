@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -108,6 +109,23 @@ def test_an_error_is_one_line(tmp_path):
     assert result.returncode == 1
     assert result.stderr.startswith('Error: there is no model')
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_in_one_line(portrait_file, number):
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'dan_ros.cli.main', 'predict', *[str(portrait_file)] * 5000],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, 'PYTHONUNBUFFERED': '1'},
+    )
+    assert process.stdout is not None
+    assert '1 face' in process.stdout.readline()
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors == 'Stopped\n'
 
 
 def test_an_unknown_label_set_is_refused_with_the_known_ones(tmp_path):

@@ -9,14 +9,16 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 import pytest
 
 from dan_ros import model_store
-from dan_ros.files import write_content
+from dan_ros.files import write_content, write_whole
 
 # The process is killed when half of the file numbered argv[1] lies on the disk.
 KILLER = """
@@ -72,11 +74,51 @@ def test_the_old_content_stays(tmp_path):
     assert path.read_bytes() == b'new'
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path):
+def test_a_write_that_fails_names_what_was_asked_for_and_leaves_nothing(tmp_path):
     (tmp_path / 'taken').mkdir()
-    with pytest.raises(OSError, match='directory'):
-        write_content(tmp_path / 'taken', b'content')
-    assert partials(tmp_path) == []
+    (tmp_path / 'taken' / 'precious').touch()
+    for path, kind in (
+        (tmp_path / 'taken', IsADirectoryError),
+        (tmp_path / 'missing' / 'file', FileNotFoundError),
+        (tmp_path / ('x' * 300), OSError),
+    ):
+        with pytest.raises(kind) as raised:
+            write_content(path, b'content')
+        assert (raised.value.filename, raised.value.filename2) == (str(path), None)
+        assert raised.value.strerror
+    assert [path.name for path in tmp_path.iterdir()] == ['taken']
+
+
+def test_a_folder_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        write_whole(tmp_path, lambda file: pytest.fail('it was written'))
+
+
+@pytest.mark.parametrize(
+    'write',
+    [
+        'from dan_ros.files import write_content; write_content(path, bytes(100_000))',
+        'from dan_ros.train import saving; import torch\n'
+        "    saving.save_checkpoint(path, {'weights': torch.ones(100_000)})",
+    ],
+    ids=['bytes', 'checkpoint'],
+)
+def test_a_file_there_is_no_room_for_is_named(tmp_path, write):
+    """With a limit of 4 KiB a file: the system refuses the rest, as a full disk does."""
+    code = (
+        'import pathlib, resource, sys\n'
+        'path = pathlib.Path(sys.argv[1])\n'
+        'resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n'
+        'try:\n'
+        f'    {write}\n'
+        'except OSError as error:\n'
+        '    print(error.filename, error.strerror)\n'
+    )
+    path = tmp_path / 'file'
+    command = [sys.executable, '-B', '-c', code, str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert result.stdout.strip() == f'{path} File too large'
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_fetched_model(tmp_path):
@@ -186,13 +228,51 @@ def test_a_converted_model(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
-    gone = subprocess.Popen(['true'])
-    gone.wait()
-    left, other = tmp_path / f'file.{gone.pid}.partial', tmp_path / f'file2.{gone.pid}.partial'
-    busy = tmp_path / f'file.{os.getppid()}.partial'
-    for path in (left, other, busy):
-        path.write_bytes(b'half')
-    write_content(tmp_path / 'file', b'whole')
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
-        ['file', other.name, busy.name]
+    path, other = tmp_path / 'file', tmp_path / 'file2'
+    for each in (path, other):
+        killed('files.write_content(pathlib.Path(sys.argv[1]), bytes(1000))', each)
+    (tmp_path / 'file.mine.partial').write_bytes(b'of the user')
+    left = partials(tmp_path)
+    assert len(left) == 3
+    write_content(path, b'whole')
+    kept = {half.name for half in left if not half.name.startswith('file.') or 'mine' in half.name}
+    assert {entry.name for entry in tmp_path.iterdir()} == {'file', *kept}
+    assert len(kept) == 2
+
+
+# A process in this finds no other in /proc, as in a container that shares the folder.
+CONTAINER = ['unshare', '--pid', '--fork', '--mount-proc']
+
+
+def test_the_file_of_a_writer_in_another_container_is_left_alone(tmp_path):
+    if subprocess.run([*CONTAINER, 'true'], capture_output=True, check=False).returncode:
+        pytest.skip('this user may not make a namespace of process ids')
+    path = tmp_path / 'file'
+    code = (
+        'import pathlib, sys; from dan_ros.files import write_content\n'
+        "write_content(pathlib.Path(sys.argv[1]), b'theirs')\n"
     )
+
+    def write(file: BinaryIO) -> None:
+        file.write(b'ours')
+        subprocess.run([*CONTAINER, sys.executable, '-c', code, str(path)], check=True)
+        assert path.read_bytes() == b'theirs'
+        assert len(partials(tmp_path)) == 1
+
+    write_whole(path, write)
+    assert path.read_bytes() == b'ours'
+    assert partials(tmp_path) == []
+
+
+def test_writers_of_one_file_do_not_disturb_each_other(tmp_path):
+    path = tmp_path / 'file'
+    contents = [bytes([number]) * 100_000 for number in range(8)]
+
+    def write_often(content: bytes) -> None:
+        for _ in range(30):
+            write_content(path, content)
+
+    with ThreadPoolExecutor(len(contents)) as pool:
+        list(pool.map(write_often, contents))
+    assert path.read_bytes() in contents
+    assert [entry.name for entry in tmp_path.iterdir()] == ['file']

@@ -1,7 +1,8 @@
 """From a bag of images to a bag of expressions, frame by frame, in bounded memory."""
 
 import itertools
-import tempfile
+import os
+import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from dan_ros.bag.writing import ExpressionBag
 from dan_ros.calibration import Camera, info_to_camera, info_topic
 from dan_ros.compressed import compressed_to_frame
 from dan_ros.errors import DataError, FrameError
+from dan_ros.folders import whole_folder
 from dan_ros.following import FollowedFace, Follower, FollowingSettings
 from dan_ros.images import image_to_frame
 from dan_ros.messages import stamp_to_ns
@@ -41,6 +43,7 @@ class Summary:
         dropped: messages by cause.
         examples: what was wrong with the first message of each cause.
         lacking_stamps: cameras whose images are all stamped alike.
+        lacking_videos: why there is no video, by camera.
         damage: of the bag, see `Bag`.
     """
 
@@ -51,6 +54,7 @@ class Summary:
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     lacking_stamps: set[str] = field(default_factory=set)
+    lacking_videos: dict[str, str] = field(default_factory=dict)
     damage: str = ''
 
 
@@ -91,14 +95,18 @@ class Conversion:
             out: the folder.
             video: also write annotated videos.
             on_frame: called with the number of images read so far.
+
+        Raises:
+            DataError: it can't be written; nothing is left behind.
         """
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f'.{out.name}.', dir=out.parent) as folder:
-            # The storage file is called like its folder.
-            self._write(Path(folder, out.name), video, on_frame)
-            if out.exists():
-                out.replace(Path(folder, 'replaced'))
-            Path(folder, out.name).replace(out)
+        try:
+            with whole_folder(out) as folder:  # the storage file is called like its folder
+                self._write(folder, video, on_frame)
+        except (OSError, sqlite3.Error) as error:  # of a file in the hidden folder, or of none
+            reason = (isinstance(error, OSError) and error.strerror) or error
+            raise DataError(
+                f'{out} can not be written: {reason}; make room, or name another place'
+            ) from error
         return self.summary
 
     def _write(self, folder: Path, video: bool, on_frame: Callable[[int], object]) -> None:
@@ -111,9 +119,10 @@ class Conversion:
             )
             table = stack.enter_context(FaceTable(folder))
             timelines = Timelines(folder)
-            videos = Videos(folder, self._bag.rates_hz(self._topics)) if video else None
-            if videos:
-                stack.callback(videos.close)
+            videos = None
+            if video:
+                videos = stack.enter_context(Videos(folder, self._bag.rates_hz(self._topics)))
+                self.summary.lacking_videos = videos.lacking
             for record in self._bag.records(names | infos):
                 if record.topic.kind == CAMERA_INFO:
                     self._calibrate(record)
@@ -187,16 +196,18 @@ def check_room(out: Path, source: Path, force: bool) -> None:
     """See to it that `out` may be written.
 
     Raises:
-        DataError: it exists and may not be replaced, or is no bag, or one of it and the bag to be
-            read lies in the other.
+        DataError: it exists and may not or can not be replaced, or is no bag, or one of it and
+            the bag to be read lies in the other.
     """
     there, read = out.resolve(), source.resolve()
     if read.is_relative_to(there) or (source.is_dir() and there.is_relative_to(read)):
         raise DataError(f'{out} and the bag to be read lie in each other; name another folder')
-    if not out.exists():
+    if not os.path.lexists(out):
         return
     if not force:
         raise DataError(f'{out} exists already; name another folder, or say --force')
+    if out.is_mount():
+        raise DataError(f'{out} is a mount point, which can not be replaced; name a folder in it')
     is_empty = out.is_dir() and not any(out.iterdir())
     if not is_empty and not (out / 'metadata.yaml').is_file():
         raise DataError(f'{out} is no bag, it is not replaced; name another folder')

@@ -277,7 +277,7 @@ def _metadata_version(path: Path) -> int:
     try:
         content = yaml.safe_load((path / 'metadata.yaml').read_text(encoding='utf-8'))
         return int(content['rosbag2_bagfile_information']['version'])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
         return 9
 
 

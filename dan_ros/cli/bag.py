@@ -11,6 +11,7 @@ from dan_ros.backends import BACKENDS
 from dan_ros.cli.needs import need
 from dan_ros.cli.progress import progress_bar
 from dan_ros.detect import DETECTORS
+from dan_ros.folders import tidy_up
 from dan_ros.following import FollowingSettings
 from dan_ros.pipeline import ExpressionPipeline
 
@@ -77,8 +78,14 @@ def command(
     from dan_ros.bag.conversion import Conversion, check_room
     from dan_ros.bag.reading import Bag, choose_image_topics
 
+    if out.name in ('', '..'):  # such as the folder we are in
+        out = out.resolve()
     bag = Bag(source)
     chosen = choose_image_topics(bag, topics)
+    if tidy_up(out):
+        click.echo(
+            f'Warning: a run was killed while it replaced {out}: the old one is back', err=True
+        )
     check_room(out, source, force)
     pipeline = ExpressionPipeline.open(
         model,
@@ -112,5 +119,7 @@ def _print(summary: 'Summary', out: Path) -> None:
             f'Warning: the stamps of {camera} stand still: faces were followed by bag time',
             err=True,
         )
+    for camera, reason in sorted(summary.lacking_videos.items()):
+        click.echo(f'Warning: no video of {camera}: {reason}', err=True)
     if summary.damage:
         click.echo(f'Error: {summary.damage}; what comes before is in {out}', err=True)

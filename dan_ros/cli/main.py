@@ -1,7 +1,9 @@
 """Entry point of `dan-ros`."""
 
 import importlib
+import signal
 import sys
+from typing import Any, NoReturn
 
 import click
 
@@ -24,7 +26,17 @@ SUBCOMMANDS = {
 }
 
 
+STOPPED = 130  # exit code after SIGINT, as shells give it, and after SIGTERM
+
+
 class _LazyGroup(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo('Stopped', err=True)
+            sys.exit(STOPPED)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(SUBCOMMANDS)
 
@@ -46,8 +58,16 @@ def cli() -> None:
     """Facial expressions with DAN: everything that needs no ROS."""
 
 
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def main() -> None:
-    """Run the command; an error of ours is one line on standard error and exit code 1."""
+    """Run the command; an error of ours is one line on standard error and exit code 1.
+
+    Ctrl-C and SIGTERM alike end it when it has tidied up, with exit code 130.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         cli(prog_name='dan-ros')
     except DanError as error:
