@@ -14,6 +14,7 @@ from dan_ros.cli.main import cli
 from dan_ros.errors import DanError, ModelError
 from dan_ros.labels import FERPLUS
 from dan_ros.network.checkpoint import fuse_checkpoint, load_dan
+from dan_ros.network.normalisation import check_normalisation
 
 
 @pytest.fixture(scope='module')
@@ -107,13 +108,47 @@ def test_convert_refuses_labels_of_another_length(official, tmp_path):
     assert not (tmp_path / 'x.onnx').exists()
 
 
-@pytest.mark.parametrize('std', [('0', '0', '0'), ('-1', '1', '1')])
-def test_convert_refuses_a_std_that_divides_by_nothing(official, tmp_path, std):
-    result = run(
-        'convert', official[1], '--labels', 'affectnet8', '--std', *std, '-o', tmp_path / 'x.onnx'
-    )
+@pytest.mark.parametrize(
+    'option',
+    [
+        '--std 0 0 0',
+        '--std -1 1 1',
+        '--std nan nan nan',
+        '--std 1 nan 1',
+        '--std inf inf inf',
+        '--std 58.395 57.12 57.375',
+        '--mean nan nan nan',
+        '--mean 0 0 nan',
+        '--mean 1e30 0 0',
+        '--mean 123.675 116.28 103.53',
+        '--crop-scale nan',
+        '--crop-scale inf',
+    ],
+)
+def test_convert_refuses_a_preparation_that_no_network_has(official, tmp_path, option):
+    output = tmp_path / 'x.onnx'
+    result = run('convert', official[1], '--labels', 'affectnet8', *option.split(), '-o', output)
     assert isinstance(result.exception, DanError)
-    assert not (tmp_path / 'x.onnx').exists()
+    name = option.split()[0].strip('-').partition('-')[0]
+    assert f'{name} ' in str(result.exception)
+    assert not output.exists()
+
+
+def test_the_preparations_in_use_are_taken():
+    for mean, std in ((0.485, 0.229), (0.5, 0.5), (0.0, 1.0), (0.0, 1 / 255), (0.48, 1 / 255)):
+        check_normalisation((mean,) * 3, (std,) * 3)
+
+
+@pytest.mark.parametrize('name', ['features.0.weight', 'cat_head1.sa.conv1x1.1.running_var'])
+def test_a_checkpoint_of_a_training_that_diverged_is_refused(tmp_path, name):
+    dan = seeded_dan()
+    dan.state_dict()[name].view(-1)[0] = -1 if name.endswith('var') else torch.nan
+    torch.save(dan.state_dict(), tmp_path / 'diverged.pth')
+    output = tmp_path / 'x.onnx'
+    result = run('convert', tmp_path / 'diverged.pth', '--labels', 'affectnet8', '-o', output)
+    assert isinstance(result.exception, DanError)
+    assert 'diverged.pth: not all of its weights are finite' in str(result.exception)
+    assert not output.exists()
 
 
 def test_export_to_full_precision_and_fixed_batch(tmp_path):

@@ -22,7 +22,7 @@ from dan_ros.model_info import DEFAULT_CROP_SCALE
 )
 @click.option('--fp16', is_flag=True, help='Store the weights in half precision: half the size.')
 @click.option('--input-size', type=click.IntRange(32, 2048), help='Side of a face, pixels; 224.')
-@click.option('--mean', nargs=3, type=float, help='Of RGB in [0, 1]; that of ImageNet.')
+@click.option('--mean', nargs=3, type=float, help='Of RGB in 0 .. 1; that of ImageNet.')
 @click.option('--std', nargs=3, type=float, help='Likewise.')
 @click.option('--grey/--colour', default=None, help='What the network was trained on; colour.')
 @click.option(

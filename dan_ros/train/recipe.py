@@ -15,6 +15,7 @@ import yaml
 
 from dan_ros.data_folders import data_folders
 from dan_ros.errors import TrainingError
+from dan_ros.network.normalisation import check_normalisation
 
 CHOICES = MappingProxyType(
     {
@@ -283,7 +284,10 @@ def _check(recipe: Recipe, where: str) -> None:
     require(0 <= recipe.label_smoothing < 1, 'label_smoothing has to be in [0, 1)')
     require(0 <= recipe.warmup_epochs < recipe.epochs, 'warmup_epochs has to be below the epochs')
     require(recipe.step_epochs > 0, 'step_epochs has to be above 0')
-    require(min(recipe.std) > 0, 'std has to be above 0')
+    try:
+        check_normalisation(recipe.mean, recipe.std)
+    except ValueError as error:
+        raise TrainingError(f'{where}: {error}') from None
     require(0 < recipe.gamma <= 1, 'gamma has to be in (0, 1]')
     require(recipe.class_balance <= 2, 'class_balance has to be at most 2')
     for name in NEVER_NEGATIVE:
