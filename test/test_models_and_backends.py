@@ -22,6 +22,7 @@ import pytest
 from dan_ros import model_store
 from dan_ros.backends import CPU_BACKENDS, INT8_BACKENDS, open_backend
 from dan_ros.errors import BackendError, DanError, ModelError
+from dan_ros.first_answer import check_first_answer
 from dan_ros.model_store import KNOWN_MODELS, KnownModel, read_model
 from dan_ros.scores import logits_to_probabilities
 
@@ -390,6 +391,17 @@ def test_a_graph_that_is_not_what_its_metadata_says_is_refused(tmp_path, change,
     onnx.save(model, tmp_path / 'odd.onnx')
     with pytest.raises(ModelError, match=r'odd\.onnx: its metadata promises'):
         open_backend(name, str(tmp_path / 'odd.onnx'))
+
+
+@pytest.mark.parametrize('name', CPU_BACKENDS)
+def test_a_model_whose_answer_can_not_be_used_is_named(tmp_path, name):
+    model = onnx.load_from_string(read_model('dan_ferplus').content)
+    (bias,) = (t for t in model.graph.initializer if t.name == 'classifier.bias')
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(8, np.nan, np.float32), bias.name))
+    onnx.save(model, tmp_path / 'odd.onnx')
+    with pytest.raises(ModelError, match=r'odd\.onnx gives .*nan.*expected 8 finite numbers'):
+        check_first_answer(open_backend(name, str(tmp_path / 'odd.onnx')))
+    check_first_answer(open_backend(name))
 
 
 def set_property(model, key: str, value: str) -> None:
