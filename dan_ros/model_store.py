@@ -19,13 +19,12 @@ from pathlib import Path
 
 from dan_ros.cache_folders import cache_path, make_cache_folder
 from dan_ros.data_folders import data_folders
-from dan_ros.errors import DanError, ModelError
+from dan_ros.errors import DanError, ModelError, cut
 from dan_ros.files import write_content
 from dan_ros.onnx_files import parse_onnx
 
 FETCH_TIMEOUT_S = 30  # for all of it, names, redirects, headers and content
 LIMIT_BYTES = 512 * 2**20  # of a model; a DAN of four heads takes 66 MB in full precision
-SHOWN_CHARACTERS = 200  # of a path in a message
 CHUNK_BYTES = 1 << 20
 FLOAT_MODEL = 'dan_ferplus'
 INT8_MODEL = 'dan_ferplus_int8'
@@ -142,7 +141,7 @@ def read_pinned(name: str, path: str) -> ModelFile:
     model = KNOWN_MODELS[name]
     file = _read(_expanded(path), name)
     if file is None:
-        raise ModelError(f'there is no file {_cut(path)}; it should hold {model.filename}')
+        raise ModelError(f'there is no file {cut(path)}; it should hold {model.filename}')
     if file.sha256 != model.sha256:
         raise ModelError(
             f'{path} is not {model.filename}: its SHA-256 is {file.sha256}, expected '
@@ -250,7 +249,7 @@ def _read_path(name: str) -> ModelFile:
     if file is None:
         known = ', '.join(KNOWN_MODELS)
         raise ModelError(
-            f'there is no model {_cut(name)!r}: neither a file at {_cut(path.absolute())} nor one '
+            f'there is no model {cut(name)!r}: neither a file at {cut(path.absolute())} nor one '
             f'of the known models ({known}). Give the path of an ONNX file made by '
             '`dan-ros convert`.'
         )
@@ -264,7 +263,7 @@ def _expanded(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise ModelError(
-            f'the path {_cut(path)} starts with a home folder that can not be found: write it out'
+            f'the path {cut(path)} starts with a home folder that can not be found: write it out'
         ) from None
 
 
@@ -289,15 +288,9 @@ def _read(path: Path, name: str) -> ModelFile | None:
     except (OSError, ValueError) as error:  # ValueError: a character that no path can have
         why = getattr(error, 'strerror', None) or error
         raise ModelError(
-            f'{_cut(path)} can not be read: {why}; give this user access, or another path'
+            f'{cut(path)} can not be read: {why}; give this user access, or another path'
         ) from None
     return ModelFile(name, path, content, hashlib.sha256(content).hexdigest())
-
-
-def _cut(text: object) -> str:
-    """The start of what may be long."""
-    whole = str(text)
-    return whole if len(whole) <= SHOWN_CHARACTERS else f'{whole[:SHOWN_CHARACTERS]}...'
 
 
 def _missing_message(model: KnownModel, damaged: list[str], unreadable: list[str]) -> str:

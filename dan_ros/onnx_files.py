@@ -7,13 +7,12 @@ may carry a compiled engine. Neither is part of this package's contract, so both
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dan_ros.errors import ModelError
+from dan_ros.errors import ModelError, cut
 
 if TYPE_CHECKING:
     import onnx
 
 ENGINE_NODE = 'EPContext'  # of ONNX Runtime: an engine, or the path of one
-SHOWN_CHARACTERS = 80  # of a path in a message
 
 
 def parse_onnx(content: bytes, where: str) -> 'onnx.ModelProto':
@@ -47,9 +46,9 @@ def _refuse_external_data(tensor: 'onnx.TensorProto', where: str) -> None:
     if tensor.data_location != tensor.EXTERNAL and not tensor.external_data:
         return
     places = [entry.value for entry in tensor.external_data if entry.key == 'location']
-    place = places[0][:SHOWN_CHARACTERS] if places else ''
+    place = cut(places[0]) if places else ''
     raise ModelError(
-        f'{where} keeps the tensor {tensor.name[:SHOWN_CHARACTERS]!r} in another file ({place!r}); '
+        f'{where} keeps the tensor {cut(tensor.name)!r} in another file ({place!r}); '
         'only models in a single file are read. Make one with `dan-ros convert`, or save yours '
         'with its weights inside'
     )

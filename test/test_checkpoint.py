@@ -179,6 +179,14 @@ def test_notes_that_are_wrong_are_named(tmp_path, notes):
         fuse_checkpoint(path)
 
 
+@pytest.mark.parametrize('labels', [('happy',) * 8, ('x',) * 8])
+def test_labels_in_the_notes_that_are_none_are_named_with_the_file(tmp_path, labels):
+    path = tmp_path / 'noted.safetensors'
+    save_file(seeded_dan().state_dict(), path, {'dan_ros': json.dumps({'labels': labels})})
+    with pytest.raises(ModelError, match=r'noted\.safetensors: .*label'):
+        fuse_checkpoint(path)
+
+
 def test_what_a_checkpoint_was_trained_on_goes_into_the_file(tmp_path):
     notes = {'labels': list(FERPLUS), 'source': 'trained on faces'}
     save_file(seeded_dan().state_dict(), tmp_path / 'a.safetensors', {'dan_ros': json.dumps(notes)})

@@ -5,6 +5,7 @@ import gc
 import hashlib
 import http.server
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -402,6 +403,36 @@ def test_a_model_whose_answer_can_not_be_used_is_named(tmp_path, name):
     with pytest.raises(ModelError, match=r'odd\.onnx gives .*nan.*expected 8 finite numbers'):
         check_first_answer(open_backend(name, str(tmp_path / 'odd.onnx')))
     check_first_answer(open_backend(name))
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('input_size', '60000x60000', 'have to be 32 .. 2048'),
+        ('input_size', '31x96', 'have to be 32 .. 2048'),
+        ('input_size', '-96x96', 'have to be 32 .. 2048'),
+        ('input_size', '9' * 4000 + 'x96', 'have to be 32 .. 2048'),
+        ('input_size', '9' * 5000 + 'x96', 'can not be read'),
+        ('input_size', '96', 'can not be read'),
+        ('labels', 'a,b,c', 'unknown label'),
+        ('labels', 'x' * 5000, 'unknown label'),
+        ('labels', 'happy,happy', 'stands twice'),
+        ('crop', 'square nan', 'crop scale nan'),
+        ('crop', 'round ' + '1' * 5000, 'crop rule'),
+        ('crop', 'square ' + 'x' * 5000, 'can not be read'),
+    ],
+)
+def test_metadata_that_is_wrong_is_named_with_its_file_in_a_few_words(
+    tmp_path, key, value, message
+):
+    model = onnx.load_from_string(read_model('dan_ferplus').content)
+    set_property(model, f'dan_ros.{key}', value)
+    set_property(model, 'dan_ros.source', 'long' * 1000)
+    onnx.save(model, tmp_path / 'odd.onnx')
+    with pytest.raises(ModelError, match=r'odd\.onnx: its metadata') as error:
+        open_backend('onnxruntime', str(tmp_path / 'odd.onnx'))
+    assert re.search(message, str(error.value))
+    assert len(str(error.value)) < 800
 
 
 def set_property(model, key: str, value: str) -> None:

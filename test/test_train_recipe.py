@@ -73,6 +73,7 @@ def test_affectnet_is_the_official_training():
         ({'std': [float('nan')] * 3}, 'std has to be'),
         ({'std': [0, 1, 1]}, 'std has to be'),
         ({'stages': [[1, 16]]}, '>= 32 px'),
+        ({'stages': [[1, 60000]]}, '<= 2048 px'),
         ({'stages': []}, 'stages is empty'),
         ({'augmentation': {'flip': 1}}, "did you mean 'flip_chance'"),
         ({'augmentation': {'flip_chance': 2}}, 'outside'),
