@@ -21,7 +21,7 @@ from dan_ros.cache_folders import cache_path, make_cache_folder
 from dan_ros.data_folders import data_folders
 from dan_ros.errors import DanError, ModelError, cut
 from dan_ros.files import write_content
-from dan_ros.onnx_files import parse_onnx
+from dan_ros.onnx_files import check_weights, parse_onnx
 
 FETCH_TIMEOUT_S = 30  # for all of it, names, redirects, headers and content
 LIMIT_BYTES = 512 * 2**20  # of a model; a DAN of four heads takes 66 MB in full precision
@@ -112,7 +112,8 @@ def read_model(name: str) -> ModelFile:
 
     Raises:
         ModelError: there is no such model, or its content is not what it should be; of a path, it
-            can't be read, is no ONNX file, refers to another file or holds an engine.
+            can't be read, is no ONNX file, refers to another file, holds an engine, or has other
+            weights than it was written with.
     """
     if name not in KNOWN_MODELS:
         return _read_path(name)
@@ -253,7 +254,8 @@ def _read_path(name: str) -> ModelFile:
             f'of the known models ({known}). Give the path of an ONNX file made by '
             '`dan-ros convert`.'
         )
-    parse_onnx(file.content, str(path))  # its hash vouches for nothing
+    model = parse_onnx(file.content, str(path))  # its hash vouches for nothing
+    check_weights(model, str(path))
     return file
 
 
