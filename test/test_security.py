@@ -129,6 +129,24 @@ def test_a_run_unpickles_nothing_and_speaks_to_nobody(portrait_file):
     assert result.returncode == 0, result.stderr
 
 
+def test_a_run_leaves_no_file_in_the_home(portrait_file, tmp_path):
+    """Such as the id of the device, which ONNX Runtime sends to its maker."""
+    code = (
+        'import cv2\n'
+        'from dan_ros.pipeline import ExpressionPipeline\n'
+        'from dan_ros.types import Frame\n'
+        f'(faces,) = ExpressionPipeline.open().run([Frame(cv2.imread({str(portrait_file)!r}))])\n'
+        'assert len(faces) == 1\n'
+    )
+    unset = ('CI', 'ORT_DISABLE_TELEMETRY')
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    home = tmp_path / 'home'
+    home.mkdir()
+    environment |= {'HOME': str(home), 'XDG_CACHE_HOME': str(home / 'cache')}
+    subprocess.run([sys.executable, '-c', code], check=True, env=environment)
+    assert [path for path in home.rglob('*') if path.is_file()] == []
+
+
 # --- a model is one file, and no program --------------------------------------------------------
 
 OUTSIDE = '../../../../etc/passwd'
