@@ -140,7 +140,7 @@ def read_pinned(name: str, path: str) -> ModelFile:
         ModelError: there is no such file, it can't be read, or its SHA-256 is another.
     """
     model = KNOWN_MODELS[name]
-    file = _read(_expanded(path), name)
+    file = _read(expand_path(path), name)
     if file is None:
         raise ModelError(f'there is no file {cut(path)}; it should hold {model.filename}')
     if file.sha256 != model.sha256:
@@ -183,16 +183,19 @@ def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
         target = cache_folder() / model.filename
     except DanError as error:
         raise ModelError(f'{model.filename} can not be fetched: {error}') from None
-    with suppress(ModelError):  # what can't be read is replaced
+    problem = ''
+    try:
         file = _read(target, name)
         if file is not None and file.sha256 == model.sha256:
             return target
+    except ModelError as error:  # it is replaced, where the folder is this user's
+        problem = f' But now {error}.'
     try:
         content = _download(model.url, timeout_s)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise ModelError(
             f'{model.filename} could not be fetched from {model.url}: {error}. '
-            f'Copy it to {target} by hand{_package_hint(model)}.'
+            f'Copy it to {target} by hand{_package_hint(model)}.{problem}'
         ) from None
     found = hashlib.sha256(content).hexdigest()
     if found != model.sha256:
@@ -245,7 +248,7 @@ def _download(url: str, timeout_s: float) -> bytes:
 
 
 def _read_path(name: str) -> ModelFile:
-    path = _expanded(name)
+    path = expand_path(name)
     file = _read(path, name)
     if file is None:
         known = ', '.join(KNOWN_MODELS)
@@ -259,8 +262,12 @@ def _read_path(name: str) -> ModelFile:
     return file
 
 
-def _expanded(path: str) -> Path:
-    """A path of the user's, with its home for a leading ~."""
+def expand_path(path: str) -> Path:
+    """A path of the user's, with its home for a leading ~.
+
+    Raises:
+        ModelError: that home can't be found.
+    """
     try:
         return Path(path).expanduser()
     except RuntimeError:

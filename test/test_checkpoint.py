@@ -195,6 +195,18 @@ def test_what_a_checkpoint_was_trained_on_goes_into_the_file(tmp_path):
     assert info.labels == FERPLUS
 
 
+@pytest.mark.parametrize('name', ['evaluate', 'explain'])
+def test_a_home_that_can_not_be_found_is_told(tmp_path, name):
+    model = '~nobody_of_this_name/m.pth'
+    arguments = {
+        'evaluate': (tmp_path, model, '--dataset', 'folder'),
+        'explain': (tmp_path / 'x.png', '--model', model),
+    }[name]
+    result = run(name, *arguments, '--out', tmp_path / 'out.png')
+    assert isinstance(result.exception, DanError), result.exception
+    assert 'home folder that can not be found' in str(result.exception)
+
+
 def test_a_pickled_model_says_what_to_do(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / 'whole.pth')
     with pytest.raises(ModelError, match=r'whole\.pth holds more than tensors.*state_dict'):

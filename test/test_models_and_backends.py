@@ -222,6 +222,18 @@ def test_a_cache_that_can_not_be_read_is_named_where_there_is_no_other(unreadabl
 
 
 @obeys
+def test_a_cache_that_can_not_be_read_is_named_where_nothing_can_be_fetched(unreadable_cache):
+    code = (
+        'import dataclasses; from dan_ros import model_store as store\n'
+        'store.KNOWN_MODELS["yunet"] = dataclasses.replace(\n'
+        '    store.KNOWN_MODELS["yunet"], url="http://127.0.0.1:9/x.onnx")\n'
+        'try: store.fetch_model("yunet")\n'
+        'except store.ModelError as error: print(error)'
+    )
+    assert 'can not be read: Permission denied' in run_obeying(code)
+
+
+@obeys
 @pytest.mark.parametrize('read', ['read_model(path)', 'read_pinned("yunet", path)'])
 def test_a_path_that_can_not_be_read_says_so(tmp_path, read):
     folder = tmp_path / 'closed'

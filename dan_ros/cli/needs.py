@@ -68,7 +68,7 @@ def open_torch_model(model: str, label_set: str | None) -> 'TorchBackend':
 
     if not is_checkpoint(model):
         return TorchBackend.read(model_store.read_model(model))
-    path = Path(model).expanduser()
+    path = model_store.expand_path(model)
     labels = LABEL_SETS[label_set] if label_set else None
     network, info = fuse_checkpoint(path, labels=labels)
     if not read_notes(path):
