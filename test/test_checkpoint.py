@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -13,6 +14,7 @@ from test_network import normalise, relative_difference, seeded_dan, seeded_pict
 from dan_ros.cli.main import cli
 from dan_ros.errors import DanError, ModelError
 from dan_ros.labels import FERPLUS
+from dan_ros.model_store import read_model
 from dan_ros.network.checkpoint import fuse_checkpoint, load_dan
 from dan_ros.network.normalisation import check_normalisation
 
@@ -196,15 +198,27 @@ def test_what_a_checkpoint_was_trained_on_goes_into_the_file(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['evaluate', 'explain'])
-def test_a_home_that_can_not_be_found_is_told(tmp_path, name):
+def test_a_home_that_can_not_be_found_is_told(portrait_file, tmp_path, name):
     model = '~nobody_of_this_name/m.pth'
     arguments = {
         'evaluate': (tmp_path, model, '--dataset', 'folder'),
-        'explain': (tmp_path / 'x.png', '--model', model),
+        'explain': (portrait_file, '--model', model),
     }[name]
     result = run(name, *arguments, '--out', tmp_path / 'out.png')
     assert isinstance(result.exception, DanError), result.exception
     assert 'home folder that can not be found' in str(result.exception)
+
+
+def test_explain_refuses_a_model_that_gives_no_numbers(portrait_file, tmp_path):
+    model = onnx.load_from_string(read_model('dan_ferplus').content)
+    (bias,) = (t for t in model.graph.initializer if t.name == 'classifier.bias')
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(8, np.nan, np.float32), bias.name))
+    onnx.save(model, tmp_path / 'odd.onnx')
+    out = tmp_path / 'out.png'
+    result = run('explain', portrait_file, '--model', tmp_path / 'odd.onnx', '--out', out)
+    assert isinstance(result.exception, DanError), result.exception
+    assert 'odd.onnx gives' in str(result.exception)
+    assert not out.exists()
 
 
 def test_a_pickled_model_says_what_to_do(tmp_path):
