@@ -5,6 +5,7 @@ written where the folder says. So a folder is used only if it is a real one, of 
 """
 
 import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -20,12 +21,27 @@ def cache_path(kind: str) -> Path:
         DanError: this user has no home.
     """
     try:
-        root = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+        root = Path(os.environ.get('XDG_CACHE_HOME') or _home() / '.cache')
     except RuntimeError:
         raise DanError(
             'this user has no home folder for a cache: set XDG_CACHE_HOME to a folder of its own'
         ) from None
     return root / 'dan_ros' / kind
+
+
+def has_cache_folder(kind: str) -> bool:
+    """Whether there may be files of one kind; nothing is made.
+
+    Raises:
+        DanError: this user has no home.
+    """
+    try:
+        cache_path(kind).lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # `make_cache_folder` says what is wrong with it
+        return True
+    return True
 
 
 def make_cache_folder(kind: str) -> Path:
@@ -63,3 +79,20 @@ def make_private(folder: Path) -> None:
                     entry.unlink()
     except OSError as error:
         raise DanError(f'the folder {folder} can not be used: {error.strerror}; {remedy}') from None
+
+
+def _home() -> Path:
+    """As `Path.home`, but an empty HOME is none: that would be the root of the disk.
+
+    Raises:
+        RuntimeError: this user has no home.
+    """
+    if os.environ.get('HOME') != '':
+        return Path.home()
+    try:
+        home = pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        home = ''
+    if not home:
+        raise RuntimeError('this user has no home')
+    return Path(home)

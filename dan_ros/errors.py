@@ -1,5 +1,7 @@
 """Errors of this package. Every message says what was wrong, where, and what to do next."""
 
+SHOWN_CHARACTERS = 200  # of a text from elsewhere, such as a path, in a message
+
 
 class DanError(Exception):
     """Base of every error this package raises on purpose."""
@@ -43,3 +45,9 @@ class DataError(DanError):
 
 class TrainingError(DanError):
     """A training can not start, go on, or be resumed."""
+
+
+def cut(text: object) -> str:
+    """The start of a text from elsewhere, which may be of any length, for a message."""
+    whole = str(text)
+    return whole if len(whole) <= SHOWN_CHARACTERS else f'{whole[:SHOWN_CHARACTERS]}...'

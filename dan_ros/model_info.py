@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from dan_ros import labels as label_sets
-from dan_ros.errors import ModelError
+from dan_ros.errors import ModelError, cut
 from dan_ros.onnx_files import parse_onnx
 
 INPUT_NAME = 'faces'
 OUTPUT_NAME = 'logits'
 CROP_RULE = 'square'
+MIN_INPUT_PX = 32  # the network halves its input five times
+MAX_INPUT_PX = 2048  # a batch of 16 faces has 200 MB then; networks in use have 96 to 224
 Tensor = tuple[str, str, list[Any]]  # name, element type as NumPy calls it, shape after the batch
 DEFAULT_CROP_SCALE = 0.956  # side of FER+'s framing over max(w, h) of YuNet's box, on 577 faces
 
@@ -24,10 +26,13 @@ class ModelInfo:
 
     Attributes:
         labels: canonical label of each output, C of them.
-        input_size: (height, width) of a face, pixels.
+        input_size: (height, width) of a face, pixels, each from 32 to 2048.
         crop_scale: side of the square crop over the longer side of the face's box.
         source: what it was trained on, how well it does, licence; for people.
         source_sha256: SHA-256 of the file the weights came from, hexadecimal, or ''.
+
+    Raises:
+        ModelError: a value is none that a model can have.
     """
 
     labels: tuple[str, ...]
@@ -38,8 +43,11 @@ class ModelInfo:
 
     def __post_init__(self) -> None:
         label_sets.canonical_indices(self.labels)
-        if min(self.input_size) < 32:
-            raise ModelError(f'input size {self.input_size} is below 32 pixels')
+        if not all(MIN_INPUT_PX <= side <= MAX_INPUT_PX for side in self.input_size):
+            raise ModelError(
+                f'the sides of the input have to be {MIN_INPUT_PX} .. {MAX_INPUT_PX} pixels, not '
+                f'{cut(self.input_size)}'
+            )
         if not 0.1 <= self.crop_scale <= 10:
             raise ModelError(f'crop scale {self.crop_scale} is outside 0.1 .. 10')
 
@@ -86,15 +94,13 @@ class ModelInfo:
             where: the file's name, for messages.
 
         Raises:
-            ModelError: a key is missing or has a value that can't be read.
+            ModelError: a key is missing or has a value that can't be read or be right.
         """
         try:
             height, width = metadata['dan_ros.input_size'].split('x')
             rule, scale = metadata['dan_ros.crop'].split()
             if rule != CROP_RULE:
-                raise ModelError(
-                    f'{where}: unknown crop rule {rule!r}, this version has {CROP_RULE!r}'
-                )
+                raise ModelError(f'unknown crop rule {rule!r}, this version has {CROP_RULE!r}')
             return cls(
                 labels=tuple(metadata['dan_ros.labels'].split(',')),
                 input_size=(int(height), int(width)),
@@ -108,7 +114,13 @@ class ModelInfo:
                 f'{error.args[0]}. Make one from a DAN checkpoint with `dan-ros convert`.'
             ) from None
         except ValueError:
+            values = {key: cut(metadata[key]) for key in ('dan_ros.input_size', 'dan_ros.crop')}
             raise ModelError(
-                f'{where}: its metadata can not be read: {dict(metadata)}. '
+                f'{where}: its metadata can not be read: {values}. '
+                'Make the file anew with `dan-ros convert`.'
+            ) from None
+        except ModelError as error:
+            raise ModelError(
+                f'{where}: its metadata is wrong: {cut(error)}. '
                 'Make the file anew with `dan-ros convert`.'
             ) from None

@@ -7,6 +7,7 @@ user's own is looked through instead: see `onnx_files`. Nothing here unpickles: 
 import hashlib
 import http.client
 import importlib.util
+import stat
 import threading
 import time
 import urllib.error
@@ -18,12 +19,12 @@ from pathlib import Path
 
 from dan_ros.cache_folders import cache_path, make_cache_folder
 from dan_ros.data_folders import data_folders
-from dan_ros.errors import DanError, ModelError
+from dan_ros.errors import DanError, ModelError, cut
 from dan_ros.files import write_content
-from dan_ros.onnx_files import parse_onnx
+from dan_ros.onnx_files import check_weights, parse_onnx
 
 FETCH_TIMEOUT_S = 30  # for all of it, names, redirects, headers and content
-FETCH_LIMIT_BYTES = 512 * 2**20
+LIMIT_BYTES = 512 * 2**20  # of a model; a DAN of four heads takes 66 MB in full precision
 CHUNK_BYTES = 1 << 20
 FLOAT_MODEL = 'dan_ferplus'
 INT8_MODEL = 'dan_ferplus_int8'
@@ -106,36 +107,42 @@ def read_model(name: str) -> ModelFile:
     """Read a model by its known name, or any ONNX file by its path.
 
     A known name is looked for in the package, the user's cache, and the package that carries it;
-    nothing is fetched here, see `fetch_model`.
+    nothing is fetched here, see `fetch_model`. One that is damaged, or that this user may not read,
+    is passed over for the next.
 
     Raises:
         ModelError: there is no such model, or its content is not what it should be; of a path, it
-            is no ONNX file, refers to another file or holds an engine.
+            can't be read, is no ONNX file, refers to another file, holds an engine, or has other
+            weights than it was written with.
     """
     if name not in KNOWN_MODELS:
         return _read_path(name)
     model = KNOWN_MODELS[name]
-    damaged = []
+    damaged, unreadable = [], []
     for path in candidate_paths(model):
-        if not path.is_file():
+        try:
+            file = _read(path, name)
+        except ModelError as error:
+            unreadable.append(str(error))
             continue
-        file = _read(path, name)
+        if file is None:
+            continue
         if file.sha256 == model.sha256:
             return file
-        damaged.append(path)
-    raise ModelError(_missing_message(model, damaged))
+        damaged.append(str(path))
+    raise ModelError(_missing_message(model, damaged, unreadable))
 
 
 def read_pinned(name: str, path: str) -> ModelFile:
     """Read a known model from a path of the user's, which must hold exactly that file.
 
     Raises:
-        ModelError: there is no such file, or its SHA-256 is another.
+        ModelError: there is no such file, it can't be read, or its SHA-256 is another.
     """
     model = KNOWN_MODELS[name]
-    if not Path(path).is_file():
-        raise ModelError(f'there is no file {path}; it should hold {model.filename}')
-    file = _read(Path(path), name)
+    file = _read(expand_path(path), name)
+    if file is None:
+        raise ModelError(f'there is no file {cut(path)}; it should hold {model.filename}')
     if file.sha256 != model.sha256:
         raise ModelError(
             f'{path} is not {model.filename}: its SHA-256 is {file.sha256}, expected '
@@ -172,15 +179,23 @@ def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
     model = KNOWN_MODELS[name]
     if not model.url:
         return read_model(name).path
-    target = cache_folder() / model.filename
-    if target.is_file() and _read(target, name).sha256 == model.sha256:
-        return target
+    try:
+        target = cache_folder() / model.filename
+    except DanError as error:
+        raise ModelError(f'{model.filename} can not be fetched: {error}') from None
+    problem = ''
+    try:
+        file = _read(target, name)
+        if file is not None and file.sha256 == model.sha256:
+            return target
+    except ModelError as error:  # it is replaced, where the folder is this user's
+        problem = f' But now {error}.'
     try:
         content = _download(model.url, timeout_s)
     except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
         raise ModelError(
             f'{model.filename} could not be fetched from {model.url}: {error}. '
-            f'Copy it to {target} by hand{_package_hint(model)}.'
+            f'Copy it to {target} by hand{_package_hint(model)}.{problem}'
         ) from None
     found = hashlib.sha256(content).hexdigest()
     if found != model.sha256:
@@ -215,8 +230,8 @@ def _download(url: str, timeout_s: float) -> bytes:
             with urllib.request.urlopen(url, timeout=timeout_s) as response:  # noqa: S310
                 while chunk := response.read1(CHUNK_BYTES):
                     chunks.append(chunk)
-                    if time.monotonic() > end_s or sum(map(len, chunks)) > FETCH_LIMIT_BYTES:
-                        raise OSError(f'more than {FETCH_LIMIT_BYTES} bytes, or too slow')
+                    if time.monotonic() > end_s or sum(map(len, chunks)) > LIMIT_BYTES:
+                        raise OSError(f'more than {LIMIT_BYTES} bytes, or too slow')
                 if response.length:
                     raise OSError(f'the connection ended {response.length} bytes too early')
         except Exception as error:  # whatever a server leads to belongs to the caller
@@ -233,38 +248,72 @@ def _download(url: str, timeout_s: float) -> bytes:
 
 
 def _read_path(name: str) -> ModelFile:
-    path = Path(name).expanduser()
-    if not path.is_file():
+    path = expand_path(name)
+    file = _read(path, name)
+    if file is None:
         known = ', '.join(KNOWN_MODELS)
         raise ModelError(
-            f'there is no model {name!r}: neither a file at {path.absolute()} nor one of the known '
-            f'models ({known}). Give the path of an ONNX file made by `dan-ros convert`.'
+            f'there is no model {cut(name)!r}: neither a file at {cut(path.absolute())} nor one '
+            f'of the known models ({known}). Give the path of an ONNX file made by '
+            '`dan-ros convert`.'
         )
-    file = _read(path, name)
-    parse_onnx(file.content, str(path))  # its hash vouches for nothing
+    model = parse_onnx(file.content, str(path))  # its hash vouches for nothing
+    check_weights(model, str(path))
     return file
 
 
-def _read(path: Path, name: str) -> ModelFile:
+def expand_path(path: str) -> Path:
+    """A path of the user's, with its home for a leading ~.
+
+    Raises:
+        ModelError: that home can't be found.
+    """
     try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ModelError(
+            f'the path {cut(path)} starts with a home folder that can not be found: write it out'
+        ) from None
+
+
+def _read(path: Path, name: str) -> ModelFile | None:
+    """Read a model's file; None where there is none.
+
+    Raises:
+        ModelError: it can't be read, or is larger than any model.
+    """
+    try:
+        found = path.stat()  # `is_file` would hide some errors, and raise others
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        if found.st_size > LIMIT_BYTES:
+            raise ModelError(
+                f'{path} has {found.st_size} bytes, more than any model of this package '
+                f'({LIMIT_BYTES}): give the ONNX file that `dan-ros convert` made'
+            )
         content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f'the model {path} can not be read: {error.strerror}') from None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # ValueError: a character that no path can have
+        why = getattr(error, 'strerror', None) or error
+        raise ModelError(
+            f'{cut(path)} can not be read: {why}; give this user access, or another path'
+        ) from None
     return ModelFile(name, path, content, hashlib.sha256(content).hexdigest())
 
 
-def _missing_message(model: KnownModel, damaged: list[Path]) -> str:
+def _missing_message(model: KnownModel, damaged: list[str], unreadable: list[str]) -> str:
     if model.url:
         remedy = f'Get it with `dan-ros models fetch {model.name}`{_package_hint(model)}.'
     else:
         remedy = 'It comes with this package: build or install the package again.'
+    found = f'{model.filename} is nowhere to be found'
     if damaged:
-        places = ', '.join(str(path) for path in damaged)
-        return (
-            f'{model.filename} is damaged or of another version at {places} '
-            f'(its SHA-256 is not {model.sha256}). {remedy}'
+        found = (
+            f'{model.filename} is damaged or of another version at {", ".join(damaged)} '
+            f'(its SHA-256 is not {model.sha256})'
         )
-    return f'{model.filename} is nowhere to be found. {remedy}'
+    return '; '.join([found, *unreadable]) + f'. {remedy}'
 
 
 def _package_hint(model: KnownModel) -> str:

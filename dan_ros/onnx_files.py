@@ -4,16 +4,17 @@ A tensor of an ONNX file may lie in another file, at a path that the file itself
 may carry a compiled engine. Neither is part of this package's contract, so both are refused.
 """
 
+import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from dan_ros.errors import ModelError
+from dan_ros.errors import ModelError, cut
 
 if TYPE_CHECKING:
     import onnx
 
+WEIGHTS_KEY = 'dan_ros.weights_sha256'  # of the metadata
 ENGINE_NODE = 'EPContext'  # of ONNX Runtime: an engine, or the path of one
-SHOWN_CHARACTERS = 80  # of a path in a message
 
 
 def parse_onnx(content: bytes, where: str) -> 'onnx.ModelProto':
@@ -43,13 +44,61 @@ def parse_onnx(content: bytes, where: str) -> 'onnx.ModelProto':
     return model
 
 
+def weights_sha256(model: 'onnx.ModelProto') -> str:
+    """Hash of all weights, hexadecimal: name, type, shape and values of each initialiser, by name.
+
+    Everything else may change, such as a fixed batch or the names of nodes.
+
+    Raises:
+        ValueError: a tensor is not what it says of itself.
+    """
+    from onnx import numpy_helper
+
+    digest = hashlib.sha256()
+    for tensor in sorted(model.graph.initializer, key=lambda tensor: str(tensor.name)):
+        try:
+            values = numpy_helper.to_array(tensor)
+        except Exception as error:  # of its type or size, of many classes
+            raise ValueError(f'tensor {cut(tensor.name)!r}: {error}') from None
+        digest.update(repr((tensor.name, values.dtype.name, values.shape)).encode())
+        digest.update(values.tobytes())
+    return digest.hexdigest()
+
+
+def check_weights(model: 'onnx.ModelProto', where: str) -> None:
+    """Refuse a model whose weights are not those that it was written with.
+
+    Files of other tools, and of this package before it wrote the hash, have none: they pass.
+
+    Args:
+        model: as read.
+        where: the file's name, for messages.
+
+    Raises:
+        ModelError: the weights are others.
+    """
+    written = next((entry.value for entry in model.metadata_props if entry.key == WEIGHTS_KEY), '')
+    if not written:
+        return
+    try:
+        found = weights_sha256(model)
+    except ValueError as error:
+        found = str(error)
+    if found != written:
+        raise ModelError(
+            f'{where} is damaged: its weights are not those that it was written with '
+            f'({WEIGHTS_KEY} is {cut(written)}, found {cut(found)}). Copy the file again. If a '
+            'tool has changed them on purpose, remove that entry from its metadata'
+        )
+
+
 def _refuse_external_data(tensor: 'onnx.TensorProto', where: str) -> None:
     if tensor.data_location != tensor.EXTERNAL and not tensor.external_data:
         return
     places = [entry.value for entry in tensor.external_data if entry.key == 'location']
-    place = places[0][:SHOWN_CHARACTERS] if places else ''
+    place = cut(places[0]) if places else ''
     raise ModelError(
-        f'{where} keeps the tensor {tensor.name[:SHOWN_CHARACTERS]!r} in another file ({place!r}); '
+        f'{where} keeps the tensor {cut(tensor.name)!r} in another file ({place!r}); '
         'only models in a single file are read. Make one with `dan-ros convert`, or save yours '
         'with its weights inside'
     )

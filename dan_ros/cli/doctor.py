@@ -22,6 +22,7 @@ from dan_ros.backends import BACKENDS, GPU_BACKENDS, choose_backend, cuda, open_
 from dan_ros.backends.engine_build import import_tensorrt, runtime_of
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import BackendError, DanError, ModelError
+from dan_ros.first_answer import check_first_answer
 
 OK, ABSENT, WARNING, ERROR = 'ok', 'absent', 'warning', 'error'
 COLOURS = {OK: 'green', ABSENT: 'dim', WARNING: 'yellow', ERROR: 'red'}
@@ -169,6 +170,7 @@ def _model(name: str) -> Finding:
 def _backend(name: str) -> Finding:
     try:
         backend = open_backend(name)
+        check_first_answer(backend)
         faces = np.zeros((1, *backend.model.input_size, 3), np.uint8)
         time_ms = _median_ms(lambda: backend.infer(faces))
     except (DanError, ImportError) as error:

@@ -14,6 +14,7 @@ from dan_ros.backends import PRECISIONS, model_for
 from dan_ros.backends.engine_build import FLAVOURS, import_tensorrt, runtime_of
 from dan_ros.backends.engine_cache import EngineCache, Entry
 from dan_ros.backends.tensorrt import MAX_BATCH, Say, prepare_engine
+from dan_ros.cache_folders import cache_path, has_cache_folder
 
 
 @click.group('engine')
@@ -60,13 +61,12 @@ def build(model: str, precision: str, max_batch: int, runtime: str) -> None:
 @click.option('--json', 'as_json', is_flag=True, help='The engines as one JSON object.')
 def list_(as_json: bool) -> None:
     """List the engines, and what each was built for."""
-    cache = EngineCache()
-    entries = cache.entries()
+    folder, entries = cache_path('engines'), _entries()
     if as_json:
-        click.echo(json.dumps({'folder': str(cache.folder), 'engines': [*map(_as_dict, entries)]}))
+        click.echo(json.dumps({'folder': str(folder), 'engines': [*map(_as_dict, entries)]}))
         return
     if not entries:
-        click.echo(f'no engines in {cache.folder}')
+        click.echo(f'no engines in {folder}')
         return
     table = Table(box=None)
     for title in ('model', 'precision', 'faces', 'runtime', 'GPU', 'MB'):
@@ -80,19 +80,23 @@ def list_(as_json: bool) -> None:
         )
         table.add_row(entry.model, *made_for, f'{entry.size / 1e6:.1f}')
     Console().print(table)
-    click.echo(f'in {cache.folder}')
+    click.echo(f'in {folder}')
 
 
 @command.command('clean')
 @click.option('--all', 'everything', is_flag=True, help='Every engine, not only unusable ones.')
 def clean(everything: bool) -> None:
     """Delete engines that were damaged or could not be loaded; with --all every engine."""
-    cache = EngineCache()
-    chosen = [entry for entry in cache.entries() if everything or entry.key is None]
+    chosen = [entry for entry in _entries() if everything or entry.key is None]
     for entry in chosen:
-        cache.remove(entry)
+        EngineCache().remove(entry)
     size = sum(entry.size for entry in chosen) / 1e6
     click.echo(f'{len(chosen)} engines deleted, {size:.1f} MB')
+
+
+def _entries() -> list[Entry]:
+    """The engines there are; looking makes no folder."""
+    return EngineCache().entries() if has_cache_folder('engines') else []
 
 
 def _as_dict(entry: Entry) -> dict[str, object]:

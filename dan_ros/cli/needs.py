@@ -9,6 +9,7 @@ import click
 from dan_ros import model_store
 from dan_ros.backends import Backend, open_backend
 from dan_ros.errors import BackendError, DanError
+from dan_ros.first_answer import check_first_answer
 from dan_ros.labels import LABEL_SETS
 
 if TYPE_CHECKING:
@@ -67,8 +68,10 @@ def open_torch_model(model: str, label_set: str | None) -> 'TorchBackend':
     from dan_ros.network.checkpoint import fuse_checkpoint, read_notes
 
     if not is_checkpoint(model):
-        return TorchBackend.read(model_store.read_model(model))
-    path = Path(model).expanduser()
+        backend = TorchBackend.read(model_store.read_model(model))
+        check_first_answer(backend)
+        return backend
+    path = model_store.expand_path(model)
     labels = LABEL_SETS[label_set] if label_set else None
     network, info = fuse_checkpoint(path, labels=labels)
     if not read_notes(path):
@@ -77,4 +80,6 @@ def open_torch_model(model: str, label_set: str | None) -> 'TorchBackend':
             '224 px, colour, mean and std of ImageNet. For others use `dan-ros convert` first.',
             err=True,
         )
-    return TorchBackend(network, info, model)
+    backend = TorchBackend(network, info, model)
+    check_first_answer(backend)
+    return backend

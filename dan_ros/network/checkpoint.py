@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from dan_ros.errors import ModelError
-from dan_ros.model_info import DEFAULT_CROP_SCALE, ModelInfo
+from dan_ros.model_info import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_PX, ModelInfo
 from dan_ros.network import fuse
 from dan_ros.network.dan import DAN
 
@@ -62,21 +62,21 @@ def fuse_checkpoint(
             f'{", ".join(labels)}'
         )
     side = input_size or notes.get('input_size', OFFICIAL_INPUT_SIZE)
-    info = ModelInfo(
-        labels=labels,
-        input_size=(side, side),
-        crop_scale=crop_scale,
-        source=source or str(notes.get('source', path.name)),
-        source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-    )
     try:
+        info = ModelInfo(
+            labels=labels,
+            input_size=(side, side),
+            crop_scale=crop_scale,
+            source=source or str(notes.get('source', path.name)),
+            source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
         fused = fuse.fuse(
             dan,
             mean or notes.get('mean', fuse.IMAGENET_MEAN),
             std or notes.get('std', fuse.IMAGENET_STD),
             notes.get('grey', False) if grey is None else grey,
         )
-    except ValueError as error:
+    except (ValueError, ModelError) as error:
         raise ModelError(f'{path}: {error}') from None
     return fused, info
 
@@ -119,7 +119,7 @@ def _are_names(value: object) -> bool:
 # What may stand in the notes of a checkpoint, and how it has to look.
 NOTES: dict[str, Callable[[Any], bool]] = {
     'labels': _are_names,
-    'input_size': lambda value: type(value) is int and 32 <= value <= 4096,
+    'input_size': lambda value: type(value) is int and MIN_INPUT_PX <= value <= MAX_INPUT_PX,
     'mean': _are_numbers,
     'std': _are_numbers,
     'grey': lambda value: isinstance(value, bool),

@@ -20,7 +20,7 @@ from dan_ros.files import write_whole
 from dan_ros.model_info import ModelInfo
 from dan_ros.network.dan import FEATURES
 from dan_ros.network.fuse import FusedBlock, FusedDAN
-from dan_ros.onnx_files import parse_onnx
+from dan_ros.onnx_files import WEIGHTS_KEY, parse_onnx, weights_sha256
 
 OPSET = 17
 IR_VERSION = 8
@@ -100,17 +100,17 @@ def export_onnx(
 
 
 def save_model(model: onnx.ModelProto, info: ModelInfo, path: Path) -> None:
-    """Give a model its metadata, opset and IR version, check it, and write it.
+    """Give a model its metadata, its hash, opset and IR version, check it, and write it.
 
     Args:
         model: changed in place.
-        info: goes into the metadata.
+        info: goes into the metadata, with the hash of the weights.
         path: the file to write; replaced as a whole, so that no reader sees half a file.
     """
     model.ir_version = IR_VERSION
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid('', OPSET))
-    helper.set_model_props(model, info.to_metadata())
+    helper.set_model_props(model, {**info.to_metadata(), WEIGHTS_KEY: weights_sha256(model)})
     onnx.checker.check_model(model, full_check=True)
     write_whole(path, lambda file: file.write(model.SerializeToString()))
 

@@ -27,6 +27,7 @@ from dan_ros.network.dan import (
     BasicBlock,
     CrossAttentionHead,
 )
+from dan_ros.network.normalisation import check_normalisation
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -148,9 +149,11 @@ def fuse(
         dan: the network; not changed.
         mean, std: normalisation of RGB in [0, 1], per channel: (x / 255 - mean) / std.
         grey: the network was trained on grey pictures repeated on three channels.
+
+    Raises:
+        ValueError: mean and std are no normalisation of a network, or weights are not finite.
     """
-    if min(std) <= 0:
-        raise ValueError(f'standard deviations must be above 0, not {std}')
+    check_normalisation(mean, std)
     fused = FusedDAN(dan.fc.out_features, dan.num_head, channels=1 if grey else 3)
     dan = copy.deepcopy(dan).double()  # so that folding itself rounds nothing
     with torch.no_grad():
@@ -161,6 +164,12 @@ def fuse(
             _set_block(target, block)
         _set_heads(fused, dan)
         _set(fused.classifier, *_fold_linear(dan.fc, dan.bn))
+    for name, value in fused.state_dict().items():
+        if not value.isfinite().all():
+            raise ValueError(
+                f'not all of its weights are finite once they are fused ({name}): its training '
+                'diverged, or the file is damaged'
+            )
     return fused.eval().requires_grad_(False)
 
 

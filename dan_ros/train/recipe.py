@@ -15,6 +15,8 @@ import yaml
 
 from dan_ros.data_folders import data_folders
 from dan_ros.errors import TrainingError
+from dan_ros.model_info import MAX_INPUT_PX, MIN_INPUT_PX
+from dan_ros.network.normalisation import check_normalisation
 
 CHOICES = MappingProxyType(
     {
@@ -275,7 +277,10 @@ def _check(recipe: Recipe, where: str) -> None:
             raise TrainingError(f'{where}: {what}')
 
     require(bool(recipe.stages), 'stages is empty; give a list of [epochs, pixels]')
-    require(all(e > 0 and s >= 32 for e, s in recipe.stages), 'a stage needs > 0 epochs, >= 32 px')
+    require(
+        all(e > 0 and MIN_INPUT_PX <= s <= MAX_INPUT_PX for e, s in recipe.stages),
+        f'a stage needs > 0 epochs, >= {MIN_INPUT_PX} px and <= {MAX_INPUT_PX} px',
+    )
     require(recipe.batch_size > 1, 'batch_size has to be above 1, for BatchNorm')
     require(recipe.num_head > 0, 'num_head has to be above 0')
     require(recipe.learning_rate > 0, 'learning_rate has to be above 0')
@@ -283,7 +288,10 @@ def _check(recipe: Recipe, where: str) -> None:
     require(0 <= recipe.label_smoothing < 1, 'label_smoothing has to be in [0, 1)')
     require(0 <= recipe.warmup_epochs < recipe.epochs, 'warmup_epochs has to be below the epochs')
     require(recipe.step_epochs > 0, 'step_epochs has to be above 0')
-    require(min(recipe.std) > 0, 'std has to be above 0')
+    try:
+        check_normalisation(recipe.mean, recipe.std)
+    except ValueError as error:
+        raise TrainingError(f'{where}: {error}') from None
     require(0 < recipe.gamma <= 1, 'gamma has to be in (0, 1]')
     require(recipe.class_balance <= 2, 'class_balance has to be at most 2')
     for name in NEVER_NEGATIVE:
