@@ -10,6 +10,7 @@ from dan_ros import model_store
 from dan_ros.backends import cuda
 from dan_ros.backends.batching import Batches
 from dan_ros.errors import BackendError, ModelError
+from dan_ros.first_answer import check_first_answer
 from dan_ros.model_info import ModelInfo
 
 # In the order in which `auto` tries them.
@@ -91,8 +92,13 @@ class Choice:
 def open_backend(
     name: str = 'auto', model: str = model_store.DEFAULT_MODEL, threads: int = 0
 ) -> Backend:
-    """Load a model into a backend; see `choose_backend` for arguments and errors."""
-    return choose_backend(name, model, threads).backend
+    """Load a model into a backend that gives usable answers.
+
+    See `choose_backend` for arguments and errors, and `check_first_answer` for what is refused.
+    """
+    backend = choose_backend(name, model, threads).backend
+    check_first_answer(backend)
+    return backend
 
 
 def choose_backend(

@@ -24,7 +24,8 @@ from dan_ros.backends import Backend, Choice, choose_backend
 from dan_ros.calibration import Camera
 from dan_ros.detect import Detector, open_detector
 from dan_ros.detect.whole import WholeImage
-from dan_ros.errors import DanError, FrameError, GpuLostError, GpuMemoryError, ModelError
+from dan_ros.errors import DanError, FrameError, GpuLostError, GpuMemoryError
+from dan_ros.first_answer import check_first_answer
 from dan_ros.following import FollowedFace, Follower, FollowingSettings
 from dan_ros.messages import stamp_to_ns
 from dan_ros.msg import FacialExpression, FacialExpressionArray
@@ -256,7 +257,7 @@ class DanNode(LifecycleNode):
         self._apply_settings()
         self._pipeline.run([Frame(np.zeros((*WARM_UP_SIZE, 3), np.uint8))])
         backend.warm_up()
-        _check_logits(backend)
+        check_first_answer(backend)
         self._advertise()
         # Else a full garbage collection would visit 200,000 objects of the libraries now and then,
         # and hold up every thread for a tenth of a second.
@@ -625,14 +626,3 @@ class DanNode(LifecycleNode):
 def _batch_of(backend: Backend) -> str:
     """How many faces it runs at once; a GPU that is short of memory takes fewer for a while."""
     return f'{backend.batches.largest} of {backend.batches.most}'
-
-
-def _check_logits(backend: Backend) -> None:
-    """Run a blank face, and refuse a model whose answer can't be used."""
-    logits = backend.infer(np.zeros((1, *backend.model.input_size, 3), np.uint8))
-    expected = (1, len(backend.model.labels))
-    if logits.shape != expected or not np.isfinite(logits).all():
-        raise ModelError(
-            f'the model gives {logits.ravel()[:10]} for a blank face, expected {expected[1]} '
-            'finite numbers: make it anew with `dan-ros convert`, and check labels, mean and std'
-        )
