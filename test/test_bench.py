@@ -166,7 +166,7 @@ def test_ctrl_c_ends_it_without_a_traceback():
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert 'Aborted' in stderr
+    assert 'Stopped' in stderr
     assert 'Traceback' not in stderr
     assert stdout == ''
 
