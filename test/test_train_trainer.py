@@ -113,6 +113,16 @@ def test_killed_and_resumed_ends_bit_equal_to_never_stopped(folder):
     assert {'loss', 'affinity', 'partition', 'accuracy', 'recall', 'learning_rate'} <= set(lines[0])
 
 
+def test_a_log_that_a_kill_left_short_is_made_whole(folder):
+    recipe = dataclasses.replace(RECIPE, stages=((2, 32),))
+    run(folder, 'out', recipe)
+    log = folder / 'out' / 'log.jsonl'
+    whole = log.read_text()
+    log.write_text(whole.splitlines(keepends=True)[0])  # killed when last.pt was there
+    run(folder, 'out', recipe, resume=True)
+    assert log.read_text() == whole
+
+
 def test_result_is_a_checkpoint_with_official_names(folder):
     run(folder, 'out', dataclasses.replace(RECIPE, stages=((1, 32),)))
     dan = load_dan(folder / 'out' / 'best.safetensors')

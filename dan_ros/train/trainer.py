@@ -151,6 +151,8 @@ class Trainer:
         saving.save_text(self.out / 'recipe.yaml', recipe_text)
         skipped = self.train_faces.skipped + self.valid_faces.skipped
         saving.save_text(self.out / 'skipped.txt', ''.join(f'{name}\n' for name in skipped))
+        if self.history:  # a kill may have fallen between the checkpoint and the log
+            saving.save_history(self.out / 'log.jsonl', self.history)
         with TrainingProgress(self.recipe.epochs, len(self.history), self.console) as progress:
             try:
                 for epoch in range(len(self.history), self.recipe.epochs):
