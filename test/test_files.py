@@ -6,6 +6,7 @@ Bags are killed in test_bag.py, engines in test_gpu_backends.py, trainings in te
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -143,6 +144,30 @@ def test_an_evaluation_to_its_end(ferplus_folder, tmp_path):
 def test_an_annotated_picture(portrait_file, tmp_path):
     killed(COMMAND, 'predict', portrait_file, '--out', tmp_path / 'out')
     assert list((tmp_path / 'out').glob('*.png')) == []
+
+
+@pytest.mark.parametrize('kind', ['png', 'jpg', 'pdf', 'svg'])
+def test_an_explained_picture(portrait_file, tmp_path, kind):
+    path = tmp_path / f'explained.{kind}'
+    path.write_bytes(b'old')
+    killed(COMMAND, 'explain', portrait_file, '--out', path)
+    assert path.read_bytes() == b'old'
+
+
+def test_an_explained_picture_that_finds_no_room(portrait_file, tmp_path):
+    path = tmp_path / 'explained.png'
+    path.write_bytes(b'old')
+    result = subprocess.run(
+        [sys.executable, '-m', 'dan_ros.cli.main', 'explain', portrait_file, '--out', path],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(f'Error: {path} can not be written: ')
+    assert path.read_bytes() == b'old'
+    assert partials(tmp_path) == []
 
 
 @pytest.mark.parametrize('writer', ['save_checkpoint', 'save_weights', 'save_text'])

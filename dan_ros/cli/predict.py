@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import click
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -13,10 +12,7 @@ from dan_ros import labels, model_store
 from dan_ros.annotate import annotate
 from dan_ros.backends import BACKENDS
 from dan_ros.detect import DETECTORS
-from dan_ros.errors import DanError
-from dan_ros.files import write_content
-from dan_ros.opencv import cv2
-from dan_ros.pictures import read_picture, why_unreadable
+from dan_ros.pictures import read_picture, why_unreadable, write_picture
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.quality import OPEN_GATES
 from dan_ros.types import FaceExpression, Frame
@@ -72,7 +68,7 @@ def command(
             _print_faces(path, faces)
         if out:
             target = _picture_path(out, path, number, images)
-            _write_picture(target, annotate(frame, faces))
+            write_picture(target, annotate(frame, faces))
             click.echo(f'annotated picture: {target}', err=as_json)
     sys.exit(1 if failed else 0)
 
@@ -109,14 +105,6 @@ def _print_faces(path: Path, faces: list[FaceExpression]) -> None:
         table.add_row(box, labels.label_of(face.expression()), f'{face.confidence:.0%}', rest)
     click.echo(f'{path}: {len(faces)} face{"s" if len(faces) > 1 else ""}')
     Console(soft_wrap=True).print(table)
-
-
-def _write_picture(path: Path, image_bgr: np.ndarray) -> None:
-    content = cv2.imencode(path.suffix, image_bgr)[1].tobytes()
-    try:
-        write_content(path, content)
-    except OSError as error:
-        raise DanError(f'{path} can not be written: {error.strerror}') from None
 
 
 def _picture_path(out: Path, path: Path, number: int, images: tuple[Path, ...]) -> Path:

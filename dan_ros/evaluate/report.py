@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 
 from dan_ros.evaluate.judging import Evaluation
 from dan_ros.evaluate.metrics import Scores
-from dan_ros.evaluate.plots import draw_confusion, draw_mistakes, draw_reliability
+from dan_ros.evaluate.plots import draw_confusion, draw_mistakes, draw_reliability, encode
 from dan_ros.files import write_content
 
 MISTAKES = 32  # faces shown
@@ -109,7 +108,7 @@ def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path
     mistakes = _draw_surest_mistakes(evaluation)
     if mistakes:
         figures['mistakes'] = (mistakes, 'The surest wrong answers: true class, then the answer.')
-    files = {f'{name}.png': _to_png(figure) for name, (figure, _) in figures.items()}
+    files = {f'{name}.png': encode(figure) for name, (figure, _) in figures.items()}
     pictures = [_figure_html(files[f'{name}.png'], text) for name, (_, text) in figures.items()]
     files['report.html'] = _page(title, content, evaluation.scores, pictures).encode()
     files['scores.json'] = f'{json.dumps(content, indent=1)}\n'.encode()
@@ -118,12 +117,6 @@ def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path
     for name, data in files.items():
         write_content(folder / name, data)
     return folder / 'report.html'
-
-
-def _to_png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format='png')
-    return file.getvalue()
 
 
 def _draw_surest_mistakes(evaluation: Evaluation) -> Figure | None:
