@@ -53,6 +53,18 @@ def test_a_demo_of_ones_own_pictures_runs_until_ctrl_c(tmp_path, portrait):
     assert 'label=happy' in output.splitlines()[-1]
 
 
+def test_a_demo_that_can_not_save_its_picture_says_so(tmp_path):
+    out = tmp_path / 'demo'
+    (out / 'annotated.png').mkdir(parents=True)
+    demo = start_demo(out)
+    output, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 1, output
+    assert f'{out / "annotated.png"} can not be written: ' in output
+    assert 'annotated picture: ' not in output
+    assert output.splitlines()[-1].endswith('label=happy')
+    assert [path.name for path in out.iterdir()] == ['annotated.png']
+
+
 def test_a_demo_whose_camera_ends_says_so(tmp_path):
     demo = start_demo(tmp_path / 'demo', '--source', tmp_path / 'no_such.mp4')
     output, _ = demo.communicate(timeout=120)
