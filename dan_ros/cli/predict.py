@@ -12,7 +12,8 @@ from dan_ros import labels, model_store
 from dan_ros.annotate import annotate
 from dan_ros.backends import BACKENDS
 from dan_ros.detect import DETECTORS
-from dan_ros.pictures import read_picture, why_unreadable, write_picture
+from dan_ros.errors import DataError
+from dan_ros.pictures import open_picture, write_picture
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.quality import OPEN_GATES
 from dan_ros.types import FaceExpression, Frame
@@ -55,12 +56,12 @@ def command(
         out.mkdir(parents=True, exist_ok=True)
     failed = 0
     for number, path in enumerate(images, start=1):
-        image = read_picture(path)
-        if image is None:
+        try:
+            frame = Frame(open_picture(path))
+        except DataError as error:
             failed += 1
-            click.echo(f'Error: {path}: {why_unreadable(path)}', err=True)
+            click.echo(f'Error: {error}', err=True)
             continue
-        frame = Frame(image)
         (faces,) = pipeline.run([frame])
         if as_json:
             click.echo(json.dumps(_to_json(path, faces)))
