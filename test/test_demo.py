@@ -3,8 +3,10 @@
 import itertools
 import re
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 
 import cv2
 import numpy as np
@@ -118,7 +120,32 @@ def test_what_is_no_source_is_said(tmp_path, name):
         open_source(str(tmp_path / name), 10)
 
 
-def test_a_rate_that_is_none_is_one_line_and_exit_code_2(tmp_path):
-    camera = Program('sample_camera', '-p', 'rate_hz:=0.0', log=tmp_path / 'log')
+@pytest.mark.parametrize('source', ['~nobody-of-this-name/x.mp4', 'x' * 300])
+def test_what_can_not_even_be_looked_at_is_said(source):
+    with pytest.raises(DanError, match='can not be read') as error:
+        open_source(source, 10)
+    assert str(error.value).startswith(source)
+
+
+def test_a_picture_larger_than_any_is_none(tmp_path):
+    rows = zlib.compress(bytes(100))
+    header = struct.pack('>2I5B', 60_000, 60_000, 8, 0, 0, 0, 0)
+    chunks = ((b'IHDR', header), (b'IDAT', rows), (b'IEND', b''))
+    content = b'\x89PNG\r\n\x1a\n'
+    for name, data in chunks:
+        content += struct.pack('>I', len(data)) + name + data
+        content += struct.pack('>I', zlib.crc32(name + data))
+    path = tmp_path / 'large.png'
+    path.write_bytes(content)
+    with pytest.raises(DanError, match='no readable picture'):
+        open_source(str(path), 10)
+
+
+@pytest.mark.parametrize('rate', ['0.0', 'abc', 'true', '[1, 2]', '.nan'])
+def test_a_rate_that_is_none_is_one_line_and_exit_code_2(tmp_path, rate):
+    camera = Program('sample_camera', '-p', f'rate_hz:={rate}', log=tmp_path / 'log')
     assert camera.process.wait(60) == 2
-    assert 'from 0.1 to 1000' in camera.output.splitlines()[-1]
+    last = camera.output.splitlines()[-1]
+    assert 'rate_hz can not be ' in last
+    assert 'a number from 0.1 to 1000' in last
+    assert 'Traceback' not in camera.output
