@@ -223,6 +223,21 @@ def test_weights_alone_can_not_be_resumed(folder):
         run(folder, 'out', resume=True)
 
 
+def test_a_checkpoint_that_lacks_a_part_or_is_another_networks_is_one_clear_line(folder):
+    recipe = dataclasses.replace(RECIPE, stages=((1, 32),), average_decay=0.0)
+    run(folder, 'out', recipe)
+    path = folder / 'out' / 'last.pt'
+    whole = load_checkpoint(path)
+    for part in ('dan', 'objective', 'optimizer', 'scaler', 'history', 'random'):
+        save_checkpoint(path, {name: value for name, value in whole.items() if name != part})
+        with pytest.raises(TrainingError, match=rf"last\.pt lacks '{part}'; train without"):
+            run(folder, 'out', recipe, resume=True)
+    save_checkpoint(path, {**whole, 'dan': {**whole['dan'], 'fc.weight': torch.zeros(3, 3)}})
+    with pytest.raises(TrainingError, match=r'last\.pt does not fit.*fc\.weight') as error:
+        run(folder, 'out', recipe, resume=True)
+    assert '\n' not in str(error.value)
+
+
 def test_output_that_can_not_be_a_folder(folder):
     (folder / 'out').write_text('a file')
     with pytest.raises(TrainingError, match='can not be made a folder'):

@@ -28,9 +28,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # torch's own unpickler raises whatever a damaged file leads to
         first_line = (str(error) or type(error).__name__).splitlines()[0]
-        raise TrainingError(f'{path} is damaged ({first_line}); train without --resume') from None
+        raise TrainingError(
+            f'{path} is damaged ({first_line}); train without --resume in another folder'
+        ) from None
     if not isinstance(content, dict) or 'recipe' not in content:
-        raise TrainingError(f'{path} is no checkpoint of a training; train without --resume')
+        raise TrainingError(
+            f'{path} is no checkpoint of a training; train without --resume in another folder'
+        )
     return content
 
 

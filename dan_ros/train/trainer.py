@@ -30,6 +30,7 @@ from dan_ros.train.schedule import build_optimizer
 from dan_ros.train.start import load_start
 
 BATCHNORM_FACES = 1024  # faces that BatchNorm statistics of averaged weights are measured on
+LONGEST_REASON = 300  # characters of torch's own, which may name every tensor
 LISTED_SKIPS = 20  # unreadable pictures named on the screen; skipped.txt names all
 PLAN = ('stages', 'workers')  # what may change when a training goes on
 
@@ -133,6 +134,20 @@ class Trainer:
         """Go on from the checkpoint."""
         content = saving.load_checkpoint(self.checkpoint_path)
         _check_same_recipe(recipe_from_dict(content['recipe'], 'checkpoint'), self.recipe)
+        try:
+            self._restore(content)
+        except KeyError as error:
+            raise TrainingError(
+                f'{self.checkpoint_path} lacks {error}; train without --resume in another folder'
+            ) from None
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            reason = ' '.join(str(error).split())[:LONGEST_REASON]
+            raise TrainingError(
+                f'{self.checkpoint_path} does not fit its own recipe ({reason}); train without '
+                '--resume in another folder'
+            ) from None
+
+    def _restore(self, content: dict[str, Any]) -> None:
         self.learner.dan.load_state_dict(content['dan'])
         self.learner.objective.load_state_dict(content['objective'])
         self.learner.optimizer.load_state_dict(content['optimizer'])
@@ -141,9 +156,10 @@ class Trainer:
         if self.average:
             self.average.load_state_dict(content['average'])
         self.history = content['history']
-        torch.set_rng_state(content['random']['cpu'])
-        if self.device.type == 'cuda':
-            torch.cuda.set_rng_state(content['random']['cuda'], self.device)
+        random = content['random']
+        torch.set_rng_state(random['cpu'])
+        if self.device.type == 'cuda' and 'cuda' in random:  # it may have begun on a CPU
+            torch.cuda.set_rng_state(random['cuda'], self.device)
 
     def run(self) -> dict[str, Any]:
         """Train the epochs that are left; gives the best epoch's line."""
