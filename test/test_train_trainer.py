@@ -238,6 +238,27 @@ def test_a_checkpoint_that_lacks_a_part_or_is_another_networks_is_one_clear_line
     assert '\n' not in str(error.value)
 
 
+def test_resuming_with_other_faces_says_what_has_changed(folder, capsys):
+    recipe = dataclasses.replace(RECIPE, stages=((1, 32),), average_decay=0.0)
+    run(folder, 'out', recipe)
+    run(folder, 'out', recipe, resume=True)
+    assert 'Warning' not in capsys.readouterr().err
+    path = folder / 'ferplus_train.npz'
+    with np.load(path) as content:
+        images, votes = content['images'], content['votes']
+    np.savez(path, images=images[:-1], votes=votes[:-1])
+    run(folder, 'out', recipe, resume=True)
+    (warning,) = capsys.readouterr().err.splitlines()
+    before, now = '5 neutral, 5 happy, 4 surprise', '5 neutral, 4 happy, 4 surprise'
+    assert warning.startswith('Warning: the train faces are not those of before')
+    assert warning.endswith(f'Before: {before}; now: {now}')
+    checkpoint = load_checkpoint(folder / 'out' / 'last.pt')
+    del checkpoint['faces']  # as older ones
+    save_checkpoint(folder / 'out' / 'last.pt', checkpoint)
+    run(folder, 'out', recipe, resume=True)
+    assert capsys.readouterr().err == ''
+
+
 def test_output_that_can_not_be_a_folder(folder):
     (folder / 'out').write_text('a file')
     with pytest.raises(TrainingError, match='can not be made a folder'):

@@ -70,6 +70,12 @@ class Faces:
     def __len__(self) -> int:
         return len(self.classes)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of faces by label, of the classes that have any."""
+        counts = np.bincount(self.classes, minlength=len(self.labels)).tolist()
+        return {label: n for label, n in zip(self.labels, counts, strict=True) if n}
+
     def read(self, indices: np.ndarray, size: int) -> np.ndarray:
         """Give faces `indices`, int64 [B], as uint8 [B, size, size, 1 or 3]."""
         return self.reader(indices, size)

@@ -53,7 +53,8 @@ def train(
         out: the folder to write to; made if need be.
         start: a DAN or a ResNet-18 to start from, see `start`.
         resume: go on from `out`/last.pt. On a CPU the end is bit by bit that of a training that
-            never stopped. `stages` may differ from before, to lengthen or cut a training.
+            never stopped. `stages` may differ from before, to lengthen or cut a training. Where
+            the number of faces of a class differs, a warning says so.
         device: cpu, cuda or cuda:N; by default a GPU where there is one.
         console: for progress; standard error by default.
 
@@ -146,6 +147,22 @@ class Trainer:
                 f'{self.checkpoint_path} does not fit its own recipe ({reason}); train without '
                 '--resume in another folder'
             ) from None
+        self._warn_of_other_faces(content.get('faces', {}))
+
+    def _warn_of_other_faces(self, before: dict[str, dict[str, int]]) -> None:
+        """Say where the data is not what it was; older checkpoints do not know."""
+        for split, now in self._count_faces().items():
+            if split in before and before[split] != now:
+                self.console.print(
+                    f'Warning: the {split} faces are not those of before, so this is not the '
+                    f'training that was stopped. Before: {_name_counts(before[split])}; now: '
+                    f'{_name_counts(now)}',
+                    soft_wrap=True,
+                    highlight=False,
+                )
+
+    def _count_faces(self) -> dict[str, dict[str, int]]:
+        return {TRAIN: self.train_faces.counts, VALID: self.valid_faces.counts}
 
     def _restore(self, content: dict[str, Any]) -> None:
         self.learner.dan.load_state_dict(content['dan'])
@@ -254,6 +271,7 @@ class Trainer:
             'scaler': self.learner.scaler.state_dict(),
             'average': self.average.state_dict() if self.average else {},
             'history': self.history,
+            'faces': self._count_faces(),
             'random': random,
         }
 
@@ -291,6 +309,10 @@ def _check_same_recipe(old: Recipe, new: Recipe) -> None:
                 f'the training to resume had {item.name} {before}, the recipe has {now}; '
                 'train anew in another folder, or put it back'
             )
+
+
+def _name_counts(counts: dict[str, int]) -> str:
+    return ', '.join(f'{count} {label}' for label, count in counts.items())
 
 
 def _report_skipped(train: Faces, valid: Faces, console: Console) -> None:
