@@ -1,6 +1,8 @@
 """Readers of the data sets, on small sets made here."""
 
+import io
 import shutil
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -99,6 +101,41 @@ def test_damaged_npz_is_one_clear_line(tmp_path, content):
     with pytest.raises(DataError, match=r'ferplus_train\.npz can not be read') as error:
         open_faces('ferplus', tmp_path, 'train')
     assert '\n' not in str(error.value)
+
+
+def write_npz(path: Path, **members: bytes) -> None:
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name, content in members.items():
+            archive.writestr(f'{name}.npy', content)
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def test_an_npz_says_which_array_it_lacks_or_holds_damaged(tmp_path):
+    path = tmp_path / 'ferplus_train.npz'
+    images, votes = npy(np.zeros((7, 48, 48), np.uint8)), npy(VOTES)
+    cases = [
+        ({'x': votes}, "lacks the array 'images'; FER"),
+        ({'images': images}, "lacks the array 'votes'; FER"),
+        ({'images': images[:-9], 'votes': votes}, "its array 'images' is damaged (EOF"),
+        ({'images': images, 'votes': votes[:20]}, "its array 'votes' is damaged (EOF"),
+        ({'images': images, 'votes': b'text'}, "its array 'votes' is damaged (no array)"),
+    ]
+    for members, words in cases:
+        write_npz(path, **members)
+        with pytest.raises(DataError) as error:
+            open_faces('ferplus', tmp_path, 'train')
+        assert str(error.value).startswith(f'{path}')
+        assert words in str(error.value)
+    write_npz(path, images=images, votes=votes)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(images[-2000:], images[-2000:-1] + b'\1'))  # a flipped bit
+    with pytest.raises(DataError, match=r"its array 'images' is damaged \(Bad CRC"):
+        open_faces('ferplus', tmp_path, 'train')
 
 
 def write_rafdb(root: Path) -> None:

@@ -198,9 +198,9 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
         )
     try:
         with np.load(path, allow_pickle=False) as content:
-            images, votes = content['images'], content['votes']
-    except KeyError as error:
-        raise DataError(f'{path} lacks {error}; FER+ needs `images` and `votes`') from None
+            images, votes = (_read_array(path, content, name) for name in ('images', 'votes'))
+    except DataError:
+        raise
     except Exception as error:  # a damaged zip raises one of five classes
         raise DataError(f'{path} can not be read as .npz ({error}); get the file anew') from None
     square = images.ndim == 3 and images.shape[1] == images.shape[2]
@@ -213,6 +213,19 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
             f'{path}: votes are {votes.dtype} {list(votes.shape)}, not uint8 [{len(images)}, 10]'
         )
     return images, votes
+
+
+def _read_array(path: Path, content: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in content:
+        raise DataError(f'{path} lacks the array {name!r}; FER+ needs `images` and `votes`')
+    try:
+        array = content[name]
+        if isinstance(array, np.ndarray):
+            return array
+        reason = 'no array'
+    except Exception as error:  # see above
+        reason = ' '.join(str(error).split()) or type(error).__name__
+    raise DataError(f'{path}: its array {name!r} is damaged ({reason}); get the file anew')
 
 
 def _resize_all(faces: np.ndarray, size: int) -> np.ndarray:
