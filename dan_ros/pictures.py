@@ -86,3 +86,8 @@ def write_encoded(path: Path, content: bytes) -> None:
         write_content(path, content)
     except OSError as error:
         raise DanError(f'{path} can not be written: {error.strerror or error}') from None
+
+
+def readable(text: str) -> str:
+    """Escape what can't be shown or written: bytes of a file's name that are no text."""
+    return text.encode(errors='backslashreplace').decode()

@@ -67,6 +67,14 @@ def test_a_demo_that_can_not_save_its_picture_says_so(tmp_path):
     assert [path.name for path in out.iterdir()] == ['annotated.png']
 
 
+def test_a_demo_without_a_place_for_results_is_one_line(tmp_path):
+    (tmp_path / 'file').touch()
+    demo = start_demo(tmp_path / 'file')
+    output, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 1
+    assert output == f'Error: {tmp_path / "file"} can not be made a folder: File exists\n'
+
+
 def test_a_demo_whose_camera_ends_says_so(tmp_path):
     demo = start_demo(tmp_path / 'demo', '--source', tmp_path / 'no_such.mp4')
     output, _ = demo.communicate(timeout=120)

@@ -224,11 +224,12 @@ def test_affectnet_of_the_first_release_cuts_the_face_out(tmp_path):
 def test_affectnet_csv_with_phases(tmp_path):
     write_picture(tmp_path / 'x' / 'a.jpg')
     rows = ['img_path,label,phase', 'x/a.jpg,1,train', 'x/a.jpg,2,val', 'x/gone.jpg,2,val']
+    rows.append(f'{"x" * 300}.jpg,2,val')  # can't even be looked at
     (tmp_path / 'affectnet.csv').write_text('\n'.join(rows))
     assert open_faces('affectnet8', tmp_path, 'train').classes.tolist() == [1]
     valid = open_faces('affectnet8', tmp_path / 'affectnet.csv', 'valid')
     assert valid.classes.tolist() == [2]
-    assert len(valid.skipped) == 1
+    assert len(valid.skipped) == 2
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from dan_ros.evaluate.judging import Evaluation
 from dan_ros.evaluate.metrics import Scores
 from dan_ros.evaluate.plots import draw_confusion, draw_mistakes, draw_reliability, encode
 from dan_ros.files import write_content
+from dan_ros.pictures import readable
 
 FRESH = '.new'  # the folder in which a report waits until it is whole
 MISTAKES = 32  # faces shown
@@ -104,7 +105,7 @@ def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path
         DanError: they can't be written; the earlier ones stay as they are.
     """
     content = to_json(subject, evaluation)
-    title = f'{Path(subject.model).name} on {subject.dataset}, {subject.split}'
+    title = readable(f'{Path(subject.model).name} on {subject.dataset}, {subject.split}')
     figures = {
         'confusion': (draw_confusion(evaluation.scores, title), 'What is taken for what.'),
         'reliability': (
@@ -117,7 +118,8 @@ def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path
         figures['mistakes'] = (mistakes, 'The surest wrong answers: true class, then the answer.')
     files = {f'{name}.png': encode(figure) for name, (figure, _) in figures.items()}
     pictures = [_figure_html(files[f'{name}.png'], text) for name, (_, text) in figures.items()]
-    files['report.html'] = _page(title, content, evaluation.scores, pictures).encode()
+    page = _page(title, content, evaluation.scores, pictures)
+    files['report.html'] = readable(page).encode()
     files['scores.json'] = f'{json.dumps(content, indent=1)}\n'.encode()
     try:
         _replace_together(folder, files)

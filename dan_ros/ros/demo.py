@@ -106,7 +106,10 @@ class Subscriber(Node):
 @click.option('--out', type=click.Path(path_type=Path), default='demo', help='Folder for results.')
 def main(source: str, out: Path) -> None:
     """Run camera and node, show what arrives."""
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f'{out} can not be made a folder: {error.strerror}') from None
     console = Console()
     console.print(f'Starting a sample camera on {CAMERA_TOPIC} and dan_node; they talk over DDS.')
     console.print('[dim]In another shell: . ./env.sh, and subscribe to /facial_expression[/dim]')

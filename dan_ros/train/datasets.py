@@ -4,6 +4,7 @@
 that can not be decoded are left out when a folder is opened, and listed in `Faces.skipped`.
 """
 
+import contextlib
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -373,8 +374,9 @@ def _crop_of(row: dict[str, str]) -> tuple[int, int, int, int] | None:
 def _find_picture(folder: Path, name: str) -> Path:
     """AffectNet's lists name files from the folder of the pictures, which has several names."""
     for parent in ('', 'Manually_Annotated_Images', 'Manually_Annotated', 'images'):
-        if (folder / parent / name).is_file():
-            return folder / parent / name
+        with contextlib.suppress(OSError):  # may not be looked at; listed as unreadable later
+            if (folder / parent / name).is_file():
+                return folder / parent / name
     return folder / name
 
 

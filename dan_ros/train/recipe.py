@@ -182,9 +182,14 @@ def find_recipe(name: str) -> Path:
     Raises:
         TrainingError: there is neither.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
+    try:
+        path = Path(name).expanduser()
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise TrainingError(f'no recipe can be read at {name}: {error.strerror}') from None
+    except RuntimeError as error:  # ~ of a user who is not there
+        raise TrainingError(f'no recipe can be read at {name}: {error}') from None
     known = [file for folder in data_folders('recipes') for file in sorted(folder.glob('*.yaml'))]
     for file in known:
         if file.stem == name:

@@ -56,5 +56,5 @@ def save_history(path: Path, history: list[dict[str, Any]]) -> None:
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write a text file."""
-    write_content(path, text.encode())
+    """Write a text file; names of files in it keep whatever bytes they have."""
+    write_content(path, text.encode(errors='surrogateescape'))

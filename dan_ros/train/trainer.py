@@ -19,6 +19,7 @@ from rich.console import Console
 
 from dan_ros.errors import TrainingError
 from dan_ros.network.dan import DAN
+from dan_ros.pictures import readable
 from dan_ros.train import saving
 from dan_ros.train.averaging import WeightAverage, measure_batchnorm
 from dan_ros.train.datasets import TRAIN, VALID, Faces, open_faces
@@ -321,6 +322,6 @@ def _report_skipped(train: Faces, valid: Faces, console: Console) -> None:
         return
     console.print(f'{len(skipped)} pictures can not be read and are left out:', soft_wrap=True)
     for name in skipped[:LISTED_SKIPS]:
-        console.print(f'  {name}', soft_wrap=True, markup=False)
+        console.print(f'  {readable(name)}', soft_wrap=True, markup=False)
     if len(skipped) > LISTED_SKIPS:
         console.print(f'  and {len(skipped) - LISTED_SKIPS} more', soft_wrap=True)
