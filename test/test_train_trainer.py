@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -173,6 +175,27 @@ def test_loss_that_is_no_number_stops_and_keeps_the_last_good_epoch(folder, monk
     poison['on'] = False
     monkeypatch.undo()
     assert run(folder, 'out', resume=True)['epoch'] in {1, 2, 3}
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_last_good_epoch(folder):
+    """The limit on files lets the weights pass, but not what is needed to go on."""
+    recipe = dataclasses.replace(RECIPE, stages=((1, 32),), average_decay=0.0)
+    run(folder, 'out', recipe)
+    path = folder / 'out' / 'last.pt'
+    longer = dataclasses.replace(recipe, stages=((2, 32),))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2, before[1]))
+    try:
+        with pytest.raises(TrainingError) as error:
+            run(folder, 'out', longer, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert re.fullmatch(
+        rf'{path} can not be written: File too large\. {path} keeps epoch 1, the last good one',
+        str(error.value),
+    )
+    assert len(load_checkpoint(path)['history']) == 1
+    assert run(folder, 'out', longer, resume=True)['epoch'] in {1, 2}
 
 
 def test_logits_that_are_no_numbers_are_refused():

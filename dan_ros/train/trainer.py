@@ -107,6 +107,7 @@ class Trainer:
         )
         self.average: WeightAverage[DAN] | None = None
         self.history: list[dict[str, Any]] = []
+        self.saved_epochs = 0
 
     @property
     def checkpoint_path(self) -> Path:
@@ -174,6 +175,7 @@ class Trainer:
         if self.average:
             self.average.load_state_dict(content['average'])
         self.history = content['history']
+        self.saved_epochs = len(self.history)
         random = content['random']
         torch.set_rng_state(random['cpu'])
         if self.device.type == 'cuda' and 'cuda' in random:  # it may have begun on a CPU
@@ -258,6 +260,7 @@ class Trainer:
             }
             saving.save_weights(self.out / 'best.safetensors', network.state_dict(), notes)
         saving.save_checkpoint(self.checkpoint_path, self._content())
+        self.saved_epochs = len(self.history)
         saving.save_history(self.out / 'log.jsonl', self.history)
 
     def _content(self) -> dict[str, Any]:
@@ -282,9 +285,9 @@ class Trainer:
             self.learner.after_step.append(self.average.update)
 
     def _last_good(self) -> str:
-        if not self.checkpoint_path.exists():
+        if not self.saved_epochs:
             return ''
-        return f'. {self.checkpoint_path} keeps epoch {len(self.history)}, the last good one'
+        return f'. {self.checkpoint_path} keeps epoch {self.saved_epochs}, the last good one'
 
 
 def _pick_device(recipe: Recipe, name: str | None) -> torch.device:
