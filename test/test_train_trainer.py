@@ -283,6 +283,18 @@ def test_resuming_with_other_faces_says_what_has_changed(folder, capsys):
     assert capsys.readouterr().err == ''
 
 
+def test_resuming_without_the_best_weights_is_refused(folder):
+    """They can't be made again, and the end would name a file that is not there."""
+    recipe = dataclasses.replace(RECIPE, stages=((1, 32),), average_decay=0.0)
+    run(folder, 'out', recipe)
+    weights = folder / 'out' / 'best.safetensors'
+    kept = weights.rename(folder / 'kept.safetensors')
+    with pytest.raises(TrainingError, match=r'best\.safetensors is gone, the weights of epoch 1'):
+        run(folder, 'out', recipe, resume=True)
+    kept.rename(weights)
+    assert run(folder, 'out', recipe, resume=True)['epoch'] == 1
+
+
 def test_output_that_can_not_be_a_folder(folder):
     (folder / 'out').write_text('a file')
     with pytest.raises(TrainingError, match='can not be made a folder'):

@@ -115,6 +115,11 @@ class Trainer:
         return self.out / 'last.pt'
 
     @property
+    def weights_path(self) -> Path:
+        """Where the best weights are kept."""
+        return self.out / 'best.safetensors'
+
+    @property
     def best(self) -> dict[str, Any]:
         """The line of the best epoch so far, the first of equals; {} before the first epoch."""
         return max(self.history, key=lambda line: line['accuracy'], default={})
@@ -149,6 +154,11 @@ class Trainer:
                 f'{self.checkpoint_path} does not fit its own recipe ({reason}); train without '
                 '--resume in another folder'
             ) from None
+        if self.history and not self.weights_path.exists():
+            raise TrainingError(
+                f'{self.weights_path} is gone, the weights of epoch {self.best["epoch"]}; put it '
+                'back, or train without --resume in another folder'
+            )
         self._warn_of_other_faces(content.get('faces', {}))
 
     def _warn_of_other_faces(self, before: dict[str, dict[str, int]]) -> None:
@@ -258,7 +268,7 @@ class Trainer:
                 'source': f'trained on {self.recipe.dataset}, {line["accuracy"]:.2%} of its '
                 f'validation faces, epoch {line["epoch"]}',
             }
-            saving.save_weights(self.out / 'best.safetensors', network.state_dict(), notes)
+            saving.save_weights(self.weights_path, network.state_dict(), notes)
         saving.save_checkpoint(self.checkpoint_path, self._content())
         self.saved_epochs = len(self.history)
         saving.save_history(self.out / 'log.jsonl', self.history)
