@@ -14,6 +14,7 @@ import pytest
 import dan_ros
 from dan_ros import labels
 from dan_ros.cli.main import SUBCOMMANDS
+from dan_ros.pictures import MOST_BYTES
 
 
 def run(*arguments, **environment):
@@ -80,6 +81,25 @@ def test_predict_names_what_it_can_not_read_and_goes_on(portrait_file, tmp_path)
     assert 'is a folder' in result.stderr
     assert 'happy' in result.stdout
     assert 'Traceback' not in result.stderr
+
+
+def test_predict_goes_on_after_a_place_it_can_not_even_look_at(portrait_file, tmp_path):
+    nameless = tmp_path / ('x' * 300) / 'x.png'  # as a folder of others, stat() fails
+    result = run('predict', nameless, portrait_file)
+    assert result.returncode == 1
+    assert result.stderr == f'Error: {nameless}: can not be read: File name too long\n'
+    assert 'happy' in result.stdout
+
+
+def test_predict_goes_on_after_a_file_that_no_memory_would_hold(portrait_file, tmp_path):
+    huge = tmp_path / 'huge.png'
+    with huge.open('wb') as file:
+        file.truncate(8 << 30)  # takes no room on the disk
+    result = run('predict', huge, portrait_file)
+    assert result.returncode == 1
+    words = f'has {8 << 30} bytes, a picture has {MOST_BYTES} at most'
+    assert result.stderr == f'Error: {huge}: {words}\n'
+    assert 'happy' in result.stdout
 
 
 def test_pictures_of_one_name_do_not_overwrite_each_other(portrait_file, tmp_path):

@@ -3,8 +3,10 @@
 import itertools
 import re
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 
 import cv2
 import numpy as np
@@ -51,6 +53,26 @@ def test_a_demo_of_ones_own_pictures_runs_until_ctrl_c(tmp_path, portrait):
         demo.kill()
     assert demo.returncode == 0, output
     assert 'label=happy' in output.splitlines()[-1]
+
+
+def test_a_demo_that_can_not_save_its_picture_says_so(tmp_path):
+    out = tmp_path / 'demo'
+    (out / 'annotated.png').mkdir(parents=True)
+    demo = start_demo(out)
+    output, _ = demo.communicate(timeout=120)
+    assert demo.returncode == 1, output
+    assert f'{out / "annotated.png"} can not be written: ' in output
+    assert 'annotated picture: ' not in output
+    assert output.splitlines()[-1].endswith('label=happy')
+    assert [path.name for path in out.iterdir()] == ['annotated.png']
+
+
+def test_a_demo_without_a_place_for_results_is_one_line(tmp_path):
+    (tmp_path / 'file').touch()
+    demo = start_demo(tmp_path / 'file')
+    output, _ = demo.communicate(timeout=60)
+    assert demo.returncode == 1
+    assert output == f'Error: {tmp_path / "file"} can not be made a folder: File exists\n'
 
 
 def test_a_demo_whose_camera_ends_says_so(tmp_path):
@@ -106,7 +128,32 @@ def test_what_is_no_source_is_said(tmp_path, name):
         open_source(str(tmp_path / name), 10)
 
 
-def test_a_rate_that_is_none_is_one_line_and_exit_code_2(tmp_path):
-    camera = Program('sample_camera', '-p', 'rate_hz:=0.0', log=tmp_path / 'log')
+@pytest.mark.parametrize('source', ['~nobody-of-this-name/x.mp4', 'x' * 300])
+def test_what_can_not_even_be_looked_at_is_said(source):
+    with pytest.raises(DanError, match='can not be read') as error:
+        open_source(source, 10)
+    assert str(error.value).startswith(source)
+
+
+def test_a_picture_larger_than_any_is_none(tmp_path):
+    rows = zlib.compress(bytes(100))
+    header = struct.pack('>2I5B', 60_000, 60_000, 8, 0, 0, 0, 0)
+    chunks = ((b'IHDR', header), (b'IDAT', rows), (b'IEND', b''))
+    content = b'\x89PNG\r\n\x1a\n'
+    for name, data in chunks:
+        content += struct.pack('>I', len(data)) + name + data
+        content += struct.pack('>I', zlib.crc32(name + data))
+    path = tmp_path / 'large.png'
+    path.write_bytes(content)
+    with pytest.raises(DanError, match='no readable picture'):
+        open_source(str(path), 10)
+
+
+@pytest.mark.parametrize('rate', ['0.0', 'abc', 'true', '[1, 2]', '.nan'])
+def test_a_rate_that_is_none_is_one_line_and_exit_code_2(tmp_path, rate):
+    camera = Program('sample_camera', '-p', f'rate_hz:={rate}', log=tmp_path / 'log')
     assert camera.process.wait(60) == 2
-    assert 'from 0.1 to 1000' in camera.output.splitlines()[-1]
+    last = camera.output.splitlines()[-1]
+    assert 'rate_hz can not be ' in last
+    assert 'a number from 0.1 to 1000' in last
+    assert 'Traceback' not in camera.output

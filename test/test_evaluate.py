@@ -333,10 +333,17 @@ def test_a_folder_that_can_not_be_written_is_said_before_the_work(own_pictures, 
     assert result.stdout == ''
 
 
-def test_a_name_with_formulas_is_a_name(own_pictures, tmp_path):
-    model = tmp_path / 'a$\\b$.onnx'
+@pytest.mark.parametrize('name', ['a$\\b$', os.fsdecode(b'a\xff')])
+def test_a_name_with_formulas_or_that_is_no_text_is_a_name(own_pictures, tmp_path, name):
+    model = tmp_path / f'{name}.onnx'
     model.write_bytes(model_store.read_model('dan_ferplus').content)
-    assert run('evaluate', own_pictures, model, '--out', tmp_path / 'out').returncode == 0
+    data = own_pictures.rename(tmp_path / name)
+    result = run('evaluate', data, model, '--out', tmp_path / 'out', '--json')
+    assert result.returncode == 0, result.stderr
+    content = json.loads(result.stdout)
+    assert (content['model'], content['data']) == (str(model), str(data))
+    page = (tmp_path / 'out' / 'report.html').read_text()
+    assert name.encode(errors='backslashreplace').decode() in page
 
 
 # explain

@@ -6,6 +6,7 @@ Bags are killed in test_bag.py, engines in test_gpu_backends.py, trainings in te
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO
 
-import cv2
 import numpy as np
 import pytest
 
@@ -157,34 +157,116 @@ def test_a_fetched_model(tmp_path):
 COMMAND = 'from dan_ros.cli.main import main; sys.argv[0] = "dan-ros"; main()'
 
 
-@pytest.mark.parametrize('at', [1, 2, 3, 4, 5])
-def test_an_evaluation(ferplus_folder, tmp_path, at):
-    """`scores.json` comes last: where it is, all is there."""
+EVALUATION = {'scores.json', 'report.html', 'confusion.png', 'reliability.png', 'mistakes.png'}
+
+
+@pytest.fixture
+def old_evaluation(tmp_path):
+    """A folder with the result of an earlier run."""
     out = tmp_path / 'out'
     out.mkdir()
-    (out / 'scores.json').write_text('{"accuracy": 2}')  # of an earlier run
-    killed(COMMAND, 'evaluate', ferplus_folder, 'dan_ferplus', '--out', out, at=at)
-    assert not (out / 'scores.json').exists()
-    for picture in out.glob('*.png'):
-        assert cv2.imread(str(picture)) is not None
-    for page in out.glob('*.html'):
-        assert page.read_text().endswith('</html>\n')
-    assert len(partials(out)) == 1
+    for name in EVALUATION:
+        (out / name).write_bytes(b'old')
+    return out
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize('at', [1, 2, 3, 4, 5])
+def test_an_evaluation(ferplus_folder, old_evaluation, at):
+    """Until all that is new is on the disk, all that is old stays."""
+    before = contents(old_evaluation)
+    killed(COMMAND, 'evaluate', ferplus_folder, 'dan_ferplus', '--out', old_evaluation, at=at)
+    assert contents(old_evaluation) == before
+    assert len(partials(old_evaluation)) == 1
+
+
+@pytest.mark.parametrize('at', [1, 2, 5])
+def test_an_evaluation_while_it_takes_its_place(ferplus_folder, old_evaluation, at):
+    """`scores.json` comes last: where it is, all is of one run."""
+    code = (
+        'real_replace = pathlib.Path.replace\n'
+        'moves = 0\n'
+        'def replace(self, target):\n'
+        '    global moves\n'
+        '    moves += self.parent != pathlib.Path(target).parent\n'
+        f'    if moves == {at}:\n'
+        '        os.kill(os.getpid(), signal.SIGKILL)\n'
+        '    return real_replace(self, target)\n'
+        'pathlib.Path.replace = replace\n'
+    )
+    arguments = ('evaluate', ferplus_folder, 'dan_ferplus', '--out', old_evaluation)
+    killed(code + COMMAND, *arguments, at=99)
+    left = contents(old_evaluation)
+    assert 'scores.json' not in left
+    subprocess.run([sys.executable, '-m', 'dan_ros.cli.main', *map(str, arguments)], check=True)
+    assert {path.name for path in old_evaluation.iterdir()} == EVALUATION
+    assert b'old' not in contents(old_evaluation).values()
+
+
+def without_room(*arguments: object) -> subprocess.CompletedProcess:
+    """The command, in a process that can write no more than 50 kB into a file."""
+    return subprocess.run(
+        [sys.executable, '-m', 'dan_ros.cli.main', *map(str, arguments)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_evaluation_that_finds_no_room(ferplus_folder, old_evaluation):
+    before = contents(old_evaluation)
+    arguments = ('evaluate', ferplus_folder, 'dan_ferplus', '--json', '--out', old_evaluation)
+    result = without_room(*arguments)
+    assert result.returncode == 1
+    message = f'Error: the report can not be written to {old_evaluation}: File too large\n'
+    assert result.stderr.endswith(message)
+    assert contents(old_evaluation) == before
+    assert {path.name for path in old_evaluation.iterdir()} == EVALUATION
+    assert json.loads(result.stdout)['faces'] == 8  # the work is not lost
+
+
+def test_an_evaluation_onto_a_folder(ferplus_folder, old_evaluation):
+    (old_evaluation / 'report.html').unlink()
+    (old_evaluation / 'report.html').mkdir()
+    before = contents(old_evaluation)
+    arguments = ('evaluate', ferplus_folder, 'dan_ferplus', '--out', old_evaluation)
+    result = without_room(*arguments)
+    assert 'report.html in it is a folder' in result.stderr
+    assert contents(old_evaluation) == before
 
 
 def test_an_evaluation_to_its_end(ferplus_folder, tmp_path):
     command = [sys.executable, '-m', 'dan_ros.cli.main', 'evaluate', str(ferplus_folder)]
     subprocess.run([*command, 'dan_ferplus', '--out', str(tmp_path / 'out')], check=True)
     assert json.loads((tmp_path / 'out' / 'scores.json').read_text())['faces'] == 8
-    names = {path.name for path in (tmp_path / 'out').iterdir()}
-    assert names == {
-        'scores.json', 'report.html', 'confusion.png', 'reliability.png', 'mistakes.png'
-    }  # fmt: skip
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == EVALUATION
 
 
 def test_an_annotated_picture(portrait_file, tmp_path):
     killed(COMMAND, 'predict', portrait_file, '--out', tmp_path / 'out')
     assert list((tmp_path / 'out').glob('*.png')) == []
+
+
+@pytest.mark.parametrize('kind', ['png', 'jpg', 'pdf', 'svg'])
+def test_an_explained_picture(portrait_file, tmp_path, kind):
+    path = tmp_path / f'explained.{kind}'
+    path.write_bytes(b'old')
+    killed(COMMAND, 'explain', portrait_file, '--out', path)
+    assert path.read_bytes() == b'old'
+
+
+def test_an_explained_picture_that_finds_no_room(portrait_file, tmp_path):
+    path = tmp_path / 'explained.png'
+    path.write_bytes(b'old')
+    result = without_room('explain', portrait_file, '--out', path)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(f'Error: {path} can not be written: ')
+    assert path.read_bytes() == b'old'
+    assert partials(tmp_path) == []
 
 
 @pytest.mark.parametrize('writer', ['save_checkpoint', 'save_weights', 'save_text'])

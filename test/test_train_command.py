@@ -121,6 +121,10 @@ def test_a_bad_recipe_or_data_is_one_line(recipe_file, change, words):
 
 def test_wrong_uses_are_refused(recipe_file):
     assert "no recipe 'ferplu'" in run('train', 'ferplu', '--data', '.', '--out', 'x').stderr
+    for name in ('~nobody-of-this-name/x', 'x' * 300):
+        result = run('train', name, '--data', '.', '--out', 'x')
+        assert result.stderr.startswith(f'Error: no recipe can be read at {name}: ')
+        assert len(result.stderr.splitlines()) == 1
     assert '--start is for a new training' in train(recipe_file, '--resume', '--start', 'x').stderr
     assert 'there is no checkpoint at x.pth' in train(recipe_file, '--start', 'x.pth').stderr
     assert 'train without --resume' in train(recipe_file, '--resume').stderr

@@ -1,6 +1,8 @@
 """Readers of the data sets, on small sets made here."""
 
+import io
 import shutil
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -101,6 +103,41 @@ def test_damaged_npz_is_one_clear_line(tmp_path, content):
     assert '\n' not in str(error.value)
 
 
+def write_npz(path: Path, **members: bytes) -> None:
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name, content in members.items():
+            archive.writestr(f'{name}.npy', content)
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def test_an_npz_says_which_array_it_lacks_or_holds_damaged(tmp_path):
+    path = tmp_path / 'ferplus_train.npz'
+    images, votes = npy(np.zeros((7, 48, 48), np.uint8)), npy(VOTES)
+    cases = [
+        ({'x': votes}, "lacks the array 'images'; FER"),
+        ({'images': images}, "lacks the array 'votes'; FER"),
+        ({'images': images[:-9], 'votes': votes}, "its array 'images' is damaged (EOF"),
+        ({'images': images, 'votes': votes[:20]}, "its array 'votes' is damaged (EOF"),
+        ({'images': images, 'votes': b'text'}, "its array 'votes' is damaged (no array)"),
+    ]
+    for members, words in cases:
+        write_npz(path, **members)
+        with pytest.raises(DataError) as error:
+            open_faces('ferplus', tmp_path, 'train')
+        assert str(error.value).startswith(f'{path}')
+        assert words in str(error.value)
+    write_npz(path, images=images, votes=votes)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(images[-2000:], images[-2000:-1] + b'\1'))  # a flipped bit
+    with pytest.raises(DataError, match=r"its array 'images' is damaged \(Bad CRC"):
+        open_faces('ferplus', tmp_path, 'train')
+
+
 def write_rafdb(root: Path) -> None:
     lines = ['train_00001.jpg 4', 'train_00002.jpg 7', 'test_0001.jpg 1', '']
     (root / 'EmoLabel').mkdir(parents=True)
@@ -187,11 +224,12 @@ def test_affectnet_of_the_first_release_cuts_the_face_out(tmp_path):
 def test_affectnet_csv_with_phases(tmp_path):
     write_picture(tmp_path / 'x' / 'a.jpg')
     rows = ['img_path,label,phase', 'x/a.jpg,1,train', 'x/a.jpg,2,val', 'x/gone.jpg,2,val']
+    rows.append(f'{"x" * 300}.jpg,2,val')  # can't even be looked at
     (tmp_path / 'affectnet.csv').write_text('\n'.join(rows))
     assert open_faces('affectnet8', tmp_path, 'train').classes.tolist() == [1]
     valid = open_faces('affectnet8', tmp_path / 'affectnet.csv', 'valid')
     assert valid.classes.tolist() == [2]
-    assert len(valid.skipped) == 1
+    assert len(valid.skipped) == 2
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,27 @@ def test_bad_recipes_are_one_clear_line(content, message):
     assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('text', ['a: [1', 'a:\tb: c', '\x00'])
+def test_recipe_of_very_many_brackets_is_one_line(tmp_path):
+    path = tmp_path / 'deep.yaml'
+    path.write_text('[' * 20_000)
+    with pytest.raises(TrainingError, match=r'deep\.yaml is no recipe') as error:
+        load_recipe(path)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['stages', 'seed', 'dataset', 'augmentation'])
+def test_a_value_that_aliases_made_huge_is_quoted_in_short(name):
+    huge = ['x', 'x']
+    for _ in range(22):  # 4 million parts, as a few lines of YAML make them
+        huge = [huge, huge]
+    with pytest.raises(TrainingError) as error:
+        recipe_from_dict({name: huge}, 'bomb.yaml')
+    assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    'text', ['a: [1', 'a:\tb: c', '\x00', 'seed: 2020-13-01', 'seed: !!int x', 'grey: !!bool x']
+)
 def test_recipe_that_is_no_yaml(tmp_path, text):
     path = tmp_path / 'bad.yaml'
     path.write_text(text)

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -113,6 +116,16 @@ def test_killed_and_resumed_ends_bit_equal_to_never_stopped(folder):
     assert {'loss', 'affinity', 'partition', 'accuracy', 'recall', 'learning_rate'} <= set(lines[0])
 
 
+def test_a_log_that_a_kill_left_short_is_made_whole(folder):
+    recipe = dataclasses.replace(RECIPE, stages=((2, 32),))
+    run(folder, 'out', recipe)
+    log = folder / 'out' / 'log.jsonl'
+    whole = log.read_text()
+    log.write_text(whole.splitlines(keepends=True)[0])  # killed when last.pt was there
+    run(folder, 'out', recipe, resume=True)
+    assert log.read_text() == whole
+
+
 def test_result_is_a_checkpoint_with_official_names(folder):
     run(folder, 'out', dataclasses.replace(RECIPE, stages=((1, 32),)))
     dan = load_dan(folder / 'out' / 'best.safetensors')
@@ -164,6 +177,27 @@ def test_loss_that_is_no_number_stops_and_keeps_the_last_good_epoch(folder, monk
     assert run(folder, 'out', resume=True)['epoch'] in {1, 2, 3}
 
 
+def test_a_full_disk_is_one_line_and_keeps_the_last_good_epoch(folder):
+    """The limit on files lets the weights pass, but not what is needed to go on."""
+    recipe = dataclasses.replace(RECIPE, stages=((1, 32),), average_decay=0.0)
+    run(folder, 'out', recipe)
+    path = folder / 'out' / 'last.pt'
+    longer = dataclasses.replace(recipe, stages=((2, 32),))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size // 2, before[1]))
+    try:
+        with pytest.raises(TrainingError) as error:
+            run(folder, 'out', longer, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert re.fullmatch(
+        rf'{path} can not be written: File too large\. {path} keeps epoch 1, the last good one',
+        str(error.value),
+    )
+    assert len(load_checkpoint(path)['history']) == 1
+    assert run(folder, 'out', longer, resume=True)['epoch'] in {1, 2}
+
+
 def test_logits_that_are_no_numbers_are_refused():
     faces = Faces(labels.FERPLUS, np.eye(8, dtype=np.float32), np.arange(8), None)
     with pytest.raises(TrainingError, match='no numbers'):
@@ -213,6 +247,54 @@ def test_weights_alone_can_not_be_resumed(folder):
         run(folder, 'out', resume=True)
 
 
+def test_a_checkpoint_that_lacks_a_part_or_is_another_networks_is_one_clear_line(folder):
+    recipe = dataclasses.replace(RECIPE, stages=((1, 32),), average_decay=0.0)
+    run(folder, 'out', recipe)
+    path = folder / 'out' / 'last.pt'
+    whole = load_checkpoint(path)
+    for part in ('dan', 'objective', 'optimizer', 'scaler', 'history', 'random'):
+        save_checkpoint(path, {name: value for name, value in whole.items() if name != part})
+        with pytest.raises(TrainingError, match=rf"last\.pt lacks '{part}'; train without"):
+            run(folder, 'out', recipe, resume=True)
+    save_checkpoint(path, {**whole, 'dan': {**whole['dan'], 'fc.weight': torch.zeros(3, 3)}})
+    with pytest.raises(TrainingError, match=r'last\.pt does not fit.*fc\.weight') as error:
+        run(folder, 'out', recipe, resume=True)
+    assert '\n' not in str(error.value)
+
+
+def test_resuming_with_other_faces_says_what_has_changed(folder, capsys):
+    recipe = dataclasses.replace(RECIPE, stages=((1, 32),), average_decay=0.0)
+    run(folder, 'out', recipe)
+    run(folder, 'out', recipe, resume=True)
+    assert 'Warning' not in capsys.readouterr().err
+    path = folder / 'ferplus_train.npz'
+    with np.load(path) as content:
+        images, votes = content['images'], content['votes']
+    np.savez(path, images=images[:-1], votes=votes[:-1])
+    run(folder, 'out', recipe, resume=True)
+    (warning,) = capsys.readouterr().err.splitlines()
+    before, now = '5 neutral, 5 happy, 4 surprise', '5 neutral, 4 happy, 4 surprise'
+    assert warning.startswith('Warning: the train faces are not those of before')
+    assert warning.endswith(f'Before: {before}; now: {now}')
+    checkpoint = load_checkpoint(folder / 'out' / 'last.pt')
+    del checkpoint['faces']  # as older ones
+    save_checkpoint(folder / 'out' / 'last.pt', checkpoint)
+    run(folder, 'out', recipe, resume=True)
+    assert capsys.readouterr().err == ''
+
+
+def test_resuming_without_the_best_weights_is_refused(folder):
+    """They can't be made again, and the end would name a file that is not there."""
+    recipe = dataclasses.replace(RECIPE, stages=((1, 32),), average_decay=0.0)
+    run(folder, 'out', recipe)
+    weights = folder / 'out' / 'best.safetensors'
+    kept = weights.rename(folder / 'kept.safetensors')
+    with pytest.raises(TrainingError, match=r'best\.safetensors is gone, the weights of epoch 1'):
+        run(folder, 'out', recipe, resume=True)
+    kept.rename(weights)
+    assert run(folder, 'out', recipe, resume=True)['epoch'] == 1
+
+
 def test_output_that_can_not_be_a_folder(folder):
     (folder / 'out').write_text('a file')
     with pytest.raises(TrainingError, match='can not be made a folder'):
@@ -225,13 +307,15 @@ def test_unreadable_pictures_are_counted_and_listed(tmp_path, capsys):
             path = tmp_path / split / 'happy' / f'{number}.png'
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), np.full((32, 32, 3), 20 * number, np.uint8))
-    (tmp_path / 'train' / 'happy' / '3.png').write_bytes(b'broken')
+    (tmp_path / 'train' / 'happy' / '3.png').unlink()
+    name = b'\xff3.png'  # as an old disk or archive may have it
+    (tmp_path / 'train' / 'happy' / os.fsdecode(name)).write_bytes(b'broken')
     recipe = dataclasses.replace(
         RECIPE, dataset='sfew', stages=((1, 32),), average_decay=0.0, precision='fp32', workers=2
     )
     best = run(tmp_path, 'out', recipe)
     assert best['skipped'] == 1
-    assert (tmp_path / 'out' / 'skipped.txt').read_text().endswith('3.png\n')
+    assert (tmp_path / 'out' / 'skipped.txt').read_bytes().endswith(b'/' + name + b'\n')
     assert '1 pictures can not be read' in capsys.readouterr().err
 
 

@@ -97,12 +97,12 @@ def command(
         device=opened.device,
         look='photo' if detector else 'face',
     )
-    page = write_report(subject, evaluation, out)
     content = to_json(subject, evaluation)
     if as_json:
         click.echo(json.dumps(content))
     else:
         _print(content)
+    page = write_report(subject, evaluation, out)  # last: where it fails, the numbers are there
     click.echo(f'page with pictures: {page}', err=as_json)
 
 

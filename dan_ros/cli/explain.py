@@ -11,7 +11,7 @@ from dan_ros.cli.needs import need, open_torch_model
 from dan_ros.crops import cut_face
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import DanError
-from dan_ros.pictures import read_picture, why_unreadable
+from dan_ros.pictures import open_picture, write_encoded
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.scores import logits_to_probabilities
 from dan_ros.types import Frame
@@ -58,14 +58,12 @@ def command(
     beside them the probabilities.
     """
     need('torch', 'safetensors', 'onnx', 'matplotlib')
-    from dan_ros.evaluate.plots import draw_attention
+    from dan_ros.evaluate.plots import draw_attention, encode
 
     out = out or Path(f'{image.stem}_explained.png')
     if out.suffix.lower() not in PICTURE_SUFFIXES:
         raise DanError(f'--out {out}: give the name of a picture, such as {out}.png')
-    picture = read_picture(image)
-    if picture is None:
-        raise DanError(f'{image}: {why_unreadable(image)}')
+    picture = open_picture(image)
     backend = open_torch_model(model, label_set)
     boxes = [_whole_box(picture)] if whole else _face_boxes(picture, backend, detector, max_faces)
     if not boxes:
@@ -78,7 +76,7 @@ def command(
     probabilities = logits_to_probabilities(backend.infer(faces), backend.model.labels)
     figure = draw_attention(faces, backend.attend(faces), probabilities, labels.CANONICAL)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out)
+    write_encoded(out, encode(figure, out.suffix.lower().removeprefix('.')))
     for box, row in zip(boxes, probabilities, strict=True):
         place = ' '.join(str(round(float(value))) for value in box)
         click.echo(f'face at {place}: {labels.CANONICAL[row.argmax()]} {row.max():.0%}')

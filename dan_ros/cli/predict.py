@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import click
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -13,10 +12,8 @@ from dan_ros import labels, model_store
 from dan_ros.annotate import annotate
 from dan_ros.backends import BACKENDS
 from dan_ros.detect import DETECTORS
-from dan_ros.errors import DanError
-from dan_ros.files import write_content
-from dan_ros.opencv import cv2
-from dan_ros.pictures import read_picture, why_unreadable
+from dan_ros.errors import DataError
+from dan_ros.pictures import open_picture, write_picture
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.quality import OPEN_GATES
 from dan_ros.types import FaceExpression, Frame
@@ -59,12 +56,12 @@ def command(
         out.mkdir(parents=True, exist_ok=True)
     failed = 0
     for number, path in enumerate(images, start=1):
-        image = read_picture(path)
-        if image is None:
+        try:
+            frame = Frame(open_picture(path))
+        except DataError as error:
             failed += 1
-            click.echo(f'Error: {path}: {why_unreadable(path)}', err=True)
+            click.echo(f'Error: {error}', err=True)
             continue
-        frame = Frame(image)
         (faces,) = pipeline.run([frame])
         if as_json:
             click.echo(json.dumps(_to_json(path, faces)))
@@ -72,7 +69,7 @@ def command(
             _print_faces(path, faces)
         if out:
             target = _picture_path(out, path, number, images)
-            _write_picture(target, annotate(frame, faces))
+            write_picture(target, annotate(frame, faces))
             click.echo(f'annotated picture: {target}', err=as_json)
     sys.exit(1 if failed else 0)
 
@@ -109,14 +106,6 @@ def _print_faces(path: Path, faces: list[FaceExpression]) -> None:
         table.add_row(box, labels.label_of(face.expression()), f'{face.confidence:.0%}', rest)
     click.echo(f'{path}: {len(faces)} face{"s" if len(faces) > 1 else ""}')
     Console(soft_wrap=True).print(table)
-
-
-def _write_picture(path: Path, image_bgr: np.ndarray) -> None:
-    content = cv2.imencode(path.suffix, image_bgr)[1].tobytes()
-    try:
-        write_content(path, content)
-    except OSError as error:
-        raise DanError(f'{path} can not be written: {error.strerror}') from None
 
 
 def _picture_path(out: Path, path: Path, number: int, images: tuple[Path, ...]) -> Path:

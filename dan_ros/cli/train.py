@@ -31,7 +31,8 @@ def command(
 
     Every epoch is judged on the validation faces; the best weights are OUT/best.safetensors, which
     `dan-ros evaluate` and `dan-ros convert` take. Stopped or killed, it loses at most the epoch it
-    is in: the same command with --resume goes on as if nothing had happened.
+    is in: the same command with --resume goes on as if nothing had happened,
+    with a warning where the faces in --data are not as many of each class as before.
     """
     if resume and start:
         raise click.UsageError('--resume goes on from --out; --start is for a new training')

@@ -1,5 +1,6 @@
 """The pictures of an evaluation, drawn with matplotlib, without a window."""
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -121,6 +122,13 @@ def draw_attention(
     for head in range(heads):
         grid[0, head + 1].set_title(f'head {head + 1}', fontsize=10)
     return figure
+
+
+def encode(figure: Figure, kind: str = 'png') -> bytes:
+    """Give a figure as the content of a file: png, jpg, jpeg, pdf or svg."""
+    file = io.BytesIO()
+    figure.savefig(file, format=kind)
+    return file.getvalue()
 
 
 def heat_over(face: np.ndarray, heat: np.ndarray) -> np.ndarray:

@@ -1,10 +1,11 @@
 """Write an evaluation down: numbers as JSON, pictures, and one page that shows them all."""
 
 import base64
+import errno
 import html
-import io
 import json
 import math
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from dan_ros.errors import DanError
 from dan_ros.evaluate.judging import Evaluation
 from dan_ros.evaluate.metrics import Scores
-from dan_ros.evaluate.plots import draw_confusion, draw_mistakes, draw_reliability
+from dan_ros.evaluate.plots import draw_confusion, draw_mistakes, draw_reliability, encode
 from dan_ros.files import write_content
+from dan_ros.pictures import readable
 
+FRESH = '.new'  # the folder in which a report waits until it is whole
 MISTAKES = 32  # faces shown
 MISTAKE_SIZE = 96  # pixels
 
@@ -91,14 +95,17 @@ def to_json(subject: Subject, evaluation: Evaluation) -> dict[str, Any]:
 def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path:
     """Write the pictures, `report.html` and `scores.json` into a folder; earlier ones are replaced.
 
-    Each file appears whole or not at all, and `scores.json` last: where it is, all the rest is of
-    the same evaluation.
+    They are replaced once all the new ones lie on the disk, `scores.json` last: where it is, all
+    the rest is of the same evaluation.
 
     Returns:
         Path of the page, which holds the pictures and can be passed on alone.
+
+    Raises:
+        DanError: they can't be written; the earlier ones stay as they are.
     """
     content = to_json(subject, evaluation)
-    title = f'{Path(subject.model).name} on {subject.dataset}, {subject.split}'
+    title = readable(f'{Path(subject.model).name} on {subject.dataset}, {subject.split}')
     figures = {
         'confusion': (draw_confusion(evaluation.scores, title), 'What is taken for what.'),
         'reliability': (
@@ -109,21 +116,37 @@ def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path
     mistakes = _draw_surest_mistakes(evaluation)
     if mistakes:
         figures['mistakes'] = (mistakes, 'The surest wrong answers: true class, then the answer.')
-    files = {f'{name}.png': _to_png(figure) for name, (figure, _) in figures.items()}
+    files = {f'{name}.png': encode(figure) for name, (figure, _) in figures.items()}
     pictures = [_figure_html(files[f'{name}.png'], text) for name, (_, text) in figures.items()]
-    files['report.html'] = _page(title, content, evaluation.scores, pictures).encode()
+    page = _page(title, content, evaluation.scores, pictures)
+    files['report.html'] = readable(page).encode()
     files['scores.json'] = f'{json.dumps(content, indent=1)}\n'.encode()
-    for name in ('scores.json', 'mistakes.png'):
-        (folder / name).unlink(missing_ok=True)
-    for name, data in files.items():
-        write_content(folder / name, data)
+    try:
+        _replace_together(folder, files)
+    except OSError as error:
+        raise DanError(
+            f'the report can not be written to {folder}: {error.strerror or error}'
+        ) from None
     return folder / 'report.html'
 
 
-def _to_png(figure: Figure) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format='png')
-    return file.getvalue()
+def _replace_together(folder: Path, files: dict[str, bytes]) -> None:
+    """Write `files` into a folder beside the old ones, then move them over those, in order."""
+    for name in files:
+        if (folder / name).is_dir():
+            raise IsADirectoryError(errno.EISDIR, f'{name} in it is a folder')
+    fresh = folder / FRESH
+    shutil.rmtree(fresh, ignore_errors=True)  # of one that was killed
+    fresh.mkdir()
+    try:
+        for name, data in files.items():
+            write_content(fresh / name, data)
+        for name in ('scores.json', 'mistakes.png'):
+            (folder / name).unlink(missing_ok=True)
+        for name in files:
+            (fresh / name).replace(folder / name)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def _draw_surest_mistakes(evaluation: Evaluation) -> Figure | None:

@@ -25,8 +25,9 @@ from rich.live import Live
 from rich.table import Table
 from sensor_msgs.msg import Image
 
+from dan_ros.errors import DanError
 from dan_ros.msg import FacialExpression, FacialExpressionArray
-from dan_ros.opencv import cv2
+from dan_ros.pictures import write_picture
 
 CAMERA_TOPIC = '/camera/image_raw'
 LEAST_SECONDS, MOST_SECONDS = 10, 60
@@ -105,7 +106,10 @@ class Subscriber(Node):
 @click.option('--out', type=click.Path(path_type=Path), default='demo', help='Folder for results.')
 def main(source: str, out: Path) -> None:
     """Run camera and node, show what arrives."""
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f'{out} can not be made a folder: {error.strerror}') from None
     console = Console()
     console.print(f'Starting a sample camera on {CAMERA_TOPIC} and dan_node; they talk over DDS.')
     console.print('[dim]In another shell: . ./env.sh, and subscribe to /facial_expression[/dim]')
@@ -116,8 +120,9 @@ def main(source: str, out: Path) -> None:
         finished = _watch(subscriber, processes, console, endless=bool(source))
     finally:
         codes = [_stop(process) for process in processes]
-    _conclude(subscriber, out, console)
-    sys.exit(0 if finished and not any(codes) and subscriber.ids else 1)
+    saved = _save_picture(subscriber, out, console)
+    _conclude(subscriber, console)
+    sys.exit(0 if finished and saved and not any(codes) and subscriber.ids else 1)
 
 
 def _watch(subscriber: Subscriber, processes: list[Any], console: Console, endless: bool) -> bool:
@@ -150,11 +155,21 @@ def _is_enough(subscriber: Subscriber, seconds: float) -> bool:
     )
 
 
-def _conclude(subscriber: Subscriber, out: Path, console: Console) -> None:
-    if subscriber.picture is not None:
-        picture = out / 'annotated.png'
-        cv2.imwrite(str(picture), subscriber.picture)
-        console.print(f'annotated picture: {picture.resolve()}', soft_wrap=True)
+def _save_picture(subscriber: Subscriber, out: Path, console: Console) -> bool:
+    """Keep the last annotated picture, if one came; False where it can't be written."""
+    if subscriber.picture is None:
+        return True
+    path = (out / 'annotated.png').resolve()
+    try:
+        write_picture(path, subscriber.picture)
+    except DanError as error:
+        console.print(str(error), style='red', soft_wrap=True, markup=False)
+        return False
+    console.print(f'annotated picture: {path}', soft_wrap=True, markup=False)
+    return True
+
+
+def _conclude(subscriber: Subscriber, console: Console) -> None:
     if not subscriber.ids:
         console.print('[red]no message arrived: `dan-ros doctor` says what is wrong here[/red]')
     click.echo(

@@ -4,6 +4,7 @@ Topic `image_raw`; parameters `source` and `rate_hz`. Without a source it shows 
 grows and shrinks: the astronaut portrait of scikit-image (NASA, public domain).
 """
 
+import array
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ class SampleCamera(Node):
     """Publishes an endless row of images at a fixed rate, stamped with the node's clock.
 
     Raises:
-        ParameterError: the source can't be opened.
+        ParameterError: the source can't be opened, or the rate is none.
     """
 
     NAME = 'sample_camera'
@@ -39,13 +40,8 @@ class SampleCamera(Node):
     def __init__(self) -> None:
         super().__init__(self.NAME)
         source = str(self.declare_parameter('source', '').value)
-        rate_hz = float(
-            self.declare_parameter(  # so that whole numbers pass as well
-                'rate_hz', 30.0, ParameterDescriptor(dynamic_typing=True)
-            ).value
-        )
-        if not 0.1 <= rate_hz <= 1000:
-            raise ParameterError(f'rate_hz can not be {rate_hz:g}: it must be from 0.1 to 1000')
+        dynamic = ParameterDescriptor(dynamic_typing=True)  # so that whole numbers pass as well
+        rate_hz = _check_rate(self.declare_parameter('rate_hz', 30.0, dynamic).value)
         try:
             self._images = open_source(source, rate_hz)
         except DanError as error:
@@ -60,6 +56,14 @@ class SampleCamera(Node):
             return
         header = Header(frame_id='sample_camera', stamp=self.get_clock().now().to_msg())
         self._publisher.publish(bgr_to_image(image, header))
+
+
+def _check_rate(value: object) -> float:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0.1 <= value <= 1000:
+        said = list(value) if isinstance(value, array.array) else value
+        raise ParameterError(f'rate_hz can not be {said!r}: it must be a number from 0.1 to 1000')
+    return float(value)
 
 
 def open_source(source: str, rate_hz: float) -> Images:
@@ -77,11 +81,17 @@ def open_source(source: str, rate_hz: float) -> Images:
         return moving_face(rate_hz)
     if source.isdigit():
         return _video(int(source), f'camera {source}')
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _pictures(sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES), rate_hz)
-    if not path.is_file():
-        raise DanError(f'there is no file or folder {source}')
+    try:
+        path = Path(source).expanduser()
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+            return _pictures(files, rate_hz)
+        if not path.is_file():
+            raise DanError(f'there is no file or folder {source}')
+    except OSError as error:
+        raise DanError(f'{source} can not be read: {error.strerror}') from None
+    except RuntimeError as error:  # ~ of a user who is not there
+        raise DanError(f'{source} can not be read: {error}') from None
     if path.suffix.lower() in PICTURES:
         return _pictures([path], rate_hz)
     return _video(str(path), str(path))
@@ -115,11 +125,19 @@ def _place(portrait: np.ndarray, time_s: float, size: tuple[int, int]) -> np.nda
 
 
 def _pictures(paths: list[Path], rate_hz: float) -> Images:
-    pictures = [picture for path in paths if (picture := cv2.imread(str(path))) is not None]
+    pictures = [picture for path in paths if (picture := _read(path)) is not None]
     if not pictures:
         raise DanError(f'there is no readable picture ({", ".join(PICTURES)})')
     times = max(1, round(PICTURE_S * rate_hz))
     return itertools.cycle(picture for picture in pictures for _ in range(times))
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """A picture as its EXIF data turns it, for people look at it; None for one that is none."""
+    try:
+        return cv2.imread(str(path))
+    except cv2.error:  # too large
+        return None
 
 
 def _video(source: int | str, name: str) -> Images:

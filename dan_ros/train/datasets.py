@@ -4,6 +4,7 @@
 that can not be decoded are left out when a folder is opened, and listed in `Faces.skipped`.
 """
 
+import contextlib
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -69,6 +70,12 @@ class Faces:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of faces by label, of the classes that have any."""
+        counts = np.bincount(self.classes, minlength=len(self.labels)).tolist()
+        return {label: n for label, n in zip(self.labels, counts, strict=True) if n}
 
     def read(self, indices: np.ndarray, size: int) -> np.ndarray:
         """Give faces `indices`, int64 [B], as uint8 [B, size, size, 1 or 3]."""
@@ -192,9 +199,9 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
         )
     try:
         with np.load(path, allow_pickle=False) as content:
-            images, votes = content['images'], content['votes']
-    except KeyError as error:
-        raise DataError(f'{path} lacks {error}; FER+ needs `images` and `votes`') from None
+            images, votes = (_read_array(path, content, name) for name in ('images', 'votes'))
+    except DataError:
+        raise
     except Exception as error:  # a damaged zip raises one of five classes
         raise DataError(f'{path} can not be read as .npz ({error}); get the file anew') from None
     square = images.ndim == 3 and images.shape[1] == images.shape[2]
@@ -207,6 +214,19 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
             f'{path}: votes are {votes.dtype} {list(votes.shape)}, not uint8 [{len(images)}, 10]'
         )
     return images, votes
+
+
+def _read_array(path: Path, content: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    if name not in content:
+        raise DataError(f'{path} lacks the array {name!r}; FER+ needs `images` and `votes`')
+    try:
+        array = content[name]
+        if isinstance(array, np.ndarray):
+            return array
+        reason = 'no array'
+    except Exception as error:  # see above
+        reason = ' '.join(str(error).split()) or type(error).__name__
+    raise DataError(f'{path}: its array {name!r} is damaged ({reason}); get the file anew')
 
 
 def _resize_all(faces: np.ndarray, size: int) -> np.ndarray:
@@ -354,8 +374,9 @@ def _crop_of(row: dict[str, str]) -> tuple[int, int, int, int] | None:
 def _find_picture(folder: Path, name: str) -> Path:
     """AffectNet's lists name files from the folder of the pictures, which has several names."""
     for parent in ('', 'Manually_Annotated_Images', 'Manually_Annotated', 'images'):
-        if (folder / parent / name).is_file():
-            return folder / parent / name
+        with contextlib.suppress(OSError):  # may not be looked at; listed as unreadable later
+            if (folder / parent / name).is_file():
+                return folder / parent / name
     return folder / name
 
 

@@ -6,6 +6,7 @@ file is YAML and names only what differs; `recipes/` has ours.
 
 import dataclasses
 import difflib
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -37,6 +38,10 @@ NEVER_NEGATIVE = (
     'affinity_weight',
     'partition_weight',
 )
+# Of a value that is quoted in a message: YAML's aliases make lists of millions in a few lines.
+QUOTED = reprlib.Repr()
+QUOTED.maxlevel = 2
+QUOTED.maxstring = 100
 
 
 @dataclass(frozen=True)
@@ -179,9 +184,14 @@ def find_recipe(name: str) -> Path:
     Raises:
         TrainingError: there is neither.
     """
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
+    try:
+        path = Path(name).expanduser()
+        if path.is_file():
+            return path
+    except OSError as error:
+        raise TrainingError(f'no recipe can be read at {name}: {error.strerror}') from None
+    except RuntimeError as error:  # ~ of a user who is not there
+        raise TrainingError(f'no recipe can be read at {name}: {error}') from None
     known = [file for folder in data_folders('recipes') for file in sorted(folder.glob('*.yaml'))]
     for file in known:
         if file.stem == name:
@@ -204,8 +214,11 @@ def load_recipe(path: Path) -> Recipe:
         content = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
     except OSError as error:
         raise TrainingError(f'no recipe can be read at {path}: {error.strerror}') from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TrainingError(f'{path} is no YAML: {" ".join(str(error).split())}') from None
+    except RecursionError:
+        raise TrainingError(f'{path} is no recipe: its lists lie too deep in each other') from None
+    except Exception as error:  # YAML's own, and whatever a wrong date, number or byte leads to
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise TrainingError(f'{path} is no YAML: {reason}') from None
     return recipe_from_dict(content or {}, str(path))
 
 
@@ -233,7 +246,7 @@ def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
 
 def _build(kind: Any, content: Any, where: str) -> Any:
     if not isinstance(content, dict):
-        raise TrainingError(f'{where}: expected names and values, found {content!r}')
+        raise TrainingError(f'{where}: expected names and values, found {QUOTED.repr(content)}')
     kinds = get_type_hints(kind)
     values = {}
     for name, value in content.items():
@@ -254,7 +267,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not kind:
-        raise TrainingError(f'{where} has to be of type {kind.__name__}, not {value!r}')
+        raise TrainingError(f'{where} has to be of type {kind.__name__}, not {QUOTED.repr(value)}')
     name = where.rpartition(' ')[2]
     if value not in CHOICES.get(name, (value,)):
         raise TrainingError(f'{where} is {value!r}, not one of {", ".join(CHOICES[name])}')
@@ -263,7 +276,7 @@ def _convert(kind: Any, value: Any, where: str) -> Any:
 
 def _convert_tuple(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise TrainingError(f'{where} has to be a list, not {value!r}')
+        raise TrainingError(f'{where} has to be a list, not {QUOTED.repr(value)}')
     if kinds[-1] is Ellipsis:
         kinds = kinds[:1] * len(value)
     if len(kinds) != len(value):

@@ -19,6 +19,7 @@ from rich.console import Console
 
 from dan_ros.errors import TrainingError
 from dan_ros.network.dan import DAN
+from dan_ros.pictures import readable
 from dan_ros.train import saving
 from dan_ros.train.averaging import WeightAverage, measure_batchnorm
 from dan_ros.train.datasets import TRAIN, VALID, Faces, open_faces
@@ -30,6 +31,7 @@ from dan_ros.train.schedule import build_optimizer
 from dan_ros.train.start import load_start
 
 BATCHNORM_FACES = 1024  # faces that BatchNorm statistics of averaged weights are measured on
+LONGEST_REASON = 300  # characters of torch's own, which may name every tensor
 LISTED_SKIPS = 20  # unreadable pictures named on the screen; skipped.txt names all
 PLAN = ('stages', 'workers')  # what may change when a training goes on
 
@@ -52,7 +54,8 @@ def train(
         out: the folder to write to; made if need be.
         start: a DAN or a ResNet-18 to start from, see `start`.
         resume: go on from `out`/last.pt. On a CPU the end is bit by bit that of a training that
-            never stopped. `stages` may differ from before, to lengthen or cut a training.
+            never stopped. `stages` may differ from before, to lengthen or cut a training. Where
+            the number of faces of a class differs, a warning says so.
         device: cpu, cuda or cuda:N; by default a GPU where there is one.
         console: for progress; standard error by default.
 
@@ -104,11 +107,17 @@ class Trainer:
         )
         self.average: WeightAverage[DAN] | None = None
         self.history: list[dict[str, Any]] = []
+        self.saved_epochs = 0
 
     @property
     def checkpoint_path(self) -> Path:
         """Where everything to go on from is kept."""
         return self.out / 'last.pt'
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the best weights are kept."""
+        return self.out / 'best.safetensors'
 
     @property
     def best(self) -> dict[str, Any]:
@@ -133,6 +142,41 @@ class Trainer:
         """Go on from the checkpoint."""
         content = saving.load_checkpoint(self.checkpoint_path)
         _check_same_recipe(recipe_from_dict(content['recipe'], 'checkpoint'), self.recipe)
+        try:
+            self._restore(content)
+        except KeyError as error:
+            raise TrainingError(
+                f'{self.checkpoint_path} lacks {error}; train without --resume in another folder'
+            ) from None
+        except (RuntimeError, TypeError, ValueError, AttributeError) as error:
+            reason = ' '.join(str(error).split())[:LONGEST_REASON]
+            raise TrainingError(
+                f'{self.checkpoint_path} does not fit its own recipe ({reason}); train without '
+                '--resume in another folder'
+            ) from None
+        if self.history and not self.weights_path.exists():
+            raise TrainingError(
+                f'{self.weights_path} is gone, the weights of epoch {self.best["epoch"]}; put it '
+                'back, or train without --resume in another folder'
+            )
+        self._warn_of_other_faces(content.get('faces', {}))
+
+    def _warn_of_other_faces(self, before: dict[str, dict[str, int]]) -> None:
+        """Say where the data is not what it was; older checkpoints do not know."""
+        for split, now in self._count_faces().items():
+            if split in before and before[split] != now:
+                self.console.print(
+                    f'Warning: the {split} faces are not those of before, so this is not the '
+                    f'training that was stopped. Before: {_name_counts(before[split])}; now: '
+                    f'{_name_counts(now)}',
+                    soft_wrap=True,
+                    highlight=False,
+                )
+
+    def _count_faces(self) -> dict[str, dict[str, int]]:
+        return {TRAIN: self.train_faces.counts, VALID: self.valid_faces.counts}
+
+    def _restore(self, content: dict[str, Any]) -> None:
         self.learner.dan.load_state_dict(content['dan'])
         self.learner.objective.load_state_dict(content['objective'])
         self.learner.optimizer.load_state_dict(content['optimizer'])
@@ -141,9 +185,11 @@ class Trainer:
         if self.average:
             self.average.load_state_dict(content['average'])
         self.history = content['history']
-        torch.set_rng_state(content['random']['cpu'])
-        if self.device.type == 'cuda':
-            torch.cuda.set_rng_state(content['random']['cuda'], self.device)
+        self.saved_epochs = len(self.history)
+        random = content['random']
+        torch.set_rng_state(random['cpu'])
+        if self.device.type == 'cuda' and 'cuda' in random:  # it may have begun on a CPU
+            torch.cuda.set_rng_state(random['cuda'], self.device)
 
     def run(self) -> dict[str, Any]:
         """Train the epochs that are left; gives the best epoch's line."""
@@ -151,6 +197,8 @@ class Trainer:
         saving.save_text(self.out / 'recipe.yaml', recipe_text)
         skipped = self.train_faces.skipped + self.valid_faces.skipped
         saving.save_text(self.out / 'skipped.txt', ''.join(f'{name}\n' for name in skipped))
+        if self.history:  # a kill may have fallen between the checkpoint and the log
+            saving.save_history(self.out / 'log.jsonl', self.history)
         with TrainingProgress(self.recipe.epochs, len(self.history), self.console) as progress:
             try:
                 for epoch in range(len(self.history), self.recipe.epochs):
@@ -220,8 +268,9 @@ class Trainer:
                 'source': f'trained on {self.recipe.dataset}, {line["accuracy"]:.2%} of its '
                 f'validation faces, epoch {line["epoch"]}',
             }
-            saving.save_weights(self.out / 'best.safetensors', network.state_dict(), notes)
+            saving.save_weights(self.weights_path, network.state_dict(), notes)
         saving.save_checkpoint(self.checkpoint_path, self._content())
+        self.saved_epochs = len(self.history)
         saving.save_history(self.out / 'log.jsonl', self.history)
 
     def _content(self) -> dict[str, Any]:
@@ -236,6 +285,7 @@ class Trainer:
             'scaler': self.learner.scaler.state_dict(),
             'average': self.average.state_dict() if self.average else {},
             'history': self.history,
+            'faces': self._count_faces(),
             'random': random,
         }
 
@@ -245,9 +295,9 @@ class Trainer:
             self.learner.after_step.append(self.average.update)
 
     def _last_good(self) -> str:
-        if not self.checkpoint_path.exists():
+        if not self.saved_epochs:
             return ''
-        return f'. {self.checkpoint_path} keeps epoch {len(self.history)}, the last good one'
+        return f'. {self.checkpoint_path} keeps epoch {self.saved_epochs}, the last good one'
 
 
 def _pick_device(recipe: Recipe, name: str | None) -> torch.device:
@@ -275,12 +325,16 @@ def _check_same_recipe(old: Recipe, new: Recipe) -> None:
             )
 
 
+def _name_counts(counts: dict[str, int]) -> str:
+    return ', '.join(f'{count} {label}' for label, count in counts.items())
+
+
 def _report_skipped(train: Faces, valid: Faces, console: Console) -> None:
     skipped = train.skipped + valid.skipped
     if not skipped:
         return
     console.print(f'{len(skipped)} pictures can not be read and are left out:', soft_wrap=True)
     for name in skipped[:LISTED_SKIPS]:
-        console.print(f'  {name}', soft_wrap=True, markup=False)
+        console.print(f'  {readable(name)}', soft_wrap=True, markup=False)
     if len(skipped) > LISTED_SKIPS:
         console.print(f'  and {len(skipped) - LISTED_SKIPS} more', soft_wrap=True)
