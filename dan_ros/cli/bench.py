@@ -18,9 +18,9 @@ from dan_ros import __version__, model_store
 from dan_ros.cli.needs import need
 from dan_ros.cli.progress import progress_bar
 from dan_ros.detect import Detector
-from dan_ros.errors import DanError, ModelError
+from dan_ros.errors import DanError, DataError, ModelError
 from dan_ros.files import write_content
-from dan_ros.pictures import read_picture, why_unreadable
+from dan_ros.pictures import open_picture
 from dan_ros.timing.advice import Advice, Saving, advise
 from dan_ros.timing.machine import cores, describe_machine, node_threads
 from dan_ros.timing.networks import BATCHES, Absent, Networks, compare_networks, open_networks
@@ -196,10 +196,10 @@ def _face(image: Path | None, detector: Detector) -> np.ndarray:
     """Picture of a face to measure on."""
     if image is None:
         return draw_face()
-    picture = read_picture(image)
-    if picture is None:
-        raise UsageProblem(f'{image}: {why_unreadable(image)}')
-    face = face_of(picture, detector)
+    try:
+        face = face_of(open_picture(image), detector)
+    except DataError as error:
+        raise UsageProblem(str(error)) from None
     if face is None:
         raise UsageProblem(f'{image}: {detector.name} finds no face in it; name another picture')
     return face

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter, deque
 from pathlib import Path
@@ -18,8 +19,9 @@ import click
 import numpy as np
 import rclpy
 from ament_index_python.packages import get_package_prefix
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -113,11 +115,12 @@ def main(source: str, out: Path) -> None:
     console = Console()
     console.print(f'Starting a sample camera on {CAMERA_TOPIC} and dan_node; they talk over DDS.')
     console.print('[dim]In another shell: . ./env.sh, and subscribe to /facial_expression[/dim]')
+    stop = _stop_signal()
     processes = [_start_camera(source), _start('dan_node', '-r', f'image:={CAMERA_TOPIC}')]
-    rclpy.init()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     subscriber = Subscriber()
     try:
-        finished = _watch(subscriber, processes, console, endless=bool(source))
+        finished = _watch(subscriber, processes, console, stop, endless=bool(source))
     finally:
         codes = [_stop(process) for process in processes]
     saved = _save_picture(subscriber, out, console)
@@ -125,23 +128,36 @@ def main(source: str, out: Path) -> None:
     sys.exit(0 if finished and saved and not any(codes) and subscriber.ids else 1)
 
 
-def _watch(subscriber: Subscriber, processes: list[Any], console: Console, endless: bool) -> bool:
-    """Show messages until there are enough; whether both processes lived on."""
+def _stop_signal() -> threading.Event:
+    """Set by Ctrl-C or SIGTERM; an exception could come amid rclpy's work, and be lost there."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _watch(
+    subscriber: Subscriber,
+    processes: list[Any],
+    console: Console,
+    stop: threading.Event,
+    endless: bool,
+) -> bool:
+    """Show messages until there are enough or it is stopped; whether both processes lived on."""
     executor = SingleThreadedExecutor()
     executor.add_node(subscriber)
     started_s = shown_s = time.monotonic()
     with Live(subscriber.table(), console=console, auto_refresh=False) as live:
-        try:
-            while endless or not _is_enough(subscriber, time.monotonic() - started_s):
-                executor.spin_once(timeout_sec=0.1)
-                if any(process.poll() is not None for process in processes):
-                    console.print('[red]a process ended early; its messages are above[/red]')
-                    return False
-                if time.monotonic() - shown_s > 0.2:
-                    shown_s = time.monotonic()
-                    live.update(subscriber.table(), refresh=console.is_terminal)
-        except (KeyboardInterrupt, ExternalShutdownException):
-            pass
+        while not stop.is_set():
+            if not endless and _is_enough(subscriber, time.monotonic() - started_s):
+                break
+            executor.spin_once(timeout_sec=0.1)
+            if any(process.poll() is not None for process in processes):
+                console.print('[red]a process ended early; its messages are above[/red]')
+                return False
+            if time.monotonic() - shown_s > 0.2:
+                shown_s = time.monotonic()
+                live.update(subscriber.table(), refresh=console.is_terminal)
         live.update(subscriber.table(), refresh=console.is_terminal)
     console.print()
     return True
