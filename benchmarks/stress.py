@@ -37,19 +37,27 @@ Notes = dict[str, dict[str, Any]]
 @click.option('--out', default='stress', type=click.Path(path_type=Path), help='Folder to write.')
 @click.option('--only', multiple=True, type=click.Choice([*PARTS]), help='May be repeated.')
 def main(out: Path, only: tuple[str, ...]) -> None:
-    """Run the tests of the names given, or all, and write their report."""
+    """Run the tests of the names given, or all, and write their report.
+
+    With --only the other parts stay as the report in the folder has them.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    content: dict[str, Any] = {}
+    earlier = out / 'stress.json'
+    content: dict[str, Any] = json.loads(earlier.read_text()) if only and earlier.is_file() else {}
     with tempfile.TemporaryDirectory() as folder:
         for part in only or PARTS:
             started_s = time.monotonic()
             passed = run(part, folder)
-            content[part] = {'passed': passed, 'minutes': _minutes(time.monotonic() - started_s)}
+            content[part] = {
+                'passed': passed,
+                'minutes': _minutes(time.monotonic() - started_s),
+                'alone': bool(only),
+            }
         notes: Notes = {
             path.stem: json.loads(path.read_text(encoding='utf-8'))
             for path in sorted(Path(folder).glob('*.json'))
         }
-    content['counted'] = notes
+    content['counted'] = {**content.get('counted', {}), **notes}
     (out / 'stress.json').write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
     (out / 'stress.md').write_text(to_markdown(content), encoding='utf-8')
     click.echo(f'{out / "stress.json"}, {out / "stress.md"}')
@@ -72,7 +80,8 @@ def to_markdown(content: dict[str, Any]) -> str:
     """The report for people."""
     notes: Notes = content['counted']
     runs = ', '.join(
-        f'{part} in {entry["minutes"]:g} minutes{"" if entry["passed"] else " (FAILED)"}'
+        f'{part} in {entry["minutes"]:g} minutes{" (a run of its own)" * entry["alone"]}'
+        f'{"" if entry["passed"] else " (FAILED)"}'
         for part, entry in content.items()
         if part != 'counted'
     )

@@ -146,7 +146,7 @@ def test_what_can_not_be_used_is_exit_code_2(arguments, said, tmp_path):
 def test_a_folder_that_can_not_be_written_is_one_line(tmp_path):
     (tmp_path / 'file').write_text('')
     result = run('--out', tmp_path / 'file' / 'folder')
-    assert result.returncode == 130
+    assert result.returncode == 1
     assert len(result.stderr.splitlines()) == 1
 
 
