@@ -31,12 +31,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         for partial in path.parent.glob(f'{glob.escape(path.name)}.{ANY_TOKEN}.partial'):
             remove_abandoned(partial, Path.unlink)
         _write(path, write)
-    except (OSError, RuntimeError) as error:
-        cause = error if isinstance(error, OSError) else error.__context__  # torch.save hides it
-        if not isinstance(cause, OSError):
-            raise
-        # It names the file beside it, which nobody gave, or none.
-        raise OSError(cause.errno, cause.strerror or str(cause), str(path)) from error
+    except OSError as error:  # it names the file beside it, which nobody gave, or none
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -13,7 +13,7 @@ import glob
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         OSError: nothing can be written there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    hidden, descriptor = _make_hidden(path)
+    hidden, descriptor = make_claimed(path.parent, path.name)
     try:
         new = hidden / 'new' / path.name
         new.parent.mkdir()
@@ -52,17 +52,27 @@ def tidy_up(path: Path) -> bool:
         Whether one was killed while it replaced `path`, so that the old folder was put back.
     """
     was_there = os.path.lexists(path)
-    for hidden in path.parent.glob(f'.{glob.escape(path.name)}.{ANY_TOKEN}'):
-        remove_abandoned(hidden, lambda hidden: _remove(hidden, path))
+    remove_abandoned_folders(path.parent, path.name, lambda hidden: _remove(hidden, path))
     return not was_there and os.path.lexists(path)
 
 
-def _make_hidden(path: Path) -> tuple[Path, int]:
-    """A new hidden folder and the descriptor that locks it."""
+def remove_abandoned_folders(
+    parent: Path, name: str, remove: Callable[[Path], object] = shutil.rmtree
+) -> None:
+    """Call `remove` for what `make_claimed` made for a process that was killed."""
+    for hidden in parent.glob(f'.{glob.escape(name)}.{ANY_TOKEN}'):
+        remove_abandoned(hidden, remove)
+
+
+def make_claimed(parent: Path, name: str) -> tuple[Path, int]:
+    """A new hidden folder `.<name>.<token>`, and the descriptor that locks it while it is open."""
     while True:
-        hidden = path.parent / f'.{path.name}.{secrets.token_hex(TOKEN_BYTES)}'
+        hidden = parent / f'.{name}.{secrets.token_hex(TOKEN_BYTES)}'
         hidden.mkdir(mode=PRIVATE)
-        descriptor = os.open(hidden, os.O_RDONLY)
+        try:
+            descriptor = os.open(hidden, os.O_RDONLY)
+        except FileNotFoundError:  # another process took it for abandoned before it was locked
+            continue
         if claim(hidden, descriptor):
             return hidden, descriptor
         os.close(descriptor)

@@ -114,7 +114,9 @@ class ModelInfo:
                 f'{error.args[0]}. Make one from a DAN checkpoint with `dan-ros convert`.'
             ) from None
         except ValueError:
-            values = {key: cut(metadata[key]) for key in ('dan_ros.input_size', 'dan_ros.crop')}
+            values = {
+                key: cut(metadata.get(key, '')) for key in ('dan_ros.input_size', 'dan_ros.crop')
+            }
             raise ModelError(
                 f'{where}: its metadata can not be read: {values}. '
                 'Make the file anew with `dan-ros convert`.'

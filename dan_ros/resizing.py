@@ -10,7 +10,7 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
     Shrunk, it differs from `cv2.INTER_AREA` by one or two grey levels. That takes up to four
     times as long, since OpenCV is quick at halving alone: an image is halved while it is four times
-    too large, then brought to twice the size, which passes over no pixel, and halved once more.
+    too large, then brought to twice the size, by less than two, and halved once more.
 
     Args:
         image: uint8 [H, W] or [H, W, C].
@@ -18,8 +18,12 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """
     rows, columns = image.shape[:2]
     while rows >= 4 * height or columns >= 4 * width:
-        rows = rows // 2 if rows >= 4 * height else rows
-        columns = columns // 2 if columns >= 4 * width else columns
+        if rows >= 4 * height:  # of an odd number the last goes, else the others would not pair
+            rows //= 2
+            image = image[: 2 * rows]
+        if columns >= 4 * width:
+            columns //= 2
+            image = image[:, : 2 * columns]
         image = _interpolate(image, columns, rows)
     if rows > height or columns > width:
         image = _interpolate(image, 2 * width, 2 * height)

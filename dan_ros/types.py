@@ -54,8 +54,8 @@ class Prior:
     """What a camera's last frame tells of its next, all boxes as in `Face`.
 
     Attributes:
-        judged: boxes of the faces that were judged. They go before others and pass the gates more
-            easily, so that a face at a limit does not come and go.
+        judged: boxes of the faces that were judged. They count as a quarter larger and pass the
+            gates more easily, so that a face at a limit does not come and go.
         expected: boxes of all its faces: they are looked for there alone, and in the whole frame
             only if one of them is not found. Empty: the whole frame is looked through.
     """

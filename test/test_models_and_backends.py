@@ -436,6 +436,17 @@ def test_a_model_whose_answer_can_not_be_used_is_named(tmp_path, name):
     check_first_answer(open_backend(name))
 
 
+def test_metadata_that_is_wrong_and_incomplete_is_one_line_as_well(tmp_path):
+    model = onnx.load_from_string(read_model('dan_ferplus').content)
+    kept = [entry for entry in model.metadata_props if entry.key != 'dan_ros.crop']
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    set_property(model, 'dan_ros.input_size', '96')
+    onnx.save(model, tmp_path / 'odd.onnx')
+    with pytest.raises(ModelError, match=r'odd\.onnx'):
+        open_backend('onnxruntime', str(tmp_path / 'odd.onnx'))
+
+
 @pytest.mark.parametrize(
     ('key', 'value', 'message'),
     [

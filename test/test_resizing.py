@@ -29,6 +29,14 @@ def test_it_does_not_pick_pixels(portrait):
     assert np.abs(resize(portrait, 45, 45).astype(int) - by_area).mean() < 1.5
 
 
+@pytest.mark.parametrize('side', [97, 191, 193, 383, 384, 385, 513, 767, 771, 1023, 2000])
+def test_it_leaves_little_more_noise_than_the_mean_over_areas(side):
+    """More would tell that it passes over pixels."""
+    noise = np.random.default_rng(0).normal(128, 30, (side, side)).clip(0, 255).astype(np.uint8)
+    by_area = cv2.resize(noise, (96, 96), interpolation=cv2.INTER_AREA)
+    assert resize(noise, 96, 96).std() < 1.5 * by_area.std()
+
+
 def test_enlarged_it_is_linear(portrait):
     expected = cv2.resize(portrait, (700, 600), interpolation=cv2.INTER_LINEAR)
     np.testing.assert_array_equal(resize(portrait, 700, 600), expected)

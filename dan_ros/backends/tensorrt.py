@@ -84,7 +84,8 @@ def prepare_engine(
         kept = timings.read_bytes() if timings.is_file() else b''
         plan, timing_cache = build(trt, file.content, precision, max_batch, kept, say)
         if timing_cache:
-            write_whole(timings, lambda out: out.write(timing_cache))
+            with suppress(OSError):  # the engine is what counts
+                write_whole(timings, lambda out: out.write(timing_cache))
         return plan
 
     return cache.read_or_build(key, file.name, make, is_usable, say, must_keep)

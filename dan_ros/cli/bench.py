@@ -140,6 +140,7 @@ def command(
         need('matplotlib')
         out.mkdir(parents=True, exist_ok=True)
     try:
+        models = tuple(model for model in models if model != model_store.DEFAULT_MODEL)
         for model in models:
             model_store.read_model(model)
         measured = measure(models, image, seconds)
@@ -225,7 +226,7 @@ def _advise(
     detector: str,
 ) -> Advice:
     time_ms = times.times_ms[times.baseline]
-    best = min(networks.backends, key=lambda way: on_one_face.times_ms[str(way)])
+    best = min(networks.alike, key=lambda way: on_one_face.times_ms[str(way)])
     network_ms = (on_one_face.times_ms[str(way)] for way in (networks.default, best))
     by_side = (by_width.times_ms[detector_way(detector, width)] for width in (USUAL_WIDTH, 320))
     all_cores = threads_way(cores())

@@ -13,7 +13,7 @@ from dan_ros.annotate import annotate
 from dan_ros.backends import BACKENDS
 from dan_ros.detect import DETECTORS
 from dan_ros.errors import DataError
-from dan_ros.pictures import open_picture, write_picture
+from dan_ros.pictures import open_picture, readable, write_picture
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.quality import OPEN_GATES
 from dan_ros.types import FaceExpression, Frame
@@ -70,7 +70,7 @@ def command(
         if out:
             target = _picture_path(out, path, number, images)
             write_picture(target, annotate(frame, faces))
-            click.echo(f'annotated picture: {target}', err=as_json)
+            click.echo(f'annotated picture: {readable(str(target))}', err=as_json)
     sys.exit(1 if failed else 0)
 
 
@@ -94,7 +94,7 @@ def _face_to_json(face: FaceExpression) -> dict[str, object]:
 
 def _print_faces(path: Path, faces: list[FaceExpression]) -> None:
     if not faces:
-        click.echo(f'{path}: no face')
+        click.echo(f'{readable(str(path))}: no face')
         return
     table = Table('box (left top right bottom)', 'label', 'confidence', 'then', box=None)
     for face in faces:
@@ -104,7 +104,7 @@ def _print_faces(path: Path, faces: list[FaceExpression]) -> None:
             f'{labels.label_of(index)} {face.probabilities[index]:.0%}' for index in (second, third)
         )
         table.add_row(box, labels.label_of(face.expression()), f'{face.confidence:.0%}', rest)
-    click.echo(f'{path}: {len(faces)} face{"s" if len(faces) > 1 else ""}')
+    click.echo(f'{readable(str(path))}: {len(faces)} face{"s" if len(faces) > 1 else ""}')
     Console(soft_wrap=True).print(table)
 
 

@@ -5,6 +5,7 @@ import errno
 import html
 import json
 import math
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,9 +20,10 @@ from dan_ros.evaluate.judging import Evaluation
 from dan_ros.evaluate.metrics import Scores
 from dan_ros.evaluate.plots import draw_confusion, draw_mistakes, draw_reliability, encode
 from dan_ros.files import write_content
+from dan_ros.folders import make_claimed, remove_abandoned_folders
 from dan_ros.pictures import readable
 
-FRESH = '.new'  # the folder in which a report waits until it is whole
+FRESH = 'new'  # name of the hidden folder in which a report waits until it is whole
 MISTAKES = 32  # faces shown
 MISTAKE_SIZE = 96  # pixels
 
@@ -135,9 +137,8 @@ def _replace_together(folder: Path, files: dict[str, bytes]) -> None:
     for name in files:
         if (folder / name).is_dir():
             raise IsADirectoryError(errno.EISDIR, f'{name} in it is a folder')
-    fresh = folder / FRESH
-    shutil.rmtree(fresh, ignore_errors=True)  # of one that was killed
-    fresh.mkdir()
+    remove_abandoned_folders(folder, FRESH)
+    fresh, descriptor = make_claimed(folder, FRESH)
     try:
         for name, data in files.items():
             write_content(fresh / name, data)
@@ -147,6 +148,7 @@ def _replace_together(folder: Path, files: dict[str, bytes]) -> None:
             (fresh / name).replace(folder / name)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+        os.close(descriptor)
 
 
 def _draw_surest_mistakes(evaluation: Evaluation) -> Figure | None:

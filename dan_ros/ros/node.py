@@ -550,11 +550,11 @@ class DanNode(LifecycleNode):
         if calibrated is None or calibrated.scaled_to(size) is not None:
             self._misfits.pop(camera, None)
         elif camera not in self._misfits:
-            self._misfits[camera] = (
+            self._misfits[camera] = text = (
                 f'the camera_info of {camera} is for {calibrated.size[0]}x{calibrated.size[1]}, '
                 f'its images are {size[0]}x{size[1]}: other proportions, so faces get no pose'
             )
-            self.get_logger().warning(self._misfits[camera])
+            self.get_logger().warning(text, throttle_duration_sec=60)
 
     def _publish_picture(self, outcome: Outcome, faces: list[FollowedFace]) -> None:
         try:

@@ -112,7 +112,7 @@ class Worker:
             return
         waited_s = sum(now_s - arrivals[camera].received_s for camera in frames)
         watch.lap(DECODE)
-        found = self._find(frames)
+        found, is_one_run = self._find(frames)
         watch.lap('run')
         for camera, faces in found.items():
             try:
@@ -120,12 +120,12 @@ class Worker:
             except Exception as error:  # whatever a middleware can raise must not end the thread
                 self._failed(camera, error)
         watch.lap(PUBLISH)
-        if len(found) == len(frames):
+        if is_one_run:
             steps = {WAIT: waited_s, **watch.seconds, **self._pipeline.watch.seconds}
             self._timed(len(frames), {step: steps.get(step, 0.0) for step in STEPS})
 
-    def _find(self, frames: dict[str, Frame]) -> dict[str, list[FaceExpression]]:
-        """Faces of the frames, without those that could not be processed."""
+    def _find(self, frames: dict[str, Frame]) -> tuple[dict[str, list[FaceExpression]], bool]:
+        """Faces of the frames that could be processed; whether that was one run."""
         try:
             priors = self._prepare(list(frames))
             found = self._pipeline.run(list(frames.values()), priors)
@@ -133,11 +133,11 @@ class Worker:
             if len(frames) == 1 or isinstance(error, GpuLostError):
                 for camera in frames:
                     self._failed(camera, error)
-                return {}
+                return {}, False
             # Alone, those that are not to blame succeed.
             alone = [self._find({camera: frame}) for camera, frame in frames.items()]
-            return {camera: faces for one in alone for camera, faces in one.items()}
-        return dict(zip(frames, found, strict=True))
+            return {camera: faces for one, _ in alone for camera, faces in one.items()}, False
+        return dict(zip(frames, found, strict=True)), True
 
     def _decode(self, arrivals: dict[str, Arrival]) -> dict[str, Frame]:
         frames: dict[str, Frame] = {}

@@ -72,6 +72,14 @@ class Networks:
     backends: dict[Way, Backend]
     absent: list[Absent] = field(default_factory=list)
 
+    @property
+    def alike(self) -> list[Way]:
+        """Those with the answers of the default: the same model, or its float or int8 twin."""
+        twins = {self.default.model}
+        if self.default.model in model_store.BUNDLED_MODELS:
+            twins.update(model_store.BUNDLED_MODELS)
+        return [way for way in self.backends if way.model in twins]
+
     def parameters(self, way: Way) -> str:
         """What to set in order to run the network so."""
         settings = [f'backend.name: {way.backend}'] * (way.backend != self.default.backend)
