@@ -38,13 +38,13 @@ COMPARISONS: dict[str, Callable[[int], list[Comparison]]] = {
 
 @click.command()
 @click.option('--out', default='bench', type=click.Path(path_type=Path), help='Folder to write.')
-@click.option('--rounds', default=30, show_default=True, type=click.IntRange(1))
+@click.option('--rounds', default=10, show_default=True, type=click.IntRange(1))
 @click.option(
     '--only', multiple=True, type=click.Choice([*COMPARISONS, NODE]), help='May be repeated.'
 )
 @click.option(
     '--seconds',
-    default=8.0,
+    default=6.0,
     show_default=True,
     help='Of each measurement of a node, all its turns together.',
 )
