@@ -14,11 +14,12 @@ import pytest
 from click.testing import CliRunner
 
 from dan_ros.cli.main import cli
+from dan_ros.cores import cores, node_threads
 from dan_ros.detect import open_detector
 from dan_ros.pipeline import STEPS
 from dan_ros.timing import turns
 from dan_ros.timing.advice import Saving, advise
-from dan_ros.timing.machine import cores, describe_machine, node_threads
+from dan_ros.timing.machine import describe_machine
 from dan_ros.timing.pipelines import COUNTS, SIZES, WIDTHS, WITH_INTERVAL
 from dan_ros.timing.scenes import Walk, draw_face, face_of, scene
 from dan_ros.timing.turns import Limit, compare, take_turns

@@ -2,7 +2,6 @@
 
 import csv
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from dan_ros import labels
@@ -43,12 +42,7 @@ class FaceTable:
     def __enter__(self) -> 'FaceTable':
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def write(self, faces: list[FollowedFace], header: Any, camera: str, time_ns: int) -> None:

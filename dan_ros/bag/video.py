@@ -3,7 +3,6 @@
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -53,12 +52,7 @@ class Videos:
     def __enter__(self) -> 'Videos':
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for video in self._videos.values():
             video.writer.release()
         if kind is None:

@@ -2,7 +2,6 @@
 
 import posixpath
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rosbags.interfaces import (
@@ -74,12 +73,7 @@ class ExpressionBag:
         self._writer.open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._writer.close()
         else:

@@ -1,6 +1,5 @@
 """`dan-ros bench`: how fast this machine runs dan_ros, and what to set."""
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,12 +16,13 @@ from rich.markup import escape
 from dan_ros import __version__, model_store
 from dan_ros.cli.needs import need
 from dan_ros.cli.progress import progress_bar
+from dan_ros.cores import cores, node_threads
 from dan_ros.detect import Detector
 from dan_ros.errors import DanError, DataError, ModelError
 from dan_ros.files import write_content
 from dan_ros.pictures import open_picture
 from dan_ros.timing.advice import Advice, Saving, advise
-from dan_ros.timing.machine import cores, describe_machine, node_threads
+from dan_ros.timing.machine import describe_machine
 from dan_ros.timing.networks import BATCHES, Absent, Networks, compare_networks, open_networks
 from dan_ros.timing.pipelines import (
     COUNTS,
@@ -273,6 +273,7 @@ def _print(measured: Measured) -> None:
 
 
 def _write(measured: Measured, folder: Path) -> None:
+    from dan_ros.evaluate.plots import encode
     from dan_ros.timing.plots import draw_machine
 
     machine = measured.machine
@@ -281,10 +282,8 @@ def _write(measured: Measured, folder: Path) -> None:
         measured.steps_ms,
         f'dan_ros {__version__} on {machine["cpu"]}, {machine["cores"]} cores',
     )
-    picture = io.BytesIO()
-    figure.savefig(picture, format='png')
     try:
-        write_content(folder / 'bench.png', picture.getvalue())
+        write_content(folder / 'bench.png', encode(figure))
         content = json.dumps(measured.to_json(), indent=2) + '\n'
         write_content(folder / 'bench.json', content.encode())
     except OSError as error:

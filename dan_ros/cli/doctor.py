@@ -20,6 +20,7 @@ from rich.table import Table
 from dan_ros import __version__, model_store
 from dan_ros.backends import BACKENDS, GPU_BACKENDS, choose_backend, cuda, open_backend
 from dan_ros.backends.engine_build import import_tensorrt, runtime_of
+from dan_ros.cores import cores
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import BackendError, DanError, ModelError
 from dan_ros.first_answer import check_first_answer
@@ -93,8 +94,7 @@ def examine() -> list[Finding]:
 
 
 def _machine() -> Finding:
-    cores = len(os.sched_getaffinity(0))
-    found = f'Python {platform.python_version()}, {platform.machine()}, {cores} cores'
+    found = f'Python {platform.python_version()}, {platform.machine()}, {cores()} cores'
     return Finding('machine', OK, found)
 
 

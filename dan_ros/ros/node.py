@@ -2,7 +2,6 @@
 
 import gc
 import itertools
-import os
 import secrets
 import string
 import time
@@ -22,6 +21,7 @@ from std_srvs.srv import SetBool
 from dan_ros.annotate import annotate_followed
 from dan_ros.backends import Backend, Choice, choose_backend
 from dan_ros.calibration import Camera
+from dan_ros.cores import node_threads
 from dan_ros.detect import Detector, open_detector
 from dan_ros.detect.whole import WholeImage
 from dan_ros.errors import DanError, FrameError, GpuLostError, GpuMemoryError
@@ -272,7 +272,7 @@ class DanNode(LifecycleNode):
     @property
     def _threads(self) -> int:
         """Of network and detector, at least 1."""
-        return self._settings['backend.threads'] or max(1, len(os.sched_getaffinity(0)) - 1)
+        return self._settings['backend.threads'] or node_threads()
 
     @property
     def _takes_cropped_faces(self) -> bool:
@@ -542,12 +542,15 @@ class DanNode(LifecycleNode):
 
     def _poses_of(self, faces: list[FollowedFace], outcome: Outcome) -> list[Pose | None]:
         calibrated = self._cameras.get(outcome.camera)
-        self._note_misfit(outcome.camera, calibrated, outcome.frame.size)
+        size = outcome.frame.size
+        scaled = calibrated and calibrated.scaled_to(size)
+        self._note_misfit(outcome.camera, None if scaled else calibrated, size)
         landmarks = [face.seen.face.landmarks for face in faces]
-        return solve_poses(landmarks, calibrated, outcome.frame.size)
+        return solve_poses(landmarks, scaled, size)
 
     def _note_misfit(self, camera: str, calibrated: Camera | None, size: tuple[int, int]) -> None:
-        if calibrated is None or calibrated.scaled_to(size) is not None:
+        """A camera has a calibration for images of other proportions, or, None, no such one."""
+        if calibrated is None:
             self._misfits.pop(camera, None)
         elif camera not in self._misfits:
             self._misfits[camera] = text = (

@@ -5,6 +5,8 @@ import os
 import platform
 from pathlib import Path
 
+from dan_ros.cores import cores
+
 # What is named with its version where it is installed, and the packages that bring it.
 LIBRARIES = {
     'onnxruntime': ('onnxruntime', 'onnxruntime-gpu'),
@@ -13,16 +15,6 @@ LIBRARIES = {
 }
 BOARD = Path('/proc/device-tree/model')  # of Jetsons, Raspberry Pis and the like
 CPU_INFO = Path('/proc/cpuinfo')
-
-
-def cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
-def node_threads() -> int:
-    """How many the node takes by default for network and detector: all cores but one."""
-    return max(1, cores() - 1)
 
 
 def describe_machine() -> dict[str, str]:

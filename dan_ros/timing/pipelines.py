@@ -9,10 +9,10 @@ from functools import partial
 import numpy as np
 
 from dan_ros.backends import Backend, open_backend
+from dan_ros.cores import cores, node_threads
 from dan_ros.detect import DETECTORS, Detector, open_detector
 from dan_ros.errors import DanError
 from dan_ros.pipeline import STEPS, ExpressionPipeline
-from dan_ros.timing.machine import cores, node_threads
 from dan_ros.timing.networks import Absent
 from dan_ros.timing.scenes import Walk, scene
 from dan_ros.timing.turns import Comparison, Limit, compare, take_turns

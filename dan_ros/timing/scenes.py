@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 
+from dan_ros.boxes import area
 from dan_ros.crops import cut_face
 from dan_ros.detect import Detector
 from dan_ros.following import Follower
@@ -72,7 +73,7 @@ def face_of(image_bgr: np.ndarray, detector: Detector) -> np.ndarray | None:
     faces = detector.detect(image_bgr)
     if not faces:
         return None
-    box = max((face.box_xyxy for face in faces), key=lambda b: (b[2] - b[0]) * (b[3] - b[1]))
+    box = max((face.box_xyxy for face in faces), key=area)
     picture = np.empty((FACE_SIDE, FACE_SIDE, 3), np.uint8)
     cut_face(Frame(image_bgr), box, FRAMING, picture)
     return np.ascontiguousarray(picture[..., ::-1])

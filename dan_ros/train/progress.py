@@ -1,7 +1,6 @@
 """What a person sees of a training: a bar with the time left, or a line an epoch."""
 
 import time
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -36,12 +35,7 @@ class TrainingProgress:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
     def step(self, epoch: int, step: int, steps: int) -> None:
