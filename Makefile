@@ -29,7 +29,7 @@ build: ## Set up what is missing and build the package with colcon into install/
 	@echo "Built. '. ./env.sh' makes a shell ready for dan-ros, python3 and dan_node."
 
 demo: build ## Show the node at work on a moving face, or on SOURCE=0, SOURCE=video.mp4, SOURCE=folder.
-	@. ./env.sh && python3 -m dan_ros.ros.demo --out demo $(if $(SOURCE),--source "$(SOURCE)")
+	@. ./env.sh && python3 -m dan_ros.demo.demo --out demo $(if $(SOURCE),--source "$(SOURCE)")
 
 test: build ## Run every test; ARGS goes to pytest.
 	@. ./env.sh && python3 -c 'import rclpy, dan_ros.msg' && python3 -m pytest $(ARGS)

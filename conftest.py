@@ -8,23 +8,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent
 ROS_MODULE = re.compile(
-    r'(rclpy|ament_index_python|\w+_(interfaces|msgs|srvs)|dan_ros\.(ros|msg))\b'
+    r'(rclpy|ament_index_python|\w+_(interfaces|msgs|srvs)|dan_ros\.(ros|demo|msg))\b'
 )
 HAS_ROS = all(importlib.util.find_spec(name) for name in ('rclpy', 'dan_ros.msg'))
 
 
 @lru_cache
 def needs_ros(file: Path) -> bool:
-    """Whether a file is in the room `ros/`, or a test that imports ROS or another that does."""
+    """Whether a file is part of `ros/` or the demo, or imports ROS, directly or through a neighbour."""
     if file.is_relative_to(ROOT / 'dan_ros'):
-        return file.is_relative_to(ROOT / 'dan_ros' / 'ros')
+        return file.relative_to(ROOT / 'dan_ros').parts[0] in ('ros', 'demo')
     names = set()
     for node in ast.parse(file.read_text()).body:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {f'{node.module}.{alias.name}' for alias in node.names}
-    neighbours = {file.parent / f'{name.split(".")[0]}.py' for name in names} - {file}
+    neighbours = {ROOT / 'test' / 'support' / f'{name.split(".")[0]}.py' for name in names} - {file}
     return any(map(ROS_MODULE.match, names)) or any(
         neighbour.is_file() and needs_ros(neighbour) for neighbour in neighbours
     )

@@ -25,7 +25,7 @@ from parts import (
 from report import Results
 from rich.console import Console
 
-from dan_ros.timing.turns import Comparison
+from dan_ros.bench.timer import Comparison
 
 PIPELINE, NODE = 'pipeline', 'node'
 COMPARISONS: dict[str, Callable[[int], list[Comparison]]] = {

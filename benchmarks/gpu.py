@@ -26,18 +26,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dan_ros import __version__, model_store
+from dan_ros import __version__
 from dan_ros.backends import CPU_BACKENDS, GPU_BACKENDS, Backend, cuda, open_backend
 from dan_ros.errors import BackendError, DanError
+from dan_ros.labels import logits_to_probabilities
+from dan_ros.model import store
 from dan_ros.network.dan import DAN
 from dan_ros.network.export import export_onnx, read_fused
-from dan_ros.scores import logits_to_probabilities
 
 BATCHES = (1, 2, 4, 8, 64)
 SIZES = (96, 224)
 WARM_UP_RUNS, ROUNDS = 20, 100
 FACES = 1000  # for correctness
-LEAST_AGREEMENT, MOST_DIFFERENCE = 0.995, 0.02
+MIN_AGREEMENT, MAX_DIFFERENCE = 0.995, 0.02
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Result:
     @property
     def is_correct(self) -> bool:
         """Whether it is near enough to fp32 on the CPU."""
-        return self.agreement >= LEAST_AGREEMENT and self.difference <= MOST_DIFFERENCE
+        return self.agreement >= MIN_AGREEMENT and self.difference <= MAX_DIFFERENCE
 
 
 @click.command()
@@ -103,7 +104,7 @@ def main(data: Path | None, json_file: Path | None, cpu: bool, rounds: int) -> N
 
 def write_model(size: int, folder: Path) -> str:
     """The bundled model's weights for another size of face."""
-    file = model_store.read_model(model_store.FLOAT_MODEL)
+    file = store.read_model(store.FLOAT_MODEL)
     fused, info = read_fused(file.content, file.name)
     path = folder / f'dan_{size}.onnx'
     export_onnx(fused, replace(info, input_size=(size, size)), path, fp16=True)
@@ -113,7 +114,7 @@ def write_model(size: int, folder: Path) -> str:
 def load_faces(data: Path | None, size: int) -> np.ndarray:
     """Validation faces, or one face moved about: uint8 [N, size, size, 3], RGB."""
     if data is not None:
-        from dan_ros.train.datasets import VALID, open_faces
+        from dan_ros.datasets.catalog import VALID, open_faces
 
         faces = open_faces('ferplus', data, VALID)
         chosen = np.random.default_rng(0).permutation(len(faces))[:FACES]

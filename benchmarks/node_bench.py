@@ -30,7 +30,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
 from dan_ros.msg import FacialExpressionArray
-from dan_ros.ros.messages import bgr_to_image
+from dan_ros.ros.publishers import bgr_to_image
 
 HERE = Path(__file__).parent
 PATIENCE_S = 60.0

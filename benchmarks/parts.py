@@ -17,17 +17,17 @@ from naive.pipeline import NaivePipeline, open_network, preprocess
 from PIL import Image
 from skimage.data import astronaut
 
-from dan_ros import model_store
 from dan_ros.backends import open_backend
-from dan_ros.crops import cut_face
+from dan_ros.bench.scenes import Walk
+from dan_ros.bench.scenes import scene as scene_of
+from dan_ros.bench.timer import Comparison, Limit, compare, run_interleaved
 from dan_ros.detect import open_detector
 from dan_ros.detect.yunet import STRIDES, for_images
+from dan_ros.faces.crop import crop_face
+from dan_ros.model import store
 from dan_ros.network.export import export_onnx, read_fused
-from dan_ros.network.quantise import quantise_onnx
+from dan_ros.network.quantize import quantize_onnx
 from dan_ros.pipeline import STEPS, ExpressionPipeline
-from dan_ros.timing.scenes import Walk
-from dan_ros.timing.scenes import scene as scene_of
-from dan_ros.timing.turns import Comparison, Limit, compare, take_turns
 from dan_ros.types import Frame
 
 OFFICIAL_SIZE = 224
@@ -49,8 +49,8 @@ class Floor:
 
     def __init__(self) -> None:
         self.float_per_s, self.int8_per_s = (products_per_second(kind) for kind in (False, True))
-        self._network = model_store.read_model(model_store.INT8_MODEL).content
-        self._detector = for_images(model_store.read_model('yunet').content)
+        self._network = store.read_model(store.INT8_MODEL).content
+        self._detector = for_images(store.read_model('yunet').content)
 
     def network_ms(self, faces: int) -> float:
         """Of the int8 network."""
@@ -87,14 +87,14 @@ def faces_of(size: int, count: int) -> np.ndarray:
 @contextmanager
 def models_at(size: int, with_int8: bool = True) -> Iterator[tuple[str, str]]:
     """The bundled model's weights for faces of another size, in fp32 and, if wanted, as int8."""
-    file = model_store.read_model(model_store.FLOAT_MODEL)
+    file = store.read_model(store.FLOAT_MODEL)
     fused, info = read_fused(file.content, file.name)
     info = replace(info, input_size=(size, size))
     with tempfile.TemporaryDirectory() as folder:
         paths = Path(folder, 'fp32.onnx'), Path(folder, 'int8.onnx')
         export_onnx(fused, info, paths[0])
         if with_int8:
-            quantise_onnx(fused, info, paths[1], [faces_of(size, 32)])
+            quantize_onnx(fused, info, paths[1], [faces_of(size, 32)])
         yield str(paths[0]), str(paths[1])
 
 
@@ -107,9 +107,9 @@ def compare_networks(rounds: int) -> list[Comparison]:
             'ONNX Runtime fp32, 224': open_backend('onnxruntime', fp32),
             'OpenVINO int8, 224': open_backend('openvino', int8),
             'ONNX Runtime int8, 224': open_backend('onnxruntime', int8),
-            'bundled, ONNX Runtime fp32, 96': open_backend('onnxruntime', model_store.FLOAT_MODEL),
-            'bundled, OpenVINO int8, 96': open_backend('openvino', model_store.INT8_MODEL),
-            'bundled, ONNX Runtime int8, 96': open_backend('onnxruntime', model_store.INT8_MODEL),
+            'bundled, ONNX Runtime fp32, 96': open_backend('onnxruntime', store.FLOAT_MODEL),
+            'bundled, OpenVINO int8, 96': open_backend('openvino', store.INT8_MODEL),
+            'bundled, ONNX Runtime int8, 96': open_backend('onnxruntime', store.INT8_MODEL),
         }
         return [_compare_network(backends, batch, rounds) for batch in (1, 4)]
 
@@ -133,9 +133,7 @@ def compare_detectors(rounds: int) -> list[Comparison]:
     """YuNet here and in OpenCV, and the Haar cascade, by width of the image."""
     yunet, haar = open_detector('yunet'), open_detector('haar')
     path = next(
-        path
-        for path in model_store.candidate_paths(model_store.KNOWN_MODELS['yunet'])
-        if path.is_file()
+        path for path in store.candidate_paths(store.KNOWN_MODELS['yunet']) if path.is_file()
     )
     comparisons = []
     for width in (320, 640, 1280):
@@ -168,7 +166,7 @@ def _compare_crops(count: int, rounds: int) -> Comparison:
 
     def ours(size: int) -> object:
         for box, crop in zip(boxes, batches[size], strict=True):
-            cut_face(Frame(image), box, 1.0, crop)
+            crop_face(Frame(image), box, 1.0, crop)
         return batches[size]
 
     ways = {'PIL, floats, 224': naive}
@@ -240,7 +238,7 @@ def split_pipelines(rounds: int) -> dict[str, dict[str, float]]:
     }
     return {
         name: {step: 1e3 * statistics.median(one[step] for one in runs) for step in STEPS}
-        for name, runs in take_turns(ways, Limit(rounds)).items()
+        for name, runs in run_interleaved(ways, Limit(rounds)).items()
     }
 
 

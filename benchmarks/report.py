@@ -10,11 +10,11 @@ from node_bench import NodeResult
 from parts import Growth
 from rich.table import Table
 
-from dan_ros.cores import node_threads
-from dan_ros.timing.machine import describe_machine
-from dan_ros.timing.plots import BLUE, RED, draw_comparisons, draw_steps
-from dan_ros.timing.tables import comparison_table, steps_table
-from dan_ros.timing.turns import Comparison
+from dan_ros.backends.base import node_threads
+from dan_ros.bench.machine import describe_machine
+from dan_ros.bench.plots import BLUE, RED, draw_comparisons, draw_steps
+from dan_ros.bench.tables import comparison_table, steps_table
+from dan_ros.bench.timer import Comparison
 
 
 @dataclass

@@ -3,7 +3,7 @@
     python3 benchmarks/robustness.py DATA [--faces 800] [--out FOLDER]
     python3 benchmarks/robustness.py DATA --faces 600 --interval 5
 
-DATA holds FER+ (see `dan_ros.train.datasets.read_ferplus`). Each validation face is set, tinted
+DATA holds FER+ (see `dan_ros.datasets.catalog.read_ferplus`). Each validation face is set, tinted
 like skin and in a random place, into a colour image with a textured background. The image is
 changed as cameras and light do, then the node's pipeline finds the face, cuts it out and judges it.
 Faces that are not found count as wrong.
@@ -26,15 +26,16 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from dan_ros import labels, model_store
-from dan_ros.cli.progress import progress_bar
+from dan_ros import labels
+from dan_ros.cli.common import progress_bar
+from dan_ros.datasets.catalog import VALID, open_faces
 from dan_ros.evaluate.metrics import measure
-from dan_ros.following import Follower
+from dan_ros.faces.quality import ACCEPT_ALL
+from dan_ros.labels import logits_to_probabilities
+from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.quality import OPEN_GATES
-from dan_ros.scores import logits_to_probabilities
-from dan_ros.train.datasets import VALID, open_faces
-from dan_ros.types import NO_PRIOR, Frame
+from dan_ros.tracking.face_tracker import FaceTracker
+from dan_ros.types import NO_HINT, Frame
 
 SCENE_SIZE = (480, 640)  # height, width
 STEP_PX = 4  # by which scenes move between two images
@@ -173,10 +174,10 @@ def judge_between(
     for index, picture in enumerate(pictures):
         rng = np.random.default_rng(index)
         scene = make_scene(picture, CONDITIONS[0].side, 0.0, rng)
-        follower = Follower(f'f{number}' for number in itertools.count())
+        follower = FaceTracker(f'f{number}' for number in itertools.count())
         for step in range(interval):
             image = np.roll(scene, STEP_PX * step, axis=1)
-            prior = follower.prior(interval) if follows else NO_PRIOR
+            prior = follower.prior(interval) if follows else NO_HINT
             (found,) = pipeline.run([Frame(image)], [prior])
             follower.update(found, step * FRAME_NS)
             if step and found:
@@ -207,7 +208,7 @@ def measure_interval(
 @click.command()
 @click.argument('data', type=click.Path(path_type=Path))
 @click.option('--faces', 'count', default=800, show_default=True, type=click.IntRange(1))
-@click.option('--model', default=model_store.DEFAULT_MODEL, show_default=True)
+@click.option('--model', default=store.DEFAULT_MODEL, show_default=True)
 @click.option('--out', type=click.Path(path_type=Path), default='robustness', show_default=True)
 @click.option('--interval', default=0, type=click.IntRange(0, 100), help='Measure this alone.')
 def main(data: Path, count: int, model: str, out: Path, interval: int) -> None:
@@ -217,7 +218,7 @@ def main(data: Path, count: int, model: str, out: Path, interval: int) -> None:
     pictures = faces.read(chosen, 48)[..., 0]  # uint8 [N, 48, 48]
     names = [faces.labels[index] for index in faces.classes[chosen]]
     truth = np.array([labels.CANONICAL.index(name) for name in names])
-    pipeline = ExpressionPipeline.open(model, detector='yunet', gates=OPEN_GATES)
+    pipeline = ExpressionPipeline.open(model, detector='yunet', gates=ACCEPT_ALL)
     if interval > 1:
         click.echo(json.dumps(measure_interval(pipeline, pictures, truth, interval), indent=1))
         return

@@ -46,7 +46,7 @@ from skimage.data import astronaut
 from std_srvs.srv import SetBool
 
 from dan_ros.msg import FacialExpressionArray
-from dan_ros.ros.messages import bgr_to_image
+from dan_ros.ros.publishers import bgr_to_image
 
 SECOND_NS = 1_000_000_000
 TURN_S = 30.0  # in which everything happens once
@@ -56,8 +56,8 @@ STEPS = 24  # images in which a face walks to and fro
 BAD_EVERY = 10  # images
 BURST_FACTOR = 5
 
-MOST_SLOPE_MIB_PER_MIN = 1.0
-MOST_LOSS = 0.05
+MAX_SLOPE_MIB_PER_MIN = 1.0
+MAX_LOSS = 0.05
 WARM_UP = 0.2  # part of the run, whose memory does not count
 WARM_UP_MOST_S = 180.0
 
@@ -359,14 +359,14 @@ def judge(samples: list[Sample]) -> Verdict:
     verdict.new_threads = _most(last, 'threads') - _most(first, 'threads')
     verdict.throughput_hz = _throughput_hz(first, third), _throughput_hz(last, third)
     verdict.age_ms = _age_ms(first), _age_ms(last)
-    if verdict.slope_mib_per_min > MOST_SLOPE_MIB_PER_MIN:
+    if verdict.slope_mib_per_min > MAX_SLOPE_MIB_PER_MIN:
         verdict.broken.append(f'memory grows by {verdict.slope_mib_per_min:.2f} MiB a minute')
     if verdict.new_descriptors > 0:
         verdict.broken.append(f'{verdict.new_descriptors} more file descriptors')
     if verdict.new_threads > 0:
         verdict.broken.append(f'{verdict.new_threads} more threads')
     before, after = verdict.throughput_hz
-    if after < (1 - MOST_LOSS) * before:
+    if after < (1 - MAX_LOSS) * before:
         verdict.broken.append(f'{before:.1f} results a second became {after:.1f}')
     return verdict
 
@@ -398,7 +398,7 @@ def draw(samples: list[Sample], verdict: Verdict, drops: dict[str, int]) -> Figu
     memory.set_ylim(bottom=0)
     memory.set_title(
         f'{verdict.slope_mib_per_min:+.2f} MiB a minute after the warm-up '
-        f'(at most {MOST_SLOPE_MIB_PER_MIN:g})',
+        f'(at most {MAX_SLOPE_MIB_PER_MIN:g})',
         loc='left',
         fontsize=9,
     )

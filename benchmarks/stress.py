@@ -2,7 +2,7 @@
 
     python3 benchmarks/stress.py [--out stress] [--only messages --only cycles --only stops]
 
-Runs test_properties.py and test_lifecycle.py with the counts of test/amounts.py, and writes what
+Runs test_properties.py and test_lifecycle.py with the counts of test/support/amounts.py, and writes what
 they counted: stress.json, and stress.md for people. Exit code 1 if a test fails.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-TESTS = Path(__file__).parents[1] / 'test'
+TESTS = Path(__file__).parents[1] / 'test' / 'ros'
 PARTS = {
     'messages': ('test_properties.py', ''),
     'cycles': ('test_lifecycle.py', 'cycles or pauses'),

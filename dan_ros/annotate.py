@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from dan_ros import labels
-from dan_ros.following import FollowedFace
-from dan_ros.images import to_bgr
-from dan_ros.opencv import cv2
+from dan_ros.images.encodings import to_bgr
+from dan_ros.images.opencv import cv2
+from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import FaceExpression, Frame
 
 # BGR, one a canonical class; told apart by lightness as well as hue. UNKNOWN is grey.
@@ -52,7 +52,7 @@ def annotate(
     return canvas
 
 
-def annotate_followed(frame: Frame, faces: Sequence[FollowedFace]) -> np.ndarray:
+def annotate_tracked(frame: Frame, faces: Sequence[TrackedFace]) -> np.ndarray:
     """Draw faces over time, with id, label and smoothed probabilities; as `annotate`."""
     return annotate(
         frame,

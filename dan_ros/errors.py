@@ -1,6 +1,6 @@
 """Errors of this package. Every message says what was wrong, where, and what to do next."""
 
-SHOWN_CHARACTERS = 200  # of a text from elsewhere, such as a path, in a message
+MAX_SHOWN_CHARACTERS = 200  # of a text from elsewhere, such as a path, in a message
 
 
 class DanError(Exception):
@@ -50,4 +50,4 @@ class TrainingError(DanError):
 def cut(text: object) -> str:
     """The start of a text from elsewhere, which may be of any length, for a message."""
     whole = str(text)
-    return whole if len(whole) <= SHOWN_CHARACTERS else f'{whole[:SHOWN_CHARACTERS]}...'
+    return whole if len(whole) <= MAX_SHOWN_CHARACTERS else f'{whole[:MAX_SHOWN_CHARACTERS]}...'

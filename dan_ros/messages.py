@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from dan_ros import labels
-from dan_ros.following import FollowedFace
-from dan_ros.pose import Pose
+from dan_ros.faces.head_pose import HeadPose
+from dan_ros.tracking.face_tracker import TrackedFace
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class MessageClasses:
 
     def array(
         self,
-        faces: Sequence[FollowedFace],
-        poses: Sequence[Pose | None],
+        faces: Sequence[TrackedFace],
+        poses: Sequence[HeadPose | None],
         header: Any,
         camera: str,
         size: tuple[int, int],
@@ -50,7 +50,7 @@ class MessageClasses:
             ],
         )
 
-    def pose(self, pose: Pose) -> Any:
+    def pose(self, pose: HeadPose) -> Any:
         """Message of a pose, geometry_msgs/Pose."""
         x, y, z = pose.position.tolist()
         qx, qy, qz, qw = pose.quaternion_xyzw.tolist()
@@ -60,8 +60,8 @@ class MessageClasses:
 
     def _face(
         self,
-        face: FollowedFace,
-        pose: Pose | None,
+        face: TrackedFace,
+        pose: HeadPose | None,
         header: Any,
         camera: str,
         size: tuple[int, int],

@@ -6,21 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from dan_ros import labels, model_store, quality
+from dan_ros import labels
 from dan_ros.backends import Backend, open_backend
-from dan_ros.boxes import area, is_same_place, overlap
-from dan_ros.crops import cut_face, square_about
 from dan_ros.detect import Detector, open_detector
-from dan_ros.images import to_bgr
-from dan_ros.opencv import cv2
-from dan_ros.quality import Gates
-from dan_ros.resizing import resize
-from dan_ros.scores import logits_to_probabilities
+from dan_ros.faces import quality
+from dan_ros.faces.boxes import area, is_same_place, overlap
+from dan_ros.faces.crop import crop_face, square_about
+from dan_ros.faces.quality import QualityThresholds
+from dan_ros.images.encodings import to_bgr
+from dan_ros.images.opencv import cv2
+from dan_ros.images.resize import resize
+from dan_ros.labels import logits_to_probabilities
+from dan_ros.model import store
 from dan_ros.stopwatch import Stopwatch
-from dan_ros.types import NO_PRIOR, Face, FaceExpression, Frame, Prior
+from dan_ros.types import NO_HINT, Face, FaceExpression, Frame, SearchHint
 
 STEPS = ('reduce', 'detect', 'crop', 'infer')  # of a run, in their order
-MOST_FACES = 256  # of a frame; what comes after them costs as much as their square
+MAX_FACES = 256  # of a frame; what comes after them costs as much as their square
 REGION_SCALE = 2.0  # side of the region in which a face is looked for again, over its box's
 REGION_PX = 128  # longer side of the reduced copy of a region
 REGION_COST = 2.5  # what a pixel of it costs, over one of a whole image: small ones have overhead
@@ -57,9 +59,9 @@ class ExpressionPipeline:
         max_side_px: int = 640,
         max_faces: int = 16,
         rotation: int = 0,
-        gates: Gates | None = None,
+        gates: QualityThresholds | None = None,
     ) -> None:
-        self.gates = gates or Gates()
+        self.gates = gates or QualityThresholds()
         self.detector = detector
         self.backend = backend
         self.max_side_px = max_side_px
@@ -70,7 +72,7 @@ class ExpressionPipeline:
     @classmethod
     def open(
         cls,
-        model: str = model_store.DEFAULT_MODEL,
+        model: str = store.DEFAULT_MODEL,
         backend: str = 'auto',
         detector: str = 'auto',
         **options: Any,
@@ -79,7 +81,7 @@ class ExpressionPipeline:
         return cls(open_detector(detector), open_backend(backend, model), **options)
 
     def run(
-        self, frames: Sequence[Frame], priors: Sequence[Prior] = ()
+        self, frames: Sequence[Frame], priors: Sequence[SearchHint] = ()
     ) -> list[list[FaceExpression]]:
         """Judge the faces of every frame, all of them in one batch.
 
@@ -91,7 +93,7 @@ class ExpressionPipeline:
             For each frame its faces, the largest first, also those that can't be judged.
         """
         self.watch.restart()
-        priors = priors or [NO_PRIOR] * len(frames)
+        priors = priors or [NO_HINT] * len(frames)
         candidates = [
             self._candidates(frame, prior) for frame, prior in zip(frames, priors, strict=True)
         ]
@@ -102,7 +104,7 @@ class ExpressionPipeline:
         return [[candidate.judged_by(probabilities) for candidate in own] for own in candidates]
 
     def find_faces(self, frame: Frame, expected: Sequence[np.ndarray] = ()) -> list[Face]:
-        """Faces of one frame in its pixels, the largest first: at most `MOST_FACES`, the surest.
+        """Faces of one frame in its pixels, the largest first: at most `MAX_FACES`, the surest.
 
         Args:
             frame: to look at.
@@ -112,7 +114,7 @@ class ExpressionPipeline:
         faces = self._find_again(frame, expected) if self._is_cheap(frame, len(expected)) else []
         if not faces:
             faces = self._look_through(frame.image, frame.encoding, self.max_side_px)
-        return sorted(faces[:MOST_FACES], key=lambda face: -area(face.box_xyxy))
+        return sorted(faces[:MAX_FACES], key=lambda face: -area(face.box_xyxy))
 
     def _is_cheap(self, frame: Frame, regions: int) -> bool:
         """Whether looking at so many regions costs less than looking through the frame."""
@@ -159,12 +161,12 @@ class ExpressionPipeline:
         scale = np.array([width / small.shape[1], height / small.shape[0]], np.float32)
         return [_turn_back(face, turns, small.shape[:2], scale) for face in found]
 
-    def _candidates(self, frame: Frame, prior: Prior) -> list['_Candidate']:
+    def _candidates(self, frame: Frame, prior: SearchHint) -> list['_Candidate']:
         candidates = []
         for face in self.find_faces(frame, prior.expected):
             is_known = any(is_same_place(face.box_xyxy, box) for box in prior.judged)
             gates = self.gates.relaxed() if is_known else self.gates
-            reason = gates.reason_against(face)
+            reason = gates.rejection_reason(face)
             candidates.append(_Candidate(frame, face, is_known, gates, reason))
         return candidates
 
@@ -192,7 +194,7 @@ class ExpressionPipeline:
     def _cut(self, candidate: '_Candidate', out: np.ndarray) -> bool:
         """Cut a face into its place in the batch; whether it is sharp enough."""
         scale = self.backend.model.crop_scale
-        cut_face(candidate.frame, candidate.face.box_xyxy, scale, out, self.rotation // 90)
+        crop_face(candidate.frame, candidate.face.box_xyxy, scale, out, self.rotation // 90)
         return candidate.gates.is_sharp(out)
 
     def _judge(self, batch: np.ndarray) -> np.ndarray:
@@ -216,7 +218,7 @@ class _Candidate:
     frame: Frame
     face: Face
     is_known: bool
-    gates: Gates
+    gates: QualityThresholds
     reason: str
     row: int = -1
 

@@ -50,7 +50,7 @@ class Face:
 
 
 @dataclass(frozen=True)
-class Prior:
+class SearchHint:
     """What a camera's last frame tells of its next, all boxes as in `Face`.
 
     Attributes:
@@ -64,7 +64,7 @@ class Prior:
     expected: Sequence[np.ndarray] = ()
 
 
-NO_PRIOR = Prior()
+NO_HINT = SearchHint()
 
 
 @dataclass(frozen=True)

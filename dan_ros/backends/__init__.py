@@ -6,12 +6,12 @@ from typing import Protocol
 
 import numpy as np
 
-from dan_ros import model_store
 from dan_ros.backends import cuda
-from dan_ros.backends.batching import Batches
+from dan_ros.backends.base import smoke_test
+from dan_ros.backends.batching import Batcher
 from dan_ros.errors import BackendError, ModelError
-from dan_ros.first_answer import check_first_answer
-from dan_ros.model_info import ModelInfo
+from dan_ros.model import store
+from dan_ros.model.metadata import ModelInfo
 
 # In the order in which `auto` tries them.
 GPU_BACKENDS = ('tensorrt', 'torch_cuda', 'onnxruntime_cuda', 'onnxruntime_tensorrt')
@@ -50,7 +50,7 @@ class Backend(Protocol):
     device: str
     model: ModelInfo
     model_name: str
-    batches: Batches
+    batches: Batcher
 
     def warm_up(self) -> None:
         """Do now what the first images would wait for: once, before the first of them.
@@ -75,7 +75,7 @@ class Backend(Protocol):
 
 
 @dataclass(frozen=True)
-class Choice:
+class Selection:
     """A backend that was opened, and how it was chosen.
 
     Attributes:
@@ -89,26 +89,24 @@ class Choice:
     warning: str = ''
 
 
-def open_backend(
-    name: str = 'auto', model: str = model_store.DEFAULT_MODEL, threads: int = 0
-) -> Backend:
+def open_backend(name: str = 'auto', model: str = store.DEFAULT_MODEL, threads: int = 0) -> Backend:
     """Load a model into a backend that gives usable answers.
 
-    See `choose_backend` for arguments and errors, and `check_first_answer` for what is refused.
+    See `choose_backend` for arguments and errors, and `smoke_test` for what is refused.
     """
     backend = choose_backend(name, model, threads).backend
-    check_first_answer(backend)
+    smoke_test(backend)
     return backend
 
 
 def choose_backend(
     name: str = 'auto',
-    model: str = model_store.DEFAULT_MODEL,
+    model: str = store.DEFAULT_MODEL,
     threads: int = 0,
     precision: str = 'auto',
     fallback: bool = False,
     say: Say = lambda text: None,
-) -> Choice:
+) -> Selection:
     """Load a model into a backend.
 
     Args:
@@ -130,7 +128,7 @@ def choose_backend(
     if name != 'auto':
         try:
             backend = _open_proven(name, model, threads, precision, say)
-            return Choice(backend, f'{name} was asked for')
+            return Selection(backend, f'{name} was asked for')
         except BackendError as error:
             if name not in GPU_BACKENDS or not fallback:
                 raise
@@ -138,7 +136,7 @@ def choose_backend(
     device = cuda.find_device()
     if device is None:
         backend = _open(BEST_CPU_BACKEND, model, threads, precision, say)
-        return Choice(backend, 'no CUDA device; it is the fastest on a CPU')
+        return Selection(backend, 'no CUDA device; it is the fastest on a CPU')
     problems = []
     for candidate in AUTO_GPU_BACKENDS:
         try:
@@ -146,22 +144,24 @@ def choose_backend(
         except (BackendError, ModelError) as error:
             problems.append(f'{candidate}: {error}')
             continue
-        return Choice(backend, '; '.join([f'the fastest that works on {device.name}', *problems]))
+        return Selection(
+            backend, '; '.join([f'the fastest that works on {device.name}', *problems])
+        )
     return _on_cpu(model, threads, f'{device.name} is not used: {"; ".join(problems)}')
 
 
-def _on_cpu(model: str, threads: int, problem: str) -> Choice:
+def _on_cpu(model: str, threads: int, problem: str) -> Selection:
     backend = _open(BEST_CPU_BACKEND, model, threads, 'auto', lambda text: None)
-    return Choice(backend, problem, f'the network runs on the CPU, not on a GPU: {problem}')
+    return Selection(backend, problem, f'the network runs on the CPU, not on a GPU: {problem}')
 
 
 def model_for(name: str, model: str, precision: str = 'auto') -> str:
     """Which of the bundled models `auto` stands for in a backend; any other name is itself."""
-    if model != model_store.DEFAULT_MODEL:
+    if model != store.DEFAULT_MODEL:
         return model
     if name in INT8_BACKENDS or precision == 'int8':
-        return model_store.INT8_MODEL
-    return model_store.FLOAT_MODEL
+        return store.INT8_MODEL
+    return store.FLOAT_MODEL
 
 
 def _open_proven(name: str, model: str, threads: int, precision: str, say: Say) -> Backend:
@@ -173,10 +173,10 @@ def _open_proven(name: str, model: str, threads: int, precision: str, say: Say) 
 
 
 def _open(name: str, model: str, threads: int, precision: str, say: Say) -> Backend:
-    file = model_store.read_model(model_for(name, model, precision))
+    file = store.read_model(model_for(name, model, precision))
     try:
         if name == 'tensorrt':
-            from dan_ros.backends.tensorrt import TensorRTBackend
+            from dan_ros.backends.tensorrt.backend import TensorRTBackend
 
             return TensorRTBackend(file, precision, say)
         if name == 'torch_cuda':

@@ -10,7 +10,7 @@ from dan_ros.errors import GpuMemoryError
 GROW_AFTER = 100  # full parts; a larger one that fails again costs no more than one run in so many
 
 
-class Batches:
+class Batcher:
     """Runs sets of faces of any number through something that takes a limited one.
 
     It may be used from several threads, which wait for each other: backends run in memory of their

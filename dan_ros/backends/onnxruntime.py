@@ -3,13 +3,13 @@
 import numpy as np
 import onnxruntime
 
-from dan_ros import model_info
 from dan_ros.backends import cuda
-from dan_ros.backends.batching import Batches, pad
-from dan_ros.backends.engine_cache import EngineCache
+from dan_ros.backends.batching import Batcher, pad
+from dan_ros.backends.tensorrt.engine_cache import EngineCache
 from dan_ros.errors import BackendError, ModelError
-from dan_ros.model_info import ModelInfo, Tensor
-from dan_ros.model_store import ModelFile
+from dan_ros.model import metadata
+from dan_ros.model.metadata import ModelInfo, Tensor
+from dan_ros.model.store import ModelFile
 
 MAX_BATCH = 32  # larger sets of faces are run in parts, which bounds memory
 GPU_BATCHES = (1, 2, 4, 8, 16, MAX_BATCH)  # cuDNN looks for its algorithms at each new size
@@ -46,7 +46,7 @@ def open_session(
     if device != CPU:
         _require_provider(provider)
     if device == TENSORRT:
-        from dan_ros.backends.graph_forms import without_log_softmax
+        from dan_ros.backends.tensorrt.onnx_transforms import without_log_softmax
 
         content = without_log_softmax(content)
     options = onnxruntime.SessionOptions()
@@ -133,7 +133,7 @@ class OnnxRuntimeBackend:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         self.model.check_graph([*map(_tensor, inputs)], [*map(_tensor, outputs)], str(file.path))
         self._is_padded = device != CPU
-        self.batches = Batches(
+        self.batches = Batcher(
             len(self.model.labels), MAX_BATCH, GPU_WARM if self._is_padded else (1,)
         )
 
@@ -147,9 +147,7 @@ class OnnxRuntimeBackend:
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
         faces = pad(faces_rgb, GPU_BATCHES) if self._is_padded else faces_rgb
-        (logits,) = run_session(
-            self._session, [model_info.OUTPUT_NAME], {model_info.INPUT_NAME: faces}
-        )
+        (logits,) = run_session(self._session, [metadata.OUTPUT_NAME], {metadata.INPUT_NAME: faces})
         return logits[: len(faces_rgb)]
 
 

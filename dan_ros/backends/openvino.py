@@ -6,11 +6,11 @@ Settings: https://docs.openvino.ai, "High-level Performance Hints" and "CPU Devi
 import numpy as np
 import openvino
 
-from dan_ros import model_info
-from dan_ros.backends.batching import Batches
+from dan_ros.backends.batching import Batcher
 from dan_ros.errors import BackendError, ModelError
-from dan_ros.model_info import ModelInfo, Tensor
-from dan_ros.model_store import ModelFile
+from dan_ros.model import metadata
+from dan_ros.model.metadata import ModelInfo, Tensor
+from dan_ros.model.store import ModelFile
 
 MAX_BATCH = 32  # larger sets of faces are run in parts, which bounds memory
 WARM = (1, 2, 3, 4)  # each new number of faces costs a hundredth of a second, the first five
@@ -41,7 +41,7 @@ class OpenVinoBackend:
         inputs, outputs = [*map(_tensor, compiled.inputs)], [*map(_tensor, compiled.outputs)]
         self.model.check_graph(inputs, outputs, str(file.path))
         self._request = compiled.create_infer_request()
-        self.batches = Batches(len(self.model.labels), MAX_BATCH, WARM)
+        self.batches = Batcher(len(self.model.labels), MAX_BATCH, WARM)
 
     def warm_up(self) -> None:
         """Compile for a few faces, a tenth of a second in all."""
@@ -53,8 +53,8 @@ class OpenVinoBackend:
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
         faces = np.ascontiguousarray(faces_rgb)
-        result = self._request.infer({model_info.INPUT_NAME: faces}, share_inputs=True)
-        logits: np.ndarray = result[model_info.OUTPUT_NAME]
+        result = self._request.infer({metadata.INPUT_NAME: faces}, share_inputs=True)
+        logits: np.ndarray = result[metadata.OUTPUT_NAME]
         return logits.copy()
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from dan_ros.backends.batching import Batches
-from dan_ros.model_info import ModelInfo
-from dan_ros.model_store import ModelFile
+from dan_ros.backends.batching import Batcher
+from dan_ros.model.metadata import ModelInfo
+from dan_ros.model.store import ModelFile
 from dan_ros.network.export import read_fused
 from dan_ros.network.fuse import FusedDAN
 
@@ -31,7 +31,7 @@ class TorchBackend:
         if threads:
             torch.set_num_threads(threads)
         self.network, self.model, self.model_name = network, model, model_name
-        self.batches = Batches(len(model.labels), MAX_BATCH)
+        self.batches = Batcher(len(model.labels), MAX_BATCH)
 
     @classmethod
     def read(cls, file: ModelFile, threads: int = 0) -> 'TorchBackend':

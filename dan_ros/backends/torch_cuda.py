@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from dan_ros.backends import cuda
-from dan_ros.backends.batching import Batches
+from dan_ros.backends.batching import Batcher
 from dan_ros.errors import BackendError
-from dan_ros.model_store import ModelFile
+from dan_ros.model.store import ModelFile
 from dan_ros.network.export import read_fused
 
 MAX_BATCH = 64
@@ -52,7 +52,7 @@ class TorchCudaBackend:  # needs a GPU
         self._host = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
         self._faces = torch.zeros(shape, dtype=torch.uint8, device='cuda')
         self._logits = torch.zeros(MAX_BATCH, len(self.model.labels), device='cuda')
-        self.batches = Batches(len(self.model.labels), MAX_BATCH, GRAPH_BATCHES)
+        self.batches = Batcher(len(self.model.labels), MAX_BATCH, GRAPH_BATCHES)
 
     def warm_up(self) -> None:
         """Record all 7 graphs: 28 runs, of 508 faces in all, and cuDNN's search at each size."""

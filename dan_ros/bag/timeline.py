@@ -9,10 +9,10 @@ from matplotlib.figure import Figure
 
 from dan_ros import labels
 from dan_ros.annotate import COLOURS, UNKNOWN_COLOUR
-from dan_ros.following import FollowedFace
+from dan_ros.tracking.face_tracker import TrackedFace
 
-MOST_MOMENTS = 2048  # of a face; beyond, every second is left out, so that memory is bounded
-LEAST_FRAMES = 5  # a face seen in fewer gets no picture
+MAX_MOMENTS = 2048  # of a face; beyond, every second is left out, so that memory is bounded
+MIN_FRAMES = 5  # a face seen in fewer gets no picture
 GAP_S = 1.0  # a face that was not seen for longer leaves a gap in its bands,
 GAP_INTERVALS = 4  # if that is as many of its camera's mean intervals
 DPI = 120
@@ -41,7 +41,7 @@ class _Moments:
     stride: int = 1
     _gap_since: bool = False
 
-    def add(self, time_s: float, face: FollowedFace, longest_s: float) -> None:
+    def add(self, time_s: float, face: TrackedFace, longest_s: float) -> None:
         """Take in a frame; longer than `longest_s` after the last one there was a gap."""
         self._gap_since |= self.frames > 0 and time_s - self.last_s > longest_s
         if self.frames % self.stride == 0:
@@ -52,7 +52,7 @@ class _Moments:
             self._gap_since = False
         self.frames += 1
         self.last_s = time_s
-        if len(self.rows) >= MOST_MOMENTS:
+        if len(self.rows) >= MAX_MOMENTS:
             self._thin_out()
 
     def _thin_out(self) -> None:
@@ -96,7 +96,7 @@ class Timelines:
         self._cameras: dict[str, _Camera] = {}
         self._begin_ns: int | None = None
 
-    def add(self, camera: str, faces: list[FollowedFace], time_ns: int) -> None:
+    def add(self, camera: str, faces: list[TrackedFace], time_ns: int) -> None:
         """Take in the faces of one frame of a camera."""
         if self._begin_ns is None:
             self._begin_ns = time_ns
@@ -109,7 +109,7 @@ class Timelines:
         """Draw and forget the faces that are gone: those not in `alive`, or all."""
         for face_id in [i for i in self._faces if alive is None or i not in alive]:
             moments = self._faces.pop(face_id)
-            if moments.frames < LEAST_FRAMES:
+            if moments.frames < MIN_FRAMES:
                 self.brief += 1
                 continue
             draw(face_id, moments).savefig(self._folder / f'timeline_{face_id}.png')

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from dan_ros.errors import DataError
-from dan_ros.opencv import cv2
-from dan_ros.resizing import resize
+from dan_ros.images.opencv import cv2
+from dan_ros.images.resize import resize
 
 CODEC = 'mp4v'  # in every build of OpenCV that writes videos
-MOST_PIXELS_A_SIDE = 8190  # that the codec takes
+MAX_PIXELS_A_SIDE = 8190  # that the codec takes
 LONGEST_NAME = 200  # bytes of a file's name; file systems take 255
-USUAL_HZ = 30.0
+TYPICAL_HZ = 30.0
 SLOWEST_HZ, FASTEST_HZ = 0.1, 240.0  # that players show; equal stamps and pauses go beyond
 
 
@@ -73,7 +73,7 @@ class Videos:
     def _open(self, camera: str, size: tuple[int, int]) -> None:
         path = self._new_path(camera)
         fourcc = cv2.VideoWriter.fourcc(*CODEC)
-        rate_hz = min(max(self._rates_hz.get(camera, USUAL_HZ), SLOWEST_HZ), FASTEST_HZ)
+        rate_hz = min(max(self._rates_hz.get(camera, TYPICAL_HZ), SLOWEST_HZ), FASTEST_HZ)
         writer = cv2.VideoWriter(str(path), fourcc, rate_hz, size)
         if writer.isOpened():
             self._videos[camera] = _Video(path, writer, size)
@@ -96,7 +96,7 @@ class Videos:
 
 def _video_size(width: int, height: int) -> tuple[int, int]:
     """Even numbers, as the codec wants, no larger than it takes, in the image's proportions."""
-    scale = min(1.0, MOST_PIXELS_A_SIDE / max(width, height))
+    scale = min(1.0, MAX_PIXELS_A_SIDE / max(width, height))
     width, height = (max(1, round(scale * side)) for side in (width, height))
     return width + width % 2, height + height % 2
 

@@ -6,19 +6,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dan_ros import model_store
 from dan_ros.backends import BACKENDS
-from dan_ros.cli.needs import need
-from dan_ros.cli.progress import progress_bar
+from dan_ros.cli.common import need, progress_bar
 from dan_ros.detect import DETECTORS
-from dan_ros.folders import tidy_up
-from dan_ros.following import FollowingSettings
+from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.storage.atomic import tidy_up
+from dan_ros.tracking.face_tracker import TrackerConfig
 
 if TYPE_CHECKING:
-    from dan_ros.bag.conversion import Summary
+    from dan_ros.bag.converter import Summary
 
-DEFAULTS = FollowingSettings()
+DEFAULTS = TrackerConfig()
 
 
 @click.command('bag')
@@ -29,7 +28,7 @@ DEFAULTS = FollowingSettings()
 @click.option(
     '--topic', 'topics', multiple=True, help='Images to judge, may be repeated; all cameras.'
 )
-@click.option('--model', default=model_store.DEFAULT_MODEL, show_default=True)
+@click.option('--model', default=store.DEFAULT_MODEL, show_default=True)
 @click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
 @click.option('--detector', default='auto', show_default=True, type=click.Choice(DETECTORS))
 @click.option('--max-side', default=640, show_default=True, type=click.IntRange(64, 4096))
@@ -75,8 +74,8 @@ def command(
     Of a damaged bag everything up to the damage is judged, and the exit code is 1.
     """
     need('rosbags', 'matplotlib', 'yaml')
-    from dan_ros.bag.conversion import Conversion, check_room
-    from dan_ros.bag.reading import Bag, choose_image_topics
+    from dan_ros.bag.converter import Conversion, check_room
+    from dan_ros.bag.reader import Bag, choose_image_topics
 
     if out.name in ('', '..'):  # such as the folder we are in
         out = out.resolve()
@@ -97,7 +96,7 @@ def command(
     )
     if pipeline.detector.warning:
         click.echo(f'Warning: {pipeline.detector.warning}', err=True)
-    settings = FollowingSettings(half_life_s=half_life, min_confidence=min_confidence)
+    settings = TrackerConfig(half_life_s=half_life, min_confidence=min_confidence)
     conversion = Conversion(bag, chosen, pipeline, settings)
     with progress_bar() as bar:
         task = bar.add_task('images', total=sum(topic.count for topic in chosen) or None)

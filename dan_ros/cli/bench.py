@@ -13,21 +13,14 @@ import numpy as np
 from rich.console import Console
 from rich.markup import escape
 
-from dan_ros import __version__, model_store
-from dan_ros.cli.needs import need
-from dan_ros.cli.progress import progress_bar
-from dan_ros.cores import cores, node_threads
-from dan_ros.detect import Detector
-from dan_ros.errors import DanError, DataError, ModelError
-from dan_ros.files import write_content
-from dan_ros.pictures import open_picture
-from dan_ros.timing.advice import Advice, Saving, advise
-from dan_ros.timing.machine import describe_machine
-from dan_ros.timing.networks import BATCHES, Absent, Networks, compare_networks, open_networks
-from dan_ros.timing.pipelines import (
+from dan_ros import __version__
+from dan_ros.backends.base import available_cpus, node_threads
+from dan_ros.bench.backends import BATCHES, Networks, Unavailable, compare_networks, open_networks
+from dan_ros.bench.machine import describe_machine
+from dan_ros.bench.pipelines import (
     COUNTS,
     SIZES,
-    USUAL_WIDTH,
+    TYPICAL_WIDTH,
     WITH_INTERVAL,
     PipelineTimes,
     compare_detectors,
@@ -37,9 +30,16 @@ from dan_ros.timing.pipelines import (
     threads_way,
     time_pipelines,
 )
-from dan_ros.timing.scenes import draw_face, face_of
-from dan_ros.timing.tables import comparison_table, steps_table
-from dan_ros.timing.turns import Comparison, Limit
+from dan_ros.bench.scenes import draw_face, face_of
+from dan_ros.bench.tables import comparison_table, steps_table
+from dan_ros.bench.timer import Comparison, Limit
+from dan_ros.bench.tuning import Advice, Saving, advise
+from dan_ros.cli.common import need, progress_bar
+from dan_ros.detect import Detector
+from dan_ros.errors import DanError, DataError, ModelError
+from dan_ros.images.files import open_picture
+from dan_ros.model import store
+from dan_ros.storage.atomic import atomic_write_bytes
 
 BUSY = 0.5  # load over cores, from which the machine has other work
 PARTS = len(BATCHES) + 1 + len(SIZES) * len(COUNTS)
@@ -67,7 +67,7 @@ class Measured:
 
     machine: dict[str, str]
     defaults: dict[str, str]
-    absent: list[Absent]
+    absent: list[Unavailable]
     networks: list[Comparison]
     detectors: Comparison
     pipelines: list[PipelineTimes]
@@ -140,9 +140,9 @@ def command(
         need('matplotlib')
         out.mkdir(parents=True, exist_ok=True)
     try:
-        models = tuple(model for model in models if model != model_store.DEFAULT_MODEL)
+        models = tuple(model for model in models if model != store.DEFAULT_MODEL)
         for model in models:
-            model_store.read_model(model)
+            store.read_model(model)
         measured = measure(models, image, seconds)
     except ModelError as error:
         raise UsageProblem(str(error)) from None
@@ -228,13 +228,15 @@ def _advise(
     time_ms = times.times_ms[times.baseline]
     best = min(networks.alike, key=lambda way: on_one_face.times_ms[str(way)])
     network_ms = (on_one_face.times_ms[str(way)] for way in (networks.default, best))
-    by_side = (by_width.times_ms[detector_way(detector, width)] for width in (USUAL_WIDTH, 320))
-    all_cores = threads_way(cores())
+    by_side = (by_width.times_ms[detector_way(detector, width)] for width in (TYPICAL_WIDTH, 320))
+    all_cores = threads_way(available_cpus())
     savings = [
         Saving(networks.parameters(best), sub(*network_ms), 'network'),
         Saving(WITH_INTERVAL, time_ms - times.times_ms[WITH_INTERVAL], 'detector'),
         Saving('detector.max_side_px: 320', sub(*by_side), 'detector'),
-        Saving(f'backend.threads: {cores()}', time_ms - times.times_ms[all_cores], 'threads'),
+        Saving(
+            f'backend.threads: {available_cpus()}', time_ms - times.times_ms[all_cores], 'threads'
+        ),
     ]
     return advise(time_ms, savings, f'{networks.default}, {threads_way(node_threads())}')
 
@@ -242,9 +244,9 @@ def _advise(
 def _notes(machine: dict[str, str], times: list[PipelineTimes]) -> list[str]:
     """What makes the numbers say less than they seem to."""
     notes = []
-    if float(machine['load']) > BUSY * cores():
+    if float(machine['load']) > BUSY * available_cpus():
         notes.append(
-            f'the machine had other work before (load {machine["load"]} on {cores()} cores): '
+            f'the machine had other work before (load {machine["load"]} on {available_cpus()} cores): '
             'stop it for times of dan_ros alone'
         )
     for one, (_, count) in zip(times, product(SIZES, COUNTS), strict=True):
@@ -273,8 +275,8 @@ def _print(measured: Measured) -> None:
 
 
 def _write(measured: Measured, folder: Path) -> None:
+    from dan_ros.bench.plots import draw_machine
     from dan_ros.evaluate.plots import encode
-    from dan_ros.timing.plots import draw_machine
 
     machine = measured.machine
     figure = draw_machine(
@@ -283,8 +285,8 @@ def _write(measured: Measured, folder: Path) -> None:
         f'dan_ros {__version__} on {machine["cpu"]}, {machine["cores"]} cores',
     )
     try:
-        write_content(folder / 'bench.png', encode(figure))
+        atomic_write_bytes(folder / 'bench.png', encode(figure))
         content = json.dumps(measured.to_json(), indent=2) + '\n'
-        write_content(folder / 'bench.json', content.encode())
+        atomic_write_bytes(folder / 'bench.json', content.encode())
     except OSError as error:
         raise DanError(f'{folder} can not be written: {error.strerror}') from None

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from dan_ros.cli.needs import need
+from dan_ros.cli.common import need
 from dan_ros.labels import LABEL_SETS
-from dan_ros.model_info import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_PX
+from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_PX
 
 
 @click.command('convert')

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dan_ros import __version__, model_store
+from dan_ros import __version__
 from dan_ros.backends import BACKENDS, GPU_BACKENDS, choose_backend, cuda, open_backend
-from dan_ros.backends.engine_build import import_tensorrt, runtime_of
-from dan_ros.cores import cores
+from dan_ros.backends.base import available_cpus, smoke_test
+from dan_ros.backends.tensorrt.engine_builder import import_tensorrt, runtime_of
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import BackendError, DanError, ModelError
-from dan_ros.first_answer import check_first_answer
+from dan_ros.model import store
 
 OK, ABSENT, WARNING, ERROR = 'ok', 'absent', 'warning', 'error'
 COLOURS = {OK: 'green', ABSENT: 'dim', WARNING: 'yellow', ERROR: 'red'}
@@ -86,7 +86,7 @@ def examine() -> list[Finding]:
         *(_package(*entry) for entry in PACKAGES),
         _gpu(),
         _tensorrt(),
-        *(_model(name) for name in model_store.KNOWN_MODELS),
+        *(_model(name) for name in store.KNOWN_MODELS),
         *(_backend(name) for name in BACKENDS if name != 'auto'),
         _choice(),
         *(_detector(name) for name in DETECTORS if name != 'auto'),
@@ -94,7 +94,7 @@ def examine() -> list[Finding]:
 
 
 def _machine() -> Finding:
-    found = f'Python {platform.python_version()}, {platform.machine()}, {cores()} cores'
+    found = f'Python {platform.python_version()}, {platform.machine()}, {available_cpus()} cores'
     return Finding('machine', OK, found)
 
 
@@ -159,9 +159,9 @@ def _choice() -> Finding:
 
 def _model(name: str) -> Finding:
     try:
-        file = model_store.read_model(name)
+        file = store.read_model(name)
     except ModelError as error:
-        needed = name in model_store.BUNDLED_MODELS
+        needed = name in store.BUNDLED_MODELS
         remedy = '' if needed else 'until then the weaker Haar cascade finds faces'
         return Finding(f'model {name}', ERROR if needed else WARNING, str(error), remedy)
     return Finding(f'model {name}', OK, f'verified, {file.path}')
@@ -170,7 +170,7 @@ def _model(name: str) -> Finding:
 def _backend(name: str) -> Finding:
     try:
         backend = open_backend(name)
-        check_first_answer(backend)
+        smoke_test(backend)
         faces = np.zeros((1, *backend.model.input_size, 3), np.uint8)
         time_ms = _median_ms(lambda: backend.infer(faces))
     except (DanError, ImportError) as error:

@@ -9,12 +9,12 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dan_ros import model_store
 from dan_ros.backends import PRECISIONS, model_for
-from dan_ros.backends.engine_build import FLAVOURS, import_tensorrt, runtime_of
-from dan_ros.backends.engine_cache import EngineCache, Entry
-from dan_ros.backends.tensorrt import MAX_BATCH, Say, prepare_engine
-from dan_ros.cache_folders import cache_path, has_cache_folder
+from dan_ros.backends.tensorrt.backend import MAX_BATCH, Say, prepare_engine
+from dan_ros.backends.tensorrt.engine_builder import FLAVOURS, import_tensorrt, runtime_of
+from dan_ros.backends.tensorrt.engine_cache import EngineCache, Entry
+from dan_ros.model import store
+from dan_ros.storage.cache import cache_path, has_cache_folder
 
 
 @click.group('engine')
@@ -26,7 +26,7 @@ def command() -> None:
 
 
 @command.command('build')
-@click.argument('model', default=model_store.DEFAULT_MODEL)
+@click.argument('model', default=store.DEFAULT_MODEL)
 @click.option('--precision', default='auto', show_default=True, type=click.Choice(PRECISIONS))
 @click.option(
     '--max-batch',
@@ -48,7 +48,7 @@ def build(model: str, precision: str, max_batch: int, runtime: str) -> None:
     Float models give fp16, or fp32 if asked; int8 ones int8. The node finds it when it starts.
     """
     trt = import_tensorrt(runtime)
-    file = model_store.read_model(model_for('tensorrt', model, precision))
+    file = store.read_model(model_for('tensorrt', model, precision))
     cache = EngineCache()
     with _shown() as say:
         plan = prepare_engine(trt, cache, file, precision, max_batch, say=say)

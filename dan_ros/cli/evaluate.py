@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dan_ros.backends import BACKENDS
-from dan_ros.cli.needs import DATASETS, need, open_model
-from dan_ros.cli.progress import progress_bar
+from dan_ros.cli.common import DATASETS, need, open_model, progress_bar
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.labels import LABEL_SETS
 from dan_ros.pipeline import ExpressionPipeline
@@ -65,9 +64,9 @@ def command(
     with the confusion matrix, the reliability diagram and the surest mistakes.
     """
     need('matplotlib')
-    from dan_ros.evaluate.judging import evaluate, judge_faces, judge_photos
+    from dan_ros.datasets.catalog import guess_dataset, open_faces
+    from dan_ros.evaluate.evaluator import evaluate, judge_photos, predict_crops
     from dan_ros.evaluate.report import Subject, to_json, write_report
-    from dan_ros.train.datasets import guess_dataset, open_faces
 
     opened = open_model(model, backend, label_set)
     name = guess_dataset(data, opened.model.labels) if dataset == 'auto' else dataset
@@ -79,7 +78,7 @@ def command(
             click.echo(f'Warning: {finder.warning}', err=True)
         judge = judge_photos(faces, ExpressionPipeline(finder, opened))
     else:
-        judge = judge_faces(faces, opened)
+        judge = predict_crops(faces, opened)
     with progress_bar() as bar:
         task = bar.add_task('judging', total=len(faces))
         evaluation = evaluate(

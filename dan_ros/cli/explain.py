@@ -5,15 +5,16 @@ from pathlib import Path
 import click
 import numpy as np
 
-from dan_ros import labels, model_store
+from dan_ros import labels
 from dan_ros.backends import Backend
-from dan_ros.cli.needs import need, open_torch_model
-from dan_ros.crops import cut_face
+from dan_ros.cli.common import need, open_torch_model
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import DanError
-from dan_ros.pictures import open_picture, write_encoded
+from dan_ros.faces.crop import crop_face
+from dan_ros.images.files import open_picture, write_encoded
+from dan_ros.labels import logits_to_probabilities
+from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.scores import logits_to_probabilities
 from dan_ros.types import Frame
 
 PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
@@ -28,7 +29,7 @@ PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
 )
 @click.option(
     '--model',
-    default=model_store.FLOAT_MODEL,
+    default=store.FLOAT_MODEL,
     show_default=True,
     help='A model file with float weights, or a checkpoint.',
 )
@@ -72,7 +73,7 @@ def command(
     scale = 1.0 if whole else backend.model.crop_scale
     faces = np.empty((len(boxes), *backend.model.input_size, 3), np.uint8)
     for face, box in zip(faces, boxes, strict=True):
-        cut_face(Frame(picture), box, scale, face)
+        crop_face(Frame(picture), box, scale, face)
     probabilities = logits_to_probabilities(backend.infer(faces), backend.model.labels)
     figure = draw_attention(faces, backend.attend(faces), probabilities, labels.CANONICAL)
     out.parent.mkdir(parents=True, exist_ok=True)

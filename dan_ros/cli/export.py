@@ -6,17 +6,16 @@ from pathlib import Path
 import click
 import numpy as np
 
-from dan_ros import model_store
-from dan_ros.cli.needs import DATASETS, need
-from dan_ros.cli.progress import progress_bar
-from dan_ros.model_info import ModelInfo
+from dan_ros.cli.common import DATASETS, need, progress_bar
+from dan_ros.model import store
+from dan_ros.model.metadata import ModelInfo
 
 CALIBRATION_BATCH = 32
 PRECISIONS = ('fp32', 'fp16', 'int8')
 
 
 @click.command('export')
-@click.argument('model', default=model_store.FLOAT_MODEL)
+@click.argument('model', default=store.FLOAT_MODEL)
 @click.option(
     '-o', '--output', type=click.Path(path_type=Path), required=True, help='The ONNX file to write.'
 )
@@ -63,14 +62,14 @@ def command(
     need('torch', 'safetensors', 'onnx')
     from dan_ros.network.export import export_onnx, read_fused
 
-    file = model_store.read_model(model)
+    file = store.read_model(model)
     fused, info = read_fused(file.content, str(file.path))
     output.parent.mkdir(parents=True, exist_ok=True)
     if data is not None:
-        from dan_ros.network.quantise import quantise_onnx
+        from dan_ros.network.quantize import quantize_onnx
 
         batches = _calibration_batches(data, dataset, info, faces)
-        quantise_onnx(fused, info, output, batches)
+        quantize_onnx(fused, info, output, batches)
     else:
         export_onnx(fused, info, output, precision == 'fp16', batch)
     shape = f'[{batch or "N"}, {info.input_size[0]}, {info.input_size[1]}, 3]'
@@ -82,7 +81,7 @@ def _calibration_batches(
     data: Path, dataset: str, info: ModelInfo, count: int
 ) -> Iterator[np.ndarray]:
     """Some of the training faces, always the same: uint8 [B, size, size, 3], RGB."""
-    from dan_ros.train.datasets import TRAIN, guess_dataset, open_faces
+    from dan_ros.datasets.catalog import TRAIN, guess_dataset, open_faces
 
     name = guess_dataset(data, info.labels) if dataset == 'auto' else dataset
     faces = open_faces(name, data, TRAIN)

@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dan_ros import model_store
 from dan_ros.errors import ModelError
+from dan_ros.model import store
 
 
 @click.group('models', invoke_without_command=True)
@@ -33,10 +33,10 @@ def verify() -> None:
 
 
 @command.command()
-@click.argument('name', type=click.Choice(list(model_store.KNOWN_MODELS)))
+@click.argument('name', type=click.Choice(list(store.KNOWN_MODELS)))
 def fetch(name: str) -> None:
     """Fetch NAME into the user's cache and check it."""
-    click.echo(model_store.fetch_model(name))
+    click.echo(store.fetch_model(name))
 
 
 def _print_models() -> bool:
@@ -44,9 +44,9 @@ def _print_models() -> bool:
     table = Table('name', 'state', 'what', box=None)
     table.add_column('where', overflow='fold')
     sound = True
-    for model in model_store.KNOWN_MODELS.values():
+    for model in store.KNOWN_MODELS.values():
         try:
-            where = str(model_store.read_model(model.name).path)
+            where = str(store.read_model(model.name).path)
             state = '[green]verified'
         except ModelError as error:
             sound, state, where = False, '[red]missing', str(error)

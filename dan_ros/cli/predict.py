@@ -8,14 +8,15 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dan_ros import labels, model_store
+from dan_ros import labels
 from dan_ros.annotate import annotate
 from dan_ros.backends import BACKENDS
 from dan_ros.detect import DETECTORS
 from dan_ros.errors import DataError
-from dan_ros.pictures import open_picture, readable, write_picture
+from dan_ros.faces.quality import ACCEPT_ALL
+from dan_ros.images.files import open_picture, readable, write_picture
+from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.quality import OPEN_GATES
 from dan_ros.types import FaceExpression, Frame
 
 
@@ -23,7 +24,7 @@ from dan_ros.types import FaceExpression, Frame
 @click.argument('images', nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option('--json', 'as_json', is_flag=True, help='One JSON object a picture, a line each.')
 @click.option('--out', type=click.Path(path_type=Path), help='Folder for annotated pictures.')
-@click.option('--model', default=model_store.DEFAULT_MODEL, show_default=True)
+@click.option('--model', default=store.DEFAULT_MODEL, show_default=True)
 @click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
 @click.option('--detector', default='auto', show_default=True, type=click.Choice(DETECTORS))
 @click.option(
@@ -48,7 +49,7 @@ def command(
     is 1.
     """
     pipeline = ExpressionPipeline.open(
-        model, backend, detector, max_side_px=max_side, max_faces=1000, gates=OPEN_GATES
+        model, backend, detector, max_side_px=max_side, max_faces=1000, gates=ACCEPT_ALL
     )
     if pipeline.detector.warning:
         click.echo(f'Warning: {pipeline.detector.warning}', err=True)

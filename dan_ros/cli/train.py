@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from dan_ros.cli.needs import TRAINING_MODULES, need
+from dan_ros.cli.common import TRAINING_MODULES, need
 
 
 @click.command('train')

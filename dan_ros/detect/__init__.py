@@ -5,8 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
-from dan_ros import model_store
 from dan_ros.errors import DanError, ModelError
+from dan_ros.model import store
 from dan_ros.types import Face
 
 DETECTORS = ('auto', 'yunet', 'haar')
@@ -78,10 +78,10 @@ def open_detector(
 
 def _yunet_content(model_file: str, say: Callable[[str], object]) -> bytes:
     if model_file:
-        return model_store.read_pinned('yunet', model_file).content
+        return store.read_pinned('yunet', model_file).content
     try:
-        return model_store.read_model('yunet').content
+        return store.read_model('yunet').content
     except ModelError:
-        say(f'fetching {model_store.KNOWN_MODELS["yunet"].url}')
-        model_store.fetch_model('yunet', FETCH_TIMEOUT_S)
-        return model_store.read_model('yunet').content
+        say(f'fetching {store.KNOWN_MODELS["yunet"].url}')
+        store.fetch_model('yunet', FETCH_TIMEOUT_S)
+        return store.read_model('yunet').content

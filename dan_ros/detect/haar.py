@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from dan_ros.errors import ModelError
-from dan_ros.opencv import cv2
+from dan_ros.images.opencv import cv2
 from dan_ros.types import Face
 
 CASCADE = 'haarcascade_frontalface_default.xml'

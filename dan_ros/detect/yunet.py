@@ -13,8 +13,8 @@ import onnx
 
 from dan_ros.backends.onnxruntime import open_session, run_session
 from dan_ros.errors import ModelError
-from dan_ros.onnx_files import parse_onnx
-from dan_ros.opencv import cv2
+from dan_ros.images.opencv import cv2
+from dan_ros.model.onnx_file import parse_onnx
 from dan_ros.types import Face
 
 STRIDES = (8, 16, 32)  # pixels per cell of the three output grids

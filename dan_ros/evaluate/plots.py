@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dan_ros.evaluate.metrics import CALIBRATION_BINS, Scores
-from dan_ros.opencv import cv2
+from dan_ros.images.opencv import cv2
 
 BLUE, ORANGE, GREY = '#2a6fbb', '#e07b39', '#8a8a8a'
 DPI = 130

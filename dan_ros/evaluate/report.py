@@ -16,12 +16,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dan_ros.errors import DanError
-from dan_ros.evaluate.judging import Evaluation
+from dan_ros.evaluate.evaluator import Evaluation
 from dan_ros.evaluate.metrics import Scores
 from dan_ros.evaluate.plots import draw_confusion, draw_mistakes, draw_reliability, encode
-from dan_ros.files import write_content
-from dan_ros.folders import make_claimed, remove_abandoned_folders
-from dan_ros.pictures import readable
+from dan_ros.images.files import readable
+from dan_ros.storage.atomic import atomic_write_bytes, make_claimed, remove_abandoned_folders
 
 FRESH = 'new'  # name of the hidden folder in which a report waits until it is whole
 MISTAKES = 32  # faces shown
@@ -141,7 +140,7 @@ def _replace_together(folder: Path, files: dict[str, bytes]) -> None:
     fresh, descriptor = make_claimed(folder, FRESH)
     try:
         for name, data in files.items():
-            write_content(fresh / name, data)
+            atomic_write_bytes(fresh / name, data)
         for name in ('scores.json', 'mistakes.png'):
             (folder / name).unlink(missing_ok=True)
         for name in files:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from dan_ros.errors import ModelError
-from dan_ros.model_info import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_PX, ModelInfo
+from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_PX, ModelInfo
 from dan_ros.network import fuse
 from dan_ros.network.dan import DAN
 

@@ -14,13 +14,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from dan_ros import __version__, model_info
+from dan_ros import __version__
 from dan_ros.errors import ModelError
-from dan_ros.files import write_whole
-from dan_ros.model_info import ModelInfo
+from dan_ros.model import metadata
+from dan_ros.model.metadata import ModelInfo
+from dan_ros.model.onnx_file import WEIGHTS_KEY, parse_onnx, weights_sha256
 from dan_ros.network.dan import FEATURES
 from dan_ros.network.fuse import FusedBlock, FusedDAN
-from dan_ros.onnx_files import WEIGHTS_KEY, parse_onnx, weights_sha256
+from dan_ros.storage.atomic import atomic_write
 
 OPSET = 17
 IR_VERSION = 8
@@ -86,10 +87,10 @@ def export_onnx(
     graph = _Graph(fp16)
     _write_nodes(graph, fused, places=-(-height // 32) * -(-width // 32))
     faces = helper.make_tensor_value_info(
-        model_info.INPUT_NAME, TensorProto.UINT8, [batch or 'N', height, width, 3]
+        metadata.INPUT_NAME, TensorProto.UINT8, [batch or 'N', height, width, 3]
     )
     logits = helper.make_tensor_value_info(
-        model_info.OUTPUT_NAME, TensorProto.FLOAT, [batch or 'N', len(info.labels)]
+        metadata.OUTPUT_NAME, TensorProto.FLOAT, [batch or 'N', len(info.labels)]
     )
     model = helper.make_model(
         helper.make_graph(graph.nodes, 'dan', [faces], [logits], graph.initialisers),
@@ -112,12 +113,12 @@ def save_model(model: onnx.ModelProto, info: ModelInfo, path: Path) -> None:
     model.opset_import.append(helper.make_opsetid('', OPSET))
     helper.set_model_props(model, {**info.to_metadata(), WEIGHTS_KEY: weights_sha256(model)})
     onnx.checker.check_model(model, full_check=True)
-    write_whole(path, lambda file: file.write(model.SerializeToString()))
+    atomic_write(path, lambda file: file.write(model.SerializeToString()))
 
 
 def _write_nodes(graph: _Graph, fused: FusedDAN, places: int) -> None:
     """Write `FusedDAN.forward`; shapes are given there."""
-    x = graph.op('Cast', model_info.INPUT_NAME, to=TensorProto.FLOAT)
+    x = graph.op('Cast', metadata.INPUT_NAME, to=TensorProto.FLOAT)
     colour = fused.colour.weight.numpy()  # [channels, 3], used as a 1x1 convolution
     x = graph.op('Transpose', x, perm=[0, 3, 1, 2])
     x = graph.op(
@@ -142,7 +143,7 @@ def _write_nodes(graph: _Graph, fused: FusedDAN, places: int) -> None:
         graph.weight('classifier.weight', fused.classifier.weight.numpy()),
         graph.weight('classifier.bias', fused.classifier.bias.numpy()),
         transB=1,
-        output=model_info.OUTPUT_NAME,
+        output=metadata.OUTPUT_NAME,
     )
 
 

@@ -19,15 +19,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dan_ros.network.dan import (
-    BOTTLENECK,
-    DAN,
-    FEATURES,
-    SQUEEZED,
-    BasicBlock,
-    CrossAttentionHead,
-)
-from dan_ros.network.normalisation import check_normalisation
+from dan_ros.network.dan import BOTTLENECK, DAN, FEATURES, SQUEEZED, BasicBlock, CrossAttentionHead
+from dan_ros.network.normalization import check_normalization
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -153,7 +146,7 @@ def fuse(
     Raises:
         ValueError: mean and std are no normalisation of a network, or weights are not finite.
     """
-    check_normalisation(mean, std)
+    check_normalization(mean, std)
     fused = FusedDAN(dan.fc.out_features, dan.num_head, channels=1 if grey else 3)
     dan = copy.deepcopy(dan).double()  # so that folding itself rounds nothing
     with torch.no_grad():

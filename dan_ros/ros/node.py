@@ -18,41 +18,37 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
-from dan_ros.annotate import annotate_followed
-from dan_ros.backends import Backend, Choice, choose_backend
-from dan_ros.calibration import Camera
-from dan_ros.cores import node_threads
+from dan_ros.annotate import annotate_tracked
+from dan_ros.backends import Backend, Selection, choose_backend
+from dan_ros.backends.base import node_threads, smoke_test
 from dan_ros.detect import Detector, open_detector
-from dan_ros.detect.whole import WholeImage
+from dan_ros.detect.full_frame import FullFrameDetector
 from dan_ros.errors import DanError, FrameError, GpuLostError, GpuMemoryError
-from dan_ros.first_answer import check_first_answer
-from dan_ros.following import FollowedFace, Follower, FollowingSettings
+from dan_ros.faces.camera_model import Camera
+from dan_ros.faces.head_pose import HeadPose, solve_poses
+from dan_ros.faces.quality import QualityThresholds
 from dan_ros.messages import stamp_to_ns
 from dan_ros.msg import FacialExpression, FacialExpressionArray
 from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.pose import Pose, solve_poses
-from dan_ros.quality import Gates
-from dan_ros.ros import diagnostics, hri
-from dan_ros.ros.camera_info import subscribe_to_camera_info
-from dan_ros.ros.inbox import Inbox
-from dan_ros.ros.inputs import (
-    CROPPED_FACES,
-    RAW,
-    Transport,
-    open_transport,
-    subscribe_to_images,
+from dan_ros.ros import diagnostics, ros4hri
+from dan_ros.ros.camera_stream import subscribe_to_camera_info
+from dan_ros.ros.inference_thread import (
+    FrameResult,
+    InferenceThread,
+    LatestFrameBuffer,
+    StampedMessage,
 )
-from dan_ros.ros.messages import ROS, bgr_to_image
 from dan_ros.ros.parameters import SPECS, check_change, declare_parameters, read_parameters
-from dan_ros.ros.qos_events import (
+from dan_ros.ros.publishers import ROS, FaceTfBroadcaster, bgr_to_image
+from dan_ros.ros.qos import (
     PublisherEventCallbacks,
     SubscriptionEventCallbacks,
     create_with_events,
     has_incompatible_peer,
 )
-from dan_ros.ros.transforms import FaceFrames
-from dan_ros.ros.worker import Arrival, Outcome, Worker
-from dan_ros.types import NO_PRIOR, Frame, Prior
+from dan_ros.ros.sources import CROPPED_FACES, RAW, Transport, open_transport, subscribe_to_images
+from dan_ros.tracking.face_tracker import FaceTracker, TrackedFace, TrackerConfig
+from dan_ros.types import NO_HINT, Frame, SearchHint
 
 Transition = Callable[['DanNode', LifecycleState], TransitionCallbackReturn]
 
@@ -114,13 +110,13 @@ class DanNode(LifecycleNode):
         self.exit_code = 0
         self._incompatible: set[str] = set()  # topics that had a peer whose QoS does not fit
         self._pipeline: ExpressionPipeline | None = None
-        self._choice: Choice | None = None
-        self._worker: Worker | None = None
-        self._followers: dict[str, Follower] = {}
+        self._choice: Selection | None = None
+        self._worker: InferenceThread | None = None
+        self._followers: dict[str, FaceTracker] = {}
         self._cameras: dict[str, Camera | None] = {}
         self._misfits: dict[str, str] = {}  # cameras whose images have not their calibration's form
-        self._humans: hri.HumanFaces | None = None
-        self._cropped: hri.CroppedFaces | None = None
+        self._humans: ros4hri.Ros4HriFacePublisher | None = None
+        self._cropped: ros4hri.Ros4HriFaceSource | None = None
         self._is_enabled = True
         self._image_subscriptions: list[Any] = []
         self._info_subscriptions: list[Any] = []
@@ -208,7 +204,7 @@ class DanNode(LifecycleNode):
     def _say_what_is_awaited(self) -> None:
         names = ', '.join(subscription.topic_name for subscription in self._image_subscriptions)
         if self._cropped:
-            names = f'{hri.FACES}/<id>/cropped'
+            names = f'{ros4hri.FACES}/<id>/cropped'
         waiting = f'waiting for images on {names}' if names else 'paused, see ~/set_enabled'
         self.get_logger().info(f'active: {waiting}')
 
@@ -238,7 +234,7 @@ class DanNode(LifecycleNode):
         settings = self._settings
         started_s = time.monotonic()
         if settings['ros4hri'] or self._takes_cropped_faces:
-            hri.require_messages()
+            ros4hri.require_messages()
         self._choice = choose_backend(
             settings['backend.name'],
             settings['model.file'],
@@ -257,7 +253,7 @@ class DanNode(LifecycleNode):
         self._apply_settings()
         self._pipeline.run([Frame(np.zeros((*WARM_UP_SIZE, 3), np.uint8))])
         backend.warm_up()
-        check_first_answer(backend)
+        smoke_test(backend)
         self._advertise()
         # Else a full garbage collection would visit 200,000 objects of the libraries now and then,
         # and hold up every thread for a tenth of a second.
@@ -281,7 +277,7 @@ class DanNode(LifecycleNode):
     def _open_detector(self, backend: Backend) -> Detector:
         settings = self._settings
         if self._takes_cropped_faces:
-            return WholeImage(backend.model.crop_scale)
+            return FullFrameDetector(backend.model.crop_scale)
         return open_detector(
             settings['detector.name'],
             settings['detector.min_score'],
@@ -302,10 +298,10 @@ class DanNode(LifecycleNode):
         self._phase = 'unconfigured'
 
     def _open_stream(self) -> None:
-        inbox: Inbox[Arrival] = Inbox()
+        inbox: LatestFrameBuffer[StampedMessage] = LatestFrameBuffer()
         kind = RAW if self._takes_cropped_faces else self._settings['image_transport']
         transport = open_transport(kind, lambda: self._settings['limits.max_pixels'])
-        self._worker = Worker(
+        self._worker = InferenceThread(
             self._pipeline,
             inbox,
             transport.to_frame,
@@ -316,10 +312,10 @@ class DanNode(LifecycleNode):
         )
         self._worker.max_hz = self._settings['rate.max_hz']
         if self._settings['ros4hri'] and not self._takes_cropped_faces:
-            self._humans = hri.HumanFaces(self)
+            self._humans = ros4hri.Ros4HriFacePublisher(self)
         self._worker.start()
         if self._takes_cropped_faces:
-            self._cropped = hri.CroppedFaces(
+            self._cropped = ros4hri.Ros4HriFaceSource(
                 self,
                 lambda face_id, image: self._on_image(face_id, lambda: image, transport, inbox),
                 self._statistics.forget_faces,
@@ -327,11 +323,11 @@ class DanNode(LifecycleNode):
         else:
             self._open_cameras(transport, inbox)
 
-    def _open_cameras(self, transport: Transport, inbox: Inbox[Arrival]) -> None:
+    def _open_cameras(self, transport: Transport, inbox: LatestFrameBuffer[StampedMessage]) -> None:
         topics = [topic for topic in self._settings['image_topics'] if topic] or [INPUT_TOPIC]
         cameras = list(dict.fromkeys(self.resolve_topic_name(topic) for topic in topics))
         for camera in cameras:
-            self._followers.setdefault(camera, Follower(self._ids))
+            self._followers.setdefault(camera, FaceTracker(self._ids))
         self._statistics.expect_images(cameras)
         for camera in cameras:
             self._subscribe(camera, transport, inbox)
@@ -365,12 +361,12 @@ class DanNode(LifecycleNode):
                 self._worker.max_hz = self._settings['rate.max_hz']
         return result
 
-    def _prepare(self, cameras: list[str]) -> list[Prior]:
+    def _prepare(self, cameras: list[str]) -> list[SearchHint]:
         """Called by the inference thread before each run."""
         self._apply_settings()
         interval = 1 if self._takes_cropped_faces else self._settings['detector.interval']
         followers = [self._followers.get(camera) for camera in cameras]
-        return [follower.prior(interval) if follower else NO_PRIOR for follower in followers]
+        return [follower.prior(interval) if follower else NO_HINT for follower in followers]
 
     def _apply_settings(self) -> None:
         """Hand the live parameters to the parts that use them."""
@@ -379,12 +375,12 @@ class DanNode(LifecycleNode):
         self._pipeline.max_faces = settings['max_faces']
         self._pipeline.rotation = settings['image_rotation']
         self._pipeline.detector.min_score = settings['detector.min_score']
-        self._pipeline.gates = Gates(
+        self._pipeline.gates = QualityThresholds(
             settings['quality.min_side_px'],
             settings['quality.min_frontality'],
             settings['quality.min_sharpness'],
         )
-        following = FollowingSettings(
+        following = TrackerConfig(
             settings['tracker.max_missed_s'],
             settings['tracker.max_distance'],
             settings['tracker.min_hits'],
@@ -401,7 +397,7 @@ class DanNode(LifecycleNode):
         self._faces_publisher = self._create_output(FacialExpression, 'facial_expression')
         self._frame_publisher = self._create_output(FacialExpressionArray, 'facial_expressions')
         self._debug_publisher = self._create_output(Image, '~/debug_image')
-        self._face_frames = FaceFrames(self)
+        self._face_frames = FaceTfBroadcaster(self)
         if self._face_frames.publisher is not None:
             self._output_publishers.append(self._face_frames.publisher)
 
@@ -420,7 +416,9 @@ class DanNode(LifecycleNode):
         self._output_publishers.append(publisher)
         return publisher
 
-    def _subscribe(self, camera: str, transport: Transport, inbox: Inbox[Arrival]) -> None:
+    def _subscribe(
+        self, camera: str, transport: Transport, inbox: LatestFrameBuffer[StampedMessage]
+    ) -> None:
         self._image_subscriptions.append(
             subscribe_to_images(
                 self,
@@ -457,7 +455,11 @@ class DanNode(LifecycleNode):
         return note
 
     def _on_image(
-        self, camera: str, read: Callable[[], Any], transport: Transport, inbox: Inbox[Arrival]
+        self,
+        camera: str,
+        read: Callable[[], Any],
+        transport: Transport,
+        inbox: LatestFrameBuffer[StampedMessage],
     ) -> None:
         """Store an image if it is sound, so that a bad one never takes a good one's place."""
         received_s = time.monotonic()
@@ -468,7 +470,7 @@ class DanNode(LifecycleNode):
         except Exception as error:  # a FrameError, or there is no memory for a copy
             self._count_failure(camera, error)
             return
-        if inbox.put(camera, Arrival(message, received_s)):
+        if inbox.put(camera, StampedMessage(message, received_s)):
             self._statistics.count_dropped('superseded', self._source_of(camera))
         time.sleep(HAND_OVER_S)
 
@@ -495,9 +497,9 @@ class DanNode(LifecycleNode):
 
     def _source_of(self, camera: str) -> str:
         """The camera, or for all faces that are cut out elsewhere, which come and go, one name."""
-        return hri.FACES if self._takes_cropped_faces else camera
+        return ros4hri.FACES if self._takes_cropped_faces else camera
 
-    def _publish(self, outcome: Outcome) -> None:
+    def _publish(self, outcome: FrameResult) -> None:
         """Called by the inference thread with each processed image."""
         header = outcome.arrival.message.header
         faces = self._follow(self._followers[outcome.camera], outcome)
@@ -517,7 +519,7 @@ class DanNode(LifecycleNode):
         if self._debug_publisher.get_subscription_count() > 0:
             self._publish_picture(outcome, faces)
 
-    def _publish_cropped(self, outcome: Outcome) -> None:
+    def _publish_cropped(self, outcome: FrameResult) -> None:
         """As `_publish`, for a face that another detector cut out; its id stands for a camera."""
         face_id, header = outcome.camera, outcome.arrival.message.header
         if self._cropped is None:
@@ -527,20 +529,20 @@ class DanNode(LifecycleNode):
             del self._followers[gone]
         if face_id not in present:
             return
-        follower = self._followers.setdefault(face_id, Follower(self._ids))
+        follower = self._followers.setdefault(face_id, FaceTracker(self._ids))
         for face in (faces := self._follow(follower, outcome)):
             self._cropped.publish(face_id, face, header)
         self._count(outcome, faces)
 
-    def _follow(self, follower: Follower, outcome: Outcome) -> list[FollowedFace]:
+    def _follow(self, follower: FaceTracker, outcome: FrameResult) -> list[TrackedFace]:
         stamp_ns = stamp_to_ns(outcome.arrival.message.header.stamp)
         return follower.update(outcome.faces, stamp_ns, round(outcome.arrival.received_s * 1e9))
 
-    def _count(self, outcome: Outcome, faces: list[FollowedFace]) -> None:
+    def _count(self, outcome: FrameResult, faces: list[TrackedFace]) -> None:
         self._statistics.count_processed(time.monotonic() - outcome.arrival.received_s)
         self._statistics.count_faces(outcome.camera, [face.seen.reason for face in faces])
 
-    def _poses_of(self, faces: list[FollowedFace], outcome: Outcome) -> list[Pose | None]:
+    def _poses_of(self, faces: list[TrackedFace], outcome: FrameResult) -> list[HeadPose | None]:
         calibrated = self._cameras.get(outcome.camera)
         size = outcome.frame.size
         scaled = calibrated and calibrated.scaled_to(size)
@@ -559,9 +561,9 @@ class DanNode(LifecycleNode):
             )
             self.get_logger().warning(text, throttle_duration_sec=60)
 
-    def _publish_picture(self, outcome: Outcome, faces: list[FollowedFace]) -> None:
+    def _publish_picture(self, outcome: FrameResult, faces: list[TrackedFace]) -> None:
         try:
-            picture = annotate_followed(outcome.frame, faces)
+            picture = annotate_tracked(outcome.frame, faces)
             header = outcome.arrival.message.header
             self._debug_publisher.publish(bgr_to_image(picture, header))
         except Exception as error:  # the image's results are out already, it was not dropped

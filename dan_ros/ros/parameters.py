@@ -28,13 +28,13 @@ from rclpy.validate_full_topic_name import validate_full_topic_name
 from dan_ros.backends import BACKENDS, PRECISIONS
 from dan_ros.detect import DETECTORS, DEVICES
 from dan_ros.errors import ParameterError
-from dan_ros.following import FollowingSettings
-from dan_ros.model_store import DEFAULT_MODEL
-from dan_ros.opencv import MOST_PIXELS
-from dan_ros.quality import Gates
-from dan_ros.ros.inputs import IMAGES, INPUTS, RAW, TRANSPORTS
+from dan_ros.faces.quality import QualityThresholds
+from dan_ros.images.opencv import MAX_PIXELS
+from dan_ros.model.store import DEFAULT_MODEL
+from dan_ros.ros.sources import IMAGES, INPUTS, RAW, TRANSPORTS
+from dan_ros.tracking.face_tracker import TrackerConfig
 
-FOLLOWING, GATES = FollowingSettings(), Gates()
+FOLLOWING, GATES = TrackerConfig(), QualityThresholds()
 
 # Declared by rclpy itself, when it needs them.
 FOREIGN_PREFIXES = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
@@ -359,7 +359,7 @@ PARAMETERS = (
         'A larger compressed image is refused before it is decoded.',
         unit='pixels',
         minimum=1,
-        maximum=MOST_PIXELS,
+        maximum=MAX_PIXELS,
         live=True,
     ),
     Spec(

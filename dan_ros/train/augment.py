@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from dan_ros.images.opencv import cv2
 from dan_ros.network.fuse import LUMA
-from dan_ros.opencv import cv2
 from dan_ros.train.recipe import Augmentation, Recipe
 
 DARK_GAIN = (0.15, 0.6)  # light that is left in a dark picture

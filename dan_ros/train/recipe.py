@@ -14,10 +14,10 @@ from typing import Any, get_type_hints
 
 import yaml
 
-from dan_ros.data_folders import data_folders
 from dan_ros.errors import TrainingError
-from dan_ros.model_info import MAX_INPUT_PX, MIN_INPUT_PX
-from dan_ros.network.normalisation import check_normalisation
+from dan_ros.model.metadata import MAX_INPUT_PX, MIN_INPUT_PX
+from dan_ros.network.normalization import check_normalization
+from dan_ros.storage.resources import data_folders
 
 CHOICES = MappingProxyType(
     {
@@ -302,7 +302,7 @@ def _check(recipe: Recipe, where: str) -> None:
     require(0 <= recipe.warmup_epochs < recipe.epochs, 'warmup_epochs has to be below the epochs')
     require(recipe.step_epochs > 0, 'step_epochs has to be above 0')
     try:
-        check_normalisation(recipe.mean, recipe.std)
+        check_normalization(recipe.mean, recipe.std)
     except ValueError as error:
         raise TrainingError(f'{where}: {error}') from None
     require(0 < recipe.gamma <= 1, 'gamma has to be in (0, 1]')

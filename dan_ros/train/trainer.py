@@ -17,18 +17,18 @@ import torch
 import yaml
 from rich.console import Console
 
+from dan_ros.datasets.catalog import TRAIN, VALID, Faces, open_faces
 from dan_ros.errors import TrainingError
+from dan_ros.images.files import readable
 from dan_ros.network.dan import DAN
-from dan_ros.pictures import readable
-from dan_ros.train import saving
-from dan_ros.train.averaging import WeightAverage, measure_batchnorm
-from dan_ros.train.datasets import TRAIN, VALID, Faces, open_faces
-from dan_ros.train.engine import Learner, Objective, autocast, judge, predict, train_epoch
-from dan_ros.train.loading import plain_batches
+from dan_ros.train import checkpoints
+from dan_ros.train.data_loader import plain_batches
+from dan_ros.train.ema import ModelEma, measure_batchnorm
+from dan_ros.train.epoch import Learner, Objective, autocast, judge, predict, train_epoch
+from dan_ros.train.optimizer import build_optimizer
+from dan_ros.train.pretrained import load_start
 from dan_ros.train.progress import TrainingProgress
 from dan_ros.train.recipe import Recipe, recipe_from_dict, recipe_to_dict
-from dan_ros.train.schedule import build_optimizer
-from dan_ros.train.start import load_start
 
 BATCHNORM_FACES = 1024  # faces that BatchNorm statistics of averaged weights are measured on
 LONGEST_REASON = 300  # characters of torch's own, which may name every tensor
@@ -105,7 +105,7 @@ class Trainer:
             build_optimizer(recipe, (dan, objective)),
             torch.amp.GradScaler(device.type, enabled=recipe.precision == 'fp16'),
         )
-        self.average: WeightAverage[DAN] | None = None
+        self.average: ModelEma[DAN] | None = None
         self.history: list[dict[str, Any]] = []
         self.saved_epochs = 0
 
@@ -140,7 +140,7 @@ class Trainer:
 
     def load(self) -> None:
         """Go on from the checkpoint."""
-        content = saving.load_checkpoint(self.checkpoint_path)
+        content = checkpoints.load_checkpoint(self.checkpoint_path)
         _check_same_recipe(recipe_from_dict(content['recipe'], 'checkpoint'), self.recipe)
         try:
             self._restore(content)
@@ -194,11 +194,11 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train the epochs that are left; gives the best epoch's line."""
         recipe_text = yaml.safe_dump(recipe_to_dict(self.recipe), sort_keys=False)
-        saving.save_text(self.out / 'recipe.yaml', recipe_text)
+        checkpoints.save_text(self.out / 'recipe.yaml', recipe_text)
         skipped = self.train_faces.skipped + self.valid_faces.skipped
-        saving.save_text(self.out / 'skipped.txt', ''.join(f'{name}\n' for name in skipped))
+        checkpoints.save_text(self.out / 'skipped.txt', ''.join(f'{name}\n' for name in skipped))
         if self.history:  # a kill may have fallen between the checkpoint and the log
-            saving.save_history(self.out / 'log.jsonl', self.history)
+            checkpoints.save_history(self.out / 'log.jsonl', self.history)
         with TrainingProgress(self.recipe.epochs, len(self.history), self.console) as progress:
             try:
                 for epoch in range(len(self.history), self.recipe.epochs):
@@ -268,10 +268,10 @@ class Trainer:
                 'source': f'trained on {self.recipe.dataset}, {line["accuracy"]:.2%} of its '
                 f'validation faces, epoch {line["epoch"]}',
             }
-            saving.save_weights(self.weights_path, network.state_dict(), notes)
-        saving.save_checkpoint(self.checkpoint_path, self._content())
+            checkpoints.save_weights(self.weights_path, network.state_dict(), notes)
+        checkpoints.save_checkpoint(self.checkpoint_path, self._content())
         self.saved_epochs = len(self.history)
-        saving.save_history(self.out / 'log.jsonl', self.history)
+        checkpoints.save_history(self.out / 'log.jsonl', self.history)
 
     def _content(self) -> dict[str, Any]:
         random = {'cpu': torch.get_rng_state()}
@@ -291,7 +291,7 @@ class Trainer:
 
     def _start_average(self) -> None:
         if self.recipe.average_decay:
-            self.average = WeightAverage(self.learner.dan, self.recipe.average_decay)
+            self.average = ModelEma(self.learner.dan, self.recipe.average_decay)
             self.learner.after_step.append(self.average.update)
 
     def _last_good(self) -> str:

@@ -1,0 +1,49 @@
+"""What a machine is, as far as it matters for its speed; imports none of the libraries it names."""
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+from dan_ros.backends.base import available_cpus
+
+# What is named with its version where it is installed, and the packages that bring it.
+LIBRARIES = {
+    'onnxruntime': ('onnxruntime', 'onnxruntime-gpu'),
+    'openvino': ('openvino',),
+    'torch': ('torch',),
+}
+BOARD = Path('/proc/device-tree/model')  # of Jetsons, Raspberry Pis and the like
+CPU_INFO = Path('/proc/cpuinfo')
+
+
+def describe_machine() -> dict[str, str]:
+    """Processor, cores, how busy they are, Python and the libraries that are installed."""
+    found = {
+        'cpu': _cpu(),
+        'cores': str(available_cpus()),
+        'load': f'{os.getloadavg()[0]:.1f}',
+        'python': platform.python_version(),
+    }
+    for name, packages in LIBRARIES.items():
+        for package in packages:
+            try:
+                found[name] = importlib.metadata.version(package)
+                break
+            except importlib.metadata.PackageNotFoundError:
+                continue
+    return found
+
+
+def _cpu() -> str:
+    """Name of the board or of the processor; its architecture where nothing says it."""
+    try:
+        return BOARD.read_text(encoding='utf-8').rstrip('\0')
+    except OSError:
+        pass
+    try:
+        lines = CPU_INFO.read_text(encoding='utf-8').splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    return names[0] if names else platform.processor() or platform.machine()

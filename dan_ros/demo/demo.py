@@ -1,0 +1,234 @@
+"""`make demo`: a camera, the node and a subscriber, three processes that talk over DDS.
+
+Shows the messages as they arrive, saves an annotated picture, and ends with the line
+`demo: messages=N ids=N label=L`. Without a source it ends by itself; with one it runs until Ctrl-C.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, deque
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import rclpy
+from ament_index_python.packages import get_package_prefix
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from sensor_msgs.msg import Image
+
+from dan_ros.errors import DanError
+from dan_ros.images.files import write_picture
+from dan_ros.msg import FacialExpression, FacialExpressionArray
+
+CAMERA_TOPIC = '/camera/image_raw'
+MIN_SECONDS, MAX_SECONDS = 10, 60
+ENOUGH_MESSAGES = 150
+ROWS = 8
+PR_SET_PDEATHSIG = 1
+
+
+class Subscriber(Node):
+    """Receives what dan_node publishes, as any behaviour would.
+
+    Attributes:
+        faces: the latest messages, each with its age in ms when it came.
+        ids, labels: how often each came.
+        arrivals: when frames came, steady seconds, the latest.
+        picture: the last annotated picture, uint8 [H, W, 3] BGR, or None.
+    """
+
+    def __init__(self) -> None:
+        super().__init__('dan_demo')
+        self.faces: deque[tuple[FacialExpression, float]] = deque(maxlen=ROWS)
+        self.ids: Counter[str] = Counter()
+        self.labels: Counter[str] = Counter()
+        self.arrivals: deque[float] = deque(maxlen=60)
+        self.picture: np.ndarray | None = None
+        self.create_subscription(FacialExpression, 'facial_expression', self._on_face, 10)
+        self.create_subscription(FacialExpressionArray, 'facial_expressions', self._on_frame, 10)
+        self.create_subscription(Image, 'dan_node/debug_image', self._on_picture, 1)
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, lately."""
+        if len(self.arrivals) < 2:
+            return 0.0
+        return (len(self.arrivals) - 1) / (self.arrivals[-1] - self.arrivals[0])
+
+    @property
+    def label(self) -> str:
+        """The commonest label, or 'none'."""
+        return self.labels.most_common(1)[0][0] if self.labels else 'none'
+
+    def _on_face(self, message: FacialExpression) -> None:
+        stamp = message.header.stamp
+        now_ns = self.get_clock().now().nanoseconds
+        age_ms = (now_ns - stamp.sec * 1_000_000_000 - stamp.nanosec) / 1e6
+        self.faces.append((message, age_ms))
+        self.ids[message.face_id] += 1
+        self.labels[message.label] += 1
+
+    def _on_frame(self, message: FacialExpressionArray) -> None:
+        self.arrivals.append(time.monotonic())
+
+    def _on_picture(self, message: Image) -> None:
+        pixels = np.frombuffer(message.data, np.uint8)
+        self.picture = pixels.reshape(message.height, message.width, 3)
+
+    def table(self) -> Table:
+        """The latest messages, for people."""
+        title = f'/facial_expression: {self.ids.total()} messages, {self.fps:.1f} images/s'
+        table = Table('stamp', 'face', 'label', 'confidence', 'roi', 'latency', title=title)
+        for message, age_ms in self.faces:
+            stamp, roi = message.header.stamp, message.roi
+            table.add_row(
+                f'{stamp.sec % 1000:03d}.{stamp.nanosec // 1_000_000:03d}',
+                message.face_id,
+                message.label,
+                f'{message.confidence:.0%}',
+                f'{roi.x_offset},{roi.y_offset} {roi.width}x{roi.height}',
+                f'{age_ms:.0f} ms',
+            )
+        return table
+
+
+@click.command()
+@click.option('--source', default='', help='Camera number, video, picture or folder of pictures.')
+@click.option('--out', type=click.Path(path_type=Path), default='demo', help='Folder for results.')
+def main(source: str, out: Path) -> None:
+    """Run camera and node, show what arrives."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.ClickException(f'{out} can not be made a folder: {error.strerror}') from None
+    console = Console()
+    console.print(f'Starting a sample camera on {CAMERA_TOPIC} and dan_node; they talk over DDS.')
+    console.print('[dim]In another shell: . ./env.sh, and subscribe to /facial_expression[/dim]')
+    stop = _stop_signal()
+    processes = [_start_camera(source), _start('dan_node', '-r', f'image:={CAMERA_TOPIC}')]
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    subscriber = Subscriber()
+    try:
+        finished = _watch(subscriber, processes, console, stop, endless=bool(source))
+    finally:
+        codes = [_stop(process) for process in processes]
+    saved = _save_picture(subscriber, out, console)
+    _conclude(subscriber, console)
+    sys.exit(0 if finished and saved and not any(codes) and subscriber.ids else 1)
+
+
+def _stop_signal() -> threading.Event:
+    """Set by Ctrl-C or SIGTERM; an exception could come amid rclpy's work, and be lost there."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def _watch(
+    subscriber: Subscriber,
+    processes: list[Any],
+    console: Console,
+    stop: threading.Event,
+    endless: bool,
+) -> bool:
+    """Show messages until there are enough or it is stopped; whether both processes lived on."""
+    executor = SingleThreadedExecutor()
+    executor.add_node(subscriber)
+    started_s = shown_s = time.monotonic()
+    with Live(subscriber.table(), console=console, auto_refresh=False) as live:
+        while not stop.is_set():
+            if not endless and _is_enough(subscriber, time.monotonic() - started_s):
+                break
+            executor.spin_once(timeout_sec=0.1)
+            if any(process.poll() is not None for process in processes):
+                console.print('[red]a process ended early; its messages are above[/red]')
+                return False
+            if time.monotonic() - shown_s > 0.2:
+                shown_s = time.monotonic()
+                live.update(subscriber.table(), refresh=console.is_terminal)
+        live.update(subscriber.table(), refresh=console.is_terminal)
+    console.print()
+    return True
+
+
+def _is_enough(subscriber: Subscriber, seconds: float) -> bool:
+    return seconds > MAX_SECONDS or (
+        seconds > MIN_SECONDS
+        and subscriber.ids.total() >= ENOUGH_MESSAGES
+        and subscriber.picture is not None
+    )
+
+
+def _save_picture(subscriber: Subscriber, out: Path, console: Console) -> bool:
+    """Keep the last annotated picture, if one came; False where it can't be written."""
+    if subscriber.picture is None:
+        return True
+    path = (out / 'annotated.png').resolve()
+    try:
+        write_picture(path, subscriber.picture)
+    except DanError as error:
+        console.print(str(error), style='red', soft_wrap=True, markup=False)
+        return False
+    console.print(f'annotated picture: {path}', soft_wrap=True, markup=False)
+    return True
+
+
+def _conclude(subscriber: Subscriber, console: Console) -> None:
+    if not subscriber.ids:
+        console.print('[red]no message arrived: `dan-ros doctor` says what is wrong here[/red]')
+    click.echo(
+        f'demo: messages={subscriber.ids.total()} ids={len(subscriber.ids)} '
+        f'label={subscriber.label}'
+    )
+
+
+def _start_camera(source: str) -> 'subprocess.Popen[bytes]':
+    # quoted, because a source of digits must reach the node as a string
+    return _start('sample_camera', '-r', f'image_raw:={CAMERA_TOPIC}', '-p', f'source:="{source}"')
+
+
+def _start(program: str, *ros_arguments: str) -> 'subprocess.Popen[bytes]':
+    prefix = Path(get_package_prefix('dan_ros'))
+    profile = prefix / 'share' / 'dan_ros' / 'config' / 'fastdds_large_images.xml'
+    return subprocess.Popen(  # noqa: S603
+        [
+            sys.executable,
+            str(prefix / 'lib' / 'dan_ros' / program),
+            '--ros-args',
+            *ros_arguments,
+        ],
+        # both send large images: the camera its own, the node the annotated ones
+        env={'FASTDDS_DEFAULT_PROFILES_FILE': str(profile), **os.environ},
+        preexec_fn=_die_with_parent,  # noqa: PLW1509
+        start_new_session=True,  # Ctrl-C reaches this process alone, which stops the others
+    )
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _stop(process: 'subprocess.Popen[bytes]') -> int:
+    """Ask a process to end, and give its exit code."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,154 @@
+"""Compressed pictures: whole ones decode, others are refused by their header, nothing escapes."""
+
+import struct
+import subprocess
+import sys
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from dan_ros.errors import FrameError
+from dan_ros.images.compressed import check_compressed, compressed_to_frame
+from dan_ros.images.opencv import MAX_PIXELS
+from dan_ros.ros.parameters import SPECS
+
+MANY = 40_000_000
+
+
+def encoded(suffix: str, image: np.ndarray, *options: int) -> bytes:
+    return cv2.imencode(suffix, image, options)[1].tobytes()
+
+
+@pytest.fixture(scope='module')
+def picture(portrait):
+    return portrait[:120, :161]
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+def test_pictures_come_back(picture, suffix):
+    frame = compressed_to_frame(encoded(suffix, picture), MANY)
+    assert frame.encoding == 'bgr8'
+    assert frame.size == (161, 120)
+    assert np.abs(frame.image.astype(int) - picture).mean() < (0.01 if suffix == '.png' else 5)
+
+
+def test_progressive_grey_and_sixteen_bit(picture):
+    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    deep = grey.astype(np.uint16) * 257
+    for content in (
+        encoded('.jpg', picture, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        encoded('.jpg', grey),
+        encoded('.png', grey),
+        encoded('.png', deep),
+    ):
+        frame = compressed_to_frame(content, MANY)
+        assert frame.image.shape == (120, 161, 3)
+        assert np.abs(frame.image[..., 1].astype(int) - grey).mean() < 8
+
+
+def test_bytes_behind_the_end_of_a_jpeg_do_no_harm(picture):
+    assert compressed_to_frame(encoded('.jpg', picture) + bytes(512), MANY).size == (161, 120)
+
+
+def test_a_turned_phone_picture_is_given_as_sent(picture):
+    """Boxes are in pixels of the image as received, whatever its EXIF says."""
+    content = encoded('.jpg', picture)
+    tiff = b'II*\0\x08\0\0\0\x01\0' + struct.pack('<HHII', 0x0112, 3, 1, 6) + bytes(4)
+    exif = b'Exif\0\0' + tiff
+    turned = content[:2] + b'\xff\xe1' + struct.pack('>H', len(exif) + 2) + exif + content[2:]
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape[:2] == (161, 120)
+    assert compressed_to_frame(turned, MANY).size == (161, 120)
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.jpg'])
+def test_a_picture_that_ends_early_is_refused_before_decoding(picture, suffix):
+    content = encoded(suffix, picture)
+    for length in (len(content) // 2, len(content) - 30):
+        with pytest.raises(FrameError) as error:
+            check_compressed(content[:length], MANY)
+        assert error.value.cause == 'bad_data'
+
+
+@pytest.mark.parametrize('content', [b'', b'\xff', b'GIF89a' + bytes(40), bytes(1000)])
+def test_what_is_neither_jpeg_nor_png_is_refused(content):
+    with pytest.raises(FrameError) as error:
+        check_compressed(content, MANY)
+    assert error.value.cause == 'bad_format'
+
+
+def test_a_bomb_is_refused_by_its_header():
+    """60000 x 60000 pixels in 30 kB; decoded they would be 10 GB."""
+    header = struct.pack('>IIBBBBB', 60_000, 60_000, 8, 2, 0, 0, 0)
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+        )
+
+    bomb = b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header)
+    bomb += chunk(b'IDAT', zlib.compress(bytes(10**7))) + chunk(b'IEND', b'')
+    with pytest.raises(FrameError, match=r'60000 x 60000.*limits\.max_pixels') as error:
+        compressed_to_frame(bomb, MANY)
+    assert error.value.cause == 'too_large'
+
+
+@pytest.mark.parametrize(
+    'module', ['dan_ros.images.compressed', 'dan_ros.images.files', 'dan_ros.pipeline']
+)
+def test_opencv_refuses_what_is_larger_than_any_limit_that_can_be_set(module):
+    """In a process that begins with the package, as the node and the command do."""
+    assert SPECS['limits.max_pixels'].maximum == MAX_PIXELS
+    code = (
+        f'import {module}, cv2, numpy, sys\n'
+        'try:\n'
+        "    cv2.imdecode(numpy.frombuffer(b'P5 15812 15812 255\\n', numpy.uint8), 1)\n"
+        'except cv2.error as error:\n'
+        "    sys.exit(0 if 'MAX_IMAGE_PIXELS' in str(error) else str(error))\n"
+        "sys.exit('it was decoded')\n"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_a_jpeg_with_endless_scans_is_refused(picture):
+    """Each scan of a few bytes costs as much time as decoding the whole picture."""
+    content = encoded('.jpg', picture, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    check_compressed(content, MANY)
+    last = content.rindex(b'\xff\xda')
+    with pytest.raises(FrameError, match='scans') as error:
+        check_compressed(content[:-2] + content[last:-2] * 40 + content[-2:], MANY)
+    assert error.value.cause == 'bad_data'
+
+
+def test_memory_that_does_not_suffice_is_no_damage(picture):
+    """A process that may take no more than it has decodes 108 MB."""
+    code = (
+        'import numpy, resource, sys\n'
+        'from dan_ros.images.compressed import compressed_to_frame\n'
+        'from dan_ros.images.opencv import cv2\n'
+        "content = cv2.imencode('.png', numpy.zeros((6000, 6000, 3), numpy.uint8))[1].tobytes()\n"
+        'has = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()\n'
+        'resource.setrlimit(resource.RLIMIT_AS, (has + 2**24, -1))\n'
+        'try:\n'
+        '    compressed_to_frame(content, 40_000_000)\n'
+        'except MemoryError:\n'
+        '    sys.exit(0)\n'
+        "sys.exit('it was decoded')\n"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_the_limit_is_the_largest_that_passes(picture):
+    content = encoded('.jpg', picture)
+    check_compressed(content, 161 * 120)
+    with pytest.raises(FrameError, match='161 x 120'):
+        check_compressed(content, 161 * 120 - 1)
+
+
+def test_no_pixels_are_refused(picture):
+    content = bytearray(encoded('.png', picture))
+    content[16:20] = bytes(4)
+    with pytest.raises(FrameError) as error:
+        check_compressed(bytes(content), MANY)
+    assert error.value.cause == 'bad_size'

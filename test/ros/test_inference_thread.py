@@ -1,0 +1,112 @@
+"""The inference thread: one camera's failure is not another's, and steps are those of results."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from dan_ros.errors import FrameError, GpuLostError
+from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.ros.inference_thread import (
+    STEPS,
+    FrameResult,
+    InferenceThread,
+    LatestFrameBuffer,
+    StampedMessage,
+)
+from dan_ros.types import NO_HINT, Frame
+
+WHITE = 255
+
+
+class Breaking:
+    """A detector that can't look at an image whose first pixel is white."""
+
+    name, warning, min_score = 'breaking', '', 0.6
+
+    def __init__(self, detector, error: Exception) -> None:
+        self._detector, self._error = detector, error
+
+    def detect(self, image_bgr):
+        if image_bgr[0, 0, 0] == WHITE:
+            raise self._error
+        return self._detector.detect(image_bgr)
+
+
+class Rig:
+    """A worker, and what it says."""
+
+    def __init__(self, pipeline: ExpressionPipeline, error: Exception) -> None:
+        self.inbox: LatestFrameBuffer[StampedMessage] = LatestFrameBuffer()
+        self.outcomes: list[FrameResult] = []
+        self.failures: list[tuple[str, Exception]] = []
+        self.timed: list[tuple[int, dict[str, float]]] = []
+        self._said = threading.Semaphore(0)
+        self._worker = InferenceThread(
+            ExpressionPipeline(Breaking(pipeline.detector, error), pipeline.backend),
+            self.inbox,
+            self._to_frame,
+            lambda cameras: [NO_HINT] * len(cameras),
+            lambda outcome: self._note(self.outcomes, outcome),
+            lambda *steps: self.timed.append(steps),
+            lambda *failure: self._note(self.failures, failure),
+        )
+
+    def _note(self, notes: list, note: object) -> None:
+        notes.append(note)
+        self._said.release()
+
+    @staticmethod
+    def _to_frame(image) -> Frame:
+        if image is None:
+            raise FrameError('bad_data', 'no image')
+        return Frame(image)
+
+    def run(self, images: dict) -> None:
+        """Process one image of each camera at once, and stop."""
+        for camera, image in images.items():
+            self.inbox.put(camera, StampedMessage(image, time.monotonic()))
+        self._worker.start()
+        for _ in images:
+            assert self._said.acquire(timeout=30)
+        self._worker.stop()
+
+
+@pytest.fixture
+def broken(portrait):
+    image = portrait.copy()
+    image[:8, :8] = WHITE
+    return image
+
+
+def test_the_other_cameras_go_on_when_one_can_not_be_processed(pipeline, portrait, broken):
+    rig = Rig(pipeline, MemoryError('no room'))
+    rig.run({'/left': portrait, '/broken': broken, '/right': portrait})
+    assert [(o.camera, len(o.faces)) for o in rig.outcomes] == [('/left', 1), ('/right', 1)]
+    assert [camera for camera, _ in rig.failures] == ['/broken']
+
+
+def test_a_lost_gpu_is_not_asked_again(pipeline, portrait, broken):
+    rig = Rig(pipeline, GpuLostError('gone'))
+    rig.run({'/broken': broken, '/right': portrait})
+    assert rig.outcomes == []
+    assert [camera for camera, _ in rig.failures] == ['/broken', '/right']
+
+
+def test_steps_are_of_images_with_a_result(pipeline, portrait, broken):
+    rig = Rig(pipeline, MemoryError('no room'))
+    rig.run({'/left': portrait, '/right': None})
+    ((frames, steps),) = rig.timed
+    assert frames == 1
+    assert tuple(steps) == STEPS
+    assert all(seconds >= 0 for seconds in steps.values())
+    assert steps['infer'] > 0
+
+
+@pytest.mark.parametrize('image', [None, np.full((64, 64, 3), WHITE, np.uint8)])
+def test_without_a_result_there_are_no_steps(pipeline, image):
+    rig = Rig(pipeline, MemoryError('no room'))
+    rig.run({'/left': image})
+    assert rig.timed == []
+    assert len(rig.failures) == 1

@@ -1,0 +1,121 @@
+"""What SECURITY.md promises of the running node: its models, its rights under SROS2."""
+
+import importlib.util
+from collections import defaultdict
+from fnmatch import fnmatchcase
+from pathlib import Path
+from xml.etree import ElementTree
+
+import onnx
+import pytest
+from lifecycle_msgs.msg import Transition
+
+from dan_ros.model.store import read_model
+
+ERROR = b'\x02'
+POLICY = Path(__file__).parents[2] / 'config' / 'sros2' / 'dan_node.policy.xml'
+GRAPH = {  # what a rule allows: how the graph is asked for it
+    ('topics', 'publish'): 'get_publisher_names_and_types_by_node',
+    ('topics', 'subscribe'): 'get_subscriber_names_and_types_by_node',
+    ('services', 'reply'): 'get_service_names_and_types_by_node',
+    ('services', 'request'): 'get_client_names_and_types_by_node',
+}
+# What the node has only where a package is installed, or the distribution is new enough.
+OPTIONAL = {
+    '/tf': importlib.util.find_spec('tf2_msgs'),
+    '/humans/*': importlib.util.find_spec('hri_msgs'),
+    '*/get_type_description': importlib.util.find_spec('type_description_interfaces'),
+}
+
+
+def read_policy(ns: str) -> dict[tuple[str, str], set[str]]:
+    """Full names by what is allowed with them, as sros2 expands them, for a namespace."""
+    (profile,) = ElementTree.parse(POLICY).getroot().iter('profile')
+    assert (profile.get('ns'), profile.get('node')) == ('/', 'dan_node')
+    prefix = ns.rstrip('/') + '/'
+    rules = defaultdict(set)
+    for group in profile:
+        for verb, qualifier in group.attrib.items():
+            assert qualifier == 'ALLOW'
+            for entry in group:
+                name = entry.text.replace('~', f'{prefix}dan_node')
+                rules[group.tag, verb].add(name if name.startswith('/') else prefix + name)
+    return rules
+
+
+def graph_of(robot, ns: str) -> dict[tuple[str, str], set[str]]:
+    """The same, of a running node."""
+    asked = {rule: getattr(robot.client, method) for rule, method in GRAPH.items()}
+    return {rule: {n for n, _ in ask('dan_node', ns)} for rule, ask in asked.items()}
+
+
+def settled_graph(robot, ns: str) -> dict[tuple[str, str], set[str]]:
+    """The graph of a node once nothing new has been heard of it for a while."""
+    heard = [graph_of(robot, ns)]
+
+    def is_settled():
+        heard.append(graph_of(robot, ns))
+        return heard[-1]['topics', 'subscribe'] and heard[-20:] == [heard[-1]] * 20
+
+    robot.spin_until(is_settled, 'the graph')
+    return heard[-1]
+
+
+@pytest.mark.parametrize('ns', ['/', '/head'])
+def test_the_policy_is_what_the_node_uses_and_no_more(start, ns):
+    """With raw and with compressed images, under the system's clock and a simulated one."""
+    options = ('-r', f'__ns:={ns}')
+    name = f'{ns.rstrip("/")}/dan_node'
+    used = defaultdict(set)
+    for more in ((), ('-p', 'use_sim_time:=true', '-p', 'image_transport:=compressed')):
+        robot = start(*options, *more, name=name, wait=False)
+        robot.node.wait_for_output('active: waiting for images')
+        robot.change_state(Transition.TRANSITION_DEACTIVATE)  # nothing more is added by that
+        robot.change_state(Transition.TRANSITION_ACTIVATE)
+        for rule, names in settled_graph(robot, ns).items():
+            used[rule] |= names
+    allowed = read_policy(ns)
+    for rule in GRAPH:
+        assert used[rule] <= allowed[rule], rule
+        for left in allowed[rule] - used[rule]:
+            options = [spec for pattern, spec in OPTIONAL.items() if fnmatchcase(left, pattern)]
+            assert options, f'{left} is in the policy and not in the graph'
+            assert options == [None] or left.startswith('/humans/'), left
+
+
+@pytest.mark.skipif(not OPTIONAL['/humans/*'], reason='hri_msgs is not installed')
+@pytest.mark.parametrize('option', ['ros4hri:=true', 'input:=cropped_faces'])
+def test_topics_of_ros4hri_are_in_the_policy(start, smile, option):
+    import hri_msgs.msg as hri
+
+    robot = start('-p', option, wait=option.startswith('ros4hri'))
+    if option.startswith('ros4hri'):
+        robot.show(smile)
+    else:
+        robot.node.wait_for_output('active: waiting')
+        tracked = robot.client.create_publisher(hri.IdsList, '/humans/faces/tracked', 1)
+        robot.spin_until(
+            lambda: any('/cropped' in n for n in graph_of(robot, '/')['topics', 'subscribe']),
+            'the topic of a face',
+            every=lambda: tracked.publish(hri.IdsList(ids=['abc'])),
+        )
+    used, allowed = graph_of(robot, '/'), read_policy('/')
+    for rule, names in used.items():
+        for name in names:
+            assert any(fnmatchcase(name, pattern) for pattern in allowed[rule]), (rule, name)
+    assert any(name.startswith('/humans/') for name in used['topics', 'publish'])
+
+
+def test_a_model_that_leads_to_another_file_is_not_configured(start, tmp_path):
+    model = onnx.load_from_string(read_model('dan_ferplus').content)
+    tensor = model.graph.initializer[0]
+    tensor.data_location = tensor.EXTERNAL
+    tensor.external_data.add(key='location', value='../../../../etc/passwd')
+    (tmp_path / 'odd.onnx').write_bytes(model.SerializeToString())
+    robot = start('-p', f'model.file:={tmp_path}/odd.onnx', wait=False)
+    robot.wait_status(
+        lambda s, _: s.level == ERROR and 'in another file' in s.message, 'the refusal'
+    )
+    assert robot.state == 'unconfigured'
+    assert robot.set_parameters(model__file='auto').successful
+    assert robot.change_state(Transition.TRANSITION_CONFIGURE)

@@ -1,0 +1,100 @@
+"""The soak: its judgement can fail, and what was measured is written whenever it ends."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from robot import environment_of, new_domain
+
+BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
+
+
+@pytest.fixture(scope='module')
+def soak():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import soak
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    return soak
+
+
+def samples(soak, minutes: int, **changes):
+    """A steady run; `changes` give a field from the second of a sample."""
+    usual = {
+        'memory_mib': lambda s: 240.0 + s % 3,
+        'threads': lambda s: 25,
+        'descriptors': lambda s: 21,
+        'results': lambda s: 27,
+    }
+    fields = {**usual, **changes}
+    return [
+        soak.Sample(
+            at_s=float(second),
+            cpu=0.6,
+            sent=30,
+            age_ms=25.0,
+            event='',
+            **{name: value(second) for name, value in fields.items()},
+        )
+        for second in range(1, 60 * minutes + 1)
+    ]
+
+
+def test_a_steady_run_holds_every_bound(soak):
+    verdict = soak.judge(samples(soak, 10))
+    assert verdict.broken == []
+    assert abs(verdict.slope_mib_per_min) < 0.1
+    assert verdict.throughput_hz == pytest.approx((27, 27), rel=0.01)
+
+
+def test_growth_before_the_end_of_the_warm_up_is_none(soak):
+    warm = samples(soak, 10, memory_mib=lambda s: 200.0 + min(s, 100))
+    assert soak.judge(warm).broken == []
+
+
+@pytest.mark.parametrize(
+    ('name', 'value', 'words'),
+    [
+        ('memory_mib', lambda s: 240 + s / 50, r'memory grows by 1\.20 MiB'),
+        ('descriptors', lambda s: 21 + s // 500, '1 more file descriptors'),
+        ('threads', lambda s: 25 + s // 200, 'more threads'),
+        ('results', lambda s: 27 if s < 300 else 25, r'27\.0 results a second became 25\.0'),
+    ],
+)
+def test_what_grows_or_slows_down_is_named(soak, name, value, words):
+    (broken,) = soak.judge(samples(soak, 10, **{name: value})).broken
+    assert re.search(words, broken)
+
+
+def test_too_short_a_run_is_no_proof(soak):
+    assert 'too few' in soak.judge(samples(soak, 1)).broken[0]
+    assert soak.judge([]).broken
+
+
+def test_ctrl_c_writes_what_was_measured(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, str(BENCHMARKS / 'soak.py'), '--out', str(tmp_path), '--minutes', '5'],
+        env=environment_of(new_domain()),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    log = tmp_path / 'node.log'
+    end_s = time.monotonic() + 60
+    while not (log.exists() and 'waiting for images' in log.read_text()):
+        assert time.monotonic() < end_s
+        time.sleep(0.1)
+    time.sleep(5)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert 'too few to judge' in output
+    content = json.loads((tmp_path / 'soak.json').read_text())
+    assert content['interrupted']
+    assert content['samples'][-1]['results'] > 0
+    assert (tmp_path / 'soak.png').read_bytes().startswith(b'\x89PNG')

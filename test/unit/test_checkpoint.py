@@ -1,0 +1,227 @@
+"""Reading checkpoints, and `dan-ros convert` and `export`."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import save_file
+from test_network import normalise, relative_difference, seeded_dan, seeded_pictures
+
+from dan_ros.cli.main import cli
+from dan_ros.errors import DanError, ModelError
+from dan_ros.labels import FERPLUS
+from dan_ros.model.store import read_model
+from dan_ros.network.checkpoint import fuse_checkpoint, load_dan
+from dan_ros.network.normalization import check_normalization
+
+
+@pytest.fixture(scope='module')
+def official(tmp_path_factory):
+    """A checkpoint as the official training script saves it, with its optimizer's state."""
+    dan = seeded_dan()
+    optimizer = torch.optim.SGD(dan.parameters(), lr=0.1, momentum=0.9)
+    dan.train()
+    dan(torch.randn(2, 3, 64, 64))[0].sum().backward()
+    optimizer.step()
+    path = tmp_path_factory.mktemp('official') / 'affecnet8_epoch5_acc0.6209.pth'
+    torch.save(
+        {
+            'iter': 5,
+            'model_state_dict': dan.state_dict(),
+            'optimizer_state_dict': optimizer.state_dict(),
+        },
+        path,
+    )
+    return dan.eval(), path
+
+
+def assert_same(dan, other):
+    for name, value in dan.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+
+
+def test_official_format(official):
+    dan, path = official
+    assert_same(dan, load_dan(path))
+
+
+def test_bare_parallel_and_safetensors(tmp_path):
+    dan = seeded_dan(num_class=7)
+    torch.save({f'module.{k}': v for k, v in dan.state_dict().items()}, tmp_path / 'parallel.pth')
+    torch.save(dan.state_dict(), tmp_path / 'bare.pth')
+    save_file(dan.state_dict(), tmp_path / 'safe.safetensors')
+    for name in ('parallel.pth', 'bare.pth', 'safe.safetensors'):
+        assert_same(dan, load_dan(tmp_path / name))
+
+
+def test_what_is_no_checkpoint_is_refused_with_its_name(tmp_path):
+    dan = seeded_dan()
+    (tmp_path / 'text.pth').write_text('not a checkpoint')
+    (tmp_path / 'text.safetensors').write_text('not a checkpoint')
+    (tmp_path / 'empty.pth').touch()
+    torch.save({'features.0.weight': torch.zeros(1)}, tmp_path / 'resnet.pth')
+    torch.save([1, 2], tmp_path / 'list.pth')
+    torch.save({'fc.weight': torch.zeros(1000, 512)}, tmp_path / 'classifier.pth')
+    torch.save({1: torch.zeros(1)}, tmp_path / 'numbers.pth')
+    state = dan.state_dict()
+    state['fc.weight'] = torch.zeros(8, 100)
+    torch.save(state, tmp_path / 'shape.pth')
+    for path in [*tmp_path.iterdir(), tmp_path / 'missing.pth']:
+        with pytest.raises(ModelError, match=path.name):
+            load_dan(path)
+
+
+def test_a_pickle_that_runs_code_does_not_run(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / 'sprung'), 'w'))
+
+    torch.save({'model_state_dict': Trap()}, tmp_path / 'trap.pth')
+    with pytest.raises(ModelError):
+        load_dan(tmp_path / 'trap.pth')
+    assert not (tmp_path / 'sprung').exists()
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli, [str(argument) for argument in arguments])
+
+
+def test_convert_round_trip(official, tmp_path):
+    dan, path = official
+    output = tmp_path / 'new folder' / 'affectnet8.onnx'
+    result = run('convert', path, '--labels', 'affectnet8', '-o', output)
+    assert result.exit_code == 0, result.output
+    session = onnxruntime.InferenceSession(str(output))
+    assert session.get_inputs()[0].shape == ['N', 224, 224, 3]
+    pictures = seeded_pictures(2, 224)
+    (logits,) = session.run(None, {'faces': pictures})
+    with torch.no_grad():
+        assert relative_difference(logits, dan(normalise(pictures))[0]) <= 1e-4
+
+
+def test_convert_refuses_labels_of_another_length(official, tmp_path):
+    result = run('convert', official[1], '--labels', 'rafdb', '-o', tmp_path / 'x.onnx')
+    assert isinstance(result.exception, DanError)
+    assert '8 classes' in str(result.exception)
+    assert not (tmp_path / 'x.onnx').exists()
+
+
+@pytest.mark.parametrize(
+    'option',
+    [
+        '--std 0 0 0',
+        '--std -1 1 1',
+        '--std nan nan nan',
+        '--std 1 nan 1',
+        '--std inf inf inf',
+        '--std 58.395 57.12 57.375',
+        '--mean nan nan nan',
+        '--mean 0 0 nan',
+        '--mean 1e30 0 0',
+        '--mean 123.675 116.28 103.53',
+        '--crop-scale nan',
+        '--crop-scale inf',
+    ],
+)
+def test_convert_refuses_a_preparation_that_no_network_has(official, tmp_path, option):
+    output = tmp_path / 'x.onnx'
+    result = run('convert', official[1], '--labels', 'affectnet8', *option.split(), '-o', output)
+    assert isinstance(result.exception, DanError)
+    name = option.split()[0].strip('-').partition('-')[0]
+    assert f'{name} ' in str(result.exception)
+    assert not output.exists()
+
+
+def test_the_preparations_in_use_are_taken():
+    for mean, std in ((0.485, 0.229), (0.5, 0.5), (0.0, 1.0), (0.0, 1 / 255), (0.48, 1 / 255)):
+        check_normalization((mean,) * 3, (std,) * 3)
+
+
+@pytest.mark.parametrize('name', ['features.0.weight', 'cat_head1.sa.conv1x1.1.running_var'])
+def test_a_checkpoint_of_a_training_that_diverged_is_refused(tmp_path, name):
+    dan = seeded_dan()
+    dan.state_dict()[name].view(-1)[0] = -1 if name.endswith('var') else torch.nan
+    torch.save(dan.state_dict(), tmp_path / 'diverged.pth')
+    output = tmp_path / 'x.onnx'
+    result = run('convert', tmp_path / 'diverged.pth', '--labels', 'affectnet8', '-o', output)
+    assert isinstance(result.exception, DanError)
+    assert 'diverged.pth: not all of its weights are finite' in str(result.exception)
+    assert not output.exists()
+
+
+def test_export_to_full_precision_and_fixed_batch(tmp_path):
+    output = tmp_path / 'full.onnx'
+    result = run('export', 'dan_ferplus', '-o', output, '--batch', '2')
+    assert result.exit_code == 0, result.output
+    session = onnxruntime.InferenceSession(str(output))
+    assert session.get_inputs()[0].shape == [2, 96, 96, 3]
+    assert np.isfinite(session.run(None, {'faces': seeded_pictures(2, 96)})[0]).all()
+
+
+@pytest.mark.parametrize(
+    'notes',
+    [
+        {'labels': None},
+        {'labels': 'neutral,happy'},
+        {'input_size': '96'},
+        {'mean': 'x'},
+        {'std': [0.5, 0.5]},
+        {'grey': 1},
+        'no object',
+    ],
+)
+def test_notes_that_are_wrong_are_named(tmp_path, notes):
+    path = tmp_path / 'noted.safetensors'
+    save_file(seeded_dan().state_dict(), path, {'dan_ros': json.dumps(notes)})
+    with pytest.raises(ModelError, match=r'noted\.safetensors: its metadata'):
+        fuse_checkpoint(path)
+
+
+@pytest.mark.parametrize('labels', [('happy',) * 8, ('x',) * 8])
+def test_labels_in_the_notes_that_are_none_are_named_with_the_file(tmp_path, labels):
+    path = tmp_path / 'noted.safetensors'
+    save_file(seeded_dan().state_dict(), path, {'dan_ros': json.dumps({'labels': labels})})
+    with pytest.raises(ModelError, match=r'noted\.safetensors: .*label'):
+        fuse_checkpoint(path)
+
+
+def test_what_a_checkpoint_was_trained_on_goes_into_the_file(tmp_path):
+    notes = {'labels': list(FERPLUS), 'source': 'trained on faces'}
+    save_file(seeded_dan().state_dict(), tmp_path / 'a.safetensors', {'dan_ros': json.dumps(notes)})
+    _, info = fuse_checkpoint(tmp_path / 'a.safetensors')
+    assert info.source == 'trained on faces'
+    assert info.labels == FERPLUS
+
+
+@pytest.mark.parametrize('name', ['evaluate', 'explain'])
+def test_a_home_that_can_not_be_found_is_told(portrait_file, tmp_path, name):
+    model = '~nobody_of_this_name/m.pth'
+    arguments = {
+        'evaluate': (tmp_path, model, '--dataset', 'folder'),
+        'explain': (portrait_file, '--model', model),
+    }[name]
+    result = run(name, *arguments, '--out', tmp_path / 'out.png')
+    assert isinstance(result.exception, DanError), result.exception
+    assert 'home folder that can not be found' in str(result.exception)
+
+
+def test_explain_refuses_a_model_that_gives_no_numbers(portrait_file, tmp_path):
+    model = onnx.load_from_string(read_model('dan_ferplus').content)
+    (bias,) = (t for t in model.graph.initializer if t.name == 'classifier.bias')
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(8, np.nan, np.float32), bias.name))
+    onnx.save(model, tmp_path / 'odd.onnx')
+    out = tmp_path / 'out.png'
+    result = run('explain', portrait_file, '--model', tmp_path / 'odd.onnx', '--out', out)
+    assert isinstance(result.exception, DanError), result.exception
+    assert 'odd.onnx gives' in str(result.exception)
+    assert not out.exists()
+
+
+def test_a_pickled_model_says_what_to_do(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / 'whole.pth')
+    with pytest.raises(ModelError, match=r'whole\.pth holds more than tensors.*state_dict'):
+        load_dan(tmp_path / 'whole.pth')

@@ -1,0 +1,280 @@
+"""What the pages name is there: files, headings, commands, parameters, topics, examples."""
+
+import ast
+import importlib
+import json
+import re
+import shlex
+from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
+
+import click
+import pytest
+import yaml
+
+import dan_ros
+from dan_ros.cli.main import SUBCOMMANDS, cli
+from dan_ros.faces import quality
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = Path(dan_ros.__path__[0])
+PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md'), *ROOT.glob('models/*.md')])
+CODE_FILES = ('py', 'md', 'yaml', 'xml', 'txt', 'msg', 'sh', 'cpp', 'svg', 'png', 'onnx', 'json')
+FOLDERS = {path.name for path in ROOT.iterdir() if path.is_dir()}
+MADE_BY_COMMANDS = ('demo/', 'dist/', 'evaluation/', 'install/', 'bench/', 'build/', 'runs/')
+
+
+def place_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+every_page = pytest.mark.parametrize('page', PAGES, ids=place_of)
+
+
+def blocks_of(page: Path, language: str) -> list[str]:
+    """Contents of a page's code blocks in one language, '' for those that name none."""
+    text = re.sub(r'^ +(```)', r'\1', page.read_text(), flags=re.MULTILINE)
+    return re.findall(rf'^```{language}\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
+
+
+def without_blocks(page: Path) -> str:
+    return re.sub(r'^ *```.*?^ *```', '', page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def quoted_in(page: Path) -> list[str]:
+    """Everything between backquotes outside of code blocks."""
+    return [quote.replace('\n', ' ') for quote in re.findall(r'`([^`]+)`', without_blocks(page))]
+
+
+def commands_in(page: Path, program: str) -> list[list[str]]:
+    """Words behind the program's name of every command, in blocks and between backquotes."""
+    lines = [
+        line for block in blocks_of(page, '') for line in block.replace('\\\n', ' ').split('\n')
+    ]
+    parts = [part for line in lines + quoted_in(page) for part in re.split(r'&&|\|', line)]
+    found = [re.match(rf'\s*(?:\w+=\S+ )*{program}(?: (.*))?$', part) for part in parts]
+    return [shlex.split(match[1] or '', comments=True) for match in found if match]
+
+
+# --- links --------------------------------------------------------------------------------------
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Names of a page's headings, as GitHub makes them."""
+    headings = re.findall(r'^#+ (.*)$', without_blocks(page), re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+@every_page
+def test_links_lead_somewhere(page):
+    for target in re.findall(r'\]\(([^)\s]+)\)', without_blocks(page)):
+        if re.match(r'[a-z]+:', target):
+            assert target.startswith('https://'), target
+            continue
+        name, _, anchor = target.partition('#')
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), target
+        assert path.is_relative_to(ROOT), target
+        if anchor:
+            assert anchor in anchors_of(path), target
+
+
+def test_every_page_can_be_reached_from_the_readme():
+    seen, waiting = set(), [ROOT / 'README.md']
+    while waiting:
+        page = waiting.pop()
+        if page in seen or page.suffix != '.md' or not page.is_file():
+            continue
+        seen.add(page)
+        targets = re.findall(r'\]\(([^)\s#]+)', page.read_text())
+        found = [(page.parent / target).resolve() for target in targets if ':' not in target]
+        waiting += [
+            one for path in found for one in (path.glob('*.md') if path.is_dir() else [path])
+        ]
+    assert {place_of(page) for page in PAGES} == {place_of(page) for page in seen}
+
+
+@every_page
+def test_files_that_are_named_exist(page):
+    for quote in quoted_in(page):
+        if not re.fullmatch(rf'[\w./-]+\.({"|".join(CODE_FILES)})|[\w./-]+/', quote):
+            continue
+        if '/' not in quote or quote.startswith(MADE_BY_COMMANDS) or quote.startswith('.venv'):
+            continue
+        if quote.split('/')[0] in FOLDERS:
+            assert (ROOT / quote).exists() or (PACKAGE / quote).exists(), quote
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+@every_page
+def test_make_targets_exist(page):
+    targets = set(re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE))
+    for words in commands_in(page, 'make'):
+        for word in words:
+            assert '=' in word or word in targets, words
+
+
+@every_page
+def test_dan_ros_commands_and_options_exist(page):
+    for words in commands_in(page, 'dan-ros'):
+        if not words or words[0].startswith('-'):
+            continue
+        assert words[0] in SUBCOMMANDS, words
+        command = cli.get_command(click.Context(cli), words[0])
+        if isinstance(command, click.Group) and len(words) > 1 and not words[1].startswith('-'):
+            assert words[1] in command.commands, words
+            command = command.commands[words[1]]
+        options = {option for parameter in command.params for option in parameter.opts}
+        for word in words[1:]:
+            if word.startswith('-') and word != '--help':
+                assert word.split('=')[0] in options, words
+
+
+@every_page
+def test_programs_and_launch_arguments_exist(page):
+    for words in commands_in(page, 'ros2 run dan_ros'):
+        assert (ROOT / 'scripts' / words[0]).is_file(), words
+    for words in commands_in(page, 'ros2 launch dan_ros'):
+        file = ROOT / 'launch' / words[0]
+        sources = file.read_text() + (ROOT / 'launch' / 'dan.launch.py').read_text()
+        for name in [word.partition(':=')[0] for word in words[1:] if ':=' in word]:
+            assert f"'{name}'" in sources, words
+
+
+# --- parameters and topics ----------------------------------------------------------------------
+
+PARAMETERS = yaml.safe_load((ROOT / 'config' / 'dan.yaml').read_text())['/**']['ros__parameters']
+GROUPS = sorted({name.partition('.')[0] for name in PARAMETERS if '.' in name})
+
+
+@every_page
+def test_parameters_exist(page):
+    text = page.read_text()
+    named = set(re.findall(rf'`((?:{"|".join(GROUPS)})\.[a-z_]+)(?:: [^`]*)?`', text))
+    named |= {
+        words[words.index('/dan_node') + 1]
+        for words in commands_in(page, 'ros2 param')
+        if '/dan_node' in words[:-1] and 'NAME' not in words
+    }
+    named |= set(re.findall(r'-p "?([a-z_.]+):=', text))
+    assert named <= {*PARAMETERS, 'use_sim_time'}, named - {*PARAMETERS}
+
+
+def writer_of(page: str) -> ModuleType:
+    """The tool that writes into a page."""
+    spec = importlib.util.spec_from_file_location(page, ROOT / 'tools' / f'write_{page}_page.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_parameters_is_current():
+    pytest.importorskip('rclpy')
+    module = writer_of('parameters')
+    from dan_ros.ros import parameters
+
+    text = module.write_page(parameters.PARAMETERS)
+    assert text == module.PAGE.read_text(), 'run `make docs`'
+    assert all(f'| `{name}` |' in text for name in PARAMETERS)
+
+
+def test_the_numbers_in_the_pages_are_those_of_the_benchmark():
+    module = writer_of('performance')
+    content = json.loads(module.NUMBERS.read_text())
+    assert all(content.values()), 'a part was left out'
+    used = set()
+    for page in module.PAGES:
+        text = page.read_text()
+        assert module.write_page(text, content) == text, 'run `make docs`'
+        used |= set(re.findall(r'<!-- bench: (\w+) -->', text))
+        assert len(module.BLOCK.findall(text)) == text.count('<!-- bench: ')
+    assert used == module.BLOCKS.keys()
+    content['machine']['cpu'] = 'another'
+    assert module.write_page(module.PAGES[0].read_text(), content) != module.PAGES[0].read_text()
+
+
+def test_the_page_of_faults_tells_of_the_soak_that_is_there():
+    module = writer_of('soak')
+    content, text = json.loads(module.NUMBERS.read_text()), module.PAGE.read_text()
+    assert module.write_page(text, content) == text, 'run `make docs`'
+    content['minutes'] = 99
+    assert 'of 99 minutes' in module.write_page(text, content)
+
+
+def test_the_page_of_topics_has_those_of_the_policy():
+    """Which a test of its own holds against the running node."""
+    policy = ElementTree.parse(ROOT / 'config' / 'sros2' / 'dan_node.policy.xml').getroot()
+    allowed = {
+        entry.text.replace('*', '<id>')
+        for kind in ('topic', 'service')
+        for entry in policy.iter(kind)
+    }
+    text = (ROOT / 'docs' / 'topics.md').read_text()
+    rows = re.findall(
+        r'^\| (`[^|]+) \|', text.partition('The values of `/diagnostics`')[0], re.MULTILINE
+    )
+    rows += re.findall(r'^\| (`~[^|]+) \|', text, re.MULTILINE)
+    assert {name for row in rows for name in re.findall(r'`([^`]+)`', row)} == allowed
+
+
+def test_the_page_of_topics_has_every_cause_of_a_drop():
+    text = (ROOT / 'docs' / 'topics.md').read_text()
+    causes = set()
+    for file in PACKAGE.rglob('*.py'):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
+                ('FrameError', '.count_dropped')
+            ):
+                causes |= {a.value for a in node.args[:1] if isinstance(a, ast.Constant)}
+    assert {'bad_step', 'superseded', 'lost'} <= causes
+    pytest.importorskip('rclpy')
+    from dan_ros.ros.diagnostics import CAUSES
+
+    assert causes <= set(CAUSES)
+    for name in {*CAUSES, *quality.REASONS}:
+        assert f'`{name}`' in text, name
+
+
+# Of what the node says, as far as nothing is put into it.
+SAID = (
+    'waiting for images on',
+    'has an incompatible QoS, no messages pass',
+    'the middleware loses images on their way',
+    'paused, see ~/set_enabled',
+    'no CUDA device',
+    'is damaged or of another version at',
+    'images dropped: ',
+    'there is no parameter',
+    'it must be',
+)
+
+
+@pytest.mark.parametrize('text', SAID)
+def test_what_troubleshooting_quotes_is_said(text):
+    sources = ''.join(file.read_text() for file in PACKAGE.rglob('*.py'))
+    assert text in (ROOT / 'docs' / 'troubleshooting.md').read_text()
+    assert text in sources
+
+
+# --- examples -----------------------------------------------------------------------------------
+
+WITH_EXAMPLES = [page for page in PAGES if blocks_of(page, 'python')]
+
+
+def test_there_are_examples():
+    assert {'README.md', 'CONTRIBUTING.md'} <= {page.name for page in WITH_EXAMPLES}
+
+
+@pytest.mark.parametrize('page', WITH_EXAMPLES, ids=place_of)
+def test_examples_run(page, portrait, tmp_path, monkeypatch):
+    """Those of a page one after the other, beside a photo."""
+    import cv2
+
+    cv2.imwrite(str(tmp_path / 'photo.jpg'), portrait)
+    monkeypatch.chdir(tmp_path)
+    names = {'__name__': 'example'}
+    for block in blocks_of(page, 'python'):
+        exec(compile(block, place_of(page), 'exec'), names)

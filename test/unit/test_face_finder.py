@@ -1,0 +1,184 @@
+"""Faces looked for where they were, instead of in the whole image."""
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+from scenes import SCENES, intersection_over_union, render
+
+from dan_ros.detect import open_detector
+from dan_ros.faces.quality import ACCEPT_ALL
+from dan_ros.pipeline import REGION_PX, ExpressionPipeline
+from dan_ros.tracking.face_tracker import FaceTracker
+from dan_ros.types import Frame, SearchHint
+
+
+class Watched:
+    """YuNet that notes the size of every image it looks at."""
+
+    name, warning, min_score = 'watched', '', 0.6
+
+    def __init__(self) -> None:
+        self._yunet = open_detector('yunet')
+        self.sizes: list[tuple[int, int]] = []
+
+    def detect(self, image_bgr):
+        self.sizes.append(image_bgr.shape[:2])
+        return self._yunet.detect(image_bgr)
+
+    @property
+    def looked_at_the_whole(self) -> bool:
+        """Since the last time."""
+        sizes, self.sizes = self.sizes, []
+        return max(max(size) for size in sizes) > REGION_PX
+
+
+@pytest.fixture
+def watched(pipeline):
+    return ExpressionPipeline(Watched(), pipeline.backend)
+
+
+@pytest.fixture
+def pair(portrait) -> np.ndarray:
+    """Two faces."""
+    return np.hstack([portrait[:360, 40:400], portrait[:360, 40:400]])
+
+
+def boxes_of(pipeline, image, **options) -> list[np.ndarray]:
+    return [face.box_xyxy for face in pipeline.find_faces(Frame(image), **options)]
+
+
+@pytest.mark.parametrize('scale', [0.5, 1.0, 3.0])
+def test_a_face_is_found_again_where_it_was(watched, portrait, scale):
+    image = cv2.resize(portrait, None, fx=scale, fy=scale)
+    (box,) = boxes_of(watched, image)
+    assert watched.detector.looked_at_the_whole
+    moved = box + 0.15 * (box[2] - box[0])  # as between two images
+    ((face,),) = watched.run([Frame(image)], [SearchHint(expected=[moved])])
+    assert not watched.detector.looked_at_the_whole
+    assert intersection_over_union(face.face.box_xyxy, box) > 0.8
+    ((whole,),) = watched.run([Frame(image)])
+    assert face.expression() == whole.expression()
+    np.testing.assert_allclose(face.face.landmarks, whole.face.landmarks, atol=8 * scale)
+
+
+def test_each_of_two_faces_is_found_again(watched, pair):
+    boxes = boxes_of(watched, pair)
+    assert len(boxes) == 2
+    watched.detector.sizes.clear()
+    again = boxes_of(watched, pair, expected=boxes)
+    assert not watched.detector.looked_at_the_whole
+    assert all(max(intersection_over_union(a, b) for b in boxes) > 0.8 for a in again)
+    assert len(again) == 2
+
+
+def test_if_one_is_not_there_the_whole_image_is_looked_through(watched, pair):
+    boxes = boxes_of(watched, pair)
+    gone = pair.copy()
+    gone[:, 360:] = 128
+    watched.detector.sizes.clear()
+    (left,) = boxes_of(watched, gone, expected=boxes)
+    assert watched.detector.looked_at_the_whole
+    assert left[2] < 360
+
+
+def test_a_face_that_jumped_is_not_lost(watched, portrait):
+    (box,) = boxes_of(watched, portrait)
+    jumped = np.roll(portrait, 180, axis=1)
+    (found,) = boxes_of(watched, jumped, expected=[box])
+    assert found[0] > box[0] + 150
+
+
+def test_two_boxes_about_one_face_are_one_face(watched, portrait):
+    (box,) = boxes_of(watched, portrait)
+    assert len(boxes_of(watched, portrait, expected=[box, box + 2])) == 1
+    assert watched.detector.looked_at_the_whole
+
+
+@pytest.mark.parametrize('shift', [-2000, 2000])
+def test_a_box_outside_the_image_is_looked_for_in_the_whole(watched, portrait, shift):
+    """The camera changed its resolution, say."""
+    (box,) = boxes_of(watched, portrait)
+    np.testing.assert_array_equal(boxes_of(watched, portrait, expected=[box + shift]), [box])
+
+
+def test_a_face_at_the_border_is_found_again(watched, portrait):
+    cut = portrait[:, 200:]
+    (box,) = boxes_of(watched, cut)
+    watched.detector.sizes.clear()
+    (again,) = boxes_of(watched, cut, expected=[box])
+    assert not watched.detector.looked_at_the_whole
+    assert intersection_over_union(again, box) > 0.7
+
+
+@pytest.mark.parametrize(
+    ('size', 'max_side_px', 'most'),
+    [((640, 480), 640, 7), ((1280, 720), 640, 5), ((1280, 720), 320, 1), ((320, 240), 320, 1)],
+)
+def test_so_many_faces_are_looked_for_again_as_is_cheaper(watched, size, max_side_px, most):
+    watched.max_side_px = max_side_px
+    width, height = size
+    nobody = Frame(np.full((height, width, 3), 128, np.uint8))
+    box = np.array([10, 10, 100, 120], np.float32)
+    for faces in (most, most + 1):
+        watched.detector.sizes.clear()
+        watched.find_faces(nobody, [box] * faces)
+        first = max(watched.detector.sizes[0])
+        assert (first == max_side_px) == (faces > most)
+
+
+@pytest.mark.parametrize('rotation', [90, 180, 270])
+def test_a_turned_camera(watched, portrait, rotation):
+    watched.rotation = rotation
+    image = np.ascontiguousarray(np.rot90(portrait, rotation // 90))
+    (whole,) = watched.find_faces(Frame(image))
+    watched.detector.sizes.clear()
+    (again,) = watched.find_faces(Frame(image), [whole.box_xyxy])
+    assert not watched.detector.looked_at_the_whole
+    assert intersection_over_union(again.box_xyxy, whole.box_xyxy) > 0.8
+    np.testing.assert_allclose(again.landmarks, whole.landmarks, atol=8)
+
+
+def test_every_so_manieth_frame_is_whole(portrait, watched):
+    follower = FaceTracker(itertools.count())
+    whole = []
+    for index in range(7):
+        (found,) = watched.run([Frame(portrait)], [follower.prior(interval=3)])
+        whole.append(watched.detector.looked_at_the_whole)
+        follower.update(found, index * 33_000_000)
+    assert whole == [True, False, False, True, False, False, True]
+
+
+@pytest.mark.parametrize('scene', ['walk', 'sway'])
+def test_no_face_of_a_scene_is_lost(pipeline, portrait, scene):
+    """As many faces as by looking through every image, in the same places."""
+    watched = ExpressionPipeline(Watched(), pipeline.backend, gates=ACCEPT_ALL)
+    follower = FaceTracker(f'f{n}' for n in itertools.count())
+    actors, regions = SCENES[scene], 0
+    for index in range(60):
+        image = render(actors, [portrait[20:220, 120:320]] * len(actors), index / 20)
+        (found,) = watched.run([Frame(image)], [follower.prior(interval=10)])
+        regions += not watched.detector.looked_at_the_whole
+        expected = boxes_of(pipeline, image)
+        assert len(found) == len(expected)
+        for face in found:
+            assert max(intersection_over_union(face.face.box_xyxy, b) for b in expected) > 0.6
+        follower.update(found, index * 50_000_000)
+    assert regions > 40
+
+
+@pytest.mark.parametrize('stamps', [(0, 33, 66, 99), (0, 33, 33, 33), (0, 0, 0, 0)])
+def test_a_face_that_was_missed_once_is_looked_for_in_the_whole_image(
+    portrait, watched, pair, stamps
+):
+    """Else it would be gone until the next whole look."""
+    follower = FaceTracker(f'f{n}' for n in itertools.count())
+    covered = pair.copy()
+    covered[:, 360:] = 128
+    counts = []
+    for stamp_ms, image in zip(stamps, [pair, covered, pair, pair], strict=True):
+        (found,) = watched.run([Frame(image)], [follower.prior(interval=50)])
+        counts.append((len(found), watched.detector.looked_at_the_whole))
+        follower.update(found, stamp_ms * 1_000_000)
+    assert counts == [(2, True), (1, True), (2, True), (2, False)]

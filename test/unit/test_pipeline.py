@@ -1,0 +1,223 @@
+"""Detectors, and the pipeline on a real face."""
+
+import cv2
+import numpy as np
+import pytest
+from scenes import intersection_over_union
+
+from dan_ros import labels
+from dan_ros.detect import open_detector
+from dan_ros.detect.full_frame import FullFrameDetector
+from dan_ros.detect.haar import HaarDetector
+from dan_ros.detect.yunet import decode
+from dan_ros.errors import DanError, ModelError
+from dan_ros.faces.crop import square_about
+from dan_ros.model import store
+from dan_ros.pipeline import MAX_FACES, ExpressionPipeline
+from dan_ros.types import Face, Frame
+
+FACE = np.array([178, 63, 268, 176])  # the astronaut's, drawn by hand
+
+
+@pytest.fixture(scope='module')
+def yunet():
+    return open_detector('yunet')
+
+
+def overlap(face) -> float:
+    return intersection_over_union(face.box_xyxy, FACE)
+
+
+# --- detectors ----------------------------------------------------------------------------------
+
+
+def test_decoding_by_hand():
+    """One cell: column 3, row 1 of the grid of stride 16 in an image 64 wide and 32 high."""
+    cells = {8: 32, 16: 8, 32: 2}
+    outputs = [
+        np.zeros((1, count, width), np.float32)
+        for width in (1, 1, 4, 10)
+        for count in cells.values()
+    ]
+    cell = 1 * 4 + 3
+    outputs[1][0, cell] = 0.81  # class
+    outputs[4][0, cell] = 1.0  # objectness
+    outputs[7][0, cell] = (0.5, 0.25, np.log(2), np.log(1))  # centre offset, size
+    outputs[10][0, cell] = np.arange(10) / 10
+    scores, boxes, landmarks = decode(outputs, (32, 64), 0.5)
+    np.testing.assert_allclose(scores, [0.9], rtol=1e-6)
+    x, y = 3.5 * 16, 1.25 * 16
+    np.testing.assert_allclose(boxes, [[x - 16, y - 8, x + 16, y + 8]], rtol=1e-6)
+    np.testing.assert_allclose(landmarks[0, 1], [(3 + 0.2) * 16, (1 + 0.3) * 16], rtol=1e-6)
+
+
+@pytest.mark.skipif(not hasattr(cv2, 'FaceDetectorYN'), reason="this OpenCV lacks YuNet's wrapper")
+def test_same_faces_as_opencv(yunet, portrait):
+    """OpenCV's own wrapper, at a size that is a multiple of 32."""
+    path = str(store.read_model('yunet').path)
+    wrapper = cv2.FaceDetectorYN.create(path, '', (512, 512), 0.6, 0.3)
+    (expected,) = wrapper.detect(portrait)[1]
+    (face,) = yunet.detect(portrait)
+    xywh = np.concatenate([face.box_xyxy[:2], face.box_xyxy[2:] - face.box_xyxy[:2]])
+    np.testing.assert_allclose(xywh, expected[:4], atol=0.1)
+    np.testing.assert_allclose(face.landmarks.ravel(), expected[4:14], atol=0.1)
+    assert abs(face.score - expected[14]) < 1e-3
+
+
+def test_of_a_wall_of_faces_the_surest_are_followed(pipeline, portrait):
+    places = np.arange(400, dtype=np.float32)
+    wall = [
+        Face(np.array([x, x, x + 20, x + 20], np.float32), 1 - x / 1000, np.zeros((0, 2)))
+        for x in places
+    ]
+
+    class Detector:
+        def detect(self, image):
+            return wall
+
+    faces = ExpressionPipeline(Detector(), pipeline.backend).find_faces(Frame(portrait))
+    assert len(faces) == MAX_FACES
+    assert min(face.score for face in faces) == wall[MAX_FACES - 1].score
+
+
+@pytest.mark.parametrize('name', ['yunet', 'haar'])
+def test_every_detector_finds_the_face(name, portrait):
+    faces = open_detector(name).detect(portrait)
+    assert len(faces) == 1
+    assert overlap(faces[0]) > 0.6
+    assert 0.6 <= faces[0].score <= 1
+
+
+def test_landmarks_are_where_they_are_named(yunet, portrait):
+    right_eye, left_eye, nose, right_mouth, left_mouth = yunet.detect(portrait)[0].landmarks
+    assert right_eye[0] < nose[0] < left_eye[0]  # the person's right is the image's left
+    assert right_mouth[0] < left_mouth[0]
+    assert right_eye[1] < nose[1] < right_mouth[1]
+
+
+@pytest.mark.parametrize('size', [40, 90, 700, 1200])
+def test_a_face_that_fills_the_image_is_found(yunet, portrait, size):
+    left, top, right, bottom = FACE
+    face = cv2.resize(portrait[top - 10 : bottom + 5, left - 10 : right + 10], (size, size))
+    assert yunet.detect(face)
+
+
+@pytest.mark.parametrize('shape', [(1, 1, 3), (1, 300, 3), (300, 1, 3), (31, 33, 3), (480, 640, 3)])
+def test_nobody_in_any_size(yunet, shape):
+    assert yunet.detect(np.full(shape, 90, np.uint8)) == []
+
+
+def test_without_yunet_haar_steps_in_with_a_warning(monkeypatch, tmp_path):
+    known = store.KNOWN_MODELS['yunet']
+    nowhere = store.KnownModel(
+        'yunet', 'no_such.onnx', known.sha256, known.what, url='http://127.0.0.1:9/x'
+    )
+    monkeypatch.setitem(store.KNOWN_MODELS, 'yunet', nowhere)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    detector = open_detector('auto')
+    assert isinstance(detector, HaarDetector)
+    assert 'Haar' in detector.warning
+    with pytest.raises(ModelError, match='no_such'):
+        open_detector('yunet')
+
+
+def test_an_unknown_detector_is_refused_with_the_known_ones():
+    with pytest.raises(DanError, match='auto, yunet, haar'):
+        open_detector('retina')
+
+
+# --- pipeline -----------------------------------------------------------------------------------
+
+
+def test_the_astronaut_smiles(pipeline, portrait):
+    ((face,),) = pipeline.run([Frame(portrait)])
+    assert labels.label_of(face.expression()) == 'happy'
+    assert face.confidence > 0.7
+    assert overlap(face.face) > 0.6
+
+
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgra8', 'rgba8', 'mono8'])
+def test_every_encoding_gives_the_same_answer(pipeline, portrait, encoding):
+    codes = {
+        'rgb8': cv2.COLOR_BGR2RGB,
+        'bgra8': cv2.COLOR_BGR2BGRA,
+        'rgba8': cv2.COLOR_BGR2RGBA,
+        'mono8': cv2.COLOR_BGR2GRAY,
+    }
+    ((expected,),) = pipeline.run([Frame(portrait)])
+    ((face,),) = pipeline.run([Frame(cv2.cvtColor(portrait, codes[encoding]), encoding)])
+    loose = encoding == 'mono8'  # the detector sees other colours, and moves the box a little
+    np.testing.assert_allclose(face.probabilities, expected.probabilities, atol=0.1 if loose else 0)
+
+
+@pytest.mark.parametrize('rotation', [90, 180, 270])
+def test_a_turned_camera(pipeline, portrait, rotation):
+    """The camera's image is the upright one turned back; results are in its own pixels."""
+    image = np.ascontiguousarray(np.rot90(portrait, rotation // 90))
+    turned = ExpressionPipeline(pipeline.detector, pipeline.backend, rotation=rotation)
+    ((expected,),) = pipeline.run([Frame(portrait)])
+    ((face,),) = turned.run([Frame(image)])
+    np.testing.assert_allclose(face.probabilities, expected.probabilities, atol=0.02)
+    marked = np.zeros(portrait.shape[:2], np.uint8)
+    x, y = expected.face.landmarks[2]
+    marked[int(y), int(x)] = 255
+    row, column = np.argwhere(np.rot90(marked, rotation // 90))[0]
+    np.testing.assert_allclose(face.face.landmarks[2], [column, row], atol=2)
+
+
+def test_detection_on_a_reduced_copy_crops_from_the_full_image(pipeline, portrait):
+    large = cv2.resize(portrait, None, fx=4, fy=4)
+    reduced = ExpressionPipeline(pipeline.detector, pipeline.backend, max_side_px=512)
+    ((expected,),) = pipeline.run([Frame(portrait)])
+    ((face,),) = reduced.run([Frame(large)])
+    np.testing.assert_allclose(face.face.box_xyxy, expected.face.box_xyxy * 4, atol=8)
+    np.testing.assert_allclose(face.probabilities, expected.probabilities, atol=0.1)
+
+
+def test_faces_past_the_limit_are_found_but_not_judged(pipeline, portrait):
+    small = cv2.resize(portrait, None, fx=0.5, fy=0.5)
+    image = np.full((512, 800, 3), 128, np.uint8)
+    image[:, :512] = portrait
+    image[:256, 530:786] = small
+    limited = ExpressionPipeline(pipeline.detector, pipeline.backend, max_side_px=800, max_faces=1)
+    ((large_face, small_face),) = limited.run([Frame(image)])
+    assert large_face.is_judged
+    assert not small_face.is_judged
+    assert small_face.expression() == labels.UNKNOWN
+    assert small_face.face.box_xyxy[0] > 530
+
+
+def test_frames_keep_their_own_faces(pipeline, portrait):
+    """Two cameras and an empty one in one batch."""
+    empty = Frame(np.full((100, 200, 3), 60, np.uint8))
+    shifted = np.roll(portrait, 100, axis=1)
+    nobody, (first,), (second,) = pipeline.run([empty, Frame(portrait), Frame(shifted)])
+    assert nobody == []
+    np.testing.assert_allclose(second.face.box_xyxy, first.face.box_xyxy + [100, 0, 100, 0], atol=6)
+
+
+def test_no_frames(pipeline):
+    assert pipeline.run([]) == []
+
+
+def test_the_frame_is_not_written_to(pipeline, portrait):
+    locked = portrait.copy()
+    locked.flags.writeable = False
+    pipeline.run([Frame(locked)])
+    np.testing.assert_array_equal(locked, portrait)
+
+
+def test_below_the_threshold_a_face_is_unknown(pipeline, portrait):
+    ((face,),) = pipeline.run([Frame(portrait)])
+    assert face.expression(min_confidence=0.9999) == labels.UNKNOWN
+    assert labels.label_of(labels.UNKNOWN) == 'unknown'
+
+
+@pytest.mark.parametrize('size', [(100, 100), (80, 120), (120, 80)])
+def test_a_whole_image_is_cut_out_as_it_is(size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    (face,) = FullFrameDetector(crop_scale=0.956).detect(image)
+    assert (face.score, len(face.landmarks)) == (1.0, 0)
+    left, top, side = square_about(face.box_xyxy, 0.956)
+    assert side == max(size)
+    assert (left, top) == ((size[1] - side) / 2, (size[0] - side) / 2)

@@ -1,0 +1,173 @@
+"""Which faces are judged, and what becomes of the others."""
+
+import cv2
+import numpy as np
+import pytest
+
+from dan_ros import labels
+from dan_ros.backends import open_backend
+from dan_ros.detect import open_detector
+from dan_ros.faces import quality
+from dan_ros.faces.quality import QualityThresholds, frontality, sharpness
+from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.types import Face, Frame, SearchHint
+
+# Eyes, nose tip, mouth corners of a head: right, down, away from the camera; eyes to mouth is 1.
+HEAD = np.array([[-0.5, 0, 0], [0.5, 0, 0], [0, 0.6, -0.45], [-0.4, 1, 0], [0.4, 1, 0]])
+
+
+def landmarks_of(turn_deg: float, roll_deg: float = 0, size: float = 50) -> np.ndarray:
+    """The head turned to a side, then rolled, seen from far away: [5, 2], pixels."""
+    turn, roll = np.deg2rad([turn_deg, roll_deg])
+    x = HEAD[:, 0] * np.cos(turn) - HEAD[:, 2] * np.sin(turn)
+    y = HEAD[:, 1]
+    rolled = np.stack([x * np.cos(roll) - y * np.sin(roll), x * np.sin(roll) + y * np.cos(roll)], 1)
+    return 200 + size * rolled
+
+
+def portrait_crop(portrait) -> np.ndarray:
+    return cv2.resize(portrait[63:176, 166:279, ::-1], (96, 96), interpolation=cv2.INTER_AREA)
+
+
+@pytest.mark.parametrize('turn_deg', [-80, -45, -20, 0, 20, 45, 80])
+@pytest.mark.parametrize('roll_deg', [0, 35, -90])
+def test_frontality_is_one_less_the_sine_of_the_turn(turn_deg, roll_deg):
+    expected = 1 - abs(np.sin(np.deg2rad(turn_deg)))
+    for size in (10, 200):
+        assert frontality(landmarks_of(turn_deg, roll_deg, size)) == pytest.approx(expected)
+
+
+def test_frontality_without_use_of_landmarks():
+    assert frontality(np.zeros((0, 2))) == 1  # a detector that gives none
+    assert frontality(np.zeros((5, 2))) == 0  # all in one place
+
+
+def test_sharpness_of_waves_is_their_number():
+    x = np.arange(96)
+    for cycles in (4, 8, 12):
+        wave = 128 + 100 * np.cos(2 * np.pi * cycles * x / 96)
+        crop = np.broadcast_to(wave[None, :, None], (96, 96, 3)).astype(np.uint8)
+        assert sharpness(crop) == pytest.approx(cycles, rel=0.15)
+
+
+@pytest.mark.parametrize('size', [64, 96, 224])
+def test_sharpness_falls_with_blur_whatever_the_size_and_contrast(portrait, size):
+    face = cv2.resize(portrait_crop(portrait), (size, size))
+    blurred = [cv2.GaussianBlur(face, (0, 0), size / 96 * sigma) for sigma in (1, 2, 4, 8)]
+    values = [sharpness(crop) for crop in (face, *blurred)]
+    assert values == sorted(values, reverse=True)
+    assert values[0] > 6
+    assert values[-1] < 3
+    pale = (100 + 0.4 * face).astype(np.uint8)
+    assert sharpness(pale) == pytest.approx(values[0], rel=0.05)
+
+
+def test_a_plain_surface_has_no_sharpness():
+    assert sharpness(np.full((96, 96, 3), 77, np.uint8)) == 0
+
+
+def test_gates_by_hand():
+    gates = QualityThresholds(min_side_px=40, min_frontality=0.5)
+    large, small = (np.array([0, 0, side, side * 1.2], np.float32) for side in (40, 30))
+    assert gates.rejection_reason(Face(large, 1, landmarks_of(0))) == ''
+    assert gates.rejection_reason(Face(small, 1, landmarks_of(0))) == quality.TOO_SMALL
+    assert gates.rejection_reason(Face(large, 1, landmarks_of(40))) == quality.TURNED_AWAY
+
+
+@pytest.fixture
+def strict():
+    """A pipeline of its own, to change."""
+    return ExpressionPipeline(open_detector('yunet'), open_backend())
+
+
+def test_faces_that_can_not_be_judged_stay_in_the_result(strict, portrait):
+    ((face,),) = strict.run([Frame(portrait)])
+    assert face.reason == ''
+    for gates, reason in (
+        (QualityThresholds(min_side_px=500), quality.TOO_SMALL),
+        (QualityThresholds(min_frontality=1.0), quality.TURNED_AWAY),
+        (QualityThresholds(min_sharpness=50), quality.BLURRED),
+    ):
+        strict.gates = gates
+        ((found,),) = strict.run([Frame(portrait)])
+        assert found.reason == reason
+        assert found.expression() == labels.UNKNOWN
+        assert not found.probabilities.any()
+        np.testing.assert_array_equal(found.face.box_xyxy, face.face.box_xyxy)
+
+
+def test_a_blurred_face_is_not_guessed_and_its_neighbour_is(strict, portrait):
+    face = portrait[20:220, 120:320]
+    blurred = cv2.GaussianBlur(face, (0, 0), 9)
+    ((one, two),) = strict.run([Frame(np.hstack([face, blurred]))])
+    assert sorted([one.reason, two.reason]) == ['', quality.BLURRED]
+    judged = one if one.is_judged else two
+    assert labels.label_of(judged.expression()) == 'happy'
+
+
+def test_places_of_the_largest_go_to_faces_that_can_be_judged(strict, portrait):
+    turned_away = Face(np.array([0, 0, 300, 300], np.float32), 1, landmarks_of(80))
+    (real,) = strict.detector.detect(portrait)
+    tiny = Face(np.array([400, 400, 430, 440], np.float32), 1, landmarks_of(0))
+
+    class Detector:
+        def detect(self, image):
+            return [real, tiny, turned_away]
+
+    strict.detector = Detector()
+    strict.max_faces = 1
+    (found,) = strict.run([Frame(portrait)])
+    assert [f.reason for f in found] == [quality.TURNED_AWAY, '', quality.TOO_MANY]
+
+
+def test_a_face_at_a_gate_does_not_come_and_go(strict, portrait):
+    """Its size is just below the gate: judged only if it was judged in the image before."""
+    (found,) = strict.find_faces(Frame(portrait))
+    side = float((found.box_xyxy[2:] - found.box_xyxy[:2]).max())
+    strict.gates = QualityThresholds(side * 1.1, 0, 0)
+    ((fresh,),) = strict.run([Frame(portrait)])
+    ((known,),) = strict.run([Frame(portrait)], [SearchHint(judged=[found.box_xyxy + 3])])
+    ((elsewhere,),) = strict.run([Frame(portrait)], [SearchHint(judged=[found.box_xyxy + side])])
+    assert (fresh.reason, known.reason, elsewhere.reason) == (
+        quality.TOO_SMALL,
+        '',
+        quality.TOO_SMALL,
+    )
+    strict.gates = QualityThresholds(side * 1.5, 0, 0)
+    ((smaller,),) = strict.run([Frame(portrait)], [SearchHint(judged=[found.box_xyxy])])
+    assert smaller.reason == quality.TOO_SMALL
+
+
+def test_a_place_stays_with_the_face_that_has_it(strict, portrait):
+    pair = np.hstack([portrait, portrait])
+    strict.gates, strict.max_faces, strict.max_side_px = quality.ACCEPT_ALL, 1, 1024
+    ((first, second),) = strict.run([Frame(pair)])
+    assert (first.reason, second.reason) == ('', quality.TOO_MANY)
+    ((first, second),) = strict.run([Frame(pair)], [SearchHint(judged=[second.face.box_xyxy])])
+    assert (first.reason, second.reason) == (quality.TOO_MANY, '')
+
+
+def test_a_place_goes_to_a_newcomer_who_is_clearly_larger(strict, portrait):
+    small = cv2.resize(portrait, None, fx=0.7, fy=0.7)
+    pair = np.hstack([portrait, np.pad(small, ((0, len(portrait) - len(small)), (0, 0), (0, 0)))])
+    strict.gates, strict.max_faces, strict.max_side_px = quality.ACCEPT_ALL, 1, 1024
+    _, known = strict.find_faces(Frame(pair))
+    ((first, second),) = strict.run([Frame(pair)], [SearchHint(judged=[known.box_xyxy])])
+    assert (first.reason, second.reason) == ('', quality.TOO_MANY)
+
+
+def test_a_blurred_face_takes_no_place(strict, portrait):
+    face = portrait[20:220, 120:320]
+    blurred = cv2.GaussianBlur(cv2.resize(face, None, fx=1.5, fy=1.5), (0, 0), 13)
+    pair = np.hstack([blurred, np.pad(face, ((0, 100), (0, 0), (0, 0)))])
+    strict.max_faces = 1
+    ((first, second),) = strict.run([Frame(pair)])
+    assert (first.reason, second.reason) == (quality.BLURRED, '')
+
+
+def test_a_network_that_gives_no_numbers_is_said_so(strict, portrait, monkeypatch):
+    monkeypatch.setattr(
+        strict.backend, 'infer', lambda faces: np.full((len(faces), 8), np.nan, np.float32)
+    )
+    ((found,),) = strict.run([Frame(portrait)])
+    assert found.reason == quality.NO_ANSWER

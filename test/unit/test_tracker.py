@@ -1,0 +1,188 @@
+"""Ids that hold: by hand, on scripted scenes with noise, and on pictures of such scenes."""
+
+import itertools
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scenes import SCENES, SECOND, Actor, IdScore, line, render, visible
+
+from dan_ros.tracking.tracker import Tracker
+from dan_ros.types import Frame
+
+DURATION_S = 3.0
+
+
+def new_tracker(**options) -> Tracker:
+    return Tracker((f'f{number}' for number in itertools.count(1)), **options)
+
+
+def box(x, y=0, size=100) -> np.ndarray:
+    return np.array([x, y, x + size, y + size], np.float32)
+
+
+def test_a_moving_face_keeps_its_id():
+    tracker = new_tracker()
+    ids = [tracker.update([box(30 * step)], step * SECOND // 10)[0] for step in range(20)]
+    assert set(ids) == {'f1'}
+
+
+def test_two_faces_keep_their_ids_when_their_order_changes():
+    tracker = new_tracker()
+    assert tracker.update([box(0), box(300)], 0) == ['f1', 'f2']
+    assert tracker.update([box(310), box(5)], SECOND // 10) == ['f2', 'f1']
+
+
+@pytest.mark.parametrize(('away_s', 'same'), [(0.9, True), (1.1, False)])
+def test_a_face_may_be_away_for_a_while(away_s, same):
+    tracker = new_tracker(max_missed_s=1.0)
+    (first,) = tracker.update([box(0)], 0)
+    tracker.update([], SECOND // 2)
+    (again,) = tracker.update([box(5)], round(away_s * SECOND))
+    assert (again == first) == same
+
+
+@pytest.mark.parametrize('max_missed_s', [0.0, 1.0])
+def test_a_face_in_every_frame_keeps_its_id_however_slow_the_frames(max_missed_s):
+    tracker = new_tracker(max_missed_s=max_missed_s)
+    assert {tracker.update([box(0)], 2 * step * SECOND)[0] for step in range(5)} == {'f1'}
+
+
+def test_time_that_jumps_back_starts_afresh():
+    tracker = new_tracker()
+    tracker.update([box(0)], 10 * SECOND)
+    assert tracker.update([box(0)], SECOND) == ['f2']
+
+
+def test_an_equal_stamp_is_no_jump():
+    tracker = new_tracker()
+    tracker.update([box(0)], -5)
+    assert tracker.update([box(0)], -5) == ['f1']
+
+
+@settings(max_examples=50)
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 900), st.integers(0, 900)), max_size=6), max_size=8)
+)
+def test_ids_are_never_shared_by_two_faces_of_a_frame(frames):
+    tracker = new_tracker()
+    for step, corners in enumerate(frames):
+        ids = tracker.update([box(x, y) for x, y in corners], step * SECOND // 10)
+        assert len(set(ids)) == len(corners)
+        assert all(face_id[0].isalpha() for face_id in ids)
+
+
+def test_a_face_is_expected_where_it_was_going():
+    """It walks behind a pillar and comes out on the other side, nearer to where another stood."""
+    tracker = new_tracker()
+    for step in range(11):
+        tracker.update([box(20 * step)], step * SECOND // 20)
+    for step in range(11, 20):
+        tracker.update([], step * SECOND // 20)
+    assert tracker.update([box(400)], SECOND) == ['f1']
+
+
+def test_a_face_far_from_where_it_can_be_is_another():
+    tracker = new_tracker()
+    tracker.update([box(0)], 0)
+    assert tracker.update([box(450)], SECOND // 30) == ['f2']
+
+
+def test_a_face_of_another_size_is_another():
+    tracker = new_tracker()
+    tracker.update([box(0, size=40)], 0)
+    assert tracker.update([box(0, size=120)], SECOND // 30) == ['f2']
+
+
+def test_a_camera_that_pauses_loses_nobody_however_they_moved():
+    tracker = new_tracker()
+    for step in range(10):
+        tracker.update([box(5 * step), box(400 - 5 * step)], step * SECOND // 30)
+    assert tracker.update([box(60), box(330)], 20 * SECOND) == ['f1', 'f2']
+
+
+def test_a_camera_that_pauses_after_a_missed_face_loses_nobody():
+    tracker = new_tracker()
+    for step in range(10):
+        tracker.update([box(0)], step * SECOND // 30)
+    tracker.update([], 10 * SECOND // 30)
+    assert tracker.update([box(10)], 20 * SECOND) == ['f1']
+
+
+def test_a_slow_camera_is_not_a_pause():
+    tracker = new_tracker(max_missed_s=1.0)
+    for step in range(5):
+        tracker.update([box(0)] if step < 3 else [], 2 * step * SECOND)
+    assert tracker.update([box(0)], 10 * SECOND) == ['f2']
+
+
+def test_a_face_long_gone_takes_in_no_stranger():
+    tracker = new_tracker(max_missed_s=60.0)
+    tracker.update([box(0)], 0)
+    for step in range(1, 100):
+        tracker.update([], step * SECOND // 5)
+    assert tracker.update([box(500)], 20 * SECOND) == ['f2']
+
+
+@pytest.mark.parametrize('hz', [5, 7.5, 15, 30])
+@pytest.mark.parametrize('side', [80, 110, 150])
+def test_a_face_hidden_for_half_a_second_keeps_its_id_as_it_walks(hz, side):
+    walker = [Actor(line((90, 240), (550, 240), 3), side, hidden=[(1.2, 1.7)])]
+    rng = np.random.default_rng(0)
+    tracker, score = new_tracker(), IdScore()
+    for step in range(round(3 * hz)):
+        truth = visible(walker, step / hz)
+        found = [b + rng.normal(0, 0.03 * side, 4).astype(np.float32) for b in truth.values()]
+        ids = tracker.update(found, round(step / hz * SECOND))
+        score.add(truth, list(zip(ids, found, strict=True)))
+    assert score.idf1 == 1
+
+
+def test_new_faces_wait_for_min_hits_in_a_row():
+    tracker = new_tracker(min_hits=3)
+    seen = [[box(0)], [box(0)], [], [box(0)], [box(0)], [box(0)], [], [box(0)]]
+    ids = [tracker.update(boxes, step * SECOND // 30) for step, boxes in enumerate(seen)]
+    assert ids == [[''], [''], [], [''], [''], ['f1'], [], ['f1']]
+
+
+@pytest.mark.parametrize('hz', [5, 10, 30])
+@pytest.mark.parametrize('name', SCENES)
+def test_ids_hold_on_scripted_scenes(name, hz):
+    """Boxes jitter by 3 % and one in twenty is missed; the best possible score is then 0.975."""
+    rng = np.random.default_rng(1)
+    tracker, score = new_tracker(), IdScore()
+    for step in range(round(DURATION_S * hz)):
+        truth = visible(SCENES[name], step / hz)
+        found = [
+            b + rng.normal(0, 0.03 * (b[2] - b[0]), 4).astype(np.float32)
+            for b in truth.values()
+            if rng.random() > 0.05
+        ]
+        ids = tracker.update(found, round(step / hz * SECOND))
+        score.add(truth, list(zip(ids, found, strict=True)))
+    assert score.idf1 >= 0.95
+
+
+@pytest.mark.parametrize('name', ['cross and hide', 'four at a table'])
+def test_ids_hold_on_pictures_of_scenes(name, pipeline, portrait):
+    """The real detector on rendered images; its box is compared with the actor's own."""
+    face = portrait[43:196, 146:299]
+    pictures = [face, face[:, ::-1], cv2.convertScaleAbs(face, alpha=0.8), face[:, ::-1]]
+    tracker, score = new_tracker(), IdScore()
+    for step in range(round(DURATION_S * 10)):
+        truth = visible(SCENES[name], step / 10)
+        image = render(SCENES[name], pictures, step / 10)
+        boxes = [found.box_xyxy for found in pipeline.detector.detect(Frame(image).image)]
+        ids = tracker.update(boxes, step * SECOND // 10)
+        grown = [grow(b) for b in boxes]
+        score.add(truth, list(zip(ids, grown, strict=True)))
+    assert score.idf1 >= 0.95
+
+
+def grow(box_xyxy: np.ndarray) -> np.ndarray:
+    """The actor's whole picture about a detected face."""
+    centre = (box_xyxy[:2] + box_xyxy[2:]) / 2
+    half = (box_xyxy[2:] - box_xyxy[:2]).max() / 2 / 0.75
+    return np.concatenate([centre - half, centre + half])

@@ -1,0 +1,67 @@
+"""The lanes that run elsewhere: pinned, without rights, and over what the package promises."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / '.github' / 'workflows').glob('*.yml'))
+HOOKS = ROOT / '.pre-commit-config.yaml'
+CONTENTS = {file.name: yaml.safe_load(file.read_text()) for file in WORKFLOWS}
+
+every_workflow = pytest.mark.parametrize('file', WORKFLOWS, ids=lambda file: file.name)
+
+
+@every_workflow
+def test_actions_are_pinned_by_hash_with_their_version_beside(file):
+    used = re.findall(r'uses: (.*)', file.read_text())
+    assert used
+    for action in used:
+        assert re.fullmatch(r'[\w./-]+@[0-9a-f]{40}  # v[0-9.]+', action), action
+
+
+def test_an_action_has_one_version_everywhere():
+    used = {action for file in WORKFLOWS for action in re.findall(r'uses: (.*)', file.read_text())}
+    names = [action.split('@')[0] for action in used]
+    assert len(names) == len(set(names)), used
+
+
+@every_workflow
+def test_a_workflow_may_read_and_no_more(file):
+    content = CONTENTS[file.name]
+    assert content['permissions'] == {'contents': 'read'}
+    for job in content['jobs'].values():
+        assert 'permissions' not in job
+        assert job['timeout-minutes'] <= 90
+        checkouts = [s for s in job['steps'] if s.get('uses', '').startswith('actions/checkout@')]
+        assert all(step['with'] == {'persist-credentials': False} for step in checkouts)
+
+
+def test_hooks_are_pinned_by_hash():
+    for repository in yaml.safe_load(HOOKS.read_text())['repos']:
+        assert repository['repo'] == 'local' or re.fullmatch(r'[0-9a-f]{40}', repository['rev'])
+
+
+def test_the_lanes_are_those_that_are_promised():
+    jobs = CONTENTS['ci.yml']['jobs']
+    assert jobs['ros']['strategy']['matrix']['distribution'] == [
+        'humble', 'jazzy', 'kilted', 'rolling',
+    ]  # fmt: skip
+    pythons = jobs['core']['strategy']['matrix']['python']
+    assert f'requires-python = ">={pythons[0]}"' in (ROOT / 'pyproject.toml').read_text()
+    readme = (ROOT / 'README.md').read_text()
+    assert f'Python {pythons[0]} to {pythons[-1]}' in readme
+
+
+def test_what_the_lanes_call_is_there():
+    steps = [
+        s for content in CONTENTS.values() for job in content['jobs'].values() for s in job['steps']
+    ]
+    commands = '\n'.join(step.get('run', '') for step in steps)
+    targets = re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE)
+    called = re.findall(r'^make (\w+)$', commands, re.MULTILINE)
+    assert {'test', 'audit', 'sbom'} <= set(called) <= set(targets)
+    for path in re.findall(r'bash (\S+)', commands):
+        assert (ROOT / path).is_file()
