@@ -261,7 +261,7 @@ class DanNode(LifecycleNode):
         gc.freeze()
         self.get_logger().info(
             f'configured in {time.monotonic() - started_s:.2f} s: model {backend.model_name}, '
-            f'backend {backend.name} on {backend.device} ({self._choice.why}), detector '
+            f'backend {backend.name} on {backend.device} ({self._choice.reason}), detector '
             f'{detector.name} on {settings["detector.device"]}'
         )
 
@@ -582,7 +582,7 @@ class DanNode(LifecycleNode):
             'model': pipeline.backend.model_name if pipeline else self._settings['model.file'],
             'backend': pipeline.backend.name if pipeline else 'none',
             'device': pipeline.backend.device if pipeline else 'none',
-            'backend_why': choice.why if (choice := self._choice) else '',
+            'backend_why': choice.reason if (choice := self._choice) else '',
             'detector': pipeline.detector.name if pipeline else 'none',
             'batch': _batch_of(pipeline.backend) if pipeline else '',
         }
@@ -630,4 +630,4 @@ class DanNode(LifecycleNode):
 
 def _batch_of(backend: Backend) -> str:
     """How many faces it runs at once; a GPU that is short of memory takes fewer for a while."""
-    return f'{backend.batches.largest} of {backend.batches.most}'
+    return f'{backend.batcher.limit} of {backend.batcher.max_batch}'

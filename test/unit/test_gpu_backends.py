@@ -24,23 +24,22 @@ from gpu_stand_in import DEVICE, METHODS, Engine, Gpu, RtxEngine, expected_logit
 from hypothesis import settings, strategies
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from dan_ros.backends import AUTO_GPU_BACKENDS, GPU_BACKENDS, choose_backend, cuda, open_backend
+from dan_ros.backends import GPU_BACKENDS, REGISTRY, choose_backend, cuda, open_backend
 from dan_ros.backends import onnxruntime as ort
 from dan_ros.backends.batching import GROW_AFTER, Batcher, pad
+from dan_ros.backends.tensorrt import backend as tensorrt_backend
+from dan_ros.backends.tensorrt import engine_builder, engine_cache, onnx_transforms
 from dan_ros.backends.tensorrt.backend import (
     GRAPH_BATCHES,
     MAX_BATCH,
     TensorRTBackend,
-    backend,
-    engine_builder,
-    engine_cache,
-    onnx_transforms,
     prepare_engine,
 )
 from dan_ros.backends.tensorrt.engine_cache import EngineCache, EngineKey
 from dan_ros.errors import BackendError, GpuLostError, GpuMemoryError, ModelError
 from dan_ros.model import store
 
+AUTOMATIC_ON_GPU = [name for name in GPU_BACKENDS if REGISTRY[name].is_automatic]
 HAS_GPU = cuda.find_device() is not None
 needs_gpu = pytest.mark.skipif(not HAS_GPU, reason='no CUDA device')
 without_gpu = pytest.mark.skipif(HAS_GPU, reason='there is a CUDA device')
@@ -177,7 +176,7 @@ def test_a_log_softmax_is_written_out_and_changes_nothing(floats, quantised, fac
     for new in (floats, quantised):
         old = with_log_softmax(new)
         assert 'LogSoftmax' in operators(old)
-        content = onnx_transforms.without_log_softmax(old)
+        content = onnx_transforms.expand_log_softmax(old)
         assert 'LogSoftmax' not in operators(content)
         np.testing.assert_allclose(run(content, faces), run(old, faces), atol=1e-5)
         assert 'LogSoftmax' not in operators(new)
@@ -198,7 +197,7 @@ def test_a_log_softmax_is_written_out_at_any_opset(opset, options):
     model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
     content = model.SerializeToString()
     x = np.float32([[0, 1, 2777], [-3000, 5, 1e4]])
-    found = run(onnx_transforms.without_log_softmax(content), x)
+    found = run(onnx_transforms.expand_log_softmax(content), x)
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found, run(content, x), rtol=1e-6)
 
@@ -261,7 +260,7 @@ def test_a_model_with_a_fixed_batch_is_refused(trt, tmp_path, floats):
 def test_a_long_build_says_that_it_goes_on(trt, floats, monkeypatch):
     monkeypatch.setattr(engine_builder, 'TELL_S', 0.02)
     said = []
-    engine_builder.build(trt, floats, 'fp16', 8, say=said.append)
+    engine_builder.build(trt, floats, 'fp16', 8, on_progress=said.append)
     assert said
     assert all('building the engine' in text for text in said)
 
@@ -298,8 +297,8 @@ def test_each_version_is_asked_for_what_it_has(version, floats):
     module = stand_in(version)
     assert engine_builder._network_flags(module) == flags
     assert engine_builder._is_strongly_typed(module) == is_strongly_typed
-    form = engine_builder._in_form(module, floats, 'fp16')
-    plain = onnx_transforms.without_log_softmax(floats)
+    form = engine_builder._convert(module, floats, 'fp16')
+    plain = onnx_transforms.expand_log_softmax(floats)
     assert (form == plain) == (not is_strongly_typed)
     assert engine_builder.runtime_of(module) == f'tensorrt {version}'
     assert not engine_builder.is_rtx(module)
@@ -342,7 +341,7 @@ def test_an_engine_is_built_once(tmp_path):
         return b'plan'
 
     for _ in range(3):
-        assert cache.read_or_build(KEY, 'dan', build, say=said.append) == b'plan'
+        assert cache.read_or_build(KEY, 'dan', build, on_progress=said.append) == b'plan'
     assert len(built) == 1
     assert said[-1].endswith('taken from the cache')
     assert stat.S_IMODE(cache.folder.stat().st_mode) == 0o700
@@ -373,7 +372,7 @@ def test_a_damaged_or_foreign_engine_is_set_aside_and_built_again(tmp_path, kind
     cache.read_or_build(KEY, 'dan', lambda: b'good plan')
     path = cache.path_of(KEY, 'dan')
     path.write_bytes(DAMAGE[kind](path.read_bytes()))
-    assert cache.read_or_build(KEY, 'dan', lambda: b'new plan', say=said.append) == b'new plan'
+    assert cache.read_or_build(KEY, 'dan', lambda: b'new plan', on_progress=said.append) == b'new plan'
     assert 'set aside' in said[0]
     assert path.with_suffix('.unusable').exists()
     assert cache.read_or_build(KEY, 'dan', lambda: b'newer') == b'new plan'
@@ -400,7 +399,7 @@ def test_an_engine_that_can_not_be_kept_is_said_and_used(tmp_path, monkeypatch):
     cache, said = EngineCache(tmp_path), []
     with pytest.raises(BackendError, match='No space left.*make room'):
         cache.read_or_build(KEY, 'dan', lambda: b'plan')
-    plan = cache.read_or_build(KEY, 'dan', lambda: b'plan', say=said.append, must_keep=False)
+    plan = cache.read_or_build(KEY, 'dan', lambda: b'plan', on_progress=said.append, must_store=False)
     assert plan == b'plan'
     assert 'built again' in said[-1]
 
@@ -450,8 +449,8 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_an_engine(tmp_path):
 def test_a_real_engine_is_kept(trt, tmp_path):
     cache, said = EngineCache(tmp_path), []
     file = store.read_model('dan_ferplus_int8')
-    plan = prepare_engine(trt, cache, file, max_batch=4, say=said.append)
-    assert prepare_engine(trt, cache, file, max_batch=4, say=said.append) == plan
+    plan = prepare_engine(trt, cache, file, max_batch=4, on_progress=said.append)
+    assert prepare_engine(trt, cache, file, max_batch=4, on_progress=said.append) == plan
     (entry,) = cache.entries()
     assert entry.key.model_sha256 == file.sha256
     assert entry.key.runtime == f'tensorrt_rtx {trt.__version__}'
@@ -514,7 +513,7 @@ def test_with_fallback_it_is_a_warning(name, faces):
     choice = choose_backend(name, fallback=True)
     assert choice.backend.name == 'onnxruntime'
     assert 'runs on the CPU' in choice.warning
-    assert name in choice.why
+    assert name in choice.reason
     assert choice.backend.infer(faces).shape == (24, 8)
 
 
@@ -522,7 +521,7 @@ def test_with_fallback_it_is_a_warning(name, faces):
 def test_auto_without_a_gpu_is_the_fastest_on_a_cpu_and_no_warning():
     choice = choose_backend()
     assert (choice.backend.name, choice.backend.model_name) == ('onnxruntime', 'dan_ferplus_int8')
-    assert 'no CUDA device' in choice.why
+    assert 'no CUDA device' in choice.reason
     assert choice.warning == ''
 
 
@@ -532,11 +531,11 @@ def test_a_gpu_that_nothing_can_use_is_a_warning(monkeypatch, tmp_path):
     device = cuda.Device('Made-up GPU', '9.9', '1 CUDA 99.0')
     monkeypatch.setattr(cuda, 'find_device', lambda: device)
     choice = choose_backend()
-    if choice.backend.name in AUTO_GPU_BACKENDS:
+    if choice.backend.name in AUTOMATIC_ON_GPU:
         pytest.skip('there is a CUDA device')
     assert choice.backend.device == 'cpu'
     assert 'Made-up GPU is not used' in choice.warning
-    for name in AUTO_GPU_BACKENDS:
+    for name in AUTOMATIC_ON_GPU:
         assert f'{name}: ' in choice.warning
 
 
@@ -553,7 +552,7 @@ def test_a_gpu_that_nothing_can_use_is_a_warning(monkeypatch, tmp_path):
     ],
 )
 def test_errors_of_gpu_libraries_are_told_apart(text, kind):
-    assert type(cuda.translated(RuntimeError(text))) is kind
+    assert type(cuda.translate_error(RuntimeError(text))) is kind
 
 
 def test_codes_of_the_cuda_runtime_are_told_apart():
@@ -591,7 +590,7 @@ def test_a_batch_that_does_not_fit_is_halved_and_nothing_is_lost():
     found = batches.infer(run_at_most_three, numbered(20))
     assert found[:, 0].tolist() == list(range(20))
     assert sizes[:4] == [16, 8, 4, 2]
-    assert (batches.largest, batches.most) == (2, 16)
+    assert (batches.limit, batches.max_batch) == (2, 16)
     assert batches.infer(run_at_most_three, numbered(0)).shape == (0, 8)
 
 
@@ -613,7 +612,7 @@ class MemoryThatComesAndGoes(RuleBasedStateMachine):
         self.fitted, self.refused = 0, 0
 
     def run(self, faces):
-        assert 1 <= len(faces) <= self.batches.largest
+        assert 1 <= len(faces) <= self.batches.limit
         if len(faces) > self.room:
             self.refused += 1
             raise GpuMemoryError('too many')
@@ -635,21 +634,21 @@ class MemoryThatComesAndGoes(RuleBasedStateMachine):
         assert found[:, 0].tolist() == list(range(count))
         fitted, refused = self.fitted - before[0], self.refused - before[1]
         assert fitted <= count
-        halvings = self.batches.most.bit_length()
+        halvings = self.batches.max_batch.bit_length()
         assert refused <= halvings + fitted // GROW_AFTER + 1
 
     @rule()
     def memory_is_back(self):
-        self.room = most = self.batches.most
+        self.room = most = self.batches.max_batch
         faces = numbered(GROW_AFTER * 2)
         for _ in range(most):  # GROW_AFTER parts of 1, 2, 4 ... faces
             self.batches.infer(self.run, faces)
-        assert self.batches.largest == most
+        assert self.batches.limit == most
 
     @invariant()
     def it_stays_in_its_bounds(self):
         if hasattr(self, 'batches'):
-            assert 1 <= self.batches.largest <= self.batches.most
+            assert 1 <= self.batches.limit <= self.batches.max_batch
 
 
 MemoryThatComesAndGoes.TestCase.settings = settings(max_examples=50, stateful_step_count=20)
@@ -694,11 +693,11 @@ def test_onnxruntime_pads_on_a_gpu_so_that_few_sizes_are_new(monkeypatch, faces)
         return real(session, outputs, inputs)
 
     monkeypatch.setattr(ort, 'run_session', run_and_note)
-    backend._is_padded = True
+    backend._batches = ort.GPU_BATCHES
     np.testing.assert_allclose(backend.infer(faces), expected, atol=1e-3)
     np.testing.assert_allclose(backend.infer(faces[:3]), expected[:3], atol=1e-3)
     assert sizes == [32, 4]
-    assert sorted(ort.GPU_WARM) == [*ort.GPU_BATCHES]
+    assert sorted(ort.GPU_WARM_UP_BATCHES) == [*ort.GPU_BATCHES]
 
 
 # What is taken from a GPU
@@ -713,14 +712,14 @@ def gpu(monkeypatch, tmp_path):
     monkeypatch.setattr(cuda, 'find_device', lambda: DEVICE)
     take_engines(monkeypatch, lambda plan: Engine(gpu))
     monkeypatch.setattr(
-        backend, 'prepare_engine', lambda *parts, is_usable, **options: is_usable(b'plan')
+        tensorrt_backend, 'prepare_engine', lambda *parts, is_usable, **options: is_usable(b'plan')
     )
     yield gpu
     assert gpu.misuses == []
 
 
 def take_engines(monkeypatch, load) -> None:
-    monkeypatch.setattr(backend, 'import_tensorrt', lambda: tensorrt_module(load))
+    monkeypatch.setattr(tensorrt_backend, 'import_tensorrt', lambda: tensorrt_module(load))
 
 
 def open_on_stand_in() -> TensorRTBackend:
@@ -756,7 +755,7 @@ def test_kernels_are_kept_where_they_can_be(gpu, monkeypatch, tmp_path):
     def refuse(path, write):
         raise OSError(28, 'No space left on device')
 
-    monkeypatch.setattr(backend, 'atomic_write', refuse)
+    monkeypatch.setattr(engine_cache, 'atomic_write', refuse)
     assert open_on_stand_in().infer(some_faces(2)).shape == (2, 8)
 
 
@@ -821,7 +820,7 @@ def test_memory_that_ends_in_the_warm_up_leaves_smaller_batches(gpu, allocations
         assert set(gpu.held) == held
     else:
         backend.warm_up()
-        assert backend.batches.largest == GRAPH_BATCHES[graphs - 1]
+        assert backend.batcher.limit == GRAPH_BATCHES[graphs - 1]
         faces = some_faces(20)
         np.testing.assert_allclose(backend.infer(faces), expected_logits(faces))
     gpu.allocations_left = None

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 import pytest
 
-from dan_ros.backends import CPU_BACKENDS, INT8_BACKENDS, open_backend
+from dan_ros.backends import CPU_BACKENDS, REGISTRY, open_backend
 from dan_ros.backends.base import smoke_test
 from dan_ros.errors import BackendError, DanError, ModelError
 from dan_ros.labels import logits_to_probabilities
@@ -356,7 +356,7 @@ def test_a_warm_up_changes_no_answer_and_no_bound(backends, name):
     before = backend.infer(faces)
     backend.warm_up()
     np.testing.assert_array_equal(backend.infer(faces), before)
-    assert backend.batches.largest == backend.batches.most >= 32
+    assert backend.batcher.limit == backend.batcher.max_batch >= 32
 
 
 @pytest.mark.parametrize('name', CPU_BACKENDS)
@@ -364,7 +364,7 @@ def test_a_large_set_runs_in_parts(monkeypatch, name):
     backend, sizes = open_backend(name, 'dan_ferplus'), []
     real = backend._run
     monkeypatch.setattr(backend, '_run', lambda faces: sizes.append(len(faces)) or real(faces))
-    most = backend.batches.most
+    most = backend.batcher.max_batch
     assert backend.infer(np.zeros((most + 1, 96, 96, 3), np.uint8)).shape == (most + 1, 8)
     assert sizes == [most, 1]
 
@@ -399,7 +399,7 @@ def test_the_twins_say_the_same_of_themselves(backends):
     assert open_backend('onnxruntime', 'dan_ferplus_int8').model == backends['torch'].model
 
 
-@pytest.mark.parametrize('name', INT8_BACKENDS)
+@pytest.mark.parametrize('name', [n for n in CPU_BACKENDS if REGISTRY[n].prefers_int8])
 def test_the_twins_agree_on_a_face(backends, portrait, name):
     face = cv2.resize(portrait[63:176, 166:279, ::-1], (96, 96))[None]
     one = logits_to_probabilities(backends['torch'].infer(face), backends['torch'].model.labels)

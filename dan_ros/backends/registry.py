@@ -1,0 +1,133 @@
+"""The table of inference backends. A new backend is one `register` call here."""
+
+from dataclasses import dataclass
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
+
+from dan_ros.errors import BackendError
+
+if TYPE_CHECKING:
+    from dan_ros.backends.base import Backend, BackendOptions
+    from dan_ros.model.store import ModelFile
+
+CPU, GPU = 'cpu', 'gpu'
+
+
+@dataclass(frozen=True)
+class BackendEntry:
+    """One backend.
+
+    Attributes:
+        name: value of `backend.name` and of `--backend`.
+        factory: 'module:callable', imported at first use and called with (ModelFile,
+            BackendOptions).
+        kind: `CPU` or `GPU`.
+        package: pip package it needs.
+        is_automatic: whether 'auto' may choose it; 'auto' follows the order of the table.
+        prefers_int8: whether the bundled model runs fastest as int8.
+        takes_precision: whether a float model can run in fp32 or fp16.
+    """
+
+    name: str
+    factory: str
+    kind: str = CPU
+    package: str = ''
+    is_automatic: bool = False
+    prefers_int8: bool = False
+    takes_precision: bool = False
+
+    def load(self, file: 'ModelFile', options: 'BackendOptions') -> 'Backend':
+        """Import the backend and load a model into it.
+
+        Raises:
+            BackendError: a package is missing, or the backend does not work here.
+            ModelError: the model is damaged or not of this package.
+        """
+        try:
+            backend: Backend = resolve_name(self.factory)(file, options)
+        except ModuleNotFoundError as error:
+            package = self._package_of(str(error.name).partition('.')[0])
+            raise BackendError(
+                f'the backend {self.name!r} needs the Python package {package!r}: '
+                f'`pip install {package}`'
+            ) from None
+        except (ImportError, OSError, RuntimeError) as error:  # GPU libraries that do not match
+            if self.kind != GPU:
+                raise
+            raise BackendError(f'the backend {self.name!r} does not load: {error}') from None
+        return backend
+
+    def _package_of(self, module: str) -> str:
+        """The pip package of a missing module: 'cuda' is in 'cuda-python'."""
+        return self.package if self.package.partition('-')[0] == module else module
+
+
+REGISTRY: dict[str, BackendEntry] = {}
+
+
+def register(entry: BackendEntry) -> None:
+    """Add a backend to the table."""
+    REGISTRY[entry.name] = entry
+
+
+register(
+    BackendEntry(
+        'tensorrt',
+        'dan_ros.backends.tensorrt.backend:TensorRTBackend',
+        GPU,
+        'cuda-python',
+        is_automatic=True,
+        takes_precision=True,
+    )
+)
+register(
+    BackendEntry(
+        'torch_cuda',
+        'dan_ros.backends.torch_cuda:TorchCudaBackend',
+        GPU,
+        'torch',
+        is_automatic=True,
+        takes_precision=True,
+    )
+)
+register(
+    BackendEntry(
+        'onnxruntime_cuda',
+        'dan_ros.backends.onnxruntime:OnnxRuntimeCudaBackend',
+        GPU,
+        'onnxruntime-gpu',
+        is_automatic=True,
+    )
+)
+register(
+    BackendEntry(
+        'onnxruntime_tensorrt',
+        'dan_ros.backends.onnxruntime:OnnxRuntimeTensorRTBackend',
+        GPU,
+        'onnxruntime-gpu',
+    )
+)
+register(
+    BackendEntry(
+        'onnxruntime',
+        'dan_ros.backends.onnxruntime:OnnxRuntimeBackend',
+        CPU,
+        'onnxruntime',
+        is_automatic=True,
+        prefers_int8=True,
+    )
+)
+register(BackendEntry('torch', 'dan_ros.backends.torch:TorchBackend.read', CPU, 'torch'))
+register(
+    BackendEntry(
+        'openvino',
+        'dan_ros.backends.openvino:OpenVinoBackend',
+        CPU,
+        'openvino',
+        prefers_int8=True,
+    )
+)
+
+GPU_BACKENDS = tuple(name for name, entry in REGISTRY.items() if entry.kind == GPU)
+CPU_BACKENDS = tuple(name for name, entry in REGISTRY.items() if entry.kind == CPU)
+BACKENDS = ('auto', *REGISTRY)
