@@ -118,6 +118,9 @@ def _to_json(entry: Entry) -> dict[str, object]:
 def _spinner() -> Iterator[OnProgress]:
     """Print each step on standard error; on a terminal also show a spinner and the time so far."""
     columns = SpinnerColumn(), TextColumn('building'), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         progress.add_task('engine', total=None)
-        yield partial(progress.console.print, markup=False, highlight=False, soft_wrap=True)
+        yield partial(console.print, markup=False, highlight=False, soft_wrap=True)
