@@ -8,7 +8,7 @@ from dan_ros.backends import cuda
 from dan_ros.backends.base import (
     PRECISIONS,
     Backend,
-    BackendOptions,
+    BackendConfig,
     OnProgress,
     ignore_progress,
     smoke_test,
@@ -32,8 +32,8 @@ __all__ = [
     'PRECISIONS',
     'REGISTRY',
     'Backend',
+    'BackendConfig',
     'BackendEntry',
-    'BackendOptions',
     'Selection',
     'choose_backend',
     'model_for',
@@ -95,14 +95,14 @@ def choose_backend(
         BackendError: the name is unknown, or the backend cannot be used here.
         ModelError: the model is missing, damaged or not of this package.
     """
-    options = BackendOptions(threads, precision, on_progress)
+    config = BackendConfig(threads, precision, on_progress)
     if name == 'auto':
-        return _choose_automatically(model, options)
+        return _choose_automatically(model, config)
     if name not in REGISTRY:
         known = ', '.join(('auto', *REGISTRY))
         raise BackendError(f'unknown backend {name!r}; the backends are {known}')
     try:
-        return Selection(_load(name, model, options), f'{name} was requested')
+        return Selection(_load(name, model, config), f'{name} was requested')
     except BackendError as error:
         if not (fallback and REGISTRY[name].kind == GPU):
             raise
@@ -121,23 +121,23 @@ def model_for(name: str, model: str, precision: str = 'auto') -> str:
     return store.INT8_MODEL if use_int8 else store.FLOAT_MODEL
 
 
-def _choose_automatically(model: str, options: BackendOptions) -> Selection:
+def _choose_automatically(model: str, config: BackendConfig) -> Selection:
     device = cuda.find_device()
     if device is None:
-        backend = _load(_best_on_cpu(), model, options)
+        backend = _load(_best_on_cpu(), model, config)
         return Selection(backend, 'no CUDA device; fastest on a CPU')
     problems: list[str] = []
     for name, entry in REGISTRY.items():
         if entry.kind != GPU or not entry.is_automatic:
             continue
         try:
-            backend = _load(name, model, options)
+            backend = _load(name, model, config)
         except (BackendError, ModelError) as error:
             problems.append(f'{name}: {error}')
             continue
         reason = '; '.join([f'fastest that works on {device.name}', *problems])
         return Selection(backend, reason)
-    return _fall_back(model, options.threads, f'{device.name} is not used: {"; ".join(problems)}')
+    return _fall_back(model, config.threads, f'{device.name} is not used: {"; ".join(problems)}')
 
 
 def _best_on_cpu() -> str:
@@ -147,15 +147,15 @@ def _best_on_cpu() -> str:
 
 
 def _fall_back(model: str, threads: int, problem: str) -> Selection:
-    backend = _load(_best_on_cpu(), model, BackendOptions(threads))
+    backend = _load(_best_on_cpu(), model, BackendConfig(threads))
     return Selection(backend, problem, f'the network runs on the CPU, not on a GPU: {problem}')
 
 
-def _load(name: str, model: str, options: BackendOptions) -> Backend:
+def _load(name: str, model: str, config: BackendConfig) -> Backend:
     """Load a backend; one on a GPU must also run once before we trust it."""
     entry = REGISTRY[name]
-    file = store.read_model(model_for(name, model, options.precision))
-    backend = entry.load(file, options)
+    file = store.read_model(model_for(name, model, config.precision))
+    backend = entry.load(file, config)
     if entry.kind == GPU:
         backend.infer(np.zeros((1, *backend.model.input_size, 3), np.uint8))
     return backend

@@ -23,8 +23,8 @@ def ignore_progress(text: str) -> None:
 
 
 @dataclass(frozen=True)
-class BackendOptions:
-    """How to load a model.
+class BackendConfig:
+    """Settings of a backend; each backend uses those that apply to it.
 
     Attributes:
         threads: CPU threads; 0 lets the library choose.
@@ -37,7 +37,7 @@ class BackendOptions:
     on_progress: OnProgress = ignore_progress
 
 
-DEFAULT_OPTIONS = BackendOptions()
+DEFAULT_CONFIG = BackendConfig()
 
 
 class Backend(ABC):

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 
 from dan_ros.backends import cuda
-from dan_ros.backends.base import DEFAULT_OPTIONS, Backend, BackendOptions
+from dan_ros.backends.base import DEFAULT_CONFIG, Backend, BackendConfig
 from dan_ros.backends.batching import pad
 from dan_ros.errors import BackendError, ModelError
 from dan_ros.model import metadata
@@ -119,7 +119,7 @@ class OnnxRuntimeBackend(Backend):
 
     Args:
         file: the ONNX file.
-        options: `threads` is used; 0 uses one thread per core.
+        config: `threads` is used; 0 uses one thread per core.
 
     Raises:
         ModelError: the file is not an ONNX file of this package.
@@ -131,10 +131,10 @@ class OnnxRuntimeBackend(Backend):
     _batches: tuple[int, ...] = ()  # sizes that batches are padded to; () does not pad
     _warm_up_batches: ClassVar[tuple[int, ...]] = (1,)
 
-    def __init__(self, file: ModelFile, options: BackendOptions = DEFAULT_OPTIONS) -> None:
+    def __init__(self, file: ModelFile, config: BackendConfig = DEFAULT_CONFIG) -> None:
         where = str(file.path)
         try:
-            self._session = open_session(file.content, options.threads, self._session_device)
+            self._session = open_session(file.content, config.threads, self._session_device)
         except ModelError as error:
             raise ModelError(f'{where}: {error}') from None
         model = ModelInfo.from_metadata(self._session.get_modelmeta().custom_metadata_map, where)

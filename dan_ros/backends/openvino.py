@@ -6,7 +6,7 @@ Settings: https://docs.openvino.ai, "High-level Performance Hints" and "CPU Devi
 import numpy as np
 import openvino
 
-from dan_ros.backends.base import DEFAULT_OPTIONS, Backend, BackendOptions
+from dan_ros.backends.base import DEFAULT_CONFIG, Backend, BackendConfig
 from dan_ros.errors import BackendError, ModelError
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo, Tensor
@@ -20,7 +20,7 @@ class OpenVinoBackend(Backend):
 
     Args:
         file: the ONNX file.
-        options: `threads` is used.
+        config: `threads` is used.
 
     Raises:
         ModelError: the file is not an ONNX file of this package.
@@ -29,10 +29,10 @@ class OpenVinoBackend(Backend):
 
     name = 'openvino'
 
-    def __init__(self, file: ModelFile, options: BackendOptions = DEFAULT_OPTIONS) -> None:
+    def __init__(self, file: ModelFile, config: BackendConfig = DEFAULT_CONFIG) -> None:
         where = str(file.path)
         model = ModelInfo.from_onnx(file.content, where)
-        compiled = _compile(file, options.threads)
+        compiled = _compile(file, config.threads)
         inputs, outputs = [*map(_tensor, compiled.inputs)], [*map(_tensor, compiled.outputs)]
         model.check_graph(inputs, outputs, where)
         self._request = compiled.create_infer_request()

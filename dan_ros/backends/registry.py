@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dan_ros.errors import BackendError
 
 if TYPE_CHECKING:
-    from dan_ros.backends.base import Backend, BackendOptions
+    from dan_ros.backends.base import Backend, BackendConfig
     from dan_ros.model.store import ModelFile
 
 CPU, GPU = 'cpu', 'gpu'
@@ -20,7 +20,7 @@ class BackendEntry:
     Attributes:
         name: value of `backend.name` and of `--backend`.
         factory: 'module:callable', imported at first use and called with (ModelFile,
-            BackendOptions).
+            BackendConfig).
         kind: `CPU` or `GPU`.
         package: pip package it needs.
         is_automatic: whether 'auto' may choose it; 'auto' follows the order of the table.
@@ -36,7 +36,7 @@ class BackendEntry:
     prefers_int8: bool = False
     takes_precision: bool = False
 
-    def load(self, file: 'ModelFile', options: 'BackendOptions') -> 'Backend':
+    def load(self, file: 'ModelFile', config: 'BackendConfig') -> 'Backend':
         """Import the backend and load a model into it.
 
         Raises:
@@ -44,7 +44,7 @@ class BackendEntry:
             ModelError: the model is damaged or not of this package.
         """
         try:
-            backend: Backend = resolve_name(self.factory)(file, options)
+            backend: Backend = resolve_name(self.factory)(file, config)
         except ModuleNotFoundError as error:
             package = self._package_of(str(error.name).partition('.')[0])
             raise BackendError(

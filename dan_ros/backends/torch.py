@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from dan_ros.backends.base import DEFAULT_OPTIONS, Backend, BackendOptions
+from dan_ros.backends.base import DEFAULT_CONFIG, Backend, BackendConfig
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.model.store import ModelFile
 from dan_ros.network.export import read_fused
@@ -33,13 +33,13 @@ class TorchBackend(Backend):
         super().__init__(model, model_name, max_batch=MAX_BATCH)
 
     @classmethod
-    def read(cls, file: ModelFile, options: BackendOptions = DEFAULT_OPTIONS) -> 'TorchBackend':
-        """Load an ONNX file with float weights; `options.threads` is used.
+    def read(cls, file: ModelFile, config: BackendConfig = DEFAULT_CONFIG) -> 'TorchBackend':
+        """Load an ONNX file with float weights; `config.threads` is used.
 
         Raises:
             ModelError: the file is not of this package, or is quantized.
         """
-        return cls(*read_fused(file.content, str(file.path)), file.name, options.threads)
+        return cls(*read_fused(file.content, str(file.path)), file.name, config.threads)
 
     @torch.inference_mode()
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from dan_ros.backends import cuda
-from dan_ros.backends.base import DEFAULT_OPTIONS, Backend, BackendOptions
+from dan_ros.backends.base import DEFAULT_CONFIG, Backend, BackendConfig
 from dan_ros.backends.batching import padded_size
 from dan_ros.errors import BackendError
 from dan_ros.model.store import ModelFile
@@ -23,7 +23,7 @@ class TorchCudaBackend(Backend):  # needs a GPU
 
     Args:
         file: the ONNX file, with float weights.
-        options: `precision` is used: 'auto' or 'fp16', or 'fp32'.
+        config: `precision` is used: 'auto' or 'fp16', or 'fp32'.
 
     Raises:
         BackendError: there is no GPU, or this torch cannot use it.
@@ -32,16 +32,16 @@ class TorchCudaBackend(Backend):  # needs a GPU
 
     name = 'torch_cuda'
 
-    def __init__(self, file: ModelFile, options: BackendOptions = DEFAULT_OPTIONS) -> None:
+    def __init__(self, file: ModelFile, config: BackendConfig = DEFAULT_CONFIG) -> None:
         device = cuda.require_device()
         if not torch.cuda.is_available():
             raise BackendError(
                 f'torch {torch.__version__} cannot use {device.name}: install a CUDA build, see '
                 "https://pytorch.org/get-started (on a Jetson, NVIDIA's wheels)"
             )
-        if options.precision not in ('auto', 'fp16', 'fp32'):
-            raise BackendError(f'torch_cuda runs in fp16 or fp32, not in {options.precision}')
-        self.precision = 'fp32' if options.precision == 'fp32' else 'fp16'
+        if config.precision not in ('auto', 'fp16', 'fp32'):
+            raise BackendError(f'torch_cuda runs in fp16 or fp32, not in {config.precision}')
+        self.precision = 'fp32' if config.precision == 'fp32' else 'fp16'
         network, model = read_fused(file.content, str(file.path))
         if self.precision == 'fp16':
             network.halve()

@@ -1,11 +1,11 @@
 """Face detectors, one per file; the library of each is imported at first use."""
 
 from dan_ros.backends.base import OnProgress, ignore_progress
-from dan_ros.detect.base import Detector, DetectorOptions
+from dan_ros.detect.base import Detector, DetectorConfig
 from dan_ros.detect.registry import DETECTORS, REGISTRY, detector_class, register
 from dan_ros.errors import DanError, ModelError
 
-__all__ = ['DETECTORS', 'DEVICES', 'Detector', 'DetectorOptions', 'open_detector', 'register']
+__all__ = ['DETECTORS', 'DEVICES', 'Detector', 'DetectorConfig', 'open_detector', 'register']
 
 DEVICES = ('cpu', 'cuda')
 
@@ -35,21 +35,21 @@ def open_detector(
     >>> open_detector('haar').name
     'haar'
     """
-    options = DetectorOptions(min_score, model_file, threads, device, on_progress)
+    config = DetectorConfig(min_score, model_file, threads, device, on_progress)
     if name == 'auto':
-        return _open_best(options)
+        return _open_best(config)
     if name not in REGISTRY:
         known = ', '.join(('auto', *REGISTRY))
         raise DanError(f'unknown detector {name!r}; the detectors are {known}')
-    return detector_class(name).open(options)
+    return detector_class(name).open(config)
 
 
-def _open_best(options: DetectorOptions) -> Detector:
+def _open_best(config: DetectorConfig) -> Detector:
     try:
-        return detector_class('yunet').open(options)
+        return detector_class('yunet').open(config)
     except ModelError as error:
-        if options.model_file:
+        if config.model_file:
             raise
-        detector = detector_class('haar').open(options)
+        detector = detector_class('haar').open(config)
         detector.warning = f'YuNet is not available, using the weaker Haar cascade: {error}'
         return detector

@@ -11,8 +11,8 @@ from dan_ros.types import Face
 
 
 @dataclass(frozen=True)
-class DetectorOptions:
-    """How to open a detector; each detector uses the options that apply to it.
+class DetectorConfig:
+    """Settings of a detector; each detector uses those that apply to it.
 
     Attributes:
         min_score: faces with a lower score are dropped, [0, 1].
@@ -45,9 +45,9 @@ class Detector(ABC):
         self.min_score = min_score
 
     @classmethod
-    def open(cls, options: DetectorOptions) -> 'Detector':
-        """Open the detector; override it to use more options than `min_score`."""
-        return cls(options.min_score)
+    def open(cls, config: DetectorConfig) -> 'Detector':
+        """Open the detector; override it to use more settings than `min_score`."""
+        return cls(config.min_score)
 
     @abstractmethod
     def detect(self, image_bgr: np.ndarray) -> list[Face]:

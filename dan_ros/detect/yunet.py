@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from dan_ros.backends.onnxruntime import open_session, run_session
-from dan_ros.detect.base import Detector, DetectorOptions
+from dan_ros.detect.base import Detector, DetectorConfig
 from dan_ros.errors import ModelError
 from dan_ros.images.opencv import cv2
 from dan_ros.model import store
@@ -55,15 +55,15 @@ class YuNetDetector(Detector):
         ]
 
     @classmethod
-    def open(cls, options: DetectorOptions) -> 'YuNetDetector':
+    def open(cls, config: DetectorConfig) -> 'YuNetDetector':
         """Find, read and if necessary download the ONNX file.
 
         Raises:
             ModelError: the file is missing or damaged, and cannot be downloaded.
             BackendError: the GPU cannot be used.
         """
-        content = _read_file(options)
-        return cls(content, options.min_score, options.threads, options.device)
+        content = _read_file(config)
+        return cls(content, config.min_score, config.threads, config.device)
 
     def detect(self, image_bgr: np.ndarray) -> list[Face]:
         """Find faces in uint8 [H, W, 3], most certain first."""
@@ -98,13 +98,13 @@ class YuNetDetector(Detector):
         ]
 
 
-def _read_file(options: DetectorOptions) -> bytes:
-    if options.model_file:
-        return store.read_pinned('yunet', options.model_file).content
+def _read_file(config: DetectorConfig) -> bytes:
+    if config.model_file:
+        return store.read_pinned('yunet', config.model_file).content
     try:
         return store.read_model('yunet').content
     except ModelError:
-        options.on_progress(f'downloading {store.KNOWN_MODELS["yunet"].url}')
+        config.on_progress(f'downloading {store.KNOWN_MODELS["yunet"].url}')
         store.fetch_model('yunet', FETCH_TIMEOUT_S)
         return store.read_model('yunet').content
 

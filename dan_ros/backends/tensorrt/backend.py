@@ -13,9 +13,9 @@ import numpy as np
 
 from dan_ros.backends import cuda
 from dan_ros.backends.base import (
-    DEFAULT_OPTIONS,
+    DEFAULT_CONFIG,
     Backend,
-    BackendOptions,
+    BackendConfig,
     OnProgress,
     ignore_progress,
 )
@@ -88,7 +88,8 @@ def _build(
 ) -> bytes:
     """Build an engine; reuse and store the timing cache."""
     on_progress(
-        f'building a {key.precision} engine of {file.name} with {key.runtime}; this may take minutes'
+        f'building a {key.precision} engine of {file.name} with {key.runtime}, which may take '
+        'minutes'
     )
     timings = f'{key.runtime}-{key.gpu}.timings'
     old = cache.read_extra(timings)
@@ -106,7 +107,7 @@ class TensorRTBackend(Backend):
 
     Args:
         file: the ONNX file.
-        options: `precision` is used; `on_progress` reports the build, which may take minutes.
+        config: `precision` is used; `on_progress` reports the build, which may take minutes.
 
     Raises:
         BackendError: TensorRT, cuda-python or the GPU is missing, or no engine can be built.
@@ -114,16 +115,16 @@ class TensorRTBackend(Backend):
 
     name = 'tensorrt'
 
-    def __init__(self, file: ModelFile, options: BackendOptions = DEFAULT_OPTIONS) -> None:
+    def __init__(self, file: ModelFile, config: BackendConfig = DEFAULT_CONFIG) -> None:
         device = cuda.require_device()
         cuda.runtime()
         trt = import_tensorrt()
         model = ModelInfo.from_onnx(file.content, str(file.path))
-        self.precision = choose_precision(options.precision, file.content)
+        self.precision = choose_precision(config.precision, file.content)
         cache = EngineCache()
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine: Any = None
-        self._load_engine(trt, cache, file, options.on_progress, device)
+        self._load_engine(trt, cache, file, config.on_progress, device)
         kernels = _KernelCache(cache, f'{runtime_of(trt)}-{device.name}.kernels', self._engine)
         self._runner = _Runner(kernels, model)
         described = f'cuda:0 {device.name}, {runtime_of(trt)} {self.precision}'
