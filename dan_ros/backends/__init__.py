@@ -19,8 +19,6 @@ from dan_ros.backends.registry import (
     GPU,
     GPU_BACKENDS,
     REGISTRY,
-    BackendEntry,
-    register,
 )
 from dan_ros.errors import BackendError, ModelError
 from dan_ros.model import store
@@ -32,13 +30,10 @@ __all__ = [
     'PRECISIONS',
     'REGISTRY',
     'Backend',
-    'BackendConfig',
-    'BackendEntry',
     'Selection',
     'choose_backend',
     'model_for',
     'open_backend',
-    'register',
 ]
 
 

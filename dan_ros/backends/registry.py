@@ -22,7 +22,7 @@ class BackendEntry:
         factory: 'module:callable', imported at first use and called with (ModelFile,
             BackendConfig).
         kind: `CPU` or `GPU`.
-        package: pip package it needs.
+        packages: pip packages it needs, separated by spaces.
         is_automatic: whether 'auto' may choose it; 'auto' follows the order of the table.
         prefers_int8: whether the bundled model runs fastest as int8.
         takes_precision: whether a float model can run in fp32 or fp16.
@@ -30,8 +30,8 @@ class BackendEntry:
 
     name: str
     factory: str
-    kind: str = CPU
-    package: str = ''
+    kind: str
+    packages: str = ''
     is_automatic: bool = False
     prefers_int8: bool = False
     takes_precision: bool = False
@@ -46,10 +46,9 @@ class BackendEntry:
         try:
             backend: Backend = resolve_name(self.factory)(file, config)
         except ModuleNotFoundError as error:
-            package = self._package_of(str(error.name).partition('.')[0])
             raise BackendError(
-                f'the backend {self.name!r} needs the Python package {package!r}: '
-                f'`pip install {package}`'
+                f'the backend {self.name!r} needs the Python module {error.name!r}: '
+                f'`pip install {self.packages or error.name}`'
             ) from None
         except (ImportError, OSError, RuntimeError) as error:  # GPU libraries that do not match
             if self.kind != GPU:
@@ -57,75 +56,55 @@ class BackendEntry:
             raise BackendError(f'the backend {self.name!r} does not load: {error}') from None
         return backend
 
-    def _package_of(self, module: str) -> str:
-        """The pip package of a missing module: 'cuda' is in 'cuda-python'."""
-        return self.package if self.package.partition('-')[0] == module else module
-
 
 REGISTRY: dict[str, BackendEntry] = {}
 
 
-def register(entry: BackendEntry) -> None:
-    """Add a backend to the table."""
-    REGISTRY[entry.name] = entry
+def register(name: str, factory: str, kind: str, packages: str = '', **flags: bool) -> None:
+    """Add a backend to the table; see `BackendEntry` for the arguments."""
+    REGISTRY[name] = BackendEntry(name, factory, kind, packages, **flags)
 
 
 register(
-    BackendEntry(
-        'tensorrt',
-        'dan_ros.backends.tensorrt.backend:TensorRTBackend',
-        GPU,
-        'cuda-python',
-        is_automatic=True,
-        takes_precision=True,
-    )
+    'tensorrt',
+    'dan_ros.backends.tensorrt.backend:TensorRTBackend',
+    GPU,
+    'cuda-python onnx',
+    is_automatic=True,
+    takes_precision=True,
 )
 register(
-    BackendEntry(
-        'torch_cuda',
-        'dan_ros.backends.torch_cuda:TorchCudaBackend',
-        GPU,
-        'torch',
-        is_automatic=True,
-        takes_precision=True,
-    )
+    'torch_cuda',
+    'dan_ros.backends.torch_cuda:TorchCudaBackend',
+    GPU,
+    'torch onnx',
+    is_automatic=True,
+    takes_precision=True,
 )
 register(
-    BackendEntry(
-        'onnxruntime_cuda',
-        'dan_ros.backends.onnxruntime:OnnxRuntimeCudaBackend',
-        GPU,
-        'onnxruntime-gpu',
-        is_automatic=True,
-    )
+    'onnxruntime_cuda',
+    'dan_ros.backends.onnxruntime:OnnxRuntimeCudaBackend',
+    GPU,
+    'onnxruntime-gpu',
+    is_automatic=True,
 )
 register(
-    BackendEntry(
-        'onnxruntime_tensorrt',
-        'dan_ros.backends.onnxruntime:OnnxRuntimeTensorRTBackend',
-        GPU,
-        'onnxruntime-gpu',
-    )
+    'onnxruntime_tensorrt',
+    'dan_ros.backends.onnxruntime:OnnxRuntimeTensorRTBackend',
+    GPU,
+    'onnxruntime-gpu onnx',
 )
 register(
-    BackendEntry(
-        'onnxruntime',
-        'dan_ros.backends.onnxruntime:OnnxRuntimeBackend',
-        CPU,
-        'onnxruntime',
-        is_automatic=True,
-        prefers_int8=True,
-    )
+    'onnxruntime',
+    'dan_ros.backends.onnxruntime:OnnxRuntimeBackend',
+    CPU,
+    'onnxruntime',
+    is_automatic=True,
+    prefers_int8=True,
 )
-register(BackendEntry('torch', 'dan_ros.backends.torch:TorchBackend.read', CPU, 'torch'))
+register('torch', 'dan_ros.backends.torch:TorchBackend.read', CPU, 'torch onnx')
 register(
-    BackendEntry(
-        'openvino',
-        'dan_ros.backends.openvino:OpenVinoBackend',
-        CPU,
-        'openvino',
-        prefers_int8=True,
-    )
+    'openvino', 'dan_ros.backends.openvino:OpenVinoBackend', CPU, 'openvino', prefers_int8=True
 )
 
 GPU_BACKENDS = tuple(name for name, entry in REGISTRY.items() if entry.kind == GPU)

@@ -21,7 +21,8 @@ def describe_machine() -> dict[str, str]:
         'load': f'{os.getloadavg()[0]:.1f}',
         'python': platform.python_version(),
     }
-    for package in sorted({entry.package for entry in REGISTRY.values() if entry.package}):
+    packages = ' '.join(entry.packages for entry in REGISTRY.values()).split()
+    for package in dict.fromkeys(packages):
         with suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found

@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import sys
-import time
+import timeit
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
@@ -128,10 +128,9 @@ def _backend_packages() -> Iterator[tuple[str, str, str, bool]]:
     """The packages of CPU backends that are not in `PACKAGES`, in the same form."""
     listed = {package for _, package, _, _ in PACKAGES}
     for name in CPU_BACKENDS:
-        package = REGISTRY[name].package
-        if package and package not in listed:
-            module = package.replace('-', '_')
-            yield module, package, f'pip install {package}; only for the backend {name}', False
+        for package in set(REGISTRY[name].packages.split()) - listed:
+            remedy = f'pip install {package}; only for the backend {name}'
+            yield package.replace('-', '_'), package, remedy, False
 
 
 def _check_package(module: str, package: str, remedy: str, is_needed: bool) -> Finding:
@@ -212,12 +211,7 @@ def _check_detector(name: str) -> Finding:
 def _median_ms(run: Callable[[], object]) -> float:
     """Median time of `RUNS` runs after one that is not timed, ms."""
     run()
-    times = []
-    for _ in range(RUNS):
-        started_s = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started_s)
-    return 1e3 * statistics.median(times)
+    return 1e3 * statistics.median(timeit.repeat(run, number=1, repeat=RUNS))
 
 
 def _print(findings: list[Finding]) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-from dan_ros.backends import CPU_BACKENDS, REGISTRY, BackendEntry, open_backend
-from dan_ros.backends.base import smoke_test
+from dan_ros.backends import CPU_BACKENDS, REGISTRY, open_backend
+from dan_ros.backends.base import DEFAULT_CONFIG, smoke_test
+from dan_ros.backends.registry import CPU, BackendEntry
 from dan_ros.errors import BackendError, DanError, ModelError
 from dan_ros.labels import logits_to_probabilities
 from dan_ros.model.store import read_model
@@ -43,13 +44,10 @@ def test_a_backend_whose_library_is_missing_says_what_to_install(monkeypatch):
         open_backend('torch')
 
 
-@pytest.mark.parametrize(
-    ('package', 'expected'), [('no-such-python', 'no-such-python'), ('torch', 'no')]
-)
-def test_the_package_of_a_missing_module_is_named(package, expected):
-    entry = BackendEntry('odd', 'no.such.module:Backend', package=package)
-    with pytest.raises(BackendError, match=rf'`pip install {expected}`'):
-        entry.load(read_model('dan_ferplus'), None)
+def test_the_packages_of_a_backend_are_named_if_a_module_is_missing():
+    entry = BackendEntry('odd', 'no.such.module:Backend', CPU, 'one two')
+    with pytest.raises(BackendError, match="needs the Python module 'no': `pip install one two`"):
+        entry.load(read_model('dan_ferplus'), DEFAULT_CONFIG)
 
 
 @pytest.fixture(scope='module')

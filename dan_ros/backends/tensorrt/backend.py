@@ -65,13 +65,10 @@ def prepare_engine(
 
     Args:
         trt: the module `tensorrt` or `tensorrt_rtx`.
-        cache: the engine cache.
+        cache: see `EngineCache.read_or_build` for `is_usable`, `on_progress` and `must_store`.
         file: the model.
         precision: auto, fp32, fp16 or int8.
         max_batch: largest number of faces per run.
-        is_usable: whether TensorRT can load an engine read from the cache.
-        on_progress: called with one sentence per step.
-        must_store: whether failing to store the engine is an error.
 
     Raises:
         BackendError, ModelError: the engine cannot be built.
@@ -124,30 +121,13 @@ class TensorRTBackend(Backend):
         cache = EngineCache()
         self._runtime = trt.Runtime(trt.Logger(trt.Logger.ERROR))
         self._engine: Any = None
-        self._load_engine(trt, cache, file, config.on_progress, device)
-        kernels = _KernelCache(cache, f'{runtime_of(trt)}-{device.name}.kernels', self._engine)
-        self._runner = _Runner(kernels, model)
-        described = f'cuda:0 {device.name}, {runtime_of(trt)} {self.precision}'
-        super().__init__(model, file.name, described, MAX_BATCH, (*GRAPH_BATCHES, MAX_BATCH))
-
-    def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
-        return self._runner.run(faces_rgb)
-
-    def _load_engine(
-        self,
-        trt: Any,
-        cache: EngineCache,
-        file: ModelFile,
-        on_progress: OnProgress,
-        device: cuda.Device,
-    ) -> None:
         plan = prepare_engine(
             trt,
             cache,
             file,
             self.precision,
             is_usable=self._load,
-            on_progress=on_progress,
+            on_progress=config.on_progress,
             must_store=False,
         )
         if self._engine is None and not self._load(plan):
@@ -155,6 +135,13 @@ class TensorRTBackend(Backend):
                 f'{runtime_of(trt)} cannot load the engine it has just built for {device.name}: '
                 'TensorRT for RTX supports RTX GPUs only; on other GPUs install tensorrt'
             )
+        kernels = _KernelCache(cache, f'{runtime_of(trt)}-{device.name}.kernels', self._engine)
+        self._runner = _Runner(kernels, model)
+        described = f'cuda:0 {device.name}, {runtime_of(trt)} {self.precision}'
+        super().__init__(model, file.name, described, MAX_BATCH, (*GRAPH_BATCHES, MAX_BATCH))
+
+    def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
+        return self._runner.run(faces_rgb)
 
     def _load(self, plan: bytes) -> bool:
         self._engine = self._runtime.deserialize_cuda_engine(plan)

@@ -122,7 +122,13 @@ class EngineCache:
             plan = _read_usable(path, key, is_usable, on_progress)
             if plan is None:
                 plan = build()
-                self._store(path, key, model, plan, on_progress, must_store)
+                try:
+                    _write(path, key, model, plan)
+                except OSError as error:
+                    problem = f'cannot store the engine {path}: {error.strerror}; free some space'
+                    if must_store:
+                        raise BackendError(f'{problem}, or set XDG_CACHE_HOME') from None
+                    on_progress(f'{problem}, or it will be built again at the next start')
             return plan
 
     def read_extra(self, name: str) -> bytes:
@@ -148,25 +154,6 @@ class EngineCache:
     def _extra_path(self, name: str) -> Path:
         return self.folder / re.sub(r'[ /]', '_', name)
 
-    def _store(
-        self,
-        path: Path,
-        key: EngineKey,
-        model: str,
-        plan: bytes,
-        on_progress: OnProgress,
-        must_store: bool,
-    ) -> None:
-        header = {'model': model, 'sha256': hashlib.sha256(plan).hexdigest(), 'key': asdict(key)}
-        content = MAGIC + json.dumps(header).encode() + b'\n'
-        try:
-            atomic_write(path, lambda file: (file.write(content), file.write(plan)))
-        except OSError as error:
-            problem = f'cannot store the engine {path}: {error.strerror}'
-            if must_store:
-                raise BackendError(f'{problem}; free some space, or set XDG_CACHE_HOME') from None
-            on_progress(f'{problem}; it will be built again at the next start')
-
 
 @contextmanager
 def _locked(path: Path, on_progress: OnProgress) -> Iterator[None]:
@@ -177,6 +164,12 @@ def _locked(path: Path, on_progress: OnProgress) -> Iterator[None]:
             on_progress(f'waiting for another process, which builds the engine {path.name}')
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _write(path: Path, key: EngineKey, model: str, plan: bytes) -> None:
+    header = {'model': model, 'sha256': hashlib.sha256(plan).hexdigest(), 'key': asdict(key)}
+    content = MAGIC + json.dumps(header).encode() + b'\n'
+    atomic_write(path, lambda file: (file.write(content), file.write(plan)))
 
 
 def _read_usable(
