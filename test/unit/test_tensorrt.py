@@ -202,8 +202,8 @@ def test_networks_have_the_promised_inputs_outputs_and_types(trt, floats, quanti
     convolutions = [x for x in layers if x.type == trt.LayerType.CONVOLUTION]
     expected = {'fp32': trt.float32, 'fp16': trt.float16, 'int8': trt.float32}[precision]
     assert {x.get_output(0).dtype for x in convolutions[1:]} == {expected}
-    quantising = [x for x in layers if x.type == trt.LayerType.QUANTIZE]
-    assert (len(quantising) > 25) == (precision == 'int8')
+    quantizing = [x for x in layers if x.type == trt.LayerType.QUANTIZE]
+    assert (len(quantizing) > 25) == (precision == 'int8')
 
 
 def test_engines_build_and_differ_in_size_by_precision(trt, floats, quantized):
