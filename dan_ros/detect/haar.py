@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dan_ros.detect.base import Detector
 from dan_ros.errors import ModelError
 from dan_ros.images.opencv import cv2
 from dan_ros.types import Face
@@ -13,12 +14,11 @@ SYSTEM_FOLDERS = ('/usr/share/opencv4/haarcascades', '/usr/share/opencv/haarcasc
 HALF_SURE_WEIGHT = 3.0  # stage weight taken as a score of 0.5
 
 
-class HaarDetector:
+class HaarDetector(Detector):
     """Viola-Jones frontal faces; see `Detector`.
 
     Args:
         min_score: [0, 1]; the score is w / (w + 3) of the last stage's weight w.
-        warning: why this detector was taken, if it was not asked for.
 
     Raises:
         ModelError: this OpenCV has no cascades.
@@ -26,9 +26,8 @@ class HaarDetector:
 
     name = 'haar'
 
-    def __init__(self, min_score: float = 0.6, warning: str = '') -> None:
-        self.min_score = min_score
-        self.warning = warning
+    def __init__(self, min_score: float = 0.6) -> None:
+        super().__init__(min_score)
         self._cascade = cv2.CascadeClassifier(str(_cascade_path()))
 
     def detect(self, image_bgr: np.ndarray) -> list[Face]:

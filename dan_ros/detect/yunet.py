@@ -12,18 +12,21 @@ import numpy as np
 import onnx
 
 from dan_ros.backends.onnxruntime import open_session, run_session
+from dan_ros.detect.base import Detector, DetectorConfig
 from dan_ros.errors import ModelError
 from dan_ros.images.opencv import cv2
+from dan_ros.model import store
 from dan_ros.model.onnx_file import parse_onnx
 from dan_ros.types import Face
 
 STRIDES = (8, 16, 32)  # pixels per cell of the three output grids
 IMAGE = 'image'  # name of the input
 TINY_PX = 128  # an image below it is enlarged for the second look
+FETCH_TIMEOUT_S = 4.0  # for the download; `ros2 launch` kills a node 5 s after it asks it to stop
 MAX_OVERLAP = 0.3  # intersection over union above which the weaker of two boxes is dropped
 
 
-class YuNetDetector:
+class YuNetDetector(Detector):
     """Finds faces from about 10 pixels up; see `Detector`.
 
     YuNet was trained on faces of about 10 to 300 pixels. An image without a face is therefore
@@ -41,16 +44,26 @@ class YuNetDetector:
     """
 
     name = 'yunet'
-    warning = ''
 
     def __init__(
         self, content: bytes, min_score: float = 0.6, threads: int = 0, device: str = 'cpu'
     ) -> None:
-        self.min_score = min_score
+        super().__init__(min_score)
         self._session = open_session(for_images(content), threads, device)
         self._outputs = [
             f'{kind}_{stride}' for kind in ('cls', 'obj', 'bbox', 'kps') for stride in STRIDES
         ]
+
+    @classmethod
+    def open(cls, config: DetectorConfig) -> 'YuNetDetector':
+        """Find, read and if necessary download the ONNX file.
+
+        Raises:
+            ModelError: the file is missing or damaged, and cannot be downloaded.
+            BackendError: the GPU cannot be used.
+        """
+        content = _read_file(config)
+        return cls(content, config.min_score, config.threads, config.device)
 
     def detect(self, image_bgr: np.ndarray) -> list[Face]:
         """Find faces in uint8 [H, W, 3], most certain first."""
@@ -83,6 +96,17 @@ class YuNetDetector:
             Face(boxes[index], float(scores[index]), landmarks[index])
             for index in np.asarray(keep, int).ravel()
         ]
+
+
+def _read_file(config: DetectorConfig) -> bytes:
+    if config.model_file:
+        return store.read_pinned('yunet', config.model_file).content
+    try:
+        return store.read_model('yunet').content
+    except ModelError:
+        config.on_progress(f'downloading {store.KNOWN_MODELS["yunet"].url}')
+        store.fetch_model('yunet', FETCH_TIMEOUT_S)
+        return store.read_model('yunet').content
 
 
 def decode(

@@ -177,7 +177,7 @@ class DanNode(LifecycleNode):
         backend, detector = models.selection.backend, models.video.pipeline.detector
         self.get_logger().info(
             f'configured in {time.monotonic() - started_s:.2f} s: model {backend.model_name}, '
-            f'backend {backend.name} on {backend.device} ({models.selection.why}), detector '
+            f'backend {backend.name} on {backend.device} ({models.selection.reason}), detector '
             f'{detector.name} on {settings.detector.device}'
         )
 

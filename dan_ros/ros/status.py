@@ -110,8 +110,8 @@ def _state_values(snapshot: Snapshot) -> dict[str, str]:
         'model': backend.model_name if backend else snapshot.model,
         'backend': backend.name if backend else 'none',
         'device': backend.device if backend else 'none',
-        'backend_why': selection.why if selection else '',
+        'backend_why': selection.reason if selection else '',
         'detector': pipeline.detector.name if pipeline else 'none',
         # Faces per batch, now and at most: a GPU short of memory takes fewer for a while.
-        'batch': f'{backend.batches.largest} of {backend.batches.most}' if backend else '',
+        'batch': f'{backend.batcher.limit} of {backend.batcher.max_batch}' if backend else '',
     }

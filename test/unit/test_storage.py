@@ -1,6 +1,6 @@
 """Killed with SIGKILL in the middle of any write: nothing half-written is taken for whole.
 
-Bags are killed in test_bag.py, engines in test_gpu_backends.py, trainings in test_train_trainer.py.
+Bags are killed in test_bag.py, engines in test_engine_cache.py, trainings in test_train_trainer.py.
 """
 
 import hashlib
