@@ -13,7 +13,7 @@ from dan_ros.model.protobuf import Value, fields
 if TYPE_CHECKING:
     import onnx
 
-ENGINE_NODE = b'EPContext'  # operator of ONNX Runtime that holds an engine, or the path of one
+ENGINE_NODE = 'EPContext'  # operator of ONNX Runtime that holds an engine, or the path of one
 ORT_FORMAT = b'ORTM'  # at byte 4 of ONNX Runtime's own format, which is not protobuf
 MAX_DEPTH = 100  # nested messages; the limit of protobuf's own parsers
 
@@ -56,7 +56,7 @@ def inspect_onnx(content: bytes, where: str) -> dict[str, str]:
                 field == (OP_TYPE, ENGINE_NODE) for field in fields(message)
             ):
                 raise ModelError(
-                    f'{where} holds an engine (a node {ENGINE_NODE.decode()}), which is a program: '
+                    f'{where} holds an engine (a node {ENGINE_NODE}), which is a program: '
                     'give the model that it was made from'
                 )
             elif kind == 'entry':
@@ -103,6 +103,10 @@ def _messages(content: bytes) -> Iterator[tuple[str, memoryview]]:
                 raise ValueError('its messages are nested too deeply')
             yield kind, value
             stack.append((kind, fields(value)))
+
+
+def _is_engine(node: memoryview) -> bool:
+    return any(number == OP_TYPE and _text(value) == ENGINE_NODE for number, value in fields(node))
 
 
 def _refuse_external_data(tensor: memoryview, where: str) -> None:
