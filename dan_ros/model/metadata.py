@@ -49,8 +49,8 @@ class ModelInfo:
         label_sets.canonical_indices(self.labels)
         if not all(MIN_INPUT_PX <= side <= MAX_INPUT_PX for side in self.input_size):
             raise ModelError(
-                f'input size {shorten(self.input_size)} is outside {MIN_INPUT_PX} .. '
-                f'{MAX_INPUT_PX} pixels'
+                f'the sides of the input are outside {MIN_INPUT_PX} .. {MAX_INPUT_PX} pixels: '
+                f'{shorten(self.input_size)}'
             )
         if not 0.1 <= self.crop_scale <= 10:
             raise ModelError(f'crop scale {self.crop_scale} is outside 0.1 .. 10')

@@ -52,9 +52,7 @@ def inspect_onnx(content: bytes, where: str) -> dict[str, str]:
         for kind, message in _messages(content):
             if kind == 'tensor':
                 _refuse_external_data(message, where)
-            elif kind == 'node' and any(
-                field == (OP_TYPE, ENGINE_NODE) for field in fields(message)
-            ):
+            elif kind == 'node' and _is_engine(message):
                 raise ModelError(
                     f'{where} holds an engine (a node {ENGINE_NODE}), which is a program: '
                     'give the model that it was made from'

@@ -5,6 +5,7 @@ import gc
 import hashlib
 import http.server
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -13,7 +14,6 @@ import sys
 import threading
 import time
 import weakref
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -90,7 +90,7 @@ def test_a_damaged_file_in_the_cache_is_named_and_replaced(served, cache):
     served(b'content', hashlib.sha256(b'content').hexdigest())
     cache.mkdir(parents=True)
     (cache / 'sample.onnx').write_bytes(b'cont')
-    with pytest.raises(ModelError, match='damaged.*sample.onnx'):
+    with pytest.raises(ModelError, match=r'sample\.onnx is damaged'):
         read_model('sample')
     store.fetch_model('sample')
     assert read_model('sample').content == b'content'
@@ -217,7 +217,7 @@ def test_a_cache_that_can_not_be_read_is_named_where_there_is_no_other(unreadabl
     )
     message = run_obeying(code)
     assert f'{unreadable_cache}' in message
-    assert 'can not be read: Permission denied' in message
+    assert 'cannot be read: Permission denied' in message
     assert 'models fetch yunet' in message
 
 
@@ -230,7 +230,7 @@ def test_a_cache_that_can_not_be_read_is_named_where_nothing_can_be_fetched(unre
         'try: store.fetch_model("yunet")\n'
         'except store.ModelError as error: print(error)'
     )
-    assert 'can not be read: Permission denied' in run_obeying(code)
+    assert 'cannot be read: Permission denied' in run_obeying(code)
 
 
 @obeys
@@ -248,13 +248,13 @@ def test_a_path_that_can_not_be_read_says_so(tmp_path, read):
     )
     message = run_obeying(code, folder / 'm.onnx')
     folder.chmod(0o700)
-    assert 'm.onnx can not be read: Permission denied' in message
+    assert 'm.onnx cannot be read: Permission denied' in message
 
 
 ODD_PATHS = {
-    'home': ('~nobody_of_this_name/m.onnx', 'home folder that can not be found'),
+    'home': ('~nobody_of_this_name/m.onnx', 'unknown home folder'),
     'long': ('m' * 5000, 'File name too long'),
-    'nul': ('m\0.onnx', 'can not be read'),
+    'nul': ('m\0.onnx', 'cannot be read'),
     'folder': ('/', 'there is no'),
     'device': ('/dev/zero', 'there is no'),
     'below a file': (f'{__file__}/m.onnx', 'there is no'),
@@ -285,11 +285,9 @@ def test_a_file_too_large_for_a_model_is_not_read(tmp_path, is_pinned):
 
 
 def test_a_user_without_a_home_can_not_fetch_and_is_told_so(monkeypatch):
-    def no_home():
-        raise RuntimeError('Could not determine home directory.')
-
-    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
-    monkeypatch.setattr(Path, 'home', no_home)
+    for name in ('XDG_CACHE_HOME', 'HOME'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, 'getpwuid', {}.__getitem__)  # raises KeyError
     with pytest.raises(ModelError, match='XDG_CACHE_HOME'):
         store.fetch_model('yunet')
 
@@ -450,18 +448,18 @@ def test_metadata_that_is_wrong_and_incomplete_is_one_line_as_well(tmp_path):
 @pytest.mark.parametrize(
     ('key', 'value', 'message'),
     [
-        ('input_size', '60000x60000', 'have to be 32 .. 2048'),
-        ('input_size', '31x96', 'have to be 32 .. 2048'),
-        ('input_size', '-96x96', 'have to be 32 .. 2048'),
-        ('input_size', '9' * 4000 + 'x96', 'have to be 32 .. 2048'),
-        ('input_size', '9' * 5000 + 'x96', 'can not be read'),
-        ('input_size', '96', 'can not be read'),
+        ('input_size', '60000x60000', 'outside 32 .. 2048'),
+        ('input_size', '31x96', 'outside 32 .. 2048'),
+        ('input_size', '-96x96', 'outside 32 .. 2048'),
+        ('input_size', '9' * 4000 + 'x96', 'outside 32 .. 2048'),
+        ('input_size', '9' * 5000 + 'x96', 'cannot be read'),
+        ('input_size', '96', 'cannot be read'),
         ('labels', 'a,b,c', 'unknown label'),
         ('labels', 'x' * 5000, 'unknown label'),
         ('labels', 'happy,happy', 'stands twice'),
         ('crop', 'square nan', 'crop scale nan'),
         ('crop', 'round ' + '1' * 5000, 'crop rule'),
-        ('crop', 'square ' + 'x' * 5000, 'can not be read'),
+        ('crop', 'square ' + 'x' * 5000, 'cannot be read'),
     ],
 )
 def test_metadata_that_is_wrong_is_named_with_its_file_in_a_few_words(
