@@ -93,9 +93,14 @@ def read_by_onnx(content: bytes) -> dict[str, str] | str:
         model = onnx.load_from_string(content)
         if any(is_dangerous(message) for message in messages_in(model)):
             return 'dangerous'
-        return {entry.key: entry.value for entry in model.metadata_props}
-    except Exception:  # as protobuf raises it
+        return {text_of(entry.key): text_of(entry.value) for entry in model.metadata_props}
+    except Exception:  # of protobuf; its class has moved between versions
         return 'malformed'
+
+
+def text_of(value: str | bytes) -> str:
+    """Text that is not UTF-8 comes as bytes."""
+    return value if isinstance(value, str) else value.decode(errors='replace')
 
 
 def is_dangerous(message) -> bool:
