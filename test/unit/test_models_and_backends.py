@@ -108,7 +108,7 @@ def test_no_network_says_what_to_do(cache, monkeypatch):
 
 @pytest.mark.parametrize('part', ['headers', 'content'])
 def test_a_server_that_drips_bytes_forever_is_given_up(cache, monkeypatch, part):
-    """Each byte comes soon enough for a timeout of one step; all of them never end."""
+    """Each byte arrives within the timeout of one read, but the transfer never ends."""
     stopping = threading.Event()
 
     def drip(server: socket.socket) -> None:
@@ -161,9 +161,9 @@ def test_a_pinned_path_must_hold_that_very_file(tmp_path):
         store.read_pinned('yunet', str(tmp_path / 'none'))
 
 
-# --- what this user may not read ----------------------------------------------------------------
+# --- files without read permission --------------------------------------------------------------
 
-# Root reads everything, unless it lays that down.
+# Root can read every file unless it gives up these capabilities.
 LAID_DOWN = '-dac_override,-dac_read_search'
 OBEYING = (
     ['setpriv', f'--bounding-set={LAID_DOWN}', f'--inh-caps={LAID_DOWN}'] if not os.getuid() else []
@@ -174,7 +174,7 @@ obeys = pytest.mark.skipif(
 
 
 def run_obeying(code: str, *arguments) -> str:
-    """What Python code prints, as a user whom file permissions bind."""
+    """Run Python code as a user who is bound by file permissions; return what it prints."""
     words = [*OBEYING, sys.executable, '-c', code, *map(str, arguments)]
     result = subprocess.run(words, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -183,7 +183,7 @@ def run_obeying(code: str, *arguments) -> str:
 
 @pytest.fixture(params=['folder', 'file'])
 def unreadable_cache(cache, request):
-    """A cache with YuNet in it, of which the folder or the file is closed to this user."""
+    """A cache that contains YuNet, but its folder or the file is not readable for this user."""
     cache.mkdir(parents=True)
     file = cache / KNOWN_MODELS['yunet'].filename
     file.write_bytes(b'for others')

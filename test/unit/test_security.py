@@ -1,4 +1,4 @@
-"""What SECURITY.md promises of files: none is run that was only read, none leads elsewhere."""
+"""SECURITY.md's promises about files: reading one runs no code and opens no other file."""
 
 import ast
 import importlib.util
@@ -46,7 +46,7 @@ NAMES_PICKLE = ('network/checkpoint.py',)  # the class of its errors
 
 
 def dangers_in(code: str, place: str) -> Iterator[str]:
-    """What a file may not hold, as it is written there."""
+    """Yield the dangerous statements of a Python file."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import | ast.ImportFrom) and place not in NAMES_PICKLE:
             names = [alias.name for alias in node.names] + [getattr(node, 'module', None) or '']
@@ -110,7 +110,7 @@ def test_tensors_alone_are_read_where_a_person_reads_a_checkpoint():
 
 
 def test_a_run_unpickles_nothing_and_speaks_to_nobody(portrait_file):
-    """As Python itself tells it, of the whole way from a picture to an answer."""
+    """By Python's audit events, from opening the pipeline to the answer."""
     code = (
         'import sys\n'
         'forbidden = ("pickle.find_class", "socket.connect", "subprocess.Popen", "os.system")\n'
@@ -131,7 +131,7 @@ def test_a_run_unpickles_nothing_and_speaks_to_nobody(portrait_file):
 
 
 def test_a_run_leaves_no_file_in_the_home(portrait_file, tmp_path):
-    """Such as the id of the device, which ONNX Runtime sends to its maker."""
+    """ONNX Runtime's telemetry, for example, stores an id of the device."""
     code = (
         'import cv2\n'
         'from dan_ros.pipeline import ExpressionPipeline\n'
@@ -154,7 +154,7 @@ OUTSIDE = '../../../../etc/passwd'
 
 
 def external(location: str = OUTSIDE) -> TensorProto:
-    """A tensor that claims to lie in another file."""
+    """A tensor that refers to another file."""
     tensor = TensorProto(name='elsewhere', data_type=TensorProto.FLOAT, dims=[4])
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key='location', value=location)
@@ -231,7 +231,7 @@ def model_with(change) -> bytes:
 
 @pytest.fixture
 def leading_outside(tmp_path) -> Path:
-    """A model file of this package, but for one initialiser that claims to lie in /etc/passwd."""
+    """A model file of this package with one initializer that refers to /etc/passwd."""
     path = tmp_path / 'odd.onnx'
     path.write_bytes(model_with(put_into_initialiser))
     return path
@@ -313,7 +313,7 @@ def test_an_engine_within_a_model_is_refused(tmp_path):
 
 
 def test_sessions_and_files_are_opened_in_one_place_each():
-    """So that none gets round the checks; quantise reads again what it has just written."""
+    """So that no file bypasses the checks; quantize reads only a file that it has just written."""
     openers = {'InferenceSession(': set(), 'onnx.load(': set()}
     for file in FILES:
         for call, places in openers.items():
