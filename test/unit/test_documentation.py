@@ -231,7 +231,7 @@ def test_the_page_of_topics_has_every_cause_of_a_drop():
                 causes |= {a.value for a in node.args[:1] if isinstance(a, ast.Constant)}
     assert {'bad_step', 'superseded', 'lost'} <= causes
     pytest.importorskip('rclpy')
-    from dan_ros.ros.diagnostics import CAUSES
+    from dan_ros.ros.statistics import CAUSES
 
     assert causes <= set(CAUSES)
     for name in {*CAUSES, *quality.REASONS}:
