@@ -279,7 +279,7 @@ def test_with_fallback_the_cpu_works_and_the_diagnostics_warn(robot, smile):
     status, values = robot.wait_status(lambda s, _: 'runs on the CPU' in s.message, 'a warning')
     assert status.level == WARN
     assert (values['backend'], values['device']) == ('onnxruntime', 'cpu')
-    assert 'torch_cuda can not be used: no CUDA device' in values['backend_why']
+    assert 'torch_cuda cannot be used: no CUDA device' in values['backend_why']
 
 
 def test_both_signals_at_once_are_one(start):

@@ -114,7 +114,7 @@ def test_stamps_that_stand_still_are_a_warning_and_ids_hold(robot, smile):
         robot.frames.clear()  # all frames have the same header
         frames.append(robot.show(smile, 0))
     assert len({face.face_id for frame in frames for face in frame.faces}) == 1
-    status, _ = robot.wait_status(lambda s, _: 'stand still' in s.message, 'a warning')
+    status, _ = robot.wait_status(lambda s, _: 'carry the same stamp' in s.message, 'a warning')
     assert status.level == WARN
     assert '/image' in status.message
 
@@ -223,7 +223,7 @@ def test_a_calibrated_camera_gives_poses(start, smile):
         'no pose',
         every=lambda: info.publish(calibration(robot, focal_px=0.0)),  # not calibrated
     )
-    robot.node.wait_for_output('the camera_info of /eye/image_raw is no calibration')
+    robot.node.wait_for_output('the camera_info of /eye/image_raw is not a calibration')
     robot.spin_until(
         lambda: 'the camera_info of /eye/image_raw is for 320x180' in robot.node.output,
         'other proportions',
