@@ -2,7 +2,7 @@
 
     python3 benchmarks/stress.py [--out stress] [--only messages --only cycles --only stops]
 
-Runs test_properties.py and test_lifecycle.py with the counts of test/support/amounts.py, and writes what
+Runs the tests in test/slow with larger amounts (test/support/amounts.py), and writes what
 they counted: stress.json, and stress.md for people. Exit code 1 if a test fails.
 """
 
@@ -17,11 +17,11 @@ from typing import Any
 
 import click
 
-TESTS = Path(__file__).parents[1] / 'test' / 'ros'
+TESTS = Path(__file__).parents[1] / 'test' / 'slow'
 PARTS = {
-    'messages': ('test_properties.py', ''),
-    'cycles': ('test_lifecycle.py', 'cycles or pauses'),
-    'stops': ('test_lifecycle.py', 'stops'),
+    'messages': ('test_odd_messages.py', ''),
+    'cycles': ('test_lifecycle_rounds.py', 'cycles or pauses'),
+    'stops': ('test_lifecycle_rounds.py', 'stops'),
 }
 KINDS = {
     'images': 'images, against the library',

@@ -5,13 +5,13 @@ import signal
 import lifecycle
 import pytest
 
-SIGNALS = dict(
-    unconfigured=signal.SIGINT,
-    inactive=signal.SIGTERM,
-    active=signal.SIGINT,
-    paused=signal.SIGTERM,
-    finalized=signal.SIGINT,
-)
+SIGNALS = {
+    'unconfigured': signal.SIGINT,
+    'inactive': signal.SIGTERM,
+    'active': signal.SIGINT,
+    'paused': signal.SIGTERM,
+    'finalized': signal.SIGINT,
+}
 
 
 def test_lifecycle_cycles_with_images_arriving(robot, smile):

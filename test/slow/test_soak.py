@@ -1,15 +1,13 @@
-"""The soak: its judgement can fail, and what was measured is written whenever it ends."""
+"""The soak test: its verdict can fail, and it writes its measurements whenever it ends."""
 
 import json
 import re
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from robot import environment_of, new_domain
+from processes import Process
 
 BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
 
@@ -25,14 +23,14 @@ def soak():
 
 
 def samples(soak, minutes: int, **changes):
-    """A steady run; `changes` give a field from the second of a sample."""
-    usual = {
+    """Samples of a steady run; `changes` compute a field from the second of its sample."""
+    steady = {
         'memory_mib': lambda s: 240.0 + s % 3,
         'threads': lambda s: 25,
         'descriptors': lambda s: 21,
         'results': lambda s: 27,
     }
-    fields = {**usual, **changes}
+    fields = {**steady, **changes}
     return [
         soak.Sample(
             at_s=float(second),
@@ -53,7 +51,7 @@ def test_a_steady_run_holds_every_bound(soak):
     assert verdict.throughput_hz == pytest.approx((27, 27), rel=0.01)
 
 
-def test_growth_before_the_end_of_the_warm_up_is_none(soak):
+def test_growth_during_the_warm_up_is_ignored(soak):
     warm = samples(soak, 10, memory_mib=lambda s: 200.0 + min(s, 100))
     assert soak.judge(warm).broken == []
 
@@ -78,22 +76,15 @@ def test_too_short_a_run_is_no_proof(soak):
 
 
 def test_ctrl_c_writes_what_was_measured(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, str(BENCHMARKS / 'soak.py'), '--out', str(tmp_path), '--minutes', '5'],
-        env=environment_of(new_domain()),
-        stdout=subprocess.PIPE,
-        text=True,
+    command = [sys.executable, BENCHMARKS / 'soak.py', '--out', tmp_path, '--minutes', '5']
+    process = Process(command, tmp_path / 'log')
+    node_log = tmp_path / 'node.log'
+    process.wait_until(
+        lambda: node_log.exists() and 'waiting for images' in node_log.read_text(), 'the node'
     )
-    log = tmp_path / 'node.log'
-    end_s = time.monotonic() + 60
-    while not (log.exists() and 'waiting for images' in log.read_text()):
-        assert time.monotonic() < end_s
-        time.sleep(0.1)
-    time.sleep(5)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert 'too few to judge' in output
+    time.sleep(5)  # for some samples
+    assert process.stop() == 1
+    assert 'too few to judge' in process.output
     content = json.loads((tmp_path / 'soak.json').read_text())
     assert content['interrupted']
     assert content['samples'][-1]['results'] > 0

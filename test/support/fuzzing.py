@@ -22,7 +22,7 @@ from dan_ros.faces import quality
 from dan_ros.images.compressed import check_compressed, compressed_to_frame
 from dan_ros.images.encodings import check_image, image_to_frame
 from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.types import FaceExpression, Frame
+from dan_ros.types import FaceExpression
 
 MAX_PIXELS = 1_000_000
 MAX_GROWTH_MIB = 64  # of the process, over any number of messages

@@ -136,7 +136,9 @@ STATES: dict[str, Callable[[Robot], None]] = {
 }
 
 
-def stop_in(state: str, number: signal.Signals, folder: Path, smile: np.ndarray) -> tuple[Use, float]:
+def stop_in(
+    state: str, number: signal.Signals, folder: Path, smile: np.ndarray
+) -> tuple[Use, float]:
     """Stop a node in a state with a signal, which gives exit code 0 and no traceback.
 
     Returns:

@@ -62,6 +62,9 @@ class Process:
         domain: ROS domain to run in; one of its own by default.
         variables: additional environment variables.
         options: for `subprocess.Popen`.
+
+    Attributes:
+        domain: the ROS domain.
     """
 
     def __init__(
@@ -73,13 +76,13 @@ class Process:
         **options: Any,
     ) -> None:
         self._log = log
-        self._domain = domain or RosDomain()  # reserved as long as this object lives
+        self.domain = domain or RosDomain()  # reserved as long as this object lives
         with log.open('w') as output:
             self._process = subprocess.Popen(
                 [str(part) for part in command],
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**self._domain.environment, **(variables or {})},
+                env={**self.domain.environment, **(variables or {})},
                 **options,
             )
 
@@ -125,7 +128,7 @@ class Process:
         return self.wait()
 
     def kill(self) -> None:
-        """End the process at once."""
+        """End the process at once, if it still runs."""
         self._process.kill()
         self._process.wait()
 
