@@ -1,4 +1,4 @@
-"""Makes rosbag2 bags for tests, with rosbags."""
+"""Writes rosbag2 bags for tests."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -39,7 +39,7 @@ def record(
     compression: str = '',
     version: int = 9,
 ) -> Path:
-    """Write (topic, type, bag time, message) into a new bag; compression is file or message."""
+    """Write (topic, type, bag time, message) to a new bag; compression is "file" or "message"."""
     writer = Writer(path, version=version, storage_plugin=StoragePlugin[storage.upper()])
     if compression:
         writer.set_compression(CompressionMode[compression.upper()], CompressionFormat.ZSTD)
@@ -59,7 +59,7 @@ def record_images(
     is_compressed: bool = False,
     **options,
 ) -> Path:
-    """Write images at 10 Hz; stamps are 5 ms before the bag time."""
+    """Write images at 10 Hz, with stamps 5 ms before the bag time."""
     make, kind = (compressed, COMPRESSED) if is_compressed else (raw, IMAGE)
     messages = (
         (topic, kind, time_ns := START_NS + index * PERIOD_NS, make(image, time_ns - 5_000_000))
