@@ -1,4 +1,4 @@
-"""What a machine is, as far as it matters for its speed; imports none of the libraries it names."""
+"""Describes the machine without importing the libraries that it names."""
 
 import importlib.metadata
 import os
@@ -7,43 +7,48 @@ from pathlib import Path
 
 from dan_ros.backends.base import available_cpus
 
-# What is named with its version where it is installed, and the packages that bring it.
+# Libraries to report, and the packages that may contain them.
 LIBRARIES = {
     'onnxruntime': ('onnxruntime', 'onnxruntime-gpu'),
     'openvino': ('openvino',),
     'torch': ('torch',),
 }
-BOARD = Path('/proc/device-tree/model')  # of Jetsons, Raspberry Pis and the like
+BOARD = Path('/proc/device-tree/model')  # name of a Jetson, Raspberry Pi or similar board
 CPU_INFO = Path('/proc/cpuinfo')
 
 
 def describe_machine() -> dict[str, str]:
-    """Processor, cores, how busy they are, Python and the libraries that are installed."""
-    found = {
-        'cpu': _cpu(),
+    """Return processor, cores, load average, and versions of Python and installed libraries."""
+    return {
+        'cpu': _cpu_name(),
         'cores': str(available_cpus()),
         'load': f'{os.getloadavg()[0]:.1f}',
         'python': platform.python_version(),
+        **{name: version for name in LIBRARIES if (version := _version(name))},
     }
-    for name, packages in LIBRARIES.items():
-        for package in packages:
-            try:
-                found[name] = importlib.metadata.version(package)
-                break
-            except importlib.metadata.PackageNotFoundError:
-                continue
-    return found
 
 
-def _cpu() -> str:
-    """Name of the board or of the processor; its architecture where nothing says it."""
-    try:
-        return BOARD.read_text(encoding='utf-8').rstrip('\0')
-    except OSError:
-        pass
-    try:
-        lines = CPU_INFO.read_text(encoding='utf-8').splitlines()
-    except OSError:
-        lines = []
+def _version(library: str) -> str:
+    """Return the installed version of a library, '' if it is missing."""
+    for package in LIBRARIES[library]:
+        try:
+            return importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ''
+
+
+def _cpu_name() -> str:
+    """Return the name of the board or processor, or its architecture if the name is unknown."""
+    if board := _read(BOARD):
+        return board.rstrip('\0')
+    lines = _read(CPU_INFO).splitlines()
     names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding='utf-8')
+    except OSError:
+        return ''
