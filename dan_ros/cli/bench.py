@@ -1,11 +1,11 @@
 """`dan-ros bench`: measure how fast this machine runs dan_ros, and suggest parameters."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import numpy as np
@@ -41,7 +41,9 @@ from dan_ros.model import store
 from dan_ros.storage.atomic import atomic_write_bytes
 
 BUSY_SHARE = 0.5  # load average per core above which the times are not reliable
-PARTS = len(BATCHES) + 1 + len(SIZES) * len(COUNTS)
+PARTS = len(BATCHES) + 1 + len(SIZES) * len(COUNTS)  # steps of the progress bar
+
+T = TypeVar('T')
 
 
 class UsageProblem(click.ClickException):
@@ -163,30 +165,29 @@ def measure(models: Sequence[str], image: Path | None, seconds: float) -> Result
     """Open and measure everything; show a progress bar on a terminal."""
     machine = describe_machine()
     threads, limit = node_threads(), Limit(seconds=seconds / PARTS)
+    detectors, unavailable = open_detectors(threads)
+    detector = next(iter(detectors))
+    face = _face(image, detectors[detector])
     with progress_bar() as bar:
         task = bar.add_task('opening', total=PARTS)
 
-        def start(part: str) -> None:
-            bar.update(task, description=part)
+        def on_progress(text: str) -> None:
+            bar.update(task, description=text)
 
-        networks = open_networks(models, threads, start)
-        detectors, unavailable = open_detectors(threads)
-        detector = next(iter(detectors))
-        face = _face(image, detectors[detector])
-        by_batch = []
-        for batch in BATCHES:
-            start(f'network, {batch} face(s)')
-            by_batch.append(compare_networks(networks, batch, limit))
+        def run(title: str, function: Callable[..., T], *arguments: object) -> T:
+            on_progress(title)
+            result = function(*arguments, limit)
             bar.advance(task)
-        start('detectors')
-        by_width = compare_detectors(detectors, face, limit)
-        bar.advance(task)
+            return result
+
+        networks = open_networks(models, threads, on_progress)
+        by_batch = [run('network', compare_networks, networks, batch) for batch in BATCHES]
+        by_width = run('detectors', compare_detectors, detectors, face)
         pipelines = open_pipelines(networks.selection.backend, detector)
-        times = []
-        for size, count in product(SIZES, COUNTS):
-            start(f'pipeline, {size[0]}x{size[1]}, {count} face(s)')
-            times.append(time_pipelines(pipelines, size, count, face, limit))
-            bar.advance(task)
+        times = [
+            run('pipeline', time_pipelines, pipelines, size, count, face)
+            for size, count in product(SIZES, COUNTS)
+        ]
     return Results(
         machine,
         _defaults(networks, detector, threads),
