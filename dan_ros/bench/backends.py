@@ -6,17 +6,23 @@ from functools import partial
 
 import numpy as np
 
-from dan_ros.backends import CPU_BACKENDS, GPU_BACKENDS, Backend, Selection, choose_backend, cuda
+from dan_ros.backends import (
+    CPU_BACKENDS,
+    GPU_BACKENDS,
+    REGISTRY,
+    Backend,
+    Selection,
+    choose_backend,
+    cuda,
+)
+from dan_ros.backends.base import OnProgress
 from dan_ros.backends.tensorrt.engine_builder import choose_precision
 from dan_ros.bench.timer import Comparison, Limit, compare
 from dan_ros.errors import BackendError, DanError
 from dan_ros.model import store
 
-OnProgress = Callable[[str], object]  # receives a description of the current step
-
 BATCHES = (1, 4)  # faces per call
 INT8, FP32 = 'int8', 'fp32'
-MULTI_PRECISION_BACKENDS = ('tensorrt', 'torch_cuda')  # run a float model in several precisions
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ class Networks:
             settings.append(f'backend.name: {variant.backend}')
         if variant.model != self.default.model:
             settings.append(f'model.file: {variant.model}')
-        if variant.backend in MULTI_PRECISION_BACKENDS and variant.precision == FP32:
+        if REGISTRY[variant.backend].takes_precision and variant.precision == FP32:
             settings.append(f'backend.precision: {FP32}')
         return ', '.join(settings)
 
@@ -98,7 +104,7 @@ def open_networks(models: Sequence[str], threads: int, on_progress: OnProgress) 
         DanError: the node could not open the first model.
     """
     model = models[0] if models else store.DEFAULT_MODEL
-    selection = choose_backend('auto', model, threads, 'auto', False, on_progress)
+    selection = choose_backend('auto', model, threads, on_progress=on_progress)
     name, model = selection.backend.name, selection.backend.model_name
     default = Variant(name, model, _precisions(name, model)[0])
     networks = Networks(selection, default, {default: selection.backend})
@@ -118,7 +124,7 @@ def _precisions(backend: str, model: str) -> list[str]:
     precision = choose_precision('auto', store.read_model(model).content)
     if precision == INT8:
         return [INT8]
-    return [precision, FP32] if backend in MULTI_PRECISION_BACKENDS else [FP32]
+    return [precision, FP32] if REGISTRY[backend].takes_precision else [FP32]
 
 
 def _variants(backend: str, models: Sequence[str]) -> Iterator[Variant]:
@@ -146,8 +152,8 @@ def _open_variants(
 def _open(variant: Variant, threads: int, on_progress: OnProgress) -> Backend:
     """Open a backend and run it once, because some fail only then."""
     name, model = variant.backend, variant.model
-    precision = variant.precision if name in MULTI_PRECISION_BACKENDS else 'auto'
-    backend = choose_backend(name, model, threads, precision, False, on_progress).backend
+    precision = variant.precision if REGISTRY[name].takes_precision else 'auto'
+    backend = choose_backend(name, model, threads, precision, on_progress=on_progress).backend
     backend.infer(_noise(backend, 1))
     return backend
 

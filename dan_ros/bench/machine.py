@@ -5,37 +5,31 @@ import os
 import platform
 from pathlib import Path
 
+from dan_ros.backends import REGISTRY
 from dan_ros.backends.base import available_cpus
 
-# Libraries to report, and the packages that may contain them.
-LIBRARIES = {
-    'onnxruntime': ('onnxruntime', 'onnxruntime-gpu'),
-    'openvino': ('openvino',),
-    'torch': ('torch',),
-}
 BOARD = Path('/proc/device-tree/model')  # name of a Jetson, Raspberry Pi or similar board
 CPU_INFO = Path('/proc/cpuinfo')
 
 
 def describe_machine() -> dict[str, str]:
-    """Return processor, cores, load average, and versions of Python and installed libraries."""
+    """Return processor, cores, load average, and versions of Python and of the backends."""
+    packages = dict.fromkeys(' '.join(entry.packages for entry in REGISTRY.values()).split())
     return {
         'cpu': _cpu_name(),
         'cores': str(available_cpus()),
         'load': f'{os.getloadavg()[0]:.1f}',
         'python': platform.python_version(),
-        **{name: version for name in LIBRARIES if (version := _version(name))},
+        **{package: version for package in packages if (version := _version(package))},
     }
 
 
-def _version(library: str) -> str:
-    """Return the installed version of a library, '' if it is missing."""
-    for package in LIBRARIES[library]:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return ''
+def _version(package: str) -> str:
+    """Return the installed version of a package, '' if it is missing."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ''
 
 
 def _cpu_name() -> str:
