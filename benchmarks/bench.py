@@ -20,17 +20,16 @@ from parts import (
     compare_growth,
     compare_networks,
     compare_pipelines,
-    time_steps,
 )
 from rich.console import Console
 from rich.table import Table
 
 from dan_ros.backends.base import node_threads
 from dan_ros.bench.machine import describe_machine
-from dan_ros.bench.report import comparison_table, draw_report, steps_table
+from dan_ros.bench.report import comparison_table, draw_report
 from dan_ros.bench.timer import Comparison
 
-STEPS, NODE = 'steps', 'node'
+NODE = 'node'
 COMPARISONS: dict[str, Callable[[int], list[Comparison]]] = {
     'network': compare_networks,
     'detector': compare_detectors,
@@ -38,7 +37,7 @@ COMPARISONS: dict[str, Callable[[int], list[Comparison]]] = {
     'pipeline': compare_pipelines,
     'growth': compare_growth,
 }
-PARTS = (*COMPARISONS, STEPS, NODE)
+PARTS = (*COMPARISONS, NODE)
 
 
 @dataclass
@@ -50,7 +49,6 @@ class Results:
         seconds: duration of each node measurement.
         machine: description of the machine before the run.
         comparisons: of variants of one task.
-        steps_ms: kind of image -> step of the pipeline -> median time, milliseconds.
         nodes: results over DDS.
     """
 
@@ -58,7 +56,6 @@ class Results:
     seconds: float
     machine: dict[str, str] = field(default_factory=describe_machine)
     comparisons: list[Comparison] = field(default_factory=list)
-    steps_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     nodes: list[NodeResult] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +79,7 @@ def main(out: Path, rounds: int, only: tuple[str, ...], seconds: float) -> None:
     (out / 'bench.json').write_text(content, encoding='utf-8')
     if results.comparisons:
         title = f'{results.machine["cpu"]}, {results.machine["cores"]} cores'
-        draw_report(results.comparisons, results.steps_ms, title).savefig(out / 'bench.png')
+        draw_report(results.comparisons, {}, title).savefig(out / 'bench.png')
     show(results)
 
 
@@ -94,9 +91,6 @@ def measure(rounds: int, parts: tuple[str, ...], seconds: float) -> Results:
         if name in parts:
             on_progress(name)
             results.comparisons += compare_all(rounds)
-    if STEPS in parts:
-        on_progress(STEPS)
-        results.steps_ms = time_steps(rounds)
     if NODE in parts:
         results.nodes = measure_nodes(seconds, on_progress)
     return results
@@ -108,8 +102,6 @@ def show(results: Results) -> None:
     console.print(', '.join(f'{key} {value}' for key, value in results.machine.items()))
     for comparison in results.comparisons:
         console.print(comparison_table(comparison))
-    if results.steps_ms:
-        console.print(steps_table(results.steps_ms, 'steps of the pipeline, median ms'))
     if results.nodes:
         columns = [column.name.replace('_', ' ') for column in fields(NodeResult)]
         table = Table(*columns, title='node over DDS, in its own process', box=None)

@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 from ament_index_python.packages import get_package_share_directory
-from client import Client, cpu_seconds, dan_node, start_node
+from client import Client, NodeError, cpu_seconds, dan_node, start_node
 from parts import scene
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
@@ -182,6 +182,8 @@ def _summarize(
     case: Case, client: Client, seconds: float, cpu_s: float, memory_mib: float, start_s: float
 ) -> NodeResult:
     ages_ms = client.ages_ms
+    if not ages_ms:
+        raise NodeError(f'{case.name}, {case.images}: no result in {seconds:g} s; use --seconds')
     quarter = max(1, len(ages_ms) // 4)
     second_quarter = ages_ms[quarter : 2 * quarter] or ages_ms
     return NodeResult(

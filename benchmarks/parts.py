@@ -1,6 +1,5 @@
 """Compares each part of the package with a plain implementation of the same task."""
 
-import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,13 +19,13 @@ from skimage.data import astronaut
 from dan_ros.backends import Backend, open_backend
 from dan_ros.bench.pipelines import COUNTS, INTERVAL, SIZES, IntervalRun
 from dan_ros.bench.scenes import make_scene
-from dan_ros.bench.timer import Comparison, Limit, compare, run_interleaved
+from dan_ros.bench.timer import Comparison, Limit, compare
 from dan_ros.detect import open_detector
 from dan_ros.faces.crop import crop_face
 from dan_ros.model import store
 from dan_ros.network.export import export_onnx, read_fused
 from dan_ros.network.quantize import quantize_onnx
-from dan_ros.pipeline import STAGES, ExpressionPipeline
+from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.types import Frame
 
 PORTRAIT = np.ascontiguousarray(astronaut()[..., ::-1])  # uint8 [512, 512, 3], BGR
@@ -185,21 +184,3 @@ def compare_growth(rounds: int) -> list[Comparison]:
         )
         for title, by_name in cases.items()
     ]
-
-
-def time_steps(rounds: int) -> dict[str, dict[str, float]]:
-    """Return the median time of each pipeline step on all cores, ms, by kind of image."""
-    pipeline = ExpressionPipeline.open(detector='yunet')
-
-    def run(frame: Frame) -> dict[str, float]:
-        pipeline.run([frame])
-        return dict(pipeline.timer.seconds)
-
-    variants = {
-        f'{width}x{height}, {faces} face(s)': partial(run, Frame(scene(width, height, faces)))
-        for (width, height), faces in product(SIZES, COUNTS)
-    }
-    return {
-        name: {step: 1e3 * statistics.median(one[step] for one in runs) for step in STAGES}
-        for name, runs in run_interleaved(variants, Limit(rounds)).items()
-    }

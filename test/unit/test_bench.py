@@ -47,7 +47,9 @@ def measured(tmp_path_factory):
             patch.setattr(timer, name, value)
         for name, value in (('BLOCK_RUNS', 2), ('DISCARDED_RUNS', 1)):
             patch.setattr(timer, name, value)
-        patch.setitem(sys.modules, 'openvino', None)  # not installed
+        for name in ('openvino', 'torch'):  # as if they were not installed
+            patch.setitem(sys.modules, name, None)
+            patch.delitem(sys.modules, f'dan_ros.backends.{name}', raising=False)
         result = bench('--json', '--seconds', 0, '--out', out)
     assert result.exit_code == 0, result.stderr
     assert str(out) in result.stderr
@@ -102,8 +104,9 @@ def test_unavailable_backends_are_named_with_the_reason(measured):
     content, _ = measured
     absent = {one['what']: one['why'] for one in content['absent']}
     assert 'pip install openvino' in absent['openvino']
+    assert 'pip install torch' in absent['torch']
     assert {'tensorrt', 'torch_cuda'} <= absent.keys() or content['defaults']['device'] != 'cpu'
-    assert not any('openvino' in variant for variant in content['networks'][0]['times_ms'])
+    assert all('onnxruntime' in variant for variant in content['networks'][0]['times_ms'])
 
 
 def test_tables_end_with_one_line_of_advice(measured, monkeypatch):
