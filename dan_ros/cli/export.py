@@ -81,7 +81,8 @@ def _calibration_batches(
     data: Path, dataset: str, info: ModelInfo, count: int
 ) -> Iterator[np.ndarray]:
     """Some of the training faces, always the same: uint8 [B, size, size, 3], RGB."""
-    from dan_ros.datasets.catalog import TRAIN, guess_dataset, open_faces
+    from dan_ros.datasets.catalog import guess_dataset, open_faces
+    from dan_ros.datasets.faces import TRAIN
 
     name = guess_dataset(data, info.labels) if dataset == 'auto' else dataset
     faces = open_faces(name, data, TRAIN)

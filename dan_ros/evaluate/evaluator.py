@@ -7,7 +7,7 @@ import numpy as np
 
 from dan_ros import labels as label_sets
 from dan_ros.backends import Backend
-from dan_ros.datasets.catalog import Faces
+from dan_ros.datasets.faces import Faces
 from dan_ros.errors import DataError
 from dan_ros.evaluate.metrics import Scores, measure
 from dan_ros.images.files import read_picture

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from dan_ros.datasets.catalog import Faces
+from dan_ros.datasets.faces import Faces
 from dan_ros.train.augment import augmented_faces, mix, plain_faces
 from dan_ros.train.recipe import Recipe
 

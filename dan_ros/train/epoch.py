@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dan_ros.datasets.catalog import Faces
+from dan_ros.datasets.faces import Faces
 from dan_ros.errors import TrainingError
 from dan_ros.network.dan import DAN
 from dan_ros.train.data_loader import plain_batches, steps_per_epoch, training_batches

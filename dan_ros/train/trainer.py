@@ -17,7 +17,8 @@ import torch
 import yaml
 from rich.console import Console
 
-from dan_ros.datasets.catalog import TRAIN, VALID, Faces, open_faces
+from dan_ros.datasets.catalog import open_faces
+from dan_ros.datasets.faces import TRAIN, VALID, Faces
 from dan_ros.errors import TrainingError
 from dan_ros.images.files import readable
 from dan_ros.network.dan import DAN

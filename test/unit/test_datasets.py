@@ -98,7 +98,7 @@ def test_ferplus_that_is_no_ferplus_is_one_clear_line(tmp_path, changes, message
 @pytest.mark.parametrize('content', [b'', b'PK\x03\x04 and no more', b'text'])
 def test_damaged_npz_is_one_clear_line(tmp_path, content):
     (tmp_path / 'ferplus_train.npz').write_bytes(content)
-    with pytest.raises(DataError, match=r'ferplus_train\.npz can not be read') as error:
+    with pytest.raises(DataError, match=r'ferplus_train\.npz cannot be read') as error:
         open_faces('ferplus', tmp_path, 'train')
     assert '\n' not in str(error.value)
 
@@ -119,11 +119,11 @@ def test_an_npz_says_which_array_it_lacks_or_holds_damaged(tmp_path):
     path = tmp_path / 'ferplus_train.npz'
     images, votes = npy(np.zeros((7, 48, 48), np.uint8)), npy(VOTES)
     cases = [
-        ({'x': votes}, "lacks the array 'images'; FER"),
-        ({'images': images}, "lacks the array 'votes'; FER"),
-        ({'images': images[:-9], 'votes': votes}, "its array 'images' is damaged (EOF"),
-        ({'images': images, 'votes': votes[:20]}, "its array 'votes' is damaged (EOF"),
-        ({'images': images, 'votes': b'text'}, "its array 'votes' is damaged (no array)"),
+        ({'x': votes}, "the array 'images' is missing; FER"),
+        ({'images': images}, "the array 'votes' is missing; FER"),
+        ({'images': images[:-9], 'votes': votes}, "the array 'images' is damaged (EOF"),
+        ({'images': images, 'votes': votes[:20]}, "the array 'votes' is damaged (EOF"),
+        ({'images': images, 'votes': b'text'}, "the array 'votes' is damaged (not an array)"),
     ]
     for members, words in cases:
         write_npz(path, **members)
@@ -134,7 +134,7 @@ def test_an_npz_says_which_array_it_lacks_or_holds_damaged(tmp_path):
     write_npz(path, images=images, votes=votes)
     content = path.read_bytes()
     path.write_bytes(content.replace(images[-2000:], images[-2000:-1] + b'\1'))  # a flipped bit
-    with pytest.raises(DataError, match=r"its array 'images' is damaged \(Bad CRC"):
+    with pytest.raises(DataError, match=r"the array 'images' is damaged \(Bad CRC"):
         open_faces('ferplus', tmp_path, 'train')
 
 
@@ -190,7 +190,7 @@ def test_nothing_readable_is_an_error(tmp_path):
     write_rafdb(tmp_path)
     for path in (tmp_path / 'Image' / 'aligned').iterdir():
         path.write_bytes(b'')
-    with pytest.raises(DataError, match='none of its 2 pictures'):
+    with pytest.raises(DataError, match='none of its 2 images'):
         open_faces('rafdb', tmp_path, 'train')
 
 
@@ -270,7 +270,7 @@ def test_wrong_folder_is_one_clear_line(tmp_path, dataset):
 
 def test_folder_that_is_no_class(tmp_path):
     write_picture(tmp_path / 'train' / 'bored' / 'a.jpg')
-    with pytest.raises(DataError, match='bored is no class'):
+    with pytest.raises(DataError, match='bored is not a class'):
         open_faces('sfew', tmp_path, 'train')
 
 
@@ -320,7 +320,7 @@ def test_the_test_split_is_not_taken_for_validation(tmp_path):
 def test_numbers_are_classes_in_affectnet_alone(tmp_path):
     write_picture(tmp_path / 'val' / '3' / 'a.png')
     assert open_faces('affectnet8', tmp_path, 'valid').classes.tolist() == [3]
-    with pytest.raises(DataError, match=r'/3 is no class; folders are called neutral'):
+    with pytest.raises(DataError, match=r'/3 is not a class; valid folder names are neutral'):
         open_faces('folder', tmp_path, 'valid')
 
 
@@ -329,7 +329,7 @@ def test_hidden_folders_and_strange_digits_do_no_harm(tmp_path):
     write_picture(tmp_path / '.ipynb_checkpoints' / 'b.png')
     assert len(open_faces('folder', tmp_path, 'valid')) == 1
     write_picture(tmp_path / '\N{SUPERSCRIPT TWO}' / 'c.png')
-    with pytest.raises(DataError, match='is no class'):
+    with pytest.raises(DataError, match='is not a class'):
         open_faces('folder', tmp_path, 'valid')
 
 

@@ -15,7 +15,8 @@ from test_datasets import write_ferplus
 
 from dan_ros import labels
 from dan_ros.backends import open_backend
-from dan_ros.datasets.catalog import Faces, guess_dataset, open_faces
+from dan_ros.datasets.catalog import guess_dataset, open_faces
+from dan_ros.datasets.faces import Faces
 from dan_ros.detect import open_detector
 from dan_ros.errors import DataError
 from dan_ros.evaluate.evaluator import evaluate, judge_photos, predict_crops

@@ -10,7 +10,7 @@ torch = pytest.importorskip('torch')
 
 from torch import nn  # noqa: E402
 
-from dan_ros.datasets.catalog import Faces  # noqa: E402
+from dan_ros.datasets.faces import Faces  # noqa: E402
 from dan_ros.errors import ModelError, TrainingError  # noqa: E402
 from dan_ros.network.dan import DAN  # noqa: E402
 from dan_ros.train.augment import augmented_faces, mix, plain_faces  # noqa: E402

@@ -19,7 +19,7 @@ torch = pytest.importorskip('torch')
 from rich.console import Console  # noqa: E402
 
 from dan_ros import labels  # noqa: E402
-from dan_ros.datasets.catalog import Faces  # noqa: E402
+from dan_ros.datasets.faces import Faces  # noqa: E402
 from dan_ros.errors import TrainingError  # noqa: E402
 from dan_ros.network.checkpoint import load_dan  # noqa: E402
 from dan_ros.train import trainer  # noqa: E402
