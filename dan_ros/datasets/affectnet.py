@@ -34,7 +34,7 @@ LABEL_OF_NUMBER = {str(number): name for number, name in enumerate(label_sets.CA
 class AffectNet8(ImageDataset):
     """AffectNet with all eight classes."""
 
-    labels = label_sets.AFFECTNET8
+    labels: tuple[str, ...] = label_sets.AFFECTNET8
 
     def list_images(self, root: Path, split: str) -> list[LabeledImage]:
         """List the images of whichever layout `root` has."""

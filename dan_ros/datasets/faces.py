@@ -1,12 +1,15 @@
 """The container that every data set reader returns."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from dan_ros.images.files import readable
+
 TRAIN, VALID = 'train', 'valid'
+MAX_LISTED_SKIPS = 20  # unreadable images named on the screen
 
 
 @dataclass(frozen=True)
@@ -49,3 +52,19 @@ class Faces:
         """Read faces as the model's input expects them: uint8 [B, size, size, 3], RGB."""
         batch = self.read(indices, size)  # [B, size, size, 1 or 3]
         return np.repeat(batch, 3, axis=3) if batch.shape[3] == 1 else np.ascontiguousarray(batch)
+
+
+def summarize_skipped(skipped: Sequence[str], full_list: str) -> list[str]:
+    """Describe the unreadable images in a few lines; [] if there are none.
+
+    Args:
+        skipped: paths of the images.
+        full_list: name of the file that lists them all.
+    """
+    if not skipped:
+        return []
+    lines = [f'{len(skipped)} images cannot be read and are left out:']
+    lines += [f'  {readable(name)}' for name in skipped[:MAX_LISTED_SKIPS]]
+    if len(skipped) > MAX_LISTED_SKIPS:
+        lines.append(f'  and {len(skipped) - MAX_LISTED_SKIPS} more, see {full_list}')
+    return lines

@@ -16,7 +16,7 @@ from dan_ros.errors import DanError, ModelError
 from dan_ros.labels import FERPLUS
 from dan_ros.model.store import read_model
 from dan_ros.network.checkpoint import fuse_checkpoint, load_dan
-from dan_ros.network.normalization import check_normalization
+from dan_ros.network.fuse import check_normalization
 
 
 @pytest.fixture(scope='module')
@@ -149,7 +149,7 @@ def test_a_checkpoint_of_a_training_that_diverged_is_refused(tmp_path, name):
     output = tmp_path / 'x.onnx'
     result = run('convert', tmp_path / 'diverged.pth', '--labels', 'affectnet8', '-o', output)
     assert isinstance(result.exception, DanError)
-    assert 'diverged.pth: not all of its weights are finite' in str(result.exception)
+    assert 'diverged.pth: the fused weights' in str(result.exception)
     assert not output.exists()
 
 
@@ -223,5 +223,5 @@ def test_explain_refuses_a_model_that_gives_no_numbers(portrait_file, tmp_path):
 
 def test_a_pickled_model_says_what_to_do(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / 'whole.pth')
-    with pytest.raises(ModelError, match=r'whole\.pth holds more than tensors.*state_dict'):
+    with pytest.raises(ModelError, match=r'whole\.pth contains more than tensors.*state_dict'):
         load_dan(tmp_path / 'whole.pth')

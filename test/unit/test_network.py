@@ -190,5 +190,5 @@ def test_weights_beyond_fp16_are_refused(exported, tmp_path):
 def test_a_quantised_file_is_no_float_network(exported):
     model = onnx.load(exported[2])
     del model.graph.initializer[:]
-    with pytest.raises(ModelError, match='quantised'):
+    with pytest.raises(ModelError, match='quantized'):
         read_fused(model.SerializeToString(), 'it')
