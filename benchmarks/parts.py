@@ -27,7 +27,7 @@ from dan_ros.faces.crop import crop_face
 from dan_ros.model import store
 from dan_ros.network.export import export_onnx, read_fused
 from dan_ros.network.quantize import quantize_onnx
-from dan_ros.pipeline import STEPS, ExpressionPipeline
+from dan_ros.pipeline import STAGES, ExpressionPipeline
 from dan_ros.types import Frame
 
 OFFICIAL_SIZE = 224
@@ -230,14 +230,14 @@ def split_pipelines(rounds: int) -> dict[str, dict[str, float]]:
 
     def run(frames: list[Frame]) -> dict[str, float]:
         pipeline.run(frames)
-        return dict(pipeline.watch.seconds)
+        return dict(pipeline.timer.seconds)
 
     ways = {
         f'{width}x{height}, {faces} face(s)': partial(run, [Frame(scene(width, height, faces))])
         for (width, height), faces in product(SIZES, COUNTS)
     }
     return {
-        name: {step: 1e3 * statistics.median(one[step] for one in runs) for step in STEPS}
+        name: {step: 1e3 * statistics.median(one[step] for one in runs) for step in STAGES}
         for name, runs in run_interleaved(ways, Limit(rounds)).items()
     }
 

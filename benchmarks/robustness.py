@@ -13,7 +13,6 @@ the images between two whole looks (`detector.interval: N`) is compared with wha
 same images when it looks through each as a whole.
 """
 
-import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,8 +34,8 @@ from dan_ros.faces.quality import ACCEPT_ALL
 from dan_ros.labels import logits_to_probabilities
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.tracking.face_tracker import FaceTracker
-from dan_ros.types import NO_HINT, Frame
+from dan_ros.types import Frame
+from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
 
 SCENE_SIZE = (480, 640)  # height, width
 STEP_PX = 4  # by which scenes move between two images
@@ -175,14 +174,14 @@ def judge_between(
     for index, picture in enumerate(pictures):
         rng = np.random.default_rng(index)
         scene = make_scene(picture, CONDITIONS[0].side, 0.0, rng)
-        follower = FaceTracker(f'f{number}' for number in itertools.count())
+        config = VideoConfig(interval if follows else 1, pipeline.config)
+        video = VideoPipeline(pipeline, config)
         for step in range(interval):
             image = np.roll(scene, STEP_PX * step, axis=1)
-            prior = follower.prior(interval) if follows else NO_HINT
-            (found,) = pipeline.run([Frame(image)], [prior])
-            follower.update(found, step * FRAME_NS)
-            if step and found:
-                rows[index, step - 1] = found[0].probabilities
+            stamped = StampedFrame(Frame(image), step * FRAME_NS)
+            faces = video.run({'/camera': stamped})['/camera']
+            if step and faces:
+                rows[index, step - 1] = faces[0].raw.probabilities
     return rows
 
 
@@ -219,7 +218,7 @@ def main(data: Path, count: int, model: str, out: Path, interval: int) -> None:
     pictures = faces.read(chosen, 48)[..., 0]  # uint8 [N, 48, 48]
     names = [faces.labels[index] for index in faces.classes[chosen]]
     truth = np.array([labels.CANONICAL.index(name) for name in names])
-    pipeline = ExpressionPipeline.open(model, detector='yunet', gates=ACCEPT_ALL)
+    pipeline = ExpressionPipeline.open(model, detector='yunet', quality=ACCEPT_ALL)
     if interval > 1:
         click.echo(json.dumps(measure_interval(pipeline, pictures, truth, interval), indent=1))
         return

@@ -66,7 +66,7 @@ class MessageClasses:
         camera: str,
         size: tuple[int, int],
     ) -> Any:
-        found = face.seen.face
+        found = face.detection
         x_offset, y_offset, width, height = box_to_region(found.box_xyxy, size)
         return self.FacialExpression(
             header=header,
@@ -81,7 +81,7 @@ class MessageClasses:
             label=labels.label_of(face.expression),
             confidence=face.confidence,
             probabilities=face.probabilities,
-            raw_probabilities=face.seen.probabilities,
+            raw_probabilities=face.raw.probabilities,
             pose=[] if pose is None else [self.pose(pose)],
         )
 

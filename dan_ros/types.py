@@ -1,7 +1,7 @@
-"""The values that travel between the steps of the pipeline.
+"""The values passed between the steps of the pipeline.
 
-Pixel coordinates: x to the right, y down, the origin at the outer corner of the top left pixel, so
-that an image W wide spans x from 0 to W and the centre of its first pixel is (0.5, 0.5).
+Pixel coordinates: x points right, y points down, and the origin is the outer corner of the top left
+pixel. An image of width W spans x from 0 to W, and the centre of its first pixel is (0.5, 0.5).
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ FRAME_ENCODINGS = ('bgr8', 'rgb8', 'bgra8', 'rgba8', 'mono8')
 
 @dataclass(frozen=True)
 class Frame:
-    """One camera image, as the camera ordered its channels.
+    """One camera image in the camera's own channel order.
 
     Attributes:
-        image: uint8, [H, W, C] or, for mono8, [H, W]; may be a view into a message (rows may be
-            padded), is never written to.
+        image: uint8 [H, W, C], or [H, W] for mono8. It may be a view into a message with padded
+            rows, and is never written to.
         encoding: one of `FRAME_ENCODINGS`.
     """
 
@@ -35,13 +35,14 @@ class Frame:
 
 @dataclass(frozen=True)
 class Face:
-    """One detected face, in pixels of the frame it was found in.
+    """One detected face, in pixels of its frame.
 
     Attributes:
-        box_xyxy: float32 [4], left, top, right, bottom; may reach past the border of the frame.
-        score: the detector's confidence, [0, 1].
-        landmarks: float32 [5, 2], x and y of the right eye, left eye, nose tip, right and left
-            mouth corner (right and left of the person); [0, 2] if the detector gives none.
+        box_xyxy: float32 [4], left, top, right, bottom; may extend beyond the frame.
+        score: confidence of the detector, [0, 1].
+        landmarks: float32 [5, 2], x and y of the right eye, left eye, nose tip, right mouth corner
+            and left mouth corner, where right and left are the person's; [0, 2] if the detector
+            finds no landmarks.
     """
 
     box_xyxy: np.ndarray
@@ -51,17 +52,17 @@ class Face:
 
 @dataclass(frozen=True)
 class SearchHint:
-    """What a camera's last frame tells of its next, all boxes as in `Face`.
+    """What the previous frames of a camera say about the next one. Boxes are as in `Face`.
 
     Attributes:
-        judged: boxes of the faces that were judged. They count as a quarter larger and pass the
-            gates more easily, so that a face at a limit does not come and go.
-        expected: boxes of all its faces: they are looked for there alone, and in the whole frame
-            only if one of them is not found. Empty: the whole frame is looked through.
+        classified_boxes: faces classified in the last frame. They pass relaxed quality thresholds
+            and count as larger, so that a face at a threshold does not flicker.
+        predicted_boxes: where every face is expected. The detector runs around these boxes only,
+            and on the full frame if one of the faces is not found. Empty: run on the full frame.
     """
 
-    judged: Sequence[np.ndarray] = ()
-    expected: Sequence[np.ndarray] = ()
+    classified_boxes: Sequence[np.ndarray] = ()
+    predicted_boxes: Sequence[np.ndarray] = ()
 
 
 NO_HINT = SearchHint()
@@ -69,13 +70,13 @@ NO_HINT = SearchHint()
 
 @dataclass(frozen=True)
 class FaceExpression:
-    """A face and what the network says of it.
+    """A detected face and its expression in one frame.
 
     Attributes:
-        face: where it is.
-        probabilities: float32 [8], indexed like `labels.CANONICAL`, sums to 1; all zero when the
-            face was not judged.
-        reason: why it was not judged, one of `quality.REASONS`; '' if it was.
+        face: the detection.
+        probabilities: float32 [8], indexed like `labels.CANONICAL`; they sum to 1, or are all 0 if
+            the face was not classified.
+        reason: why the face was not classified, one of `quality.REASONS`; '' if it was.
     """
 
     face: Face
@@ -84,18 +85,19 @@ class FaceExpression:
 
     @property
     def is_judged(self) -> bool:
-        """Whether the network gave this face a usable answer."""
+        """Whether the network classified this face."""
         return bool(self.probabilities.any())
 
     @property
     def confidence(self) -> float:
-        """Probability of the most likely class, [0, 1]; 0 when the face was not judged."""
+        """Probability of the most likely class, [0, 1]; 0 if the face was not classified."""
         return float(self.probabilities.max())
 
     def expression(self, min_confidence: float = 0.0) -> int:
-        """Canonical index of the most likely class, or `labels.UNKNOWN`.
+        """Return the canonical index of the most likely class.
 
-        UNKNOWN stands for a face that was not judged, or less surely than `min_confidence`.
+        Returns `labels.UNKNOWN` if the face was not classified, or if the probability of that class
+        is below `min_confidence`.
         """
         if not self.is_judged or self.confidence < min_confidence:
             return labels.UNKNOWN

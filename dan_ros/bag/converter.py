@@ -1,6 +1,5 @@
 """From a bag of images to a bag of expressions, frame by frame, in bounded memory."""
 
-import itertools
 import os
 import sqlite3
 from collections import Counter, defaultdict
@@ -24,8 +23,10 @@ from dan_ros.images.encodings import image_to_frame
 from dan_ros.messages import stamp_to_ns
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.storage.atomic import atomic_directory
-from dan_ros.tracking.face_tracker import FaceTracker, TrackedFace, TrackerConfig
+from dan_ros.tracking.config import TrackerConfig
+from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
+from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
 
 MAX_PIXELS = 100_000_000
 CLEANING_FRAMES = 100  # so often faces that are gone are drawn and forgotten
@@ -76,9 +77,10 @@ class Conversion:
         settings: TrackerConfig,
     ) -> None:
         self.summary = Summary()
-        self._bag, self._topics, self._pipeline = bag, topics, pipeline
-        new_ids = (f'f{number}' for number in itertools.count(1))
-        self._followers = {t.camera: FaceTracker(new_ids, settings) for t in topics}
+        self._bag, self._topics = bag, topics
+        self._video = VideoPipeline(
+            pipeline, VideoConfig(pipeline=pipeline.config, tracker=settings)
+        )
         self._infos: dict[str, list[str]] = defaultdict(list)
         for topic in topics:
             self._infos[info_topic(topic.camera)].append(topic.camera)
@@ -169,12 +171,10 @@ class Conversion:
         self, record: Record, frame: Frame, writer: ExpressionBag, table: FaceTable
     ) -> list[TrackedFace]:
         camera, header = record.topic.camera, record.message.header
-        (found,) = self._pipeline.run([frame], [self._followers[camera].prior()])
-        stamp_ns = stamp_to_ns(header.stamp)
-        faces = self._followers[camera].update(found, stamp_ns, record.time_ns)
-        if self._followers[camera].lacks_stamps:
-            self.summary.lacking_stamps.add(camera)
-        landmarks = [face.seen.face.landmarks for face in faces]
+        stamped = StampedFrame(frame, stamp_to_ns(header.stamp), record.time_ns)
+        faces = self._video.run({camera: stamped})[camera]
+        self.summary.lacking_stamps.update(self._video.cameras_with_frozen_stamps())
+        landmarks = [face.detection.landmarks for face in faces]
         poses = solve_poses(landmarks, self._cameras.get(camera), frame.size)
         array = writer.classes.array(faces, poses, header, camera, frame.size)
         writer.write(array, record.time_ns)
@@ -189,7 +189,7 @@ class Conversion:
         self.summary.labels.update(face.label for face in array.faces)
 
     def _alive(self) -> set[str]:
-        return set().union(*(follower.face_ids for follower in self._followers.values()))
+        return set().union(*(self._video.face_ids(topic.camera) for topic in self._topics))
 
 
 def check_room(out: Path, source: Path, force: bool) -> None:

@@ -48,7 +48,7 @@ class FaceTable:
     def write(self, faces: list[TrackedFace], header: Any, camera: str, time_ns: int) -> None:
         """Write the faces of one frame; numbers have as many digits as say something."""
         for face in faces:
-            found = face.seen.face
+            found = face.detection
             self._writer.writerow(
                 (
                     time_ns,
@@ -57,10 +57,10 @@ class FaceTable:
                     face.face_id,
                     labels.label_of(face.expression),
                     f'{face.confidence:.4f}',
-                    face.seen.reason,
+                    face.raw.reason,
                     *(f'{value:.2f}' for value in found.box_xyxy.tolist()),
                     f'{found.score:.4f}',
                     *(f'{value:.4f}' for value in face.probabilities.tolist()),
-                    *(f'{value:.4f}' for value in face.seen.probabilities.tolist()),
+                    *(f'{value:.4f}' for value in face.raw.probabilities.tolist()),
                 )
             )

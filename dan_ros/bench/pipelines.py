@@ -15,7 +15,7 @@ from dan_ros.bench.scenes import Walk, scene
 from dan_ros.bench.timer import Comparison, Limit, compare, run_interleaved
 from dan_ros.detect import DETECTORS, Detector, open_detector
 from dan_ros.errors import DanError
-from dan_ros.pipeline import STEPS, ExpressionPipeline
+from dan_ros.pipeline import STAGES, ExpressionPipeline
 from dan_ros.types import Frame
 
 WIDTHS = (320, 640, 1280)
@@ -31,7 +31,7 @@ class PipelineTimes(Comparison):
     """Times of the pipeline by its settings.
 
     Attributes:
-        steps_ms: median of each of `STEPS`, by settings.
+        steps_ms: median of each of `STAGES`, by settings.
         found: number of faces that were found and judged; fewer than there are makes it quicker.
     """
 
@@ -127,13 +127,13 @@ def time_pipelines(
 def _timed(
     pipeline: ExpressionPipeline, run: Callable[[], object], images: int = 1
 ) -> Callable[[], dict[str, float]]:
-    """Milliseconds of a run over its images: `TOTAL`, and each of `STEPS` of the last image."""
+    """Milliseconds of a run over its images: `TOTAL`, and each of `STAGES` of the last image."""
 
     def measure() -> dict[str, float]:
         started_s = time.perf_counter()
         run()
         total_s = time.perf_counter() - started_s
-        steps_ms = {step: 1e3 * pipeline.watch.seconds.get(step, 0.0) for step in STEPS}
+        steps_ms = {step: 1e3 * pipeline.timer.seconds.get(step, 0.0) for step in STAGES}
         return {TOTAL: 1e3 * total_s / images, **steps_ms}
 
     return measure

@@ -9,8 +9,8 @@ from dan_ros.faces.boxes import area
 from dan_ros.faces.crop import crop_face
 from dan_ros.images.opencv import cv2
 from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.tracking.face_tracker import FaceTracker
 from dan_ros.types import Frame
+from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
 
 FACE_SIDE = 400  # pixels, of a picture of a face
 FRAMING = 1.8  # side of the picture over the longer side of the face's box
@@ -122,17 +122,16 @@ class Walk:
         face_bgr: np.ndarray,
         interval: int,
     ) -> None:
-        self._pipeline, self.interval = pipeline, interval
+        self.interval = interval
         places = [*range(interval), *range(interval, 0, -1)]  # there and back, in two intervals
         frames = [Frame(scene(*size, faces, face_bgr, STEP_PX * place)) for place in places]
         self._frames = itertools.cycle(frames)
-        self._follower = FaceTracker(f'f{number}' for number in itertools.count())
+        config = VideoConfig(detector_interval=interval, pipeline=pipeline.config)
+        self._video = VideoPipeline(pipeline, config)
         self._stamp_ns = 0
 
     def __call__(self) -> None:
         """Look at the images of one interval: the first as a whole, the others near the faces."""
         for _ in range(self.interval):
             self._stamp_ns += 33_000_000
-            prior = self._follower.prior(self.interval)
-            (faces,) = self._pipeline.run([next(self._frames)], [prior])
-            self._follower.update(faces, self._stamp_ns)
+            self._video.run({'/camera': StampedFrame(next(self._frames), self._stamp_ns)})

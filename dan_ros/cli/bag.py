@@ -12,7 +12,7 @@ from dan_ros.detect import DETECTORS
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.storage.atomic import tidy_up
-from dan_ros.tracking.face_tracker import TrackerConfig
+from dan_ros.tracking.config import TrackerConfig
 
 if TYPE_CHECKING:
     from dan_ros.bag.converter import Summary

@@ -49,7 +49,7 @@ def command(
     is 1.
     """
     pipeline = ExpressionPipeline.open(
-        model, backend, detector, max_side_px=max_side, max_faces=1000, gates=ACCEPT_ALL
+        model, backend, detector, max_side_px=max_side, max_faces=1000, quality=ACCEPT_ALL
     )
     if pipeline.detector.warning:
         click.echo(f'Warning: {pipeline.detector.warning}', err=True)

@@ -32,7 +32,7 @@ from dan_ros.faces.quality import QualityThresholds
 from dan_ros.images.opencv import MAX_PIXELS
 from dan_ros.model.store import DEFAULT_MODEL
 from dan_ros.ros.sources import IMAGES, INPUTS, RAW, TRANSPORTS
-from dan_ros.tracking.face_tracker import TrackerConfig
+from dan_ros.tracking.config import TrackerConfig
 
 FOLLOWING, GATES = TrackerConfig(), QualityThresholds()
 

@@ -233,9 +233,9 @@ def _newest() -> QoSProfile:
 
 def _region(face: TrackedFace, frame: Frame, header: Header) -> Any:
     size = np.array([*frame.size, *frame.size], np.float64)
-    left, top, right, bottom = (face.seen.face.box_xyxy / size).clip(0, 1).tolist()
+    left, top, right, bottom = (face.detection.box_xyxy / size).clip(0, 1).tolist()
     return hri.NormalizedRegionOfInterest2D(
-        header=header, xmin=left, ymin=top, xmax=right, ymax=bottom, c=face.seen.face.score
+        header=header, xmin=left, ymin=top, xmax=right, ymax=bottom, c=face.detection.score
     )
 
 
@@ -243,16 +243,16 @@ def _landmarks(face: TrackedFace, frame: Frame, header: Header) -> Any:
     """Our five landmarks; the confidence of the other sixty-five is 0."""
     width, height = frame.size
     message = hri.FacialLandmarks(header=header, height=height, width=width)
-    for place, (x, y) in zip(LANDMARKS, face.seen.face.landmarks.tolist(), strict=False):
+    for place, (x, y) in zip(LANDMARKS, face.detection.landmarks.tolist(), strict=False):
         point = message.landmarks[place]
         point.x, point.y = min(max(x / width, 0.0), 1.0), min(max(y / height, 0.0), 1.0)
-        point.c = face.seen.face.score
+        point.c = face.detection.score
     return message
 
 
 def _cut(face: TrackedFace, frame: Frame) -> np.ndarray:
     """The face and what is about it, uint8 [128, 128, 3], BGR; black beyond the image."""
-    left, top, side = square_about(face.seen.face.box_xyxy, CROP_SCALE)
+    left, top, side = square_about(face.detection.box_xyxy, CROP_SCALE)
     width, height = frame.size
     inside = frame.image[max(top, 0) : top + side, max(left, 0) : left + side]
     square = cv2.copyMakeBorder(

@@ -1,1 +1,1 @@
-"""TODO tracking."""
+"""Faces over time: ids by association, smoothed probabilities, stable labels."""

@@ -1,4 +1,4 @@
-"""One camera's faces over time: the same id, steady probabilities, a label that holds."""
+"""Tracks the faces of one camera: stable ids, smoothed probabilities, stable labels."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -6,63 +6,52 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dan_ros import labels
+from dan_ros.tracking.config import TrackerConfig
 from dan_ros.tracking.smoother import Smoother
-from dan_ros.tracking.tracker import Tracker
-from dan_ros.types import FaceExpression, SearchHint
+from dan_ros.tracking.tracker import BoxTracker
+from dan_ros.types import Face, FaceExpression, SearchHint
 
-EQUAL_STAMPS = 3  # so many frames in a row with one stamp: the camera's driver sets none
+# Identical stamps in a row before we assume that the driver does not stamp its images.
+EQUAL_STAMPS = 3
 
 
 @dataclass(frozen=True)
 class TrackedFace:
-    """A face of one frame, and what the frames before say of it.
+    """A face of one frame with its history.
 
     Attributes:
         face_id: stable while the face stays in view; starts with a letter.
-        seen: what this frame alone says.
-        probabilities: float32 [8], smoothed, sum 1; all 0 where this frame could not be judged.
+        raw: result of this frame alone.
+        probabilities: float32 [8], smoothed, with sum 1; all 0 if this frame was not classified.
         expression: canonical index of the label, or `labels.UNKNOWN`.
     """
 
     face_id: str
-    seen: FaceExpression
+    raw: FaceExpression
     probabilities: np.ndarray
     expression: int
 
     @property
+    def detection(self) -> Face:
+        """Where the face is in this frame."""
+        return self.raw.face
+
+    @property
     def smoothed(self) -> FaceExpression:
-        """The face with its smoothed probabilities, as to be drawn."""
-        return replace(self.seen, probabilities=self.probabilities)
+        """The detection with its smoothed probabilities."""
+        return replace(self.raw, probabilities=self.probabilities)
 
     @property
     def confidence(self) -> float:
-        """Smoothed probability of the most likely class, [0, 1]; 0 when it was not judged."""
+        """Smoothed probability of the most likely class, [0, 1]; 0 if not classified."""
         return float(self.probabilities.max())
 
 
-@dataclass(frozen=True)
-class TrackerConfig:
-    """How faces are followed.
+class _FrameClock:
+    """Time of the frames of a camera, from their stamps, or from their arrival if stamps are frozen.
 
     Attributes:
-        max_missed_s, max_distance, min_hits: see `Tracker`.
-        half_life_s, margin, min_confidence: see `Smoother`.
-    """
-
-    max_missed_s: float = 1.0
-    max_distance: float = 1.0
-    min_hits: int = 1
-    half_life_s: float = 0.3
-    margin: float = 0.05
-    min_confidence: float = 0.35
-
-
-class _Clock:
-    """Time of a camera's frames: by their stamps, or, while those stand still, by their arrival.
-
-    Attributes:
-        now_ns: of the newest frame, nanoseconds; steps back when the stamps do.
-        stands_still: whether the stamps do not move.
+        now_ns: time of the newest frame, nanoseconds; steps back when the stamps do.
     """
 
     def __init__(self) -> None:
@@ -70,21 +59,22 @@ class _Clock:
         self._stamp_ns: int | None = None
         self._arrived_ns: int | None = None
         self._equal = 0
-        self._ahead_ns = 0  # how far arrivals moved the time since the stamps last did
+        self._ahead_ns = 0  # advance by arrival times since the stamps last changed
 
     @property
-    def stands_still(self) -> bool:
+    def is_frozen(self) -> bool:
+        """Whether the stamps have stopped changing."""
         return self._equal >= EQUAL_STAMPS
 
-    def read(self, stamp_ns: int, arrived_ns: int | None) -> int:
-        """Time of the next frame."""
+    def advance(self, stamp_ns: int, arrived_ns: int | None) -> int:
+        """Return the time of the next frame, nanoseconds."""
         step_ns = stamp_ns if self._stamp_ns is None else stamp_ns - self._stamp_ns
         self._equal = 1 if step_ns else self._equal + 1
-        if self.stands_still and arrived_ns is not None and self._arrived_ns is not None:
+        if self.is_frozen and arrived_ns is not None and self._arrived_ns is not None:
             step_ns = max(arrived_ns - self._arrived_ns, 0)
             self._ahead_ns += step_ns
         elif step_ns:
-            if step_ns > 0:  # coarse stamps move on at last, in part by what arrivals told before
+            if step_ns > 0:  # a coarse stamp catches up with the arrival times
                 step_ns = max(step_ns - self._ahead_ns, 0)
             self._ahead_ns = 0
         self._stamp_ns, self._arrived_ns = stamp_ns, arrived_ns
@@ -93,79 +83,74 @@ class _Clock:
 
 
 class FaceTracker:
-    """Follows the faces of one camera.
+    """Tracks the faces of one camera.
 
     Args:
-        new_ids: ids for new faces; followers that share it never give the same id.
+        new_ids: source of ids for new faces. Trackers that share it never give the same id.
+        config: see `TrackerConfig`.
 
     Attributes:
-        settings: may be replaced between two frames.
+        config: may be replaced between two frames.
     """
 
-    def __init__(self, new_ids: Iterator[str], settings: TrackerConfig | None = None) -> None:
-        self.settings = settings or TrackerConfig()
-        self._tracker = Tracker(new_ids)
+    def __init__(self, new_ids: Iterator[str], config: TrackerConfig | None = None) -> None:
+        self.config = config or TrackerConfig()
+        self._box_tracker = BoxTracker(new_ids)
         self._smoothers: dict[str, Smoother] = {}
-        self._clock = _Clock()
-        self._judged: list[np.ndarray] = []
-        self._seen: list[np.ndarray] = []
+        self._clock = _FrameClock()
+        self._classified_boxes: list[np.ndarray] = []
+        self._boxes: list[np.ndarray] = []
         self._frames = 0
 
     def update(
         self, faces: Sequence[FaceExpression], stamp_ns: int, arrived_ns: int | None = None
     ) -> list[TrackedFace]:
-        """Take in one frame.
+        """Add one frame.
 
         Args:
-            faces: of the frame.
-            stamp_ns: its time, nanoseconds. An earlier one than the last starts afresh.
-            arrived_ns: when it came, by a clock that never steps back; tells the time where the
-                stamps do not move.
+            faces: faces of the frame.
+            stamp_ns: time of the frame, nanoseconds. A time before the last one clears all tracks.
+            arrived_ns: arrival time on a monotonic clock, nanoseconds; used while the stamps do not
+                change.
 
         Returns:
-            The faces in their order, without those too new to have an id (`min_hits`).
+            The faces in the same order, without those that have too few hits for an id.
         """
-        self._apply_settings()
         self._frames += 1
-        self._judged = [face.face.box_xyxy for face in faces if face.is_judged]
-        self._seen = [face.face.box_xyxy for face in faces]
-        now_ns = self._clock.read(stamp_ns, arrived_ns)
-        ids = self._tracker.update(self._seen, now_ns)
+        self._boxes = [face.face.box_xyxy for face in faces]
+        self._classified_boxes = [face.face.box_xyxy for face in faces if face.is_judged]
+        now_ns = self._clock.advance(stamp_ns, arrived_ns)
+        self._box_tracker.config = self.config
+        ids = self._box_tracker.update(self._boxes, now_ns)
         pairs = zip(ids, faces, strict=True)
-        followed = [self._follow(face_id, face, now_ns) for face_id, face in pairs if face_id]
+        tracked = [self._smooth(face_id, face, now_ns) for face_id, face in pairs if face_id]
         alive = self.face_ids
         self._smoothers = {i: s for i, s in self._smoothers.items() if i in alive}
-        return followed
+        return tracked
 
-    def prior(self, interval: int = 1) -> SearchHint:
-        """What is known before the next frame.
+    def hint(self, interval: int = 1) -> SearchHint:
+        """Return what is known about the next frame.
 
-        Each `interval`-th is to be looked through whole, and each while a face that may come back
-        is missing.
+        Args:
+            interval: every Nth frame is searched in full; so is every frame while a face that may
+                come back is missing.
         """
-        is_whole = self._frames % interval == 0 or self._tracker.misses_a_face
-        return SearchHint(self._judged, () if is_whole else self._seen)
+        is_full_search = self._frames % interval == 0 or self._box_tracker.misses_a_face
+        return SearchHint(self._classified_boxes, () if is_full_search else self._boxes)
 
     @property
-    def lacks_stamps(self) -> bool:
-        """Whether the camera stamps its images all alike, so that their arrival tells the time."""
-        return self._clock.stands_still
+    def has_frozen_stamps(self) -> bool:
+        """Whether the images all carry the same stamp, so that their arrival gives the time."""
+        return self._clock.is_frozen
 
     @property
     def face_ids(self) -> set[str]:
-        """Ids that may still come back."""
-        return self._tracker.face_ids
+        """Ids of the faces in view, and of missing faces that may come back."""
+        return self._box_tracker.face_ids
 
-    def _follow(self, face_id: str, face: FaceExpression, now_ns: int) -> TrackedFace:
+    def _smooth(self, face_id: str, face: FaceExpression, now_ns: int) -> TrackedFace:
         if not face.is_judged:
             return TrackedFace(face_id, face, face.probabilities, labels.UNKNOWN)
         smoother = self._smoothers.setdefault(face_id, Smoother())
-        smoother.half_life_s = self.settings.half_life_s
-        smoother.margin = self.settings.margin
-        smoother.min_confidence = self.settings.min_confidence
+        smoother.config = self.config
         return TrackedFace(face_id, face, *smoother.update(face.probabilities, now_ns))
-
-    def _apply_settings(self) -> None:
-        self._tracker.max_missed_s = self.settings.max_missed_s
-        self._tracker.max_distance = self.settings.max_distance
-        self._tracker.min_hits = self.settings.min_hits

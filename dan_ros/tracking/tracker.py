@@ -1,4 +1,4 @@
-"""Face ids that hold from frame to frame."""
+"""Face ids: greedy nearest-neighbor association with constant-velocity prediction and gating."""
 
 import math
 import statistics
@@ -8,18 +8,20 @@ from typing import NamedTuple
 
 import numpy as np
 
-MAX_SIZE_RATIO = 2.0  # a face that seems to grow or shrink by more at once is another
-VELOCITY_S = 0.15  # half-life of the past in a face's velocity
-VELOCITY_MAX_S = 0.6  # a move that took longer says nothing of how a face goes on
-COASTING_S = 1.5  # so long an unseen face is thought to move on as it did
-DRIFT_PER_S = 1.0  # by so many of itself a second the tolerance for an unseen face grows,
-MAX_DRIFT = 1.0  # and by so many in all, else a face long gone would take in strangers
-PAUSE_INTERVALS = 4  # a camera that sends nothing for so many of its usual intervals pauses
-TYPICAL_INTERVALS = 5  # the usual one is the median of so many
+from dan_ros.tracking.config import TrackerConfig
+
+MAX_SIZE_RATIO = 2.0  # largest ratio between a face's sizes in two frames
+VELOCITY_S = 0.15  # half-life of past moves in a face's velocity, seconds
+VELOCITY_MAX_S = 0.6  # longest interval from which a velocity is estimated, seconds
+COASTING_S = 1.5  # longest time a missing face is assumed to keep its velocity, seconds
+DRIFT_PER_S = 1.0  # growth of the gate of a missing face, in gate sizes per second
+MAX_DRIFT = 1.0  # limit of that growth, so that a face long gone does not capture strangers
+PAUSE_INTERVALS = 4  # gap between two images that counts as a pause, in typical intervals
+TYPICAL_INTERVALS = 5  # intervals in the median that defines the typical interval
 
 
 class _Place(NamedTuple):
-    """Centre of a box and the root of its area, which is at least 1; pixels."""
+    """Center of a box and the square root of its area (at least 1), pixels."""
 
     x: float
     y: float
@@ -33,17 +35,16 @@ def _place_of(box_xyxy: np.ndarray) -> _Place:
 
 
 class _Track:
-    """One face: where it was last seen, and how it moved. Places are centres, pixels.
+    """One face with its last position and velocity.
+
+    Plain floats instead of arrays: they are faster for a few numbers per face.
 
     Attributes:
-        face_id: '' while it is too new to have one.
-        hits: frames it was found in.
-        seen_s: time of the last of these.
-        seen_frame: number of that frame; frames may have equal times.
-        place: in that frame.
-
-    Times are seconds that the camera watched, see `_Watch`. A few numbers a face are plain floats,
-    which are quicker than arrays.
+        face_id: '' until the face has enough hits.
+        hits: frames in which the face was found.
+        seen_s: time of the last of them on the `_StreamClock`, seconds.
+        seen_frame: number of that frame, since several frames may have the same time.
+        place: position in that frame.
     """
 
     def __init__(self, place: _Place, now_s: float, frame: int) -> None:
@@ -51,10 +52,10 @@ class _Track:
         self.hits = 1
         self.seen_s, self.seen_frame = now_s, frame
         self.place = place
-        self._velocity_x = self._velocity_y = 0.0  # pixels a second
+        self._velocity_x = self._velocity_y = 0.0  # pixels per second
 
-    def follow(self, place: _Place, now_s: float, frame: int, is_pause: bool) -> None:
-        """The face was found again; over a pause nobody knows how it came there."""
+    def update(self, place: _Place, now_s: float, frame: int, is_pause: bool) -> None:
+        """Record where the face was found; a move during a pause says nothing about its velocity."""
         seconds = now_s - self.seen_s
         if is_pause or seconds > VELOCITY_MAX_S:
             self._velocity_x = self._velocity_y = 0.0
@@ -67,12 +68,15 @@ class _Track:
         self.hits += 1
 
     def distance(self, place: _Place, now_s: float, is_missed: bool) -> float:
-        """How far a box is from where this face is expected, in face sizes; inf if it can't be it.
+        """Return the distance from the predicted position, in face sizes.
 
         Args:
-            place: of the box.
-            now_s: time of the box.
-            is_missed: whether the face was not in the frame before.
+            place: position of a detected box.
+            now_s: its time, seconds.
+            is_missed: whether the face was missing in the previous frame.
+
+        Returns:
+            inf if the sizes differ too much for the same face.
         """
         smaller, larger = sorted((place.size, self.place.size))
         ratio = larger / smaller
@@ -88,12 +92,12 @@ class _Track:
         return away / larger / (1 + drift) + 0.5 * math.log(ratio)
 
 
-class _Watch:
-    """Time in which a camera watched: it stands still while the camera pauses.
+class _StreamClock:
+    """Clock that does not advance while the image stream is paused.
 
     Attributes:
-        now_s: seconds, at the newest frame.
-        is_pause: whether the camera paused between the two.
+        now_s: time of the newest frame, seconds.
+        is_pause: whether the stream was paused before the newest frame.
     """
 
     def __init__(self) -> None:
@@ -102,104 +106,97 @@ class _Watch:
         self._intervals_s: deque[float] = deque(maxlen=TYPICAL_INTERVALS)
 
     def advance(self, seconds: float) -> None:
-        """A frame came, so long after the last."""
+        """Take a new frame, `seconds` after the last one."""
         self._intervals_s.append(seconds)
-        usual_s = statistics.median(self._intervals_s)
-        self.is_pause = seconds > PAUSE_INTERVALS * usual_s
-        self.now_s += usual_s if self.is_pause else seconds
+        typical_s = statistics.median(self._intervals_s)
+        self.is_pause = seconds > PAUSE_INTERVALS * typical_s
+        self.now_s += typical_s if self.is_pause else seconds
 
 
-class Tracker:
-    """Gives each face of one camera an id, by place, size and movement.
+class BoxTracker:
+    """Gives the face boxes of one camera their ids.
 
     Args:
-        new_ids: ids for new faces; trackers that share it never give the same id.
+        new_ids: source of ids for new faces. Trackers that share it never give the same id.
+        config: its first three fields apply.
 
     Attributes:
-        max_missed_s: a face that is missing in frames for longer gets a new id, seconds. While a
-            camera pauses nobody is missing.
-        max_distance: farthest a face may be from where it is expected, in face sizes.
-        min_hits: a new face gets its id in the so-manieth frame in a row that it is found in.
+        config: may be replaced between two frames.
     """
 
-    def __init__(
-        self,
-        new_ids: Iterator[str],
-        max_missed_s: float = 1.0,
-        max_distance: float = 1.0,
-        min_hits: int = 1,
-    ) -> None:
-        self.max_missed_s = max_missed_s
-        self.max_distance = max_distance
-        self.min_hits = min_hits
+    def __init__(self, new_ids: Iterator[str], config: TrackerConfig | None = None) -> None:
+        self.config = config or TrackerConfig()
         self._new_ids = new_ids
         self._tracks: list[_Track] = []
-        self._watch = _Watch()
+        self._clock = _StreamClock()
         self._last_ns: int | None = None
-        self._frame = 0  # number of the newest
+        self._frame = 0  # number of the newest frame
 
     def update(self, boxes_xyxy: Sequence[np.ndarray], stamp_ns: int) -> list[str]:
-        """Ids of the faces of one frame.
+        """Associate the boxes of one frame with the known faces.
 
         Args:
-            boxes_xyxy: [4] each, pixels.
-            stamp_ns: the frame's time, nanoseconds. An earlier one than the last starts afresh: a
-                bag loops, or a simulation was reset.
+            boxes_xyxy: float [4] each, pixels.
+            stamp_ns: time of the frame, nanoseconds. A time before the last one clears all tracks:
+                a bag loops, or a simulation was reset.
 
         Returns:
-            One id a box, in their order; '' for a face that is too new to have one.
+            One id per box, in the same order; '' for a face that has too few hits.
         """
-        last_ns = stamp_ns if self._last_ns is None else self._last_ns
-        if stamp_ns < last_ns:
-            self._tracks, self._watch = [], _Watch()
-        elif self._last_ns is not None:
-            self._watch.advance((stamp_ns - last_ns) / 1e9)
-        self._last_ns = stamp_ns
-        self._frame += 1
+        self._advance(stamp_ns)
         self._tracks = [track for track in self._tracks if self._may_come_back(track)]
         places = [_place_of(box) for box in boxes_xyxy]
         matches = self._match(places)
-        ids = []
-        for index, place in enumerate(places):
-            track = matches.get(index)
-            if track is None:
-                track = _Track(place, self._watch.now_s, self._frame)
-                self._tracks.append(track)
-            else:
-                track.follow(place, self._watch.now_s, self._frame, self._watch.is_pause)
-            if not track.face_id and track.hits >= self.min_hits:
-                track.face_id = next(self._new_ids)
-            ids.append(track.face_id)
-        return ids
+        return [self._update_track(matches.get(i), place) for i, place in enumerate(places)]
 
     @property
     def face_ids(self) -> set[str]:
-        """Ids that may still come back."""
+        """Ids of the faces in view, and of missing faces that may come back."""
         return {track.face_id for track in self._tracks if track.face_id}
 
     @property
     def misses_a_face(self) -> bool:
-        """Whether a face that may come back was not in the last frame."""
+        """Whether a face that may come back was missing in the last frame."""
         return any(track.seen_frame < self._frame for track in self._tracks)
 
+    def _advance(self, stamp_ns: int) -> None:
+        last_ns = stamp_ns if self._last_ns is None else self._last_ns
+        if stamp_ns < last_ns:
+            self._tracks, self._clock = [], _StreamClock()
+        elif self._last_ns is not None:
+            self._clock.advance((stamp_ns - last_ns) / 1e9)
+        self._last_ns = stamp_ns
+        self._frame += 1
+
+    def _update_track(self, track: _Track | None, place: _Place) -> str:
+        """Update the track of a box, or start a new one; return its id."""
+        if track is None:
+            track = _Track(place, self._clock.now_s, self._frame)
+            self._tracks.append(track)
+        else:
+            track.update(place, self._clock.now_s, self._frame, self._clock.is_pause)
+        if not track.face_id and track.hits >= self.config.min_hits:
+            track.face_id = next(self._new_ids)
+        return track.face_id
+
     def _may_come_back(self, track: _Track) -> bool:
-        # However long ago it was, a face that was in the last frame has not been missed yet.
+        # A face found in the last frame is not missing yet, however long ago that frame was.
         if not self._is_missed(track):
             return True
-        missed_s = self._watch.now_s - track.seen_s
-        return bool(track.face_id) and missed_s <= self.max_missed_s
+        missed_s = self._clock.now_s - track.seen_s
+        return bool(track.face_id) and missed_s <= self.config.max_missed_s
 
     def _is_missed(self, track: _Track) -> bool:
-        """Whether the face was not in the frame before."""
+        """Whether the face was missing in the previous frame."""
         return track.seen_frame < self._frame - 1
 
     def _match(self, places: Sequence[_Place]) -> dict[int, _Track]:
-        """Pair the places of boxes with tracks, the nearest first."""
+        """Pair boxes with tracks, the nearest pair first; returns tracks by index of the box."""
         distances = []
         for box_index, place in enumerate(places):
             for track_index, track in enumerate(self._tracks):
-                distance = track.distance(place, self._watch.now_s, self._is_missed(track))
-                if distance <= self.max_distance:
+                distance = track.distance(place, self._clock.now_s, self._is_missed(track))
+                if distance <= self.config.max_distance:
                     distances.append((distance, box_index, track_index))
         matches: dict[int, _Track] = {}
         taken: set[int] = set()

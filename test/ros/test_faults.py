@@ -78,7 +78,9 @@ def test_every_fault_has_a_test_that_exists():
     assert sorted({int(fault.split()[0]) for fault, _ in ROWS}) == list(range(1, 26))
     for _, place in ROWS:
         file, name = place.strip().split('::')
-        assert re.search(rf'^def {name}\(', next(HERE.parent.rglob(file)).read_text(), re.MULTILINE), place
+        assert re.search(
+            rf'^def {name}\(', next(HERE.parent.rglob(file)).read_text(), re.MULTILINE
+        ), place
 
 
 @contextmanager

@@ -17,7 +17,14 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted(PACKAGE.rglob('*.py'))
 FILES = [file for file in FILES if 'msg' not in file.relative_to(PACKAGE).parts]
 ROS_MODULES = {'rclpy', 'ament_index_python', 'rcl_interfaces', 'sensor_msgs', 'diagnostic_msgs'}
-TORCH_ROOMS = ('network/', 'train/', 'datasets/', 'evaluate/', 'backends/torch.py', 'backends/torch_cuda.py')
+TORCH_ROOMS = (
+    'network/',
+    'train/',
+    'datasets/',
+    'evaluate/',
+    'backends/torch.py',
+    'backends/torch_cuda.py',
+)
 
 
 def place(file: Path) -> str:

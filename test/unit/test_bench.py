@@ -22,7 +22,7 @@ from dan_ros.bench.timer import Limit, compare, run_interleaved
 from dan_ros.bench.tuning import Saving, advise
 from dan_ros.cli.main import cli
 from dan_ros.detect import open_detector
-from dan_ros.pipeline import STEPS
+from dan_ros.pipeline import STAGES
 from dan_ros.types import Frame
 
 BENCH = [sys.executable, '-m', 'dan_ros.cli.main', 'bench']
@@ -95,7 +95,7 @@ def test_all_faces_of_the_scenes_were_found_and_steps_add_up_to_less_than_all(me
     for one, (_, count) in zip(measured[0]['pipelines'], product(SIZES, COUNTS), strict=True):
         assert one['found'] == count
         for way, steps_ms in one['steps_ms'].items():
-            assert list(steps_ms) == list(STEPS)
+            assert list(steps_ms) == list(STAGES)
             assert all(ms > 0 for ms in steps_ms.values())
             assert sum(steps_ms.values()) < 1.5 * one['times_ms'][way]  # medians of each
         assert WITH_INTERVAL in one['times_ms']

@@ -8,8 +8,9 @@ import pytest
 from scenes import SCENES, intersection_over_union, render
 
 from dan_ros.detect import open_detector
+from dan_ros.detect.face_finder import REGION_PX
 from dan_ros.faces.quality import ACCEPT_ALL
-from dan_ros.pipeline import REGION_PX, ExpressionPipeline
+from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.tracking.face_tracker import FaceTracker
 from dan_ros.types import Frame, SearchHint
 
@@ -55,7 +56,7 @@ def test_a_face_is_found_again_where_it_was(watched, portrait, scale):
     (box,) = boxes_of(watched, image)
     assert watched.detector.looked_at_the_whole
     moved = box + 0.15 * (box[2] - box[0])  # as between two images
-    ((face,),) = watched.run([Frame(image)], [SearchHint(expected=[moved])])
+    ((face,),) = watched.run([Frame(image)], [SearchHint(predicted_boxes=[moved])])
     assert not watched.detector.looked_at_the_whole
     assert intersection_over_union(face.face.box_xyxy, box) > 0.8
     ((whole,),) = watched.run([Frame(image)])
@@ -67,7 +68,7 @@ def test_each_of_two_faces_is_found_again(watched, pair):
     boxes = boxes_of(watched, pair)
     assert len(boxes) == 2
     watched.detector.sizes.clear()
-    again = boxes_of(watched, pair, expected=boxes)
+    again = boxes_of(watched, pair, predicted_boxes=boxes)
     assert not watched.detector.looked_at_the_whole
     assert all(max(intersection_over_union(a, b) for b in boxes) > 0.8 for a in again)
     assert len(again) == 2
@@ -78,7 +79,7 @@ def test_if_one_is_not_there_the_whole_image_is_looked_through(watched, pair):
     gone = pair.copy()
     gone[:, 360:] = 128
     watched.detector.sizes.clear()
-    (left,) = boxes_of(watched, gone, expected=boxes)
+    (left,) = boxes_of(watched, gone, predicted_boxes=boxes)
     assert watched.detector.looked_at_the_whole
     assert left[2] < 360
 
@@ -86,13 +87,13 @@ def test_if_one_is_not_there_the_whole_image_is_looked_through(watched, pair):
 def test_a_face_that_jumped_is_not_lost(watched, portrait):
     (box,) = boxes_of(watched, portrait)
     jumped = np.roll(portrait, 180, axis=1)
-    (found,) = boxes_of(watched, jumped, expected=[box])
+    (found,) = boxes_of(watched, jumped, predicted_boxes=[box])
     assert found[0] > box[0] + 150
 
 
 def test_two_boxes_about_one_face_are_one_face(watched, portrait):
     (box,) = boxes_of(watched, portrait)
-    assert len(boxes_of(watched, portrait, expected=[box, box + 2])) == 1
+    assert len(boxes_of(watched, portrait, predicted_boxes=[box, box + 2])) == 1
     assert watched.detector.looked_at_the_whole
 
 
@@ -100,14 +101,14 @@ def test_two_boxes_about_one_face_are_one_face(watched, portrait):
 def test_a_box_outside_the_image_is_looked_for_in_the_whole(watched, portrait, shift):
     """The camera changed its resolution, say."""
     (box,) = boxes_of(watched, portrait)
-    np.testing.assert_array_equal(boxes_of(watched, portrait, expected=[box + shift]), [box])
+    np.testing.assert_array_equal(boxes_of(watched, portrait, predicted_boxes=[box + shift]), [box])
 
 
 def test_a_face_at_the_border_is_found_again(watched, portrait):
     cut = portrait[:, 200:]
     (box,) = boxes_of(watched, cut)
     watched.detector.sizes.clear()
-    (again,) = boxes_of(watched, cut, expected=[box])
+    (again,) = boxes_of(watched, cut, predicted_boxes=[box])
     assert not watched.detector.looked_at_the_whole
     assert intersection_over_union(again, box) > 0.7
 
@@ -117,7 +118,7 @@ def test_a_face_at_the_border_is_found_again(watched, portrait):
     [((640, 480), 640, 7), ((1280, 720), 640, 5), ((1280, 720), 320, 1), ((320, 240), 320, 1)],
 )
 def test_so_many_faces_are_looked_for_again_as_is_cheaper(watched, size, max_side_px, most):
-    watched.max_side_px = max_side_px
+    watched.config = PipelineConfig(max_side_px)
     width, height = size
     nobody = Frame(np.full((height, width, 3), 128, np.uint8))
     box = np.array([10, 10, 100, 120], np.float32)
@@ -130,7 +131,7 @@ def test_so_many_faces_are_looked_for_again_as_is_cheaper(watched, size, max_sid
 
 @pytest.mark.parametrize('rotation', [90, 180, 270])
 def test_a_turned_camera(watched, portrait, rotation):
-    watched.rotation = rotation
+    watched.config = PipelineConfig(rotation=rotation)
     image = np.ascontiguousarray(np.rot90(portrait, rotation // 90))
     (whole,) = watched.find_faces(Frame(image))
     watched.detector.sizes.clear()
@@ -144,7 +145,7 @@ def test_every_so_manieth_frame_is_whole(portrait, watched):
     follower = FaceTracker(itertools.count())
     whole = []
     for index in range(7):
-        (found,) = watched.run([Frame(portrait)], [follower.prior(interval=3)])
+        (found,) = watched.run([Frame(portrait)], [follower.hint(interval=3)])
         whole.append(watched.detector.looked_at_the_whole)
         follower.update(found, index * 33_000_000)
     assert whole == [True, False, False, True, False, False, True]
@@ -153,12 +154,12 @@ def test_every_so_manieth_frame_is_whole(portrait, watched):
 @pytest.mark.parametrize('scene', ['walk', 'sway'])
 def test_no_face_of_a_scene_is_lost(pipeline, portrait, scene):
     """As many faces as by looking through every image, in the same places."""
-    watched = ExpressionPipeline(Watched(), pipeline.backend, gates=ACCEPT_ALL)
+    watched = ExpressionPipeline(Watched(), pipeline.backend, PipelineConfig(quality=ACCEPT_ALL))
     follower = FaceTracker(f'f{n}' for n in itertools.count())
     actors, regions = SCENES[scene], 0
     for index in range(60):
         image = render(actors, [portrait[20:220, 120:320]] * len(actors), index / 20)
-        (found,) = watched.run([Frame(image)], [follower.prior(interval=10)])
+        (found,) = watched.run([Frame(image)], [follower.hint(interval=10)])
         regions += not watched.detector.looked_at_the_whole
         expected = boxes_of(pipeline, image)
         assert len(found) == len(expected)
@@ -178,7 +179,7 @@ def test_a_face_that_was_missed_once_is_looked_for_in_the_whole_image(
     covered[:, 360:] = 128
     counts = []
     for stamp_ms, image in zip(stamps, [pair, covered, pair, pair], strict=True):
-        (found,) = watched.run([Frame(image)], [follower.prior(interval=50)])
+        (found,) = watched.run([Frame(image)], [follower.hint(interval=50)])
         counts.append((len(found), watched.detector.looked_at_the_whole))
         follower.update(found, stamp_ms * 1_000_000)
     assert counts == [(2, True), (1, True), (2, True), (2, False)]

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dan_ros import labels
-from dan_ros.tracking.face_tracker import FaceTracker, TrackerConfig
+from dan_ros.tracking.config import TrackerConfig
+from dan_ros.tracking.face_tracker import FaceTracker
 from dan_ros.tracking.smoother import FIRST_S, Smoother
 from dan_ros.types import Face, FaceExpression
 
@@ -25,6 +26,14 @@ def probabilities(**shares: float) -> np.ndarray:
     return row
 
 
+def new_smoother(
+    half_life_s: float = 0.3, margin: float = 0.05, min_confidence: float = 0.0
+) -> Smoother:
+    return Smoother(
+        TrackerConfig(half_life_s=half_life_s, margin=margin, min_confidence=min_confidence)
+    )
+
+
 def play(smoother: Smoother, frames, hz: float, start_s: float = 0.0):
     """Feed frames at a rate; gives probabilities [N, 8] and labels."""
     stamps = [round((start_s + step / hz) * SECOND) for step in range(len(frames))]
@@ -33,7 +42,7 @@ def play(smoother: Smoother, frames, hz: float, start_s: float = 0.0):
 
 
 def test_weights_halve_every_half_life():
-    smoother = Smoother(half_life_s=0.5)
+    smoother = new_smoother(half_life_s=0.5)
     play(smoother, [probabilities(happy=1)] * 100, hz=10)  # up to 9.9 s
     (steady, *_), _ = play(smoother, [probabilities(sad=1)] * 2, hz=2, start_s=10.4)
     assert steady[HAPPY] == pytest.approx(0.5, abs=1e-3)  # one half-life after the last smile
@@ -42,14 +51,14 @@ def test_weights_halve_every_half_life():
 
 
 def test_first_frame_is_taken_as_it_is():
-    p, label = Smoother().update(probabilities(happy=0.7), 5)
+    p, label = new_smoother().update(probabilities(happy=0.7), 5)
     np.testing.assert_allclose(p, probabilities(happy=0.7), rtol=1e-6)
     assert label == HAPPY
 
 
 def test_first_frame_weighs_little():
     """A bad first frame is outweighed soon, though it was all there was to go by."""
-    smoother = Smoother(half_life_s=1.0)
+    smoother = new_smoother(half_life_s=1.0)
     frames = [probabilities(sad=1)] + [probabilities(happy=1)] * 10
     p, found = play(smoother, frames, hz=30)
     first = 1 - 0.5**FIRST_S
@@ -63,7 +72,7 @@ def test_first_frame_weighs_little():
 @pytest.mark.parametrize('hz', [4, 7.5, 15, 30, 60])
 def test_frame_rate_does_not_matter(hz):
     """The same second of sadness after ten of a smile."""
-    smoother = Smoother(half_life_s=0.4)
+    smoother = new_smoother(half_life_s=0.4)
     play(smoother, [probabilities(happy=1)] * round(10 * hz), hz=hz, start_s=1 / hz)
     p, _ = play(smoother, [probabilities(sad=1)] * round(hz), hz=hz, start_s=10 + 1 / hz)
     seconds = round(hz) / hz
@@ -81,7 +90,7 @@ def test_frame_rate_does_not_matter(hz):
 def test_one_frame_alone_never_changes_the_label(hz, half_life_s, usual, outlier, at):
     frames = [probabilities(happy=usual, neutral=(1 - usual) * 0.6)] * 30
     frames[at] = np.eye(8, dtype=np.float32)[outlier]
-    _, found = play(Smoother(half_life_s), frames, hz)
+    _, found = play(new_smoother(half_life_s), frames, hz)
     assert set(found) == {HAPPY}
 
 
@@ -89,7 +98,7 @@ DEFAULTS = TrackerConfig()
 
 
 def default_smoother() -> Smoother:
-    return Smoother(DEFAULTS.half_life_s, DEFAULTS.margin, DEFAULTS.min_confidence)
+    return Smoother(DEFAULTS)
 
 
 def spread(label: int, share: float) -> np.ndarray:
@@ -148,7 +157,7 @@ def test_a_real_change_shows_within_two_half_lives_and_once(hz, half_life_s, sha
         return  # one frame can't be told from an outlier
     before = [probabilities(happy=share)] * round(6 * half_life_s * hz)
     after = [probabilities(sad=share)] * (round(4 * half_life_s * hz) + 2)
-    smoother = Smoother(half_life_s)
+    smoother = new_smoother(half_life_s)
     play(smoother, before, hz)
     _, found = play(smoother, after, hz, start_s=len(before) / hz)
     change = found.index(SAD)
@@ -160,7 +169,7 @@ def test_a_real_change_shows_within_two_half_lives_and_once(hz, half_life_s, sha
 def test_a_face_between_two_classes_keeps_its_label():
     rng = np.random.default_rng(0)
     frames = [probabilities(happy=h, neutral=0.9 - h) for h in rng.normal(0.45, 0.08, 300)]
-    _, found = play(Smoother(0.3), frames, hz=30)
+    _, found = play(new_smoother(0.3), frames, hz=30)
     raw = [int(frame.argmax()) for frame in frames]
     changes = sum(a != b for a, b in itertools.pairwise(found))
     assert sum(a != b for a, b in itertools.pairwise(raw)) > 100
@@ -169,7 +178,7 @@ def test_a_face_between_two_classes_keeps_its_label():
 
 def test_a_label_that_nothing_speaks_for_does_not_stay():
     """No two frames in a row agree, but all agree that it is no longer sad."""
-    smoother = Smoother(0.3)
+    smoother = new_smoother(0.3)
     play(smoother, [probabilities(sad=0.9)] * 10, hz=10)
     turns = [probabilities(happy=0.6, neutral=0.3), probabilities(happy=0.3, neutral=0.6)]
     _, found = play(smoother, turns * 10, hz=10, start_s=1)
@@ -181,19 +190,19 @@ def test_a_label_that_nothing_speaks_for_does_not_stay():
 def test_unknown_does_not_flicker_at_the_threshold():
     frames = [probabilities(happy=0.5 + (0.02 if step % 2 else -0.02)) for step in range(60)]
     frames = [np.float32([f[1], f[1], 0, 0, 0, 0, 0, 0]) / 2 + 0.0625 for f in frames]
-    smoother = Smoother(0.05, margin=0.05, min_confidence=float(frames[0].max()) + 0.005)
+    smoother = new_smoother(0.05, margin=0.05, min_confidence=float(frames[0].max()) + 0.005)
     _, found = play(smoother, frames, hz=30)
     assert sum(a != b for a, b in itertools.pairwise(found)) <= 1
 
 
 def test_below_the_threshold_is_unknown():
-    _, label = Smoother(min_confidence=0.8).update(probabilities(happy=0.7), 0)
+    _, label = new_smoother(min_confidence=0.8).update(probabilities(happy=0.7), 0)
     assert label == labels.UNKNOWN
 
 
 def test_no_half_life_is_no_smoothing():
     frames = [probabilities(happy=1), probabilities(sad=1), probabilities(happy=1)]
-    p, found = play(Smoother(half_life_s=0), frames, hz=30)
+    p, found = play(new_smoother(half_life_s=0), frames, hz=30)
     np.testing.assert_array_equal(p, frames)
     assert found == [HAPPY, SAD, HAPPY]
 
@@ -207,7 +216,7 @@ def test_no_half_life_is_no_smoothing():
     )
 )
 def test_probabilities_stay_probabilities(steps):
-    smoother, stamp = Smoother(), 0
+    smoother, stamp = new_smoother(), 0
     for gap_ns, weights in steps:
         stamp += gap_ns
         p, label = smoother.update(np.array(weights) / sum(weights), stamp)
@@ -225,107 +234,107 @@ def face(x: float, **shares: float) -> FaceExpression:
     return FaceExpression(Face(box, 0.9, np.zeros((5, 2), np.float32)), row)
 
 
-def new_follower(**options: float) -> FaceTracker:
+def new_tracker(**options: float) -> FaceTracker:
     ids = (f'f{number}' for number in itertools.count(1))
     return FaceTracker(ids, TrackerConfig(**options))
 
 
 def test_each_face_has_its_own_past():
-    follower = new_follower()
+    tracker = new_tracker()
     for step in range(30):
-        found = follower.update([face(0, happy=0.8), face(300, sad=0.8)], step * SECOND // 30)
+        found = tracker.update([face(0, happy=0.8), face(300, sad=0.8)], step * SECOND // 30)
     assert [f.expression for f in found] == [HAPPY, SAD]
-    swapped = follower.update([face(300, sad=0.8), face(0, happy=0.8)], SECOND)
+    swapped = tracker.update([face(300, sad=0.8), face(0, happy=0.8)], SECOND)
     assert [f.face_id for f in swapped] == ['f2', 'f1']
     assert [f.expression for f in swapped] == [SAD, HAPPY]
 
 
 def test_an_outlier_shows_in_the_raw_probabilities_alone():
-    follower = new_follower()
+    tracker = new_tracker()
     for step in range(30):
-        follower.update([face(0, happy=0.8)], step * SECOND // 30)
-    (found,) = follower.update([face(0, sad=0.9)], SECOND)
+        tracker.update([face(0, happy=0.8)], step * SECOND // 30)
+    (found,) = tracker.update([face(0, sad=0.9)], SECOND)
     assert found.expression == HAPPY
-    assert found.seen.probabilities.argmax() == SAD
+    assert found.raw.probabilities.argmax() == SAD
     assert found.probabilities.argmax() == HAPPY
     assert found.confidence == found.probabilities.max()
 
 
 def test_a_face_that_could_not_be_judged_is_unknown_and_keeps_its_past():
-    follower = new_follower()
+    tracker = new_tracker()
     for step in range(30):
-        follower.update([face(0, happy=0.8)], step * SECOND // 30)
-    (blurred,) = follower.update([face(0)], SECOND)
+        tracker.update([face(0, happy=0.8)], step * SECOND // 30)
+    (blurred,) = tracker.update([face(0)], SECOND)
     assert (blurred.face_id, blurred.expression, blurred.confidence) == ('f1', labels.UNKNOWN, 0)
-    (again,) = follower.update([face(0, sad=0.9)], SECOND + SECOND // 30)
+    (again,) = tracker.update([face(0, sad=0.9)], SECOND + SECOND // 30)
     assert again.expression == HAPPY
 
 
 def test_new_faces_wait_for_min_hits():
-    follower = new_follower(min_hits=2)
-    assert follower.update([face(0, happy=0.8)], 0) == []
-    (found,) = follower.update([face(0, happy=0.8)], SECOND // 30)
+    tracker = new_tracker(min_hits=2)
+    assert tracker.update([face(0, happy=0.8)], 0) == []
+    (found,) = tracker.update([face(0, happy=0.8)], SECOND // 30)
     assert found.face_id == 'f1'
 
 
 def test_time_that_jumps_back_forgets():
-    follower = new_follower()
+    tracker = new_tracker()
     for step in range(30):
-        follower.update([face(0, happy=0.8)], step * SECOND // 30)
-    (found,) = follower.update([face(0, sad=0.9)], 0)
+        tracker.update([face(0, happy=0.8)], step * SECOND // 30)
+    (found,) = tracker.update([face(0, sad=0.9)], 0)
     assert (found.face_id, found.expression) == ('f2', SAD)
 
 
 @pytest.mark.parametrize('stamp', [0, 5, -5])
 def test_stamps_that_stand_still_are_replaced_by_the_time_of_arrival(stamp):
-    follower = new_follower()
+    tracker = new_tracker()
     for step in range(10):
-        (found,) = follower.update([face(0, happy=0.8)], stamp, 7 + step * SECOND // 10)
+        (found,) = tracker.update([face(0, happy=0.8)], stamp, 7 + step * SECOND // 10)
     assert (found.face_id, found.expression) == ('f1', HAPPY)
-    assert follower.lacks_stamps
+    assert tracker.has_frozen_stamps
     for step in range(10, 20):
-        (found,) = follower.update([face(0, sad=0.8)], stamp, 7 + step * SECOND // 10)
+        (found,) = tracker.update([face(0, sad=0.8)], stamp, 7 + step * SECOND // 10)
     assert (found.face_id, found.expression) == ('f1', SAD)
     for step in range(20, 40):
-        follower.update([], stamp, 7 + step * SECOND // 10)
-    assert follower.face_ids == set()
-    follower.update([], stamp + 1, 5 * SECOND)
-    assert not follower.lacks_stamps
+        tracker.update([], stamp, 7 + step * SECOND // 10)
+    assert tracker.face_ids == set()
+    tracker.update([], stamp + 1, 5 * SECOND)
+    assert not tracker.has_frozen_stamps
 
 
 def test_two_equal_stamps_are_no_time():
-    follower = new_follower()
-    follower.update([face(0, happy=0.8)], 0, 0)
-    (found,) = follower.update([face(0, sad=0.8)], 0, SECOND)
+    tracker = new_tracker()
+    tracker.update([face(0, happy=0.8)], 0, 0)
+    (found,) = tracker.update([face(0, sad=0.8)], 0, SECOND)
     assert (found.face_id, found.expression) == ('f1', HAPPY)
-    assert not follower.lacks_stamps
+    assert not tracker.has_frozen_stamps
 
 
 @pytest.mark.parametrize('tick_ns', [SECOND // 10, SECOND])
 def test_coarse_stamps_tell_the_time_once(tick_ns):
     """A face that left is gone after max_missed_s, not in half of it."""
-    follower = new_follower()
-    follower.update([face(0, happy=0.8)], 0, 0)
+    tracker = new_tracker()
+    tracker.update([face(0, happy=0.8)], 0, 0)
     gone_ns = 0
     for step in range(1, 60):
         arrived_ns = step * SECOND // 30
-        follower.update([], arrived_ns // tick_ns * tick_ns, arrived_ns)
-        if follower.face_ids:
+        tracker.update([], arrived_ns // tick_ns * tick_ns, arrived_ns)
+        if tracker.face_ids:
             gone_ns = arrived_ns
     assert gone_ns == pytest.approx(SECOND, abs=0.2 * SECOND)
 
 
 def test_settings_can_change_between_frames():
-    follower = new_follower()
+    tracker = new_tracker()
     for step in range(30):
-        follower.update([face(0, happy=0.8)], step * SECOND // 30)
-    follower.settings = TrackerConfig(half_life_s=0)
-    (found,) = follower.update([face(0, sad=0.9)], SECOND)
+        tracker.update([face(0, happy=0.8)], step * SECOND // 30)
+    tracker.config = TrackerConfig(half_life_s=0)
+    (found,) = tracker.update([face(0, sad=0.9)], SECOND)
     assert found.expression == SAD
 
 
 def test_memory_of_faces_that_left_is_freed():
-    follower = new_follower(max_missed_s=0.1)
+    tracker = new_tracker(max_missed_s=0.1)
     for step in range(500):
-        follower.update([face(0 if step % 2 else 5000, happy=0.8)], step * SECOND)
-    assert len(follower._smoothers) <= 2
+        tracker.update([face(0 if step % 2 else 5000, happy=0.8)], step * SECOND)
+    assert len(tracker._smoothers) <= 2

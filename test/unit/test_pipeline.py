@@ -7,14 +7,21 @@ from scenes import intersection_over_union
 
 from dan_ros import labels
 from dan_ros.detect import open_detector
+from dan_ros.detect.face_finder import MAX_FACES
 from dan_ros.detect.full_frame import FullFrameDetector
 from dan_ros.detect.haar import HaarDetector
 from dan_ros.detect.yunet import decode
 from dan_ros.errors import DanError, ModelError
 from dan_ros.faces.crop import square_about
 from dan_ros.model import store
-from dan_ros.pipeline import MAX_FACES, ExpressionPipeline
+from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.types import Face, Frame
+
+
+def with_config(pipeline: ExpressionPipeline, **config) -> ExpressionPipeline:
+    """The same parts with another configuration."""
+    return ExpressionPipeline(pipeline.detector, pipeline.backend, PipelineConfig(**config))
+
 
 FACE = np.array([178, 63, 268, 176])  # the astronaut's, drawn by hand
 
@@ -154,7 +161,7 @@ def test_every_encoding_gives_the_same_answer(pipeline, portrait, encoding):
 def test_a_turned_camera(pipeline, portrait, rotation):
     """The camera's image is the upright one turned back; results are in its own pixels."""
     image = np.ascontiguousarray(np.rot90(portrait, rotation // 90))
-    turned = ExpressionPipeline(pipeline.detector, pipeline.backend, rotation=rotation)
+    turned = with_config(pipeline, rotation=rotation)
     ((expected,),) = pipeline.run([Frame(portrait)])
     ((face,),) = turned.run([Frame(image)])
     np.testing.assert_allclose(face.probabilities, expected.probabilities, atol=0.02)
@@ -167,7 +174,7 @@ def test_a_turned_camera(pipeline, portrait, rotation):
 
 def test_detection_on_a_reduced_copy_crops_from_the_full_image(pipeline, portrait):
     large = cv2.resize(portrait, None, fx=4, fy=4)
-    reduced = ExpressionPipeline(pipeline.detector, pipeline.backend, max_side_px=512)
+    reduced = with_config(pipeline, max_side_px=512)
     ((expected,),) = pipeline.run([Frame(portrait)])
     ((face,),) = reduced.run([Frame(large)])
     np.testing.assert_allclose(face.face.box_xyxy, expected.face.box_xyxy * 4, atol=8)
@@ -179,7 +186,7 @@ def test_faces_past_the_limit_are_found_but_not_judged(pipeline, portrait):
     image = np.full((512, 800, 3), 128, np.uint8)
     image[:, :512] = portrait
     image[:256, 530:786] = small
-    limited = ExpressionPipeline(pipeline.detector, pipeline.backend, max_side_px=800, max_faces=1)
+    limited = with_config(pipeline, max_side_px=800, max_faces=1)
     ((large_face, small_face),) = limited.run([Frame(image)])
     assert large_face.is_judged
     assert not small_face.is_judged

@@ -9,7 +9,7 @@ from dan_ros.backends import open_backend
 from dan_ros.detect import open_detector
 from dan_ros.faces import quality
 from dan_ros.faces.quality import QualityThresholds, frontality, sharpness
-from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.types import Face, Frame, SearchHint
 
 # Eyes, nose tip, mouth corners of a head: right, down, away from the camera; eyes to mouth is 1.
@@ -88,7 +88,7 @@ def test_faces_that_can_not_be_judged_stay_in_the_result(strict, portrait):
         (QualityThresholds(min_frontality=1.0), quality.TURNED_AWAY),
         (QualityThresholds(min_sharpness=50), quality.BLURRED),
     ):
-        strict.gates = gates
+        strict.config = PipelineConfig(quality=gates)
         ((found,),) = strict.run([Frame(portrait)])
         assert found.reason == reason
         assert found.expression() == labels.UNKNOWN
@@ -115,7 +115,7 @@ def test_places_of_the_largest_go_to_faces_that_can_be_judged(strict, portrait):
             return [real, tiny, turned_away]
 
     strict.detector = Detector()
-    strict.max_faces = 1
+    strict.config = PipelineConfig(max_faces=1)
     (found,) = strict.run([Frame(portrait)])
     assert [f.reason for f in found] == [quality.TURNED_AWAY, '', quality.TOO_MANY]
 
@@ -124,35 +124,39 @@ def test_a_face_at_a_gate_does_not_come_and_go(strict, portrait):
     """Its size is just below the gate: judged only if it was judged in the image before."""
     (found,) = strict.find_faces(Frame(portrait))
     side = float((found.box_xyxy[2:] - found.box_xyxy[:2]).max())
-    strict.gates = QualityThresholds(side * 1.1, 0, 0)
+    strict.config = PipelineConfig(quality=QualityThresholds(side * 1.1, 0, 0))
     ((fresh,),) = strict.run([Frame(portrait)])
-    ((known,),) = strict.run([Frame(portrait)], [SearchHint(judged=[found.box_xyxy + 3])])
-    ((elsewhere,),) = strict.run([Frame(portrait)], [SearchHint(judged=[found.box_xyxy + side])])
+    ((known,),) = strict.run([Frame(portrait)], [SearchHint(classified_boxes=[found.box_xyxy + 3])])
+    ((elsewhere,),) = strict.run(
+        [Frame(portrait)], [SearchHint(classified_boxes=[found.box_xyxy + side])]
+    )
     assert (fresh.reason, known.reason, elsewhere.reason) == (
         quality.TOO_SMALL,
         '',
         quality.TOO_SMALL,
     )
-    strict.gates = QualityThresholds(side * 1.5, 0, 0)
-    ((smaller,),) = strict.run([Frame(portrait)], [SearchHint(judged=[found.box_xyxy])])
+    strict.config = PipelineConfig(quality=QualityThresholds(side * 1.5, 0, 0))
+    ((smaller,),) = strict.run([Frame(portrait)], [SearchHint(classified_boxes=[found.box_xyxy])])
     assert smaller.reason == quality.TOO_SMALL
 
 
 def test_a_place_stays_with_the_face_that_has_it(strict, portrait):
     pair = np.hstack([portrait, portrait])
-    strict.gates, strict.max_faces, strict.max_side_px = quality.ACCEPT_ALL, 1, 1024
+    strict.config = PipelineConfig(1024, max_faces=1, quality=quality.ACCEPT_ALL)
     ((first, second),) = strict.run([Frame(pair)])
     assert (first.reason, second.reason) == ('', quality.TOO_MANY)
-    ((first, second),) = strict.run([Frame(pair)], [SearchHint(judged=[second.face.box_xyxy])])
+    ((first, second),) = strict.run(
+        [Frame(pair)], [SearchHint(classified_boxes=[second.face.box_xyxy])]
+    )
     assert (first.reason, second.reason) == (quality.TOO_MANY, '')
 
 
 def test_a_place_goes_to_a_newcomer_who_is_clearly_larger(strict, portrait):
     small = cv2.resize(portrait, None, fx=0.7, fy=0.7)
     pair = np.hstack([portrait, np.pad(small, ((0, len(portrait) - len(small)), (0, 0), (0, 0)))])
-    strict.gates, strict.max_faces, strict.max_side_px = quality.ACCEPT_ALL, 1, 1024
+    strict.config = PipelineConfig(1024, max_faces=1, quality=quality.ACCEPT_ALL)
     _, known = strict.find_faces(Frame(pair))
-    ((first, second),) = strict.run([Frame(pair)], [SearchHint(judged=[known.box_xyxy])])
+    ((first, second),) = strict.run([Frame(pair)], [SearchHint(classified_boxes=[known.box_xyxy])])
     assert (first.reason, second.reason) == ('', quality.TOO_MANY)
 
 
@@ -160,7 +164,7 @@ def test_a_blurred_face_takes_no_place(strict, portrait):
     face = portrait[20:220, 120:320]
     blurred = cv2.GaussianBlur(cv2.resize(face, None, fx=1.5, fy=1.5), (0, 0), 13)
     pair = np.hstack([blurred, np.pad(face, ((0, 100), (0, 0), (0, 0)))])
-    strict.max_faces = 1
+    strict.config = PipelineConfig(max_faces=1)
     ((first, second),) = strict.run([Frame(pair)])
     assert (first.reason, second.reason) == (quality.BLURRED, '')
 

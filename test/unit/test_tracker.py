@@ -9,14 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import SCENES, SECOND, Actor, IdScore, line, render, visible
 
-from dan_ros.tracking.tracker import Tracker
+from dan_ros.tracking.config import TrackerConfig
+from dan_ros.tracking.tracker import BoxTracker
 from dan_ros.types import Frame
 
 DURATION_S = 3.0
 
 
-def new_tracker(**options) -> Tracker:
-    return Tracker((f'f{number}' for number in itertools.count(1)), **options)
+def new_tracker(**options) -> BoxTracker:
+    return BoxTracker((f'f{number}' for number in itertools.count(1)), TrackerConfig(**options))
 
 
 def box(x, y=0, size=100) -> np.ndarray:

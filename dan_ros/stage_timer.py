@@ -1,0 +1,25 @@
+"""Time spent in each stage of a repeated task."""
+
+import time
+
+
+class StageTimer:
+    """Measures stages that follow each other.
+
+    Attributes:
+        seconds: time spent in each stage since `restart`.
+    """
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Clear all times and start the first stage."""
+        self.seconds: dict[str, float] = {}
+        self._last_s = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Add the time since the last call to `stage`."""
+        now_s = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now_s - self._last_s
+        self._last_s = now_s

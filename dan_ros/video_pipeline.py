@@ -1,0 +1,122 @@
+"""The pipeline over time: stamped frames of several cameras in, tracked faces out."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
+from dan_ros.tracking.config import TrackerConfig
+from dan_ros.tracking.face_tracker import FaceTracker, TrackedFace
+from dan_ros.types import Frame
+
+
+@dataclass(frozen=True)
+class VideoConfig:
+    """Settings of a `VideoPipeline`.
+
+    Attributes:
+        detector_interval: run full-frame detection on every Nth image of a camera. In between,
+            search only around known faces, and on the full frame if one is lost.
+        pipeline: settings of each run.
+        tracker: settings of every camera's tracker.
+    """
+
+    detector_interval: int = 1
+    pipeline: PipelineConfig = field(default_factory=PipelineConfig)
+    tracker: TrackerConfig = field(default_factory=TrackerConfig)
+
+
+@dataclass(frozen=True)
+class StampedFrame:
+    """A frame and its time.
+
+    Attributes:
+        frame: the image.
+        stamp_ns: time of acquisition, nanoseconds. A time before the last one of the same camera
+            clears the tracks of that camera.
+        arrived_ns: arrival time on a monotonic clock, nanoseconds; used while the stamps of the
+            camera do not change. None if unknown.
+    """
+
+    frame: Frame
+    stamp_ns: int
+    arrived_ns: int | None = None
+
+
+class VideoPipeline:
+    """Classifies the faces of several cameras in one batch and tracks them per camera.
+
+    A video pipeline must not be used by two threads at the same time, except for the methods that
+    say so.
+
+    Args:
+        pipeline: finds and classifies faces.
+        config: see `VideoConfig`.
+        new_ids: source of face ids, which must start with a letter; default f1, f2, ...
+
+    Attributes:
+        pipeline: as given; its config is replaced in each run.
+        config: may be replaced between two runs.
+
+    Example:
+        >>> import numpy as np
+        >>> video = VideoPipeline(ExpressionPipeline.open())
+        >>> image = np.zeros((480, 640, 3), np.uint8)
+        >>> video.run({'/camera/image_raw': StampedFrame(Frame(image), stamp_ns=0)})
+        {'/camera/image_raw': []}
+    """
+
+    def __init__(
+        self,
+        pipeline: ExpressionPipeline,
+        config: VideoConfig | None = None,
+        new_ids: Iterator[str] | None = None,
+    ) -> None:
+        self.pipeline = pipeline
+        self.config = config or VideoConfig(pipeline=pipeline.config)
+        self._new_ids = new_ids or (f'f{number}' for number in itertools.count(1))
+        self._trackers: dict[str, FaceTracker] = {}
+
+    def run(self, frames: Mapping[str, StampedFrame]) -> dict[str, list[TrackedFace]]:
+        """Process the newest frame of each camera.
+
+        Args:
+            frames: one per camera.
+
+        Returns:
+            The faces of each camera, the largest first, including those that were not classified.
+
+        Raises:
+            DanError: the backend failed. No tracker was changed, so that the frames can be
+                processed again.
+        """
+        self.pipeline.config = self.config.pipeline
+        trackers = {camera: self._tracker(camera) for camera in frames}
+        hints = [tracker.hint(self.config.detector_interval) for tracker in trackers.values()]
+        results = self.pipeline.run([stamped.frame for stamped in frames.values()], hints)
+        return {
+            camera: trackers[camera].update(faces, stamped.stamp_ns, stamped.arrived_ns)
+            for (camera, stamped), faces in zip(frames.items(), results, strict=True)
+        }
+
+    def face_ids(self, camera: str) -> set[str]:
+        """Return the ids in view of a camera, and of missing faces that may come back."""
+        tracker = self._trackers.get(camera)
+        return tracker.face_ids if tracker else set()
+
+    def cameras_with_frozen_stamps(self) -> list[str]:
+        """Return the cameras whose images all carry the same stamp. May be called by any thread."""
+        return [c for c, tracker in self._trackers.copy().items() if tracker.has_frozen_stamps]
+
+    def forget(self, camera: str) -> None:
+        """Forget the faces of a camera."""
+        self._trackers.pop(camera, None)
+
+    def reset(self) -> None:
+        """Forget the faces of every camera."""
+        self._trackers.clear()
+
+    def _tracker(self, camera: str) -> FaceTracker:
+        tracker = self._trackers.setdefault(camera, FaceTracker(self._new_ids))
+        tracker.config = self.config.tracker
+        return tracker
