@@ -114,7 +114,8 @@ def write_model(size: int, folder: Path) -> str:
 def load_faces(data: Path | None, size: int) -> np.ndarray:
     """Validation faces, or one face moved about: uint8 [N, size, size, 3], RGB."""
     if data is not None:
-        from dan_ros.datasets.catalog import VALID, open_faces
+        from dan_ros.datasets.catalog import open_faces
+        from dan_ros.datasets.faces import VALID
 
         faces = open_faces('ferplus', data, VALID)
         chosen = np.random.default_rng(0).permutation(len(faces))[:FACES]

@@ -3,7 +3,7 @@
     python3 benchmarks/robustness.py DATA [--faces 800] [--out FOLDER]
     python3 benchmarks/robustness.py DATA --faces 600 --interval 5
 
-DATA holds FER+ (see `dan_ros.datasets.catalog.read_ferplus`). Each validation face is set, tinted
+DATA holds FER+ (see `dan_ros.datasets.ferplus`). Each validation face is set, tinted
 like skin and in a random place, into a colour image with a textured background. The image is
 changed as cameras and light do, then the node's pipeline finds the face, cuts it out and judges it.
 Faces that are not found count as wrong.
@@ -27,7 +27,8 @@ from rich.table import Table
 
 from dan_ros import labels
 from dan_ros.cli.common import progress_bar
-from dan_ros.datasets.catalog import VALID, open_faces
+from dan_ros.datasets.catalog import open_faces
+from dan_ros.datasets.faces import VALID
 from dan_ros.evaluate.metrics import measure
 from dan_ros.faces.quality import ACCEPT_ALL
 from dan_ros.labels import logits_to_probabilities
