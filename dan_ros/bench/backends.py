@@ -9,12 +9,13 @@ import numpy as np
 from dan_ros.backends import (
     CPU_BACKENDS,
     GPU_BACKENDS,
+    REGISTRY,
     Backend,
-    Say,
     Selection,
     choose_backend,
     cuda,
 )
+from dan_ros.backends.base import OnProgress
 from dan_ros.backends.tensorrt.engine_builder import choose_precision
 from dan_ros.bench.timer import Comparison, Limit, compare
 from dan_ros.errors import BackendError, DanError
@@ -22,7 +23,6 @@ from dan_ros.model import store
 
 BATCHES = (1, 4)
 INT8, FP32 = 'int8', 'fp32'
-WITH_PRECISION = ('tensorrt', 'torch_cuda')  # backends that run a float model in several
 
 
 @dataclass(frozen=True)
@@ -84,24 +84,24 @@ class Networks:
         """What to set in order to run the network so."""
         settings = [f'backend.name: {way.backend}'] * (way.backend != self.default.backend)
         settings += [f'model.file: {way.model}'] * (way.model != self.default.model)
-        if way.backend in WITH_PRECISION and way.precision == FP32:
+        if REGISTRY[way.backend].takes_precision and way.precision == FP32:
             settings.append(f'backend.precision: {FP32}')
         return ', '.join(settings)
 
 
-def open_networks(models: Sequence[str], threads: int, say: Say) -> Networks:
+def open_networks(models: Sequence[str], threads: int, on_progress: OnProgress) -> Networks:
     """Open every model on every backend.
 
     Args:
         models: names or paths; none stands for the bundled model, in float and int8.
         threads: CPU threads.
-        say: told what is opened.
+        on_progress: called with what is opened.
 
     Raises:
         DanError: the first of the models does not open as the node would open it.
     """
     model = models[0] if models else store.DEFAULT_MODEL
-    choice = choose_backend('auto', model, threads, say=say)
+    choice = choose_backend('auto', model, threads, on_progress=on_progress)
     name, model = choice.backend.name, choice.backend.model_name
     default = Variant(name, model, _precisions(name, model)[0])
     networks = Networks(choice, default, {default: choice.backend})
@@ -110,8 +110,8 @@ def open_networks(models: Sequence[str], threads: int, say: Say) -> Networks:
         if name in GPU_BACKENDS and not has_gpu:
             networks.absent.append(Unavailable(name, 'no CUDA device'))
         else:
-            say(f'opening {name}')
-            _open_all(networks, name, models or store.BUNDLED_MODELS, threads, say)
+            on_progress(f'opening {name}')
+            _open_all(networks, name, models or store.BUNDLED_MODELS, threads, on_progress)
     return networks
 
 
@@ -120,11 +120,11 @@ def _precisions(backend: str, model: str) -> list[str]:
     precision = choose_precision('auto', store.read_model(model).content)
     if precision == INT8:
         return [INT8]
-    return [precision, FP32] if backend in WITH_PRECISION else [FP32]
+    return [precision, FP32] if REGISTRY[backend].takes_precision else [FP32]
 
 
 def _open_all(
-    networks: Networks, backend: str, models: Sequence[str], threads: int, say: Say
+    networks: Networks, backend: str, models: Sequence[str], threads: int, on_progress: OnProgress
 ) -> None:
     """Every model and precision on one backend."""
     for model in models:
@@ -133,8 +133,9 @@ def _open_all(
             if way in networks.backends:
                 continue
             try:
-                asked = precision if backend in WITH_PRECISION else 'auto'
-                opened = choose_backend(backend, model, threads, asked, say=say).backend
+                asked = precision if REGISTRY[backend].takes_precision else 'auto'
+                selection = choose_backend(backend, model, threads, asked, on_progress=on_progress)
+                opened = selection.backend
                 opened.infer(np.zeros((1, *opened.model.input_size, 3), np.uint8))
             except BackendError as error:
                 networks.absent.append(Unavailable(backend, str(error)))

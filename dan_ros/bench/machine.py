@@ -3,16 +3,12 @@
 import importlib.metadata
 import os
 import platform
+from contextlib import suppress
 from pathlib import Path
 
+from dan_ros.backends import REGISTRY
 from dan_ros.backends.base import available_cpus
 
-# What is named with its version where it is installed, and the packages that bring it.
-LIBRARIES = {
-    'onnxruntime': ('onnxruntime', 'onnxruntime-gpu'),
-    'openvino': ('openvino',),
-    'torch': ('torch',),
-}
 BOARD = Path('/proc/device-tree/model')  # of Jetsons, Raspberry Pis and the like
 CPU_INFO = Path('/proc/cpuinfo')
 
@@ -25,13 +21,10 @@ def describe_machine() -> dict[str, str]:
         'load': f'{os.getloadavg()[0]:.1f}',
         'python': platform.python_version(),
     }
-    for name, packages in LIBRARIES.items():
-        for package in packages:
-            try:
-                found[name] = importlib.metadata.version(package)
-                break
-            except importlib.metadata.PackageNotFoundError:
-                continue
+    packages = ' '.join(entry.packages for entry in REGISTRY.values()).split()
+    for package in dict.fromkeys(packages):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
     return found
 
 

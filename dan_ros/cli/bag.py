@@ -11,7 +11,7 @@ from dan_ros.cli.common import need, progress_bar
 from dan_ros.detect import DETECTORS
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
-from dan_ros.storage.atomic import tidy_up
+from dan_ros.storage.atomic import remove_abandoned
 from dan_ros.tracking.config import TrackerConfig
 from dan_ros.video_pipeline import VideoConfig, VideoPipeline
 
@@ -98,7 +98,7 @@ def command(
         out = out.resolve()
     bag = Bag(source)
     image_topics = choose_image_topics(bag, topics)
-    if tidy_up(out):
+    if remove_abandoned(out):
         _warn(f'a run was killed while it replaced {out}; the old folder is back')
     check_output_folder(out, source, force)
     config = VideoConfig(

@@ -112,7 +112,7 @@ def start_and_pause(bag: Path, out: Path, parent: Path) -> subprocess.Popen:
 
 
 def is_locked(folder: Path) -> bool:
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder / 'lock', os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
