@@ -29,7 +29,8 @@ from rich.table import Table
 from dan_ros import __version__
 from dan_ros.backends import CPU_BACKENDS, GPU_BACKENDS, Backend, cuda, open_backend
 from dan_ros.bench.timer import Limit, elapsed_ms, run_interleaved
-from dan_ros.datasets.catalog import VALID, open_faces
+from dan_ros.datasets.catalog import open_faces
+from dan_ros.datasets.faces import VALID
 from dan_ros.errors import BackendError, DanError
 from dan_ros.labels import logits_to_probabilities
 from dan_ros.model import store

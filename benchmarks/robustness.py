@@ -3,7 +3,7 @@
     python3 benchmarks/robustness.py DATA [--faces 800] [--out FOLDER]
     python3 benchmarks/robustness.py DATA --faces 600 --interval 5
 
-DATA contains FER+ (see `dan_ros.datasets.catalog.read_ferplus`). Each validation face is tinted
+DATA contains FER+ (see `dan_ros.datasets.ferplus`). Each validation face is tinted
 like skin and placed at random in a color image with a textured background. The image is degraded
 as by a camera or by light, then the pipeline finds and classifies the face. Faces that are not
 found count as wrong.
@@ -28,7 +28,8 @@ from dan_ros.bench.pipelines import PERIOD_NS
 from dan_ros.bench.report import BLUE, GREY
 from dan_ros.bench.scenes import STEP_PX, make_background
 from dan_ros.cli.common import progress_bar
-from dan_ros.datasets.catalog import VALID, open_faces
+from dan_ros.datasets.catalog import open_faces
+from dan_ros.datasets.faces import VALID
 from dan_ros.evaluate.metrics import measure
 from dan_ros.faces.quality import ACCEPT_ALL
 from dan_ros.labels import logits_to_probabilities
