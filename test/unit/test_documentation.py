@@ -229,7 +229,7 @@ SAID = (
     'no CUDA device',
     'is damaged or another version',
     'images dropped: ',
-    'there is no parameter',
+    'unknown parameter',
     'it must be',
 )
 
