@@ -24,7 +24,7 @@ from mcap.stream_reader import MAGIC_SIZE, StreamReader
 
 from dan_ros.errors import DataError
 
-BLOCK_BYTES = 1 << 20  # decompressed at a time
+BLOCK_BYTES = 1 << 16  # compressed data read at a time; damage loses at most one block before it
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 MAX_UNREADABLE_ROWS = 100  # consecutive ids of one page; then no more rows are expected
 TABLE_LEAF = b'\x0d'  # first byte of a page
