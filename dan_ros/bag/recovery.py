@@ -100,7 +100,7 @@ def read_sqlite3(file: Path) -> Iterator[RawMessage]:
         DamageError: always at the end, because SQLite cannot tell what is missing.
     """
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(shutil.copy(file, folder))
+        copy = Path(shutil.copyfile(file, Path(folder, file.name)))  # writable, unlike some files
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as database:
             # Without writable_schema, SQLite refuses a file that is shorter than its header says.
             database.execute('PRAGMA writable_schema = ON')
