@@ -24,7 +24,7 @@ from mcap.stream_reader import MAGIC_SIZE, StreamReader
 
 from dan_ros.errors import DataError
 
-BLOCK_BYTES = 1 << 20  # decompressed at a time
+BLOCK_BYTES = 1 << 16  # compressed data read at a time; damage loses at most one block before it
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 MAX_UNREADABLE_ROWS = 100  # consecutive ids of one page; then no more rows are expected
 TABLE_LEAF = b'\x0d'  # first byte of a page
@@ -100,7 +100,7 @@ def read_sqlite3(file: Path) -> Iterator[RawMessage]:
         DamageError: always at the end, because SQLite cannot tell what is missing.
     """
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(shutil.copy(file, folder))
+        copy = Path(shutil.copyfile(file, Path(folder, file.name)))  # writable, unlike some files
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as database:
             # Without writable_schema, SQLite refuses a file that is shorter than its header says.
             database.execute('PRAGMA writable_schema = ON')

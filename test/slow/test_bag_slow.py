@@ -1,4 +1,4 @@
-"""`dan-ros bag` as a process: signals, kills and full disks."""
+"""Slow tests of `dan-ros bag`: signals, kills, full disks, and more cases of damage."""
 
 import fcntl
 import os
@@ -10,7 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recording import moving_smile, read_arrays, read_bag, record_images, run_bag
+from recording import (
+    check_truncated_bag,
+    moving_smile,
+    read_arrays,
+    read_bag,
+    record_images,
+    run_bag,
+)
 
 
 @pytest.fixture(scope='module')
@@ -179,3 +186,12 @@ def test_a_kill_during_replacement_loses_neither_bag(tmp_path, images, number, a
     assert ('the old folder is back' in result.output) == is_missing
     assert (read_bag(out) == old) == (at < 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['in', 'out']
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+@pytest.mark.parametrize('compression', ['', 'file', 'message'])
+@pytest.mark.parametrize(('part', 'has_metadata'), [(0.5, False), (0.93, True), (0.93, False)])
+def test_a_truncated_bag_is_converted_up_to_the_damage(
+    tmp_path, storage, compression, part, has_metadata
+):
+    check_truncated_bag(tmp_path, storage, compression, part, has_metadata)

@@ -1,5 +1,6 @@
 """Makes and reads rosbag2 bags for tests, with rosbags."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -97,4 +98,28 @@ def read_arrays(path: Path, topic: str = '/camera/facial_expressions'):
         (time_ns, TYPES.deserialize_cdr(data, FACES))
         for name, time_ns, data in read_bag(path)
         if name == topic
+    ]
+
+
+def check_truncated_bag(
+    folder: Path, storage: str, compression: str, part: float, has_metadata: bool
+) -> None:
+    """Truncate a bag to `part` of its size and check that everything before that is converted."""
+    if storage == 'mcap' and compression == 'file':
+        compression = 'storage'
+    rng = np.random.default_rng(0)  # noise, so that all frames have the same compressed size
+    images = rng.integers(0, 256, (60, 64, 80, 3), np.uint8)
+    bag = record_images(folder / 'in', images, storage=storage, compression=compression)
+    (file,) = (f for f in bag.iterdir() if f.suffix != '.yaml')
+    os.truncate(file, round(part * file.stat().st_size))
+    if not has_metadata:
+        (bag / 'metadata.yaml').unlink()
+    result = run_bag(bag, folder / 'out')
+    assert result.exit_code == 1, result.output
+    assert 'damaged' in result.output
+    assert isinstance(result.exception, SystemExit)
+    found = read_arrays(folder / 'out')
+    assert 60 * part - 10 <= len(found) <= 60 * part + 1
+    assert [time_ns for time_ns, _ in found] == [
+        START_NS + i * PERIOD_NS for i in range(len(found))
     ]

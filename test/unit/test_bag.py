@@ -7,6 +7,7 @@ import os
 import shutil
 import sqlite3
 import struct
+import sys
 from pathlib import Path
 
 import cv2
@@ -21,6 +22,7 @@ from recording import (
     PERIOD_NS,
     START_NS,
     TYPES,
+    check_truncated_bag,
     compressed,
     header,
     moving_smile,
@@ -32,6 +34,7 @@ from recording import (
     run_bag,
 )
 
+from dan_ros.bag import timeline
 from dan_ros.bag.recovery import DamageError, read_mcap, read_sqlite3
 from dan_ros.bag.timeline import MAX_MOMENTS, Timelines
 from dan_ros.errors import DanError
@@ -43,9 +46,10 @@ open_once = functools.lru_cache(ExpressionPipeline.open)
 
 
 @pytest.fixture(autouse=True)
-def _shared_pipeline(monkeypatch):
-    """Load each model once for all tests."""
+def _save_time(monkeypatch):
+    """Load each model once for all tests, and draw no timelines."""
     monkeypatch.setattr(ExpressionPipeline, 'open', open_once)
+    monkeypatch.setattr(timeline, 'MIN_FRAMES', sys.maxsize)
 
 
 @pytest.fixture(scope='module')
@@ -96,7 +100,8 @@ def test_two_runs_write_equal_bytes(tmp_path, images):
     assert tables[0] == tables[1]
 
 
-def test_table_and_timeline(tmp_path, images):
+def test_table_and_timeline(tmp_path, images, monkeypatch):
+    monkeypatch.setattr(timeline, 'MIN_FRAMES', 5)
     bag = record_images(tmp_path / 'in', images)
     run_bag(bag, tmp_path / 'out')
     with (tmp_path / 'out' / 'faces.csv').open(newline='') as file:
@@ -208,29 +213,8 @@ def test_invalid_images_are_counted_and_skipped(tmp_path, smile):
 
 @pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
 @pytest.mark.parametrize('compression', ['', 'file', 'message'])
-@pytest.mark.parametrize('part', [0.5, 0.93])
-@pytest.mark.parametrize('has_metadata', [True, False])
-def test_a_truncated_bag_is_converted_up_to_the_damage(
-    tmp_path, storage, compression, part, has_metadata
-):
-    if storage == 'mcap' and compression == 'file':
-        compression = 'storage'
-    rng = np.random.default_rng(0)  # noise, so that all frames have the same compressed size
-    images = rng.integers(0, 256, (60, 64, 80, 3), np.uint8)
-    bag = record_images(tmp_path / 'in', images, storage=storage, compression=compression)
-    (file,) = (f for f in bag.iterdir() if f.suffix != '.yaml')
-    os.truncate(file, round(part * file.stat().st_size))
-    if not has_metadata:
-        (bag / 'metadata.yaml').unlink()
-    result = run_bag(bag, tmp_path / 'out')
-    assert result.exit_code == 1, result.output
-    assert 'damaged' in result.output
-    assert isinstance(result.exception, SystemExit)
-    found = read_arrays(tmp_path / 'out')
-    assert 60 * part - 10 <= len(found) <= 60 * part + 1
-    assert [time_ns for time_ns, _ in found] == [
-        START_NS + i * PERIOD_NS for i in range(len(found))
-    ]
+def test_a_truncated_bag_is_converted_up_to_the_damage(tmp_path, storage, compression):
+    check_truncated_bag(tmp_path, storage, compression, part=0.5, has_metadata=True)
 
 
 def test_messages_in_the_write_ahead_log_are_read(tmp_path):
@@ -357,8 +341,7 @@ def test_a_damaged_chunk_is_read_up_to_the_damage(tmp_path, compression, is_cut)
         with file.open('r+b') as target:
             target.seek(middle)
             target.write(b'\xff' * 10_000)
-    count = count_recovered(read_mcap(file))
-    assert 30 <= count <= 50 if is_cut or compression == 'ZSTD' else count >= 0
+    assert 30 <= count_recovered(read_mcap(file)) <= 51
 
 
 def test_nothing_is_overwritten_without_force(tmp_path, images):
