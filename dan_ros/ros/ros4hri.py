@@ -33,6 +33,7 @@ except ModuleNotFoundError:
     hri = None
 
 FACES = '/humans/faces'
+MAX_ID_LENGTH = 100  # a longer id of another detector might not fit into a topic name
 CLOSING_S = 0.2  # longest wait until the last list of ids has reached its subscribers, seconds
 CROP_SIDE = 128  # side of the published crop, pixels
 CROP_SCALE = 1.0  # side of the published crop, in longer sides of the box
@@ -198,7 +199,7 @@ class Ros4HriFaceSource:
             self._add(face_id)
 
     def _add(self, face_id: str) -> None:
-        if not face_id.isidentifier():
+        if not _fits_into_topic(face_id):
             self._node.get_logger().warning(
                 f'ignored a face: its id {face_id[:40]!r} is not valid in a topic name', once=True
             )
@@ -217,6 +218,10 @@ class Ros4HriFaceSource:
         self._node.destroy_subscription(images)
         self._node.destroy_publisher(expressions)
         self._on_gone(face_id)
+
+
+def _fits_into_topic(face_id: str) -> bool:
+    return face_id.isascii() and face_id.isidentifier() and len(face_id) <= MAX_ID_LENGTH
 
 
 def _publisher(node: Node, kind: type, topic: str) -> Any:
