@@ -157,6 +157,8 @@ class Ros4HriFacePublisher:
 class Ros4HriFaceSource:
     """Subscribes to the faces that another detector lists, and publishes their expressions.
 
+    The executor's thread follows the list; `publish` and `face_ids` may be used by another one.
+
     Args:
         node: subscribes and publishes.
         on_image: called with the id of a face and its image.
@@ -170,6 +172,7 @@ class Ros4HriFaceSource:
         on_gone: Callable[[str], None],
     ) -> None:
         self._node, self._on_image, self._on_gone = node, on_image, on_gone
+        self._lock = threading.Lock()  # so that nothing is published on a topic being removed
         self._faces: dict[str, tuple[Any, Any]] = {}
         self._list = node.create_subscription(
             hri.IdsList, f'{FACES}/tracked', self._on_list, _newest()
@@ -182,9 +185,10 @@ class Ros4HriFaceSource:
 
     def publish(self, face_id: str, face: TrackedFace, header: Header) -> None:
         """Publish the expression of a face if it is known and the face is still listed."""
-        topics = self._faces.get(face_id)
-        if topics and face.expression != labels.UNKNOWN:
-            topics[1].publish(expression_message(face, header))
+        with self._lock:
+            topics = self._faces.get(face_id)
+            if topics and face.expression != labels.UNKNOWN:
+                topics[1].publish(expression_message(face, header))
 
     def close(self) -> None:
         """Close all topics."""
@@ -214,9 +218,10 @@ class Ros4HriFaceSource:
         self._faces[face_id] = images, expressions
 
     def _remove(self, face_id: str) -> None:
-        images, expressions = self._faces.pop(face_id)
-        self._node.destroy_subscription(images)
-        self._node.destroy_publisher(expressions)
+        with self._lock:
+            images, expressions = self._faces.pop(face_id)
+            self._node.destroy_subscription(images)
+            self._node.destroy_publisher(expressions)
         self._on_gone(face_id)
 
 
