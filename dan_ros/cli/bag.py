@@ -11,7 +11,7 @@ from dan_ros.cli.common import need, progress_bar
 from dan_ros.detect import DETECTORS
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.storage.atomic import tidy_up
+from dan_ros.storage.atomic import remove_abandoned
 from dan_ros.tracking.config import TrackerConfig
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def command(
         out = out.resolve()
     bag = Bag(source)
     chosen = choose_image_topics(bag, topics)
-    if tidy_up(out):
+    if remove_abandoned(out):
         click.echo(
             f'Warning: a run was killed while it replaced {out}: the old one is back', err=True
         )

@@ -5,8 +5,6 @@ import errno
 import html
 import json
 import math
-import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from dan_ros.evaluate.evaluator import Evaluation
 from dan_ros.evaluate.metrics import Scores
 from dan_ros.evaluate.plots import draw_confusion, draw_mistakes, draw_reliability, encode
 from dan_ros.images.files import readable
-from dan_ros.storage.atomic import atomic_write_bytes, make_claimed, remove_abandoned_folders
+from dan_ros.storage.atomic import atomic_write_bytes, workspace
 
 FRESH = 'new'  # name of the hidden folder in which a report waits until it is whole
 MISTAKES = 32  # faces shown
@@ -136,18 +134,13 @@ def _replace_together(folder: Path, files: dict[str, bytes]) -> None:
     for name in files:
         if (folder / name).is_dir():
             raise IsADirectoryError(errno.EISDIR, f'{name} in it is a folder')
-    remove_abandoned_folders(folder, FRESH)
-    fresh, descriptor = make_claimed(folder, FRESH)
-    try:
+    with workspace(folder / FRESH) as fresh:
         for name, data in files.items():
             atomic_write_bytes(fresh / name, data)
         for name in ('scores.json', 'mistakes.png'):
             (folder / name).unlink(missing_ok=True)
         for name in files:
             (fresh / name).replace(folder / name)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        os.close(descriptor)
 
 
 def _draw_surest_mistakes(evaluation: Evaluation) -> Figure | None:

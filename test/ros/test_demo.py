@@ -61,7 +61,7 @@ def test_a_demo_that_can_not_save_its_picture_says_so(tmp_path):
     demo = start_demo(out)
     output, _ = demo.communicate(timeout=120)
     assert demo.returncode == 1, output
-    assert f'{out / "annotated.png"} can not be written: ' in output
+    assert f'{out / "annotated.png"} cannot be written: ' in output
     assert 'annotated picture: ' not in output
     assert output.splitlines()[-1].endswith('label=happy')
     assert [path.name for path in out.iterdir()] == ['annotated.png']

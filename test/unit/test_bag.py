@@ -467,7 +467,7 @@ def stopped_amid_its_work(bag: Path, out: Path, parent: Path) -> subprocess.Pope
 
 
 def is_locked(folder: Path) -> bool:
-    descriptor = os.open(folder, os.O_RDONLY)
+    descriptor = os.open(folder / 'lock', os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -250,7 +250,7 @@ SAID = (
     'the middleware loses images on their way',
     'paused, see ~/set_enabled',
     'no CUDA device',
-    'is damaged or of another version at',
+    'is damaged or another version',
     'images dropped: ',
     'there is no parameter',
     'it must be',

@@ -296,7 +296,7 @@ def test_evaluate_ferplus_for_people(tmp_path):
         (('.', 'missing.onnx'), "there is no model 'missing.onnx'"),
         (('.', 'missing.pth'), 'there is no checkpoint at missing.pth'),
         (('.', 'dan_ferplus'), 'nor folders called neutral'),
-        (('.', 'yunet'), 'not one of this package'),
+        (('.', 'yunet'), 'not a model of this package'),
         (('.', 'dan_ferplus', '--dataset', 'ferplus'), 'there is no ferplus_valid.npz'),
         (('.', 'dan_ferplus', '--dataset', 'rafdb'), 'list_patition_label.txt can not be read'),
         (('.', 'text.npz'), 'there is no model'),
