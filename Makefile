@@ -46,13 +46,13 @@ coverage: build ## Run the tests and list the lines that none of them reaches; f
 	@. ./env.sh && python3 -m coverage run -m pytest -n $(WORKERS) --dist worksteal $(ARGS) && \
 	python3 -m coverage combine -q && python3 -m coverage report --fail-under=95
 
-bench: build ## Measure every part against a simple implementation of it; takes minutes.
+bench: build ## Compare each part with a plain implementation; takes minutes.
 	@. ./env.sh && python3 benchmarks/bench.py --out bench $(ARGS)
 
-stress: build ## Run the tests in test/slow with ten times the amounts; takes half an hour.
+stress: build ## Repeat the robustness tests 10 to 20 times as often; takes half an hour.
 	@. ./env.sh && python3 benchmarks/stress.py --out stress $(ARGS)
 
-soak: build ## Run the node for MINUTES=30 with faults; fails if its memory grows or it slows down.
+soak: build ## Run the node for MINUTES=30 with injected faults; fails if it grows or slows down.
 	@. ./env.sh && python3 benchmarks/soak.py --out soak --minutes $(or $(MINUTES),30) $(ARGS)
 
 lint: build ## Check style and types with ruff and mypy.
@@ -69,8 +69,8 @@ model: build ## Train the bundled model and its int8 version from DATA=folder of
 	  -o runs/ferplus/dan_ferplus_int8.onnx && \
 	dan-ros evaluate "$(DATA)" runs/ferplus/dan_ferplus_int8.onnx --out runs/ferplus/evaluation
 
-docs: build ## Write the node's parameters and the measurements (docs/*.json) into the pages.
-	@. ./env.sh && for page in parameters performance soak; do python3 tools/write_$${page}_page.py || exit; done
+docs: build ## Generate docs/parameters.md and config/dan.yaml from the table of parameters.
+	@. ./env.sh && python3 tools/write_parameters.py
 
 # These tools need the network and no test needs them, so they get an environment of their own.
 .tools/ready: requirements/tools.txt

@@ -15,6 +15,7 @@ from dan_ros.backends.base import (
 )
 from dan_ros.backends.registry import (
     BACKENDS,
+    CPU,
     CPU_BACKENDS,
     GPU,
     GPU_BACKENDS,
@@ -123,7 +124,7 @@ def _choose_automatically(model: str, config: BackendConfig) -> Selection:
         return Selection(backend, 'no CUDA device; fastest on a CPU')
     problems: list[str] = []
     for name, entry in REGISTRY.items():
-        if entry.kind != GPU or not entry.is_automatic:
+        if entry.kind != GPU or entry.only_by_name:
             continue
         try:
             backend = _load(name, model, config)
@@ -136,9 +137,7 @@ def _choose_automatically(model: str, config: BackendConfig) -> Selection:
 
 
 def _best_on_cpu() -> str:
-    return next(
-        name for name, entry in REGISTRY.items() if entry.kind != GPU and entry.is_automatic
-    )
+    return next(name for name, entry in REGISTRY.items() if entry.kind == CPU)
 
 
 def _fall_back(model: str, threads: int, problem: str) -> Selection:

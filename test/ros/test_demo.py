@@ -67,14 +67,14 @@ def test_a_demo_without_a_place_for_results_is_one_line(start_demo, tmp_path):
     (tmp_path / 'file').touch()
     demo = start_demo(tmp_path / 'file')
     assert demo.wait() == 1
-    assert demo.output == f'Error: {tmp_path / "file"} can not be made a folder: File exists\n'
+    assert demo.output == f'Error: cannot create the folder {tmp_path / "file"}: File exists\n'
 
 
 def test_a_demo_whose_camera_ends_says_so(start_demo, tmp_path):
     demo = start_demo(tmp_path / 'demo', '--source', tmp_path / 'no_such.mp4')
     assert demo.wait() == 1
     assert 'no_such.mp4' in demo.output
-    assert 'a process ended early' in demo.output
+    assert 'A process ended early' in demo.output
     assert demo.output.splitlines()[-1] == 'demo: messages=0 ids=0 label=none'
 
 
@@ -118,13 +118,13 @@ def test_a_video_restarts_at_its_end(tmp_path):
 def test_an_invalid_source_is_named(tmp_path, name):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'text.mp4').write_text('no video')
-    with pytest.raises(DanError, match=r'no readable picture|no file or folder|can not be opened'):
+    with pytest.raises(DanError, match=r'no readable picture|no file or folder|cannot be opened'):
         open_source(str(tmp_path / name), 10)
 
 
 @pytest.mark.parametrize('source', ['~nobody-of-this-name/x.mp4', 'x' * 300])
 def test_an_unreadable_source_is_named(source):
-    with pytest.raises(DanError, match='can not be read') as error:
+    with pytest.raises(DanError, match='cannot be read') as error:
         open_source(source, 10)
     assert str(error.value).startswith(source)
 
@@ -148,6 +148,6 @@ def test_an_invalid_rate_is_one_line_and_exit_code_2(tmp_path, rate):
     camera = Program('sample_camera', '-p', f'rate_hz:={rate}', log=tmp_path / 'log')
     assert camera.wait() == 2
     last = camera.output.splitlines()[-1]
-    assert 'rate_hz can not be ' in last
+    assert 'rate_hz cannot be ' in last
     assert 'a number from 0.1 to 1000' in last
     assert 'Traceback' not in camera.output

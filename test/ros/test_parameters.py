@@ -1,33 +1,7 @@
-"""The table of parameters: complete, without clashes, and the source of config/dan.yaml."""
-
-import re
-from pathlib import Path
-
-import yaml
+"""The table of parameters is complete and consistent."""
 
 from dan_ros.images.opencv import MAX_PIXELS
 from dan_ros.ros.parameters import PARAMETERS, SPECS
-
-CONFIG = Path(__file__).parents[2] / 'config' / 'dan.yaml'
-
-
-def test_the_configuration_has_the_defaults_of_the_table_and_nothing_else():
-    content = yaml.safe_load(CONFIG.read_text())
-    assert content == {'/**': {'ros__parameters': {spec.name: spec.default for spec in PARAMETERS}}}
-
-
-def test_the_configuration_has_the_ranges_of_the_table():
-    commented = re.findall(r'((?:^ +# .*\n)+) +([\w.]+):', CONFIG.read_text(), re.M)
-    found = {}
-    for comment, name in commented:
-        span = re.search(r'([\d.]+)(?: \([^)]*\))? to ([\d.]+\d|\d)\b', comment)
-        if span:
-            found[name] = tuple(map(float, span.groups()))
-    assert found == {
-        name: (spec.minimum, spec.maximum)
-        for name, spec in SPECS.items()
-        if spec.minimum is not None and spec.maximum is not None
-    }
 
 
 def test_no_name_is_a_prefix_of_another():

@@ -104,8 +104,9 @@ def test_faces_of_another_detector_get_their_expression(start, portrait):
     robot.spin_until(
         lambda: {n for n, _ in expressions} == {'abc12', 'x9'},
         'the other face',
-        every=lambda: send(('abc12', 'x9', 'no/topic')),
+        every=lambda: send(('abc12', 'x9', 'no/topic', 'é', 'a' * 300)),
     )
+    assert 'InvalidTopicName' not in robot.output
     assert robot.faces == robot.frames == []  # only the expression is published
     robot.spin_until(
         lambda: robot.values()['faces'] == '0',

@@ -24,7 +24,7 @@ from dan_ros.backends.tensorrt.backend import GRAPH_BATCHES, MAX_BATCH, TensorRT
 from dan_ros.errors import BackendError, GpuLostError, GpuMemoryError
 from dan_ros.model import store
 
-AUTOMATIC = [name for name in GPU_BACKENDS if REGISTRY[name].is_automatic]
+AUTOMATIC = [name for name in GPU_BACKENDS if not REGISTRY[name].only_by_name]
 HAS_GPU = cuda.find_device() is not None
 needs_gpu = pytest.mark.skipif(not HAS_GPU, reason='no CUDA device')
 without_gpu = pytest.mark.skipif(HAS_GPU, reason='there is a CUDA device')

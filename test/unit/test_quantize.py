@@ -1,10 +1,10 @@
-"""The int8 twin of a model: its graph, its answers, and who can't read it."""
+"""The int8 form of a model: its graph, its accuracy, and its readers."""
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from test_network import seeded_dan, seeded_pictures
+from seeded import seeded_dan, seeded_images
 
 from dan_ros import labels
 from dan_ros.backends.onnxruntime import OnnxRuntimeBackend
@@ -25,7 +25,7 @@ def twins(tmp_path_factory):
     folder = tmp_path_factory.mktemp('twins')
     fused = fuse(seeded_dan(), (0.5,) * 3, (0.25,) * 3, grey=True)
     export_onnx(fused, INFO, folder / 'float.onnx')
-    batches = np.split(seeded_pictures(16, 64), 4)
+    batches = np.split(seeded_images(16, 64), 4)
     quantize_onnx(fused, INFO, folder / 'int8.onnx', batches)
     return folder / 'float.onnx', folder / 'int8.onnx'
 
@@ -64,7 +64,7 @@ def test_weights_are_signed_per_channel_and_use_seven_bits(twins):
 def test_answers_are_nearly_the_same_and_the_file_is_a_quarter(twins):
     one, two = twins
     assert two.stat().st_size < 0.3 * one.stat().st_size
-    faces = seeded_pictures(8, 64)
+    faces = seeded_images(8, 64)
     logits = [OnnxRuntimeBackend(read_model(str(path))).infer(faces) for path in twins]
     assert np.abs(logits[0] - logits[1]).max() <= 0.15 * np.ptp(logits[0])
     assert (logits[0] != logits[1]).any()
@@ -74,9 +74,9 @@ def test_any_batch_can_be_run(twins):
     backend = OnnxRuntimeBackend(read_model(str(twins[1])))
     assert backend.model == INFO
     for count in (0, 1, 3, 40):
-        assert backend.infer(seeded_pictures(max(count, 1), 64)[:count]).shape == (count, 8)
+        assert backend.infer(seeded_images(max(count, 1), 64)[:count]).shape == (count, 8)
 
 
 def test_torch_refuses_it_and_says_what_to_use(twins):
-    with pytest.raises(ModelError, match=r'int8\.onnx.*quantised.*fp32 or fp16'):
+    with pytest.raises(ModelError, match=r'int8\.onnx.*quantized.*fp32 or fp16'):
         TorchBackend.read(read_model(str(twins[1])))
