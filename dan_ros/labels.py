@@ -1,8 +1,7 @@
-"""Expression classes: the canonical order, and the order each data set uses.
+"""Expression classes: the canonical order, and the class order of each data set.
 
-This is the only place in the package that knows class orders. Everything outside a model speaks
-canonical indices, which are the constants of `FacialExpression.msg` and the output order of the
-official AffectNet-8 model.
+No other module knows class orders. Everything outside a model uses canonical indices, which are the
+constants of `FacialExpression.msg` and the output order of the official AffectNet-8 model.
 """
 
 from types import MappingProxyType
@@ -26,37 +25,41 @@ LABEL_SETS = MappingProxyType(
 
 
 def canonical_indices(labels: tuple[str, ...]) -> tuple[int, ...]:
-    """Give the canonical index of each of a model's outputs.
+    """Map each of a model's outputs to its canonical index.
 
     >>> canonical_indices(('surprise', 'neutral'))
     (3, 0)
 
     Raises:
-        ModelError: a label is not canonical, or stands twice.
+        ModelError: a label is unknown or repeated.
     """
     for label in labels:
         if label not in CANONICAL:
             raise ModelError(f'unknown label {label!r}; the labels are {", ".join(CANONICAL)}')
     if len(set(labels)) != len(labels):
-        raise ModelError(f'a label stands twice in {", ".join(labels)}')
+        raise ModelError(f'a label is repeated in {", ".join(labels)}')
     return tuple(CANONICAL.index(label) for label in labels)
 
 
 def label_of(index: int) -> str:
-    """Name of a canonical index; `UNKNOWN` gives 'unknown'."""
+    """Name of a canonical index.
+
+    >>> label_of(1), label_of(UNKNOWN)
+    ('happy', 'unknown')
+    """
     return UNKNOWN_LABEL if index == UNKNOWN else CANONICAL[index]
 
 
 def logits_to_probabilities(logits: np.ndarray, model_labels: tuple[str, ...]) -> np.ndarray:
-    """Softmax, put in the order of `CANONICAL`.
+    """Compute the softmax, in the order of `CANONICAL`.
 
     Args:
         logits: float [N, C].
-        model_labels: the canonical label of each of the C outputs.
+        model_labels: canonical label of each of the C outputs.
 
     Returns:
-        float32 [N, 8]; a class the model lacks is 0. A row whose logits are not all finite is all
-        0: such a face was not judged.
+        float32 [N, 8]; 0 for classes that the model does not have. A row with a logit that is not
+        finite is all 0, which means that the face was not classified.
     """
     logits = np.asarray(logits, np.float64)
     usable = np.isfinite(logits).all(axis=1)

@@ -4,6 +4,7 @@ import cv2
 import hypothesis
 import numpy as np
 import pytest
+from data_sets import write_noise
 from skimage.data import astronaut
 
 from dan_ros.pipeline import ExpressionPipeline
@@ -34,14 +35,8 @@ def portrait_file(portrait, tmp_path):
 
 @pytest.fixture
 def ferplus_folder(tmp_path):
-    """A folder with FER+ files of noise: 14 faces to train on, 8 to judge by, three classes."""
-    rng = np.random.default_rng(0)
-    for split, count in (('train', 14), ('valid', 8)):
-        votes = np.zeros((count, 10), np.uint8)
-        votes[np.arange(count), np.arange(count) % 3] = 7
-        votes[:, 5] = 2
-        images = rng.integers(0, 256, (count, 48, 48), dtype=np.uint8)
-        np.savez(tmp_path / f'ferplus_{split}.npz', images=images, votes=votes)
+    """A folder with FER+ files of noise: 14 training faces, 8 validation faces, three classes."""
+    write_noise(tmp_path)
     return tmp_path
 
 

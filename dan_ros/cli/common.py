@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dan_ros.backends import Backend, open_backend
 from dan_ros.backends.base import smoke_test
+from dan_ros.datasets import catalog
 from dan_ros.errors import BackendError, DanError
 from dan_ros.labels import LABEL_SETS
 from dan_ros.model import store
@@ -17,10 +18,10 @@ from dan_ros.model import store
 if TYPE_CHECKING:
     from dan_ros.backends.torch import TorchBackend
 
-DATASETS = ('auto', 'ferplus', 'rafdb', 'affectnet7', 'affectnet8', 'sfew', 'folder')
+DATASETS = ('auto', *catalog.DATASETS)
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.safetensors')
-TRAINING_MODULES = ('torch', 'yaml', 'safetensors')
-PACKAGES = {'yaml': 'pyyaml'}  # pip packages that differ from the module's name
+TRAINING_MODULES = ('torch', 'yaml', 'safetensors', 'pydantic')
+PACKAGES = {'yaml': 'pyyaml'}  # where a package is not called like its module
 
 
 def need(*modules: str) -> None:

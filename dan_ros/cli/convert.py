@@ -1,4 +1,4 @@
-"""`dan-ros convert`: a DAN checkpoint becomes a model file."""
+"""`dan-ros convert`: convert a DAN checkpoint to a model file."""
 
 from pathlib import Path
 
@@ -15,27 +15,31 @@ from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_P
     '--labels',
     'label_set',
     type=click.Choice(list(LABEL_SETS)),
-    help='Order of the classes the checkpoint was trained with.',
+    help='Class order of the checkpoint.',
 )
 @click.option(
     '-o', '--output', type=click.Path(path_type=Path), required=True, help='The ONNX file to write.'
 )
-@click.option('--fp16', is_flag=True, help='Store the weights in half precision: half the size.')
+@click.option('--fp16', is_flag=True, help='Store the weights in fp16, which halves the file.')
 @click.option(
     '--input-size',
     type=click.IntRange(MIN_INPUT_PX, MAX_INPUT_PX),
-    help='Side of a face, pixels; 224.',
+    help='Side of the input in pixels; default 224.',
 )
-@click.option('--mean', nargs=3, type=float, help='Of RGB in 0 .. 1; that of ImageNet.')
-@click.option('--std', nargs=3, type=float, help='Likewise.')
-@click.option('--grey/--colour', default=None, help='What the network was trained on; colour.')
+@click.option('--mean', nargs=3, type=float, help='Mean of RGB in 0 .. 1; default of ImageNet.')
+@click.option(
+    '--std', nargs=3, type=float, help='Standard deviation of RGB in 0 .. 1; default of ImageNet.'
+)
+@click.option('--grey/--colour', default=None, help='Training images; default color.')
 @click.option(
     '--crop-scale',
     default=DEFAULT_CROP_SCALE,
     show_default=True,
-    help="Side of the square crop over the longer side of the face's box.",
+    help="Side of the square crop as a multiple of the face box's longer side.",
 )
-@click.option('--source', default='', help='What it was trained on, accuracy, licence.')
+@click.option(
+    '--source', default='', help='Training data, accuracy and license, stored as metadata.'
+)
 def command(
     checkpoint: Path,
     label_set: str | None,
@@ -48,11 +52,11 @@ def command(
     crop_scale: float,
     source: str,
 ) -> None:
-    """Turn CHECKPOINT, an official DAN .pth or a .safetensors file, into an ONNX file.
+    """Convert CHECKPOINT, an official DAN .pth or a .safetensors file, to an ONNX file.
 
-    What `dan-ros train` wrote says itself what it needs. For other files --labels is needed, and
-    the other defaults are those of the official checkpoints. The written file holds everything
-    the node needs: point the parameter model.file at it.
+    Checkpoints of `dan-ros train` need no options. Other files need --labels, and the defaults of
+    the other options fit the official checkpoints. The ONNX file contains everything that the node
+    needs: set the parameter model.file to its path.
     """
     need('torch', 'safetensors', 'onnx')
     from dan_ros.network.checkpoint import fuse_checkpoint

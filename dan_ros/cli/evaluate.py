@@ -1,4 +1,4 @@
-"""`dan-ros evaluate`: how good a model is on labelled faces."""
+"""`dan-ros evaluate`: measure a model on labeled faces."""
 
 import json
 from pathlib import Path
@@ -14,19 +14,17 @@ from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.labels import LABEL_SETS
 from dan_ros.pipeline import ExpressionPipeline
 
-LISTED_SKIPS = 20  # unreadable pictures named on the screen; scores.json names all
-
 
 @click.command('evaluate')
 @click.argument('data', type=click.Path(path_type=Path))
 @click.argument('model')
-@click.option('--json', 'as_json', is_flag=True, help='The numbers as one JSON object.')
+@click.option('--json', 'as_json', is_flag=True, help='Print the numbers as one JSON object.')
 @click.option(
     '--out',
     type=click.Path(path_type=Path),
     default='evaluation',
     show_default=True,
-    help='Folder for the page, its pictures and scores.json.',
+    help='Folder for the report, its figures and scores.json.',
 )
 @click.option('--dataset', default='auto', show_default=True, type=click.Choice(DATASETS))
 @click.option('--split', default='valid', show_default=True, type=click.Choice(['train', 'valid']))
@@ -35,13 +33,13 @@ LISTED_SKIPS = 20  # unreadable pictures named on the screen; scores.json names 
     '--labels',
     'label_set',
     type=click.Choice(list(LABEL_SETS)),
-    help='Order of the classes of an official checkpoint.',
+    help='Class order of an official checkpoint.',
 )
 @click.option(
     '--detect',
     'detector',
     type=click.Choice(DETECTORS),
-    help='Judge whole pictures: find the largest face of each with this, as the node does.',
+    help='Detect the largest face of each whole image with this detector, as the node does.',
 )
 def command(
     data: Path,
@@ -54,18 +52,19 @@ def command(
     label_set: str | None,
     detector: str | None,
 ) -> None:
-    """Measure MODEL on the labelled faces of DATA.
+    """Measure MODEL on the labeled faces of DATA.
 
-    MODEL is a known model (`dan-ros models`), an ONNX file or a checkpoint. DATA is a folder of
-    FER+, RAF-DB, AffectNet or SFEW, an FER+ .npz file, or a folder of your own pictures, one folder
-    a class.
+    MODEL is a known model (see `dan-ros models`), an ONNX file or a checkpoint. DATA is a folder
+    with FER+, RAF-DB, AffectNet or SFEW, an FER+ .npz file, or a folder of your own images with one
+    folder per class.
 
-    Accuracy, balanced accuracy, precision, recall and F1 of each class, calibration error; a page
-    with the confusion matrix, the reliability diagram and the surest mistakes.
+    Prints accuracy, balanced accuracy, calibration error, and precision, recall and F1 per class.
+    Writes an HTML page with the confusion matrix, the reliability diagram and the most confident
+    mistakes.
     """
-    need('matplotlib')
+    need('matplotlib', 'jinja2')
     from dan_ros.datasets.catalog import guess_dataset, open_faces
-    from dan_ros.evaluate.evaluator import evaluate, judge_photos, predict_crops
+    from dan_ros.evaluate.evaluator import evaluate, predict_crops, predict_photos
     from dan_ros.evaluate.report import Subject, to_json, write_report
 
     opened = open_model(model, backend, label_set)
@@ -76,15 +75,15 @@ def command(
         finder = open_detector(detector)
         if finder.warning:
             click.echo(f'Warning: {finder.warning}', err=True)
-        judge = judge_photos(faces, ExpressionPipeline(finder, opened))
+        predict = predict_photos(faces, ExpressionPipeline(finder, opened))
     else:
-        judge = predict_crops(faces, opened)
+        predict = predict_crops(faces, opened)
     with progress_bar() as bar:
-        task = bar.add_task('judging', total=len(faces))
+        task = bar.add_task('evaluating', total=len(faces))
         evaluation = evaluate(
             faces,
             opened.model.labels,
-            judge,
+            predict,
             lambda done, count: bar.update(task, completed=done, total=count),
         )
     subject = Subject(
@@ -101,11 +100,12 @@ def command(
         click.echo(json.dumps(content))
     else:
         _print(content)
-    page = write_report(subject, evaluation, out)  # last: where it fails, the numbers are there
-    click.echo(f'page with pictures: {page}', err=as_json)
+    page = write_report(subject, evaluation, out)  # last: an error hides no numbers
+    click.echo(f'report: {page}', err=as_json)
 
 
 def _print(content: dict[str, Any]) -> None:
+    from dan_ros.datasets.faces import summarize_skipped
     from dan_ros.evaluate.report import percent
 
     table = Table('class', box=None)
@@ -121,13 +121,8 @@ def _print(content: dict[str, Any]) -> None:
         f'{content["calibration_error"]:.3f}, {content["faces"]} faces'
     )
     if content['not_judged']:
-        click.echo(f'{content["not_judged"]} without an answer or a face found, counted as wrong')
+        click.echo(f'{content["not_judged"]} faces without a result count as wrong')
     for label, count in content['left_out'].items():
-        click.echo(f'{count} faces of {label} left out: the model has no such class')
-    skipped = content['skipped']
-    if skipped:
-        click.echo(f'{len(skipped)} pictures can not be read and are left out:', err=True)
-    for name in skipped[:LISTED_SKIPS]:
-        click.echo(f'  {name}', err=True)
-    if len(skipped) > LISTED_SKIPS:
-        click.echo(f'  and {len(skipped) - LISTED_SKIPS} more, see scores.json', err=True)
+        click.echo(f'{count} faces left out: the model does not have the class {label}')
+    for line in summarize_skipped(content['skipped'], 'scores.json'):
+        click.echo(line, err=True)

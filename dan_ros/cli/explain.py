@@ -1,4 +1,4 @@
-"""`dan-ros explain`: where in a face each attention head looks."""
+"""`dan-ros explain`: draw where in a face each attention head looks."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.types import Frame
 
-PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
+FIGURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
 
 
 @click.command('explain')
@@ -25,24 +25,28 @@ PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
 @click.option(
     '--out',
     type=click.Path(path_type=Path),
-    help='The picture to write; IMAGE_explained.png in the current folder by default.',
+    help='Output image; default IMAGE_explained.png in the current folder.',
 )
 @click.option(
     '--model',
     default=store.FLOAT_MODEL,
     show_default=True,
-    help='A model file with float weights, or a checkpoint.',
+    help='Known model or ONNX file with float weights, or a checkpoint.',
 )
 @click.option(
     '--labels',
     'label_set',
     type=click.Choice(list(labels.LABEL_SETS)),
-    help='Order of the classes of an official checkpoint.',
+    help='Class order of an official checkpoint.',
 )
 @click.option('--detector', default='auto', show_default=True, type=click.Choice(DETECTORS))
-@click.option('--whole', is_flag=True, help='IMAGE is a face already: look for none in it.')
+@click.option('--whole', is_flag=True, help='IMAGE is a cropped face: do not run the detector.')
 @click.option(
-    '--max-faces', default=6, show_default=True, type=click.IntRange(1, 32), help='The largest.'
+    '--max-faces',
+    default=6,
+    show_default=True,
+    type=click.IntRange(1, 32),
+    help='Maximum number of faces, largest first.',
 )
 def command(
     image: Path,
@@ -55,21 +59,21 @@ def command(
 ) -> None:
     """Draw where each of the network's attention heads looks in the faces of IMAGE.
 
-    A row a face, a picture a head, the place it looks at most in red, as in the paper's figures;
-    beside them the probabilities.
+    One row per face: the face, one attention map per head with its maximum in red, as in the
+    paper's figures, and the probabilities.
     """
     need('torch', 'safetensors', 'onnx', 'matplotlib')
     from dan_ros.evaluate.plots import draw_attention, encode
 
     out = out or Path(f'{image.stem}_explained.png')
-    if out.suffix.lower() not in PICTURE_SUFFIXES:
-        raise DanError(f'--out {out}: give the name of a picture, such as {out}.png')
+    if out.suffix.lower() not in FIGURE_SUFFIXES:
+        raise DanError(f'--out {out}: unknown image format; use a name such as {out}.png')
     picture = open_picture(image)
     backend = open_torch_model(model, label_set)
     boxes = [_whole_box(picture)] if whole else _face_boxes(picture, backend, detector, max_faces)
     if not boxes:
-        raise DanError(f'{image}: no face is found; if it is a face all over, say --whole')
-    # A whole face is taken as it is, a found one is framed by the model's rule.
+        raise DanError(f'{image}: no face is found; if the image is a cropped face, use --whole')
+    # Only a detected face is cropped by the model's rule.
     scale = 1.0 if whole else backend.model.crop_scale
     faces = np.empty((len(boxes), *backend.model.input_size, 3), np.uint8)
     for face, box in zip(faces, boxes, strict=True):
@@ -81,7 +85,7 @@ def command(
     for box, row in zip(boxes, probabilities, strict=True):
         place = ' '.join(str(round(float(value))) for value in box)
         click.echo(f'face at {place}: {labels.CANONICAL[row.argmax()]} {row.max():.0%}')
-    click.echo(f'picture: {out}')
+    click.echo(f'figure: {out}')
 
 
 def _whole_box(picture: np.ndarray) -> np.ndarray:
@@ -92,7 +96,7 @@ def _whole_box(picture: np.ndarray) -> np.ndarray:
 def _face_boxes(
     picture: np.ndarray, backend: Backend, detector: str, max_faces: int
 ) -> list[np.ndarray]:
-    """Boxes of the largest faces, the largest first."""
+    """Detect faces; returns the boxes of the largest, in descending size."""
     found = open_detector(detector)
     if found.warning:
         click.echo(f'Warning: {found.warning}', err=True)

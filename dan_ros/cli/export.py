@@ -1,4 +1,4 @@
-"""`dan-ros export`: a model file is written again in another form."""
+"""`dan-ros export`: write a model file in another precision or with a fixed batch."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,27 +19,38 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
 @click.option(
     '-o', '--output', type=click.Path(path_type=Path), required=True, help='The ONNX file to write.'
 )
-@click.option('--fp32', 'precision', flag_value='fp32', default=True, help='Full precision.')
-@click.option('--fp16', 'precision', flag_value='fp16', help='Weights of half the size.')
-@click.option('--int8', 'precision', flag_value='int8', help='For fast CPUs; needs --calibrate.')
+@click.option(
+    '--fp32', 'precision', flag_value='fp32', default=True, help='Full-precision weights (default).'
+)
+@click.option('--fp16', 'precision', flag_value='fp16', help='fp16 weights, which halve the file.')
+@click.option(
+    '--int8',
+    'precision',
+    flag_value='int8',
+    help='int8 weights and activations, fast on CPUs; needs --calibrate.',
+)
 @click.option(
     '--calibrate',
     'data',
     type=click.Path(path_type=Path),
-    help='Data set whose training faces the ranges of int8 are measured on.',
+    help='Data set whose training faces define the ranges of int8 activations.',
 )
 @click.option(
     '--dataset',
     default='auto',
     show_default=True,
     type=click.Choice(DATASETS),
-    help='What DATA is.',
+    help='Name of the data set of --calibrate.',
 )
 @click.option(
-    '--faces', default=1024, show_default=True, type=click.IntRange(1), help='So many of them.'
+    '--faces',
+    default=1024,
+    show_default=True,
+    type=click.IntRange(1),
+    help='Number of calibration faces.',
 )
 @click.option(
-    '--batch', type=click.IntRange(1, 1024), help='Fix the batch, for tools that need it.'
+    '--batch', type=click.IntRange(1, 1024), help='Fixed batch size, for tools that need one.'
 )
 def command(
     model: str,
@@ -50,9 +61,9 @@ def command(
     faces: int,
     batch: int | None,
 ) -> None:
-    """Write MODEL, a known name or an ONNX file of this package, to another ONNX file.
+    """Write MODEL, a known model or an ONNX file of this package, to another ONNX file.
 
-    For runtimes that want full-precision weights or a fixed batch, and for CPUs, which run int8
+    For runtimes that need full-precision weights or a fixed batch, and for CPUs, which run int8
     several times faster. Metadata is kept.
     """
     if (precision == 'int8') != (data is not None):
@@ -80,8 +91,9 @@ def command(
 def _calibration_batches(
     data: Path, dataset: str, info: ModelInfo, count: int
 ) -> Iterator[np.ndarray]:
-    """Some of the training faces, always the same: uint8 [B, size, size, 3], RGB."""
-    from dan_ros.datasets.catalog import TRAIN, guess_dataset, open_faces
+    """Read a fixed random choice of training faces: uint8 [B, size, size, 3], RGB."""
+    from dan_ros.datasets.catalog import guess_dataset, open_faces
+    from dan_ros.datasets.faces import TRAIN
 
     name = guess_dataset(data, info.labels) if dataset == 'auto' else dataset
     faces = open_faces(name, data, TRAIN)
@@ -89,6 +101,6 @@ def _calibration_batches(
     chosen = np.random.default_rng(0).permutation(len(faces))[:count]
     with progress_bar() as bar:
         for start in bar.track(
-            range(0, len(chosen), CALIBRATION_BATCH), description='calibrating, batches'
+            range(0, len(chosen), CALIBRATION_BATCH), description='calibrating, batch'
         ):
             yield faces.read_rgb(chosen[start : start + CALIBRATION_BATCH], size)

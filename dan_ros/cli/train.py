@@ -1,4 +1,4 @@
-"""`dan-ros train`: train DAN by a recipe, stop at any time, go on exactly."""
+"""`dan-ros train`: train DAN by a recipe."""
 
 import shlex
 import sys
@@ -15,27 +15,34 @@ from dan_ros.cli.common import TRAINING_MODULES, need
     '--data', type=click.Path(path_type=Path), required=True, help="The data set's folder."
 )
 @click.option(
-    '--out', type=click.Path(path_type=Path), required=True, help='Folder for weights and log.'
+    '--out',
+    type=click.Path(path_type=Path),
+    required=True,
+    help='Folder for the weights and the log.',
 )
-@click.option('--resume', is_flag=True, help='Go on from the last epoch in --out.')
+@click.option('--resume', is_flag=True, help='Continue the training in --out.')
 @click.option(
     '--start',
     type=click.Path(path_type=Path),
-    help='Weights to start from: a DAN, or a ResNet-18 of ImageNet or MS-Celeb-1M.',
+    help='Checkpoint to start from: a DAN, or a ResNet-18 of ImageNet or MS-Celeb-1M.',
 )
-@click.option('--device', help='cpu, cuda or cuda:N; by default a GPU where there is one.')
+@click.option('--device', help='cpu, cuda or cuda:N; the default is a GPU if there is one.')
 def command(
     recipe: str, data: Path, out: Path, resume: bool, start: Path | None, device: str | None
 ) -> None:
     """Train DAN by RECIPE: a YAML file, or ferplus, rafdb, affectnet7, affectnet8 or sfew.
 
-    Every epoch is judged on the validation faces; the best weights are OUT/best.safetensors, which
-    `dan-ros evaluate` and `dan-ros convert` take. Stopped or killed, it loses at most the epoch it
-    is in: the same command with --resume goes on as if nothing had happened,
-    with a warning where the faces in --data are not as many of each class as before.
+    Each epoch is validated. The best weights are saved as OUT/best.safetensors, for `dan-ros
+    evaluate` and `dan-ros convert`.
+
+    If the training is stopped or killed, only the current epoch is lost: the same command with
+    --resume continues it, with the same result as without the interruption. It warns if the number
+    of faces per class has changed.
     """
     if resume and start:
-        raise click.UsageError('--resume goes on from --out; --start is for a new training')
+        raise click.UsageError(
+            '--resume continues the training in --out; --start is for a new training'
+        )
     need(*TRAINING_MODULES)
     from dan_ros.train.recipe import find_recipe, load_recipe
     from dan_ros.train.trainer import train
@@ -44,16 +51,16 @@ def command(
     try:
         best = train(chosen, data, out, start=start, resume=resume, device=device)
     except KeyboardInterrupt:
-        click.echo(f'Stopped; {_how_to_go_on(out)}', err=True)
+        click.echo(f'Stopped; {_how_to_resume(out)}', err=True)
         sys.exit(130)
     weights = out / 'best.safetensors'
     click.echo(f'best: {best["accuracy"]:.2%} in epoch {best["epoch"]}, {weights}')
-    judge = ('dan-ros', 'evaluate', data, weights, '--dataset', chosen.dataset)
+    evaluate = ('dan-ros', 'evaluate', data, weights, '--dataset', chosen.dataset)
     convert = ('dan-ros', 'convert', weights, '--fp16', '-o', out / 'model.onnx')
-    click.echo(f'next: {shlex.join(map(str, judge))}\n      {shlex.join(map(str, convert))}')
+    click.echo(f'next: {shlex.join(map(str, evaluate))}\n      {shlex.join(map(str, convert))}')
 
 
-def _how_to_go_on(out: Path) -> str:
+def _how_to_resume(out: Path) -> str:
     if (out / 'last.pt').is_file():
-        return 'the same command with --resume goes on from the last whole epoch'
-    return 'no epoch was finished, nothing is kept'
+        return 'the same command with --resume continues after the last complete epoch'
+    return 'no epoch was completed, so nothing is saved'

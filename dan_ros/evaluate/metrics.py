@@ -1,4 +1,4 @@
-"""Numbers that say how good answers are. Only numpy."""
+"""Classification metrics; needs only numpy."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,18 @@ CALIBRATION_BINS = 15  # as in Guo et al. 2017, section 5
 
 @dataclass(frozen=True)
 class Scores:
-    """How well C classes were told apart on N faces.
+    """Metrics of C classes on N faces.
 
-    A face without a usable answer (its probabilities are all 0) counts as wrong; it stands in no
-    column of `confusion`.
+    A face without a result (all probabilities are 0) counts as wrong and is in no column of
+    `confusion`.
 
     Attributes:
         labels: names of the classes.
-        confusion: int64 [C, C], faces by true class (row) and answer (column).
-        faces: int64 [C], faces by true class.
-        bin_faces: int64 [M], answered faces by confidence, in M equal parts of [0, 1].
-        bin_confidence: float64 [M], mean confidence of each part; 0 where it has no faces.
-        bin_accuracy: float64 [M], part of them that is right; 0 where it has no faces.
+        confusion: int64 [C, C], number of faces per true class (row) and predicted class (column).
+        faces: int64 [C], number of faces per true class.
+        bin_faces: int64 [M], number of classified faces per confidence bin; M equal bins of [0, 1].
+        bin_confidence: float64 [M], mean confidence per bin; 0 in an empty bin.
+        bin_accuracy: float64 [M], accuracy per bin; 0 in an empty bin.
     """
 
     labels: tuple[str, ...]
@@ -32,7 +32,7 @@ class Scores:
 
     @property
     def accuracy(self) -> float:
-        """Part of all faces that is right, [0, 1]."""
+        """Share of correctly classified faces, [0, 1]."""
         return float(self.confusion.trace() / max(self.faces.sum(), 1))
 
     @property
@@ -42,23 +42,23 @@ class Scores:
 
     @property
     def recall(self) -> np.ndarray:
-        """Of the faces of a class, the part that is recognised, [C]; NaN for one without faces."""
+        """Share of a class's faces that is predicted as the class, [C]; NaN without faces."""
         with np.errstate(invalid='ignore'):
             recall: np.ndarray = self.confusion.diagonal() / self.faces
         return recall
 
     @property
     def precision(self) -> np.ndarray:
-        """Of the answers of a class, the part that is right, [C]; 0 for one never answered."""
-        answers = self.confusion.sum(axis=0)
-        precision: np.ndarray = self.confusion.diagonal() / np.maximum(answers, 1)
+        """Share of a class's predictions that is correct, [C]; 0 without predictions."""
+        predicted = self.confusion.sum(axis=0)
+        precision: np.ndarray = self.confusion.diagonal() / np.maximum(predicted, 1)
         return precision
 
     @property
     def f1(self) -> np.ndarray:
         """Harmonic mean of precision and recall, [C]; NaN for a class without faces."""
-        answers = self.confusion.sum(axis=0)
-        f1 = 2 * self.confusion.diagonal() / np.maximum(answers + self.faces, 1)
+        predicted = self.confusion.sum(axis=0)
+        f1 = 2 * self.confusion.diagonal() / np.maximum(predicted + self.faces, 1)
         return np.where(self.faces > 0, f1, np.nan)
 
     @property
@@ -68,7 +68,7 @@ class Scores:
 
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error, [0, 1]: mean gap of confidence and accuracy over the parts.
+        """Expected calibration error, [0, 1]: mean gap of confidence and accuracy over the bins.
 
         Guo, Pleiss, Sun, Weinberger 2017, equation 3, https://arxiv.org/abs/1706.04599.
         """
@@ -77,21 +77,25 @@ class Scores:
 
 
 def measure(probabilities: np.ndarray, classes: np.ndarray, labels: tuple[str, ...]) -> Scores:
-    """Compare answers with the truth.
+    """Compute all metrics.
 
     Args:
-        probabilities: float [N, C], rows sum to 1, or are all 0 for a face that was not judged.
+        probabilities: float [N, C], rows sum to 1, or are all 0 for a face without a result.
         classes: int [N], true class of each face, 0 .. C - 1.
         labels: names of the C classes.
+
+    >>> scores = measure(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]), ('happy', 'sad'))
+    >>> scores.accuracy, scores.confusion.tolist()
+    (0.5, [[1, 0], [1, 0]])
     """
     count = len(labels)
     probabilities = np.asarray(probabilities, np.float64)
-    judged = probabilities.any(axis=1)  # [N]
-    answers, truth = probabilities[judged].argmax(axis=1), classes[judged]
+    classified = probabilities.any(axis=1)  # [N]
+    predicted, truth = probabilities[classified].argmax(axis=1), classes[classified]
     confusion = np.zeros((count, count), np.int64)
-    np.add.at(confusion, (truth, answers), 1)
-    confidence = probabilities[judged].max(axis=1)
-    # Part m holds the confidences in (m / M, (m + 1) / M].
+    np.add.at(confusion, (truth, predicted), 1)
+    confidence = probabilities[classified].max(axis=1)
+    # Bin m contains the confidences in (m / M, (m + 1) / M].
     bins = np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1
     bins = bins.clip(0, CALIBRATION_BINS - 1)
     bin_faces = np.bincount(bins, minlength=CALIBRATION_BINS)
@@ -106,5 +110,5 @@ def measure(probabilities: np.ndarray, classes: np.ndarray, labels: tuple[str, .
         faces=np.bincount(classes, minlength=count),
         bin_faces=bin_faces,
         bin_confidence=bin_mean(confidence),
-        bin_accuracy=bin_mean((answers == truth).astype(float)),
+        bin_accuracy=bin_mean((predicted == truth).astype(float)),
     )

@@ -1,4 +1,4 @@
-"""The pictures of an evaluation, drawn with matplotlib, without a window."""
+"""Figures of an evaluation, drawn with matplotlib without a window."""
 
 import io
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from dan_ros.images.opencv import cv2
 
 BLUE, ORANGE, GREY = '#2a6fbb', '#e07b39', '#8a8a8a'
 DPI = 130
-HEAT_SHARE = 0.55  # of the heat map where it lies over a face
+HEAT_SHARE = 0.55  # opacity of a heat map over a face
 
 
 def draw_confusion(scores: Scores, title: str) -> Figure:
-    """Confusion matrix: every row is a true class, in percent of its faces, with their number."""
+    """Draw the confusion matrix: percent of each true class, one per row, and number of faces."""
     count = len(scores.labels)
     figure = Figure(figsize=(1.6 + 0.78 * count, 1.3 + 0.68 * count), dpi=DPI, layout='constrained')
     axes = figure.add_subplot()
@@ -33,7 +33,7 @@ def draw_confusion(scores: Scores, title: str) -> Figure:
     axes.set_xticks(range(count), scores.labels, rotation=35, ha='right')
     rows = [f'{name} ({n})' for name, n in zip(scores.labels, scores.faces, strict=True)]
     axes.set_yticks(range(count), rows)
-    axes.set_xlabel('answer')
+    axes.set_xlabel('predicted class')
     axes.set_ylabel('true class (faces)')
     axes.set_title(
         f'{title}\naccuracy {scores.accuracy:.2%}, in percent of each row',
@@ -45,7 +45,7 @@ def draw_confusion(scores: Scores, title: str) -> Figure:
 
 
 def draw_reliability(scores: Scores, title: str) -> Figure:
-    """Reliability diagram: how often answers of some confidence are right, and how many there are.
+    """Draw the reliability diagram: accuracy and number of faces per confidence bin.
 
     After Guo et al. 2017, figure 4, https://arxiv.org/abs/1706.04599.
     """
@@ -54,12 +54,16 @@ def draw_reliability(scores: Scores, title: str) -> Figure:
     width = 1 / CALIBRATION_BINS
     middles = (np.arange(CALIBRATION_BINS) + 0.5) * width
     used = scores.bin_faces > 0
-    upper.bar(middles[used], scores.bin_accuracy[used], 0.92 * width, color=BLUE, label='right')
+    upper.bar(middles[used], scores.bin_accuracy[used], 0.92 * width, color=BLUE, label='accuracy')
     upper.plot(
-        scores.bin_confidence[used], scores.bin_confidence[used], 'o-', color=ORANGE, label='said'
+        scores.bin_confidence[used],
+        scores.bin_confidence[used],
+        'o-',
+        color=ORANGE,
+        label='confidence',
     )
     upper.plot([0, 1], [0, 1], ':', color=GREY, linewidth=1)
-    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel='part of the answers')
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel='accuracy')
     upper.legend(loc='upper left', frameon=False)
     upper.set_title(
         f'{title}\ncalibration error {scores.calibration_error:.3f}',
@@ -73,23 +77,21 @@ def draw_reliability(scores: Scores, title: str) -> Figure:
     return figure
 
 
-def draw_mistakes(
-    pictures: Sequence[np.ndarray], captions: Sequence[str], columns: int = 8
-) -> Figure:
-    """Faces with a caption each, in a grid.
+def draw_mistakes(faces: Sequence[np.ndarray], captions: Sequence[str], columns: int = 8) -> Figure:
+    """Draw faces with captions in a grid.
 
     Args:
-        pictures: uint8 [H, W, 3], RGB, at least one.
-        captions: one or two lines for each.
-        columns: faces in a row.
+        faces: uint8 [H, W, 3], RGB, at least one.
+        captions: one or two lines per face.
+        columns: faces per row.
     """
-    rows = -(-len(pictures) // columns)
+    rows = -(-len(faces) // columns)
     figure = Figure(figsize=(1.25 * columns, 1.62 * rows), dpi=DPI, layout='constrained')
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.axis('off')
-    for axes, picture, caption in zip(grid.flat, pictures, captions, strict=False):
-        axes.imshow(picture)
+    for axes, face, caption in zip(grid.flat, faces, captions, strict=False):
+        axes.imshow(face)
         axes.set_title(caption, fontsize=7)
     return figure
 
@@ -97,10 +99,10 @@ def draw_mistakes(
 def draw_attention(
     faces: np.ndarray, maps: np.ndarray, probabilities: np.ndarray, labels: Sequence[str]
 ) -> Figure:
-    """Where each head looks: a row a face, with the face, its heads, and its probabilities.
+    """Draw one row per face: the face, each head's attention map, and the probabilities.
 
-    As in the paper's figures of attention. A map is scaled to its own range: it shows where a head
-    looks most, not how strongly compared with another head.
+    Each map is scaled to its own range, as in the paper's figures. So maps show where a head looks,
+    but not how strongly compared with other heads.
 
     Args:
         faces: uint8 [N, H, W, 3], RGB.
@@ -125,18 +127,18 @@ def draw_attention(
 
 
 def encode(figure: Figure, kind: str = 'png') -> bytes:
-    """Give a figure as the content of a file: png, jpg, jpeg, pdf or svg."""
+    """Encode a figure as png, jpg, jpeg, pdf or svg."""
     file = io.BytesIO()
     figure.savefig(file, format=kind)
     return file.getvalue()
 
 
 def heat_over(face: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Lay a map over a face.
+    """Blend a heat map with a face.
 
     Args:
         face: uint8 [H, W, 3], RGB.
-        heat: float [h, w]; its lowest value becomes blue, its highest red.
+        heat: float [h, w]; the minimum becomes blue, the maximum red.
 
     Returns:
         uint8 [H, W, 3], RGB.
@@ -152,7 +154,7 @@ def heat_over(face: np.ndarray, heat: np.ndarray) -> np.ndarray:
 
 
 def _draw_bars(axes: Axes, probabilities: np.ndarray, labels: Sequence[str]) -> None:
-    """Probabilities as horizontal bars, the first class on top."""
+    """Draw probabilities as horizontal bars, the first class on top."""
     places = np.arange(len(labels))[::-1]
     colours = [ORANGE if value == probabilities.max() else GREY for value in probabilities]
     axes.barh(places, probabilities, color=colours)

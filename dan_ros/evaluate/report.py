@@ -1,51 +1,88 @@
-"""Write an evaluation down: numbers as JSON, pictures, and one page that shows them all."""
+"""Report of an evaluation: numbers as JSON, figures as PNG, and one HTML page with all of them."""
 
 import base64
 import errno
-import html
 import json
 import math
-import os
-import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from dan_ros.errors import DanError
 from dan_ros.evaluate.evaluator import Evaluation
-from dan_ros.evaluate.metrics import Scores
 from dan_ros.evaluate.plots import draw_confusion, draw_mistakes, draw_reliability, encode
 from dan_ros.images.files import readable
-from dan_ros.storage.atomic import atomic_write_bytes, make_claimed, remove_abandoned_folders
+from dan_ros.storage.atomic import atomic_write_bytes, workspace
 
-FRESH = 'new'  # name of the hidden folder in which a report waits until it is whole
-MISTAKES = 32  # faces shown
-MISTAKE_SIZE = 96  # pixels
+NEW_FOLDER = 'new'  # name of the hidden folder that collects the files of a report
+MAX_MISTAKES = 32  # faces shown
+MISTAKE_PX = 96  # side of a face shown
 
-STYLE = """
+PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<title>{{ title }}</title>
+<style>
 body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto;
   padding: 0 1rem; }
 table { border-collapse: collapse; } td, th { padding: .25rem .9rem; text-align: right;
   border-bottom: 1px solid #ddd; } td:first-child, th:first-child { text-align: left; }
 img { max-width: 100%; } figure { margin: 2rem 0; } figcaption { color: #555; }
 .numbers { font-size: 1.3rem; }
+</style>
+<h1>{{ title }}</h1>
+<p class="numbers">accuracy <b>{{ '{:.2%}'.format(accuracy) }}</b>,
+balanced accuracy <b>{{ '{:.2%}'.format(balanced_accuracy) }}</b>,
+calibration error <b>{{ '{:.3f}'.format(calibration_error) }}</b></p>
+<p>{{ faces }} faces, {{ backend }} on {{ device }}, model {{ model }}, data {{ data }}.</p>
+{% if look == 'photo' %}
+<p>Whole images: the largest face of each is detected and cropped as in the node.</p>
+{% endif %}
+{% if not_judged %}
+<p>{{ not_judged }} faces were not detected or got no result; they count as wrong.</p>
+{% endif %}
+{% if left_out %}
+<p>Left out, because the model does not have the class:
+{% for label, count in left_out.items() %}{{ label }} ({{ count }}){{ ', ' if not loop.last }}
+{% endfor %}</p>
+{% endif %}
+{% if skipped %}
+<p>{{ skipped | length }} images cannot be read; scores.json lists them.</p>
+{% endif %}
+<table>
+<tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>faces</th></tr>
+{% for label, row in per_class.items() %}
+<tr><td>{{ label }}</td><td>{{ row.precision | percent }}</td><td>{{ row.recall | percent }}</td>
+<td>{{ row.f1 | percent }}</td><td>{{ row.faces }}</td></tr>
+{% endfor %}
+</table>
+{% for png, caption in figures %}
+<figure><img src="data:image/png;base64,{{ png }}" alt="{{ caption }}">
+<figcaption>{{ caption }}</figcaption></figure>
+{% endfor %}
+</html>
 """
+CAPTIONS = {
+    'confusion': 'Confusion matrix.',
+    'reliability': 'Accuracy by confidence. Bars below the line: the model is overconfident.',
+    'mistakes': 'Most confident mistakes: true class, then predicted class.',
+}
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What was evaluated, for people and machines.
+    """What was evaluated.
 
     Attributes:
-        model: the model's name or path.
-        data: the data's path.
-        dataset, split: see `open_faces`.
+        model: name or path of the model.
+        data: path of the data.
+        dataset, split: see `datasets.catalog.open_faces`.
         backend, device: what ran the model.
-        look: 'face' or 'photo': as the data set frames them, or found in the whole picture.
+        look: 'face' if faces were cropped by the data set, 'photo' if they were detected.
     """
 
     model: str
@@ -58,7 +95,7 @@ class Subject:
 
 
 def to_json(subject: Subject, evaluation: Evaluation) -> dict[str, Any]:
-    """Everything measured, as plain numbers, strings, lists and dicts; None where undefined."""
+    """Convert to plain numbers, strings, lists and dicts; None where a metric is undefined."""
     scores = evaluation.scores
     columns = zip(
         scores.labels, scores.precision, scores.recall, scores.f1, scores.faces, strict=True
@@ -94,122 +131,81 @@ def to_json(subject: Subject, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path:
-    """Write the pictures, `report.html` and `scores.json` into a folder; earlier ones are replaced.
+    """Write the figures, `report.html` and `scores.json` into an existing folder.
 
-    They are replaced once all the new ones lie on the disk, `scores.json` last: where it is, all
-    the rest is of the same evaluation.
+    Files of an earlier report are replaced after all new ones are on the disk, `scores.json` last:
+    if it exists, all files are of the same evaluation.
 
     Returns:
-        Path of the page, which holds the pictures and can be passed on alone.
+        Path of the page, which contains the figures and can be shared alone.
 
     Raises:
-        DanError: they can't be written; the earlier ones stay as they are.
+        DanError: a file cannot be written; an earlier report stays.
     """
     content = to_json(subject, evaluation)
     title = readable(f'{Path(subject.model).name} on {subject.dataset}, {subject.split}')
-    figures = {
-        'confusion': (draw_confusion(evaluation.scores, title), 'What is taken for what.'),
-        'reliability': (
-            draw_reliability(evaluation.scores, title),
-            'How often answers of some confidence are right. Bars below the line: too sure.',
-        ),
+    drawn = {
+        'confusion': draw_confusion(evaluation.scores, title),
+        'reliability': draw_reliability(evaluation.scores, title),
+        'mistakes': _draw_mistakes(evaluation),
     }
-    mistakes = _draw_surest_mistakes(evaluation)
-    if mistakes:
-        figures['mistakes'] = (mistakes, 'The surest wrong answers: true class, then the answer.')
-    files = {f'{name}.png': encode(figure) for name, (figure, _) in figures.items()}
-    pictures = [_figure_html(files[f'{name}.png'], text) for name, (_, text) in figures.items()]
-    page = _page(title, content, evaluation.scores, pictures)
-    files['report.html'] = readable(page).encode()
+    pngs = {name: encode(figure) for name, figure in drawn.items() if figure is not None}
+    files = {f'{name}.png': png for name, png in pngs.items()}
+    files['report.html'] = readable(_render_page(title, content, pngs)).encode()
     files['scores.json'] = f'{json.dumps(content, indent=1)}\n'.encode()
     try:
         _replace_together(folder, files)
     except OSError as error:
         raise DanError(
-            f'the report can not be written to {folder}: {error.strerror or error}'
+            f'the report cannot be written to {folder}: {error.strerror or error}'
         ) from None
     return folder / 'report.html'
 
 
-def _replace_together(folder: Path, files: dict[str, bytes]) -> None:
-    """Write `files` into a folder beside the old ones, then move them over those, in order."""
-    for name in files:
-        if (folder / name).is_dir():
-            raise IsADirectoryError(errno.EISDIR, f'{name} in it is a folder')
-    remove_abandoned_folders(folder, FRESH)
-    fresh, descriptor = make_claimed(folder, FRESH)
-    try:
-        for name, data in files.items():
-            atomic_write_bytes(fresh / name, data)
-        for name in ('scores.json', 'mistakes.png'):
-            (folder / name).unlink(missing_ok=True)
-        for name in files:
-            (fresh / name).replace(folder / name)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
-        os.close(descriptor)
-
-
-def _draw_surest_mistakes(evaluation: Evaluation) -> Figure | None:
-    labels, probabilities = evaluation.scores.labels, evaluation.probabilities
-    truth = [evaluation.faces.labels[c] for c in evaluation.faces.classes[evaluation.chosen]]
-    answers = [labels[index] for index in probabilities.argmax(axis=1)]
-    confidence = probabilities.max(axis=1)
-    wrong = np.array([a != t for a, t in zip(answers, truth, strict=True)]) & (confidence > 0)
-    surest = np.flatnonzero(wrong)
-    surest = surest[np.argsort(-confidence[surest], kind='stable')][:MISTAKES]
-    if not len(surest):
-        return None
-    pictures = evaluation.faces.read_rgb(evaluation.chosen[surest], MISTAKE_SIZE)
-    captions = [f'{truth[i]}\n{answers[i]} {confidence[i]:.0%}' for i in surest]
-    return draw_mistakes(list(pictures), captions)
-
-
-def _page(title: str, content: dict[str, Any], scores: Scores, pictures: Sequence[str]) -> str:
-    notes = [
-        f'{content["faces"]} faces, {content["backend"]} on {content["device"]}, model '
-        f'{content["model"]}, data {content["data"]}.'
-    ]
-    if content['look'] == 'photo':
-        notes.append('Whole pictures: the largest face is found and cut out as the node does.')
-    if content['not_judged']:
-        notes.append(f'{content["not_judged"]} had no answer, or no face was found: wrong.')
-    if content['left_out']:
-        names = ', '.join(f'{label} ({n})' for label, n in content['left_out'].items())
-        notes.append(f'Left out, because the model has no such class: {names}.')
-    if content['skipped']:
-        notes.append(f'{len(content["skipped"])} pictures can not be read; scores.json names them.')
-    paragraphs = ''.join(f'<p>{html.escape(note)}</p>' for note in notes)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<style>{STYLE}</style><h1>{html.escape(title)}</h1>'
-        f'<p class="numbers">accuracy <b>{scores.accuracy:.2%}</b>, balanced accuracy '
-        f'<b>{scores.balanced_accuracy:.2%}</b>, calibration error '
-        f'<b>{scores.calibration_error:.3f}</b></p>{paragraphs}{_table(content["per_class"])}'
-        f'{"".join(pictures)}</html>\n'
-    )
-
-
-def _table(per_class: dict[str, dict[str, float | None]]) -> str:
-    rows = ['<tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>faces</th></tr>']
-    for label, row in per_class.items():
-        cells = [percent(row[name]) for name in ('precision', 'recall', 'f1')]
-        cells = [html.escape(label), *cells, str(row['faces'])]
-        rows.append(f'<tr>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>')
-    return f'<table>{"".join(rows)}</table>'
-
-
 def percent(value: float | None) -> str:
-    """A part of 1 as text; a dash for None."""
+    """Format a share of 1.
+
+    >>> percent(0.125), percent(None)
+    ('12.5%', '-')
+    """
     return '-' if value is None else f'{value:.1%}'
 
 
-def _figure_html(png: bytes, caption: str) -> str:
-    data = base64.b64encode(png).decode()
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(caption)}">'
-        f'<figcaption>{html.escape(caption)}</figcaption></figure>'
-    )
+def _render_page(title: str, content: dict[str, Any], pngs: dict[str, bytes]) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters['percent'] = percent
+    figures = [(base64.b64encode(png).decode(), CAPTIONS[name]) for name, png in pngs.items()]
+    return environment.from_string(PAGE).render(title=title, figures=figures, **content)
+
+
+def _replace_together(folder: Path, files: dict[str, bytes]) -> None:
+    """Write `files` into a hidden folder, then move them over the old ones in order."""
+    for name in files:
+        if (folder / name).is_dir():
+            raise IsADirectoryError(errno.EISDIR, f'{name} in it is a folder')
+    with workspace(folder / NEW_FOLDER) as new:
+        for name, data in files.items():
+            atomic_write_bytes(new / name, data)
+        for name in ('scores.json', 'mistakes.png'):
+            (folder / name).unlink(missing_ok=True)
+        for name in files:
+            (new / name).replace(folder / name)
+
+
+def _draw_mistakes(evaluation: Evaluation) -> Figure | None:
+    """Draw the most confident mistakes; None if there are none."""
+    labels, probabilities = evaluation.scores.labels, evaluation.probabilities
+    truth = [evaluation.faces.labels[c] for c in evaluation.faces.classes[evaluation.chosen]]
+    predicted = [labels[index] for index in probabilities.argmax(axis=1)]
+    confidence = probabilities.max(axis=1)
+    wrong = np.array([p != t for p, t in zip(predicted, truth, strict=True)]) & (confidence > 0)
+    shown = np.flatnonzero(wrong)
+    shown = shown[np.argsort(-confidence[shown], kind='stable')][:MAX_MISTAKES]
+    if not len(shown):
+        return None
+    faces = evaluation.faces.read_rgb(evaluation.chosen[shown], MISTAKE_PX)
+    captions = [f'{truth[i]}\n{predicted[i]} {confidence[i]:.0%}' for i in shown]
+    return draw_mistakes(list(faces), captions)
 
 
 def _number(value: float) -> float | None:

@@ -1,7 +1,7 @@
 """Read DAN checkpoints: the official `.pth` files, this package's own, and safetensors.
 
-A pickle can run code, so this is done once, by a person, with `dan-ros convert`; the node reads
-ONNX alone.
+A pickle can run code, so people convert checkpoints once with `dan-ros convert`; the node only
+reads ONNX.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_P
 from dan_ros.network import fuse
 from dan_ros.network.dan import DAN
 
-SAFE_TORCH = (2, 6)  # before it, weights_only=True can execute code: CVE-2025-32434
-NOTES_KEY = 'dan_ros'  # of the safetensors metadata
+SAFE_TORCH = (2, 6)  # first version whose weights_only=True runs no code, see CVE-2025-32434
+NOTES_KEY = 'dan_ros'  # key in the safetensors metadata
 OFFICIAL_INPUT_SIZE = 224
 
 
@@ -34,31 +34,29 @@ def fuse_checkpoint(
     crop_scale: float = DEFAULT_CROP_SCALE,
     source: str = '',
 ) -> tuple[fuse.FusedDAN, ModelInfo]:
-    """Make the finished network of a checkpoint: its own preprocessing in front, all fused.
+    """Load a checkpoint and fuse it with its preprocessing.
 
-    What is None is taken from the notes that this package's training leaves in a checkpoint, then
-    from the official training: 224 px, ImageNet's mean and std, colour. Labels have no default.
+    An argument that is None defaults to the notes in the checkpoint (see `read_notes`), then to the
+    official training: 224 px, ImageNet's mean and std, color. Labels have no further default.
 
     Args:
         path: the checkpoint, see `load_dan`.
         labels: canonical labels in the order of the classifier's outputs.
-        input_size: side of a face, pixels.
+        input_size: side of the input in pixels.
         mean, std, grey: see `fuse.fuse`.
         crop_scale, source: see `ModelInfo`.
 
     Raises:
-        ModelError: the checkpoint can't be read, or these do not fit it.
+        ModelError: the checkpoint cannot be read, or an argument does not fit it.
     """
     dan = load_dan(path)
     notes = read_notes(path)
     labels = labels or tuple(notes.get('labels', ()))
     if not labels:
-        raise ModelError(
-            f'{path} does not say which classes it was trained with; name them with --labels'
-        )
+        raise ModelError(f'{path} does not contain its labels; name them with --labels')
     if dan.fc.out_features != len(labels):
         raise ModelError(
-            f'{path} has {dan.fc.out_features} classes, but {len(labels)} labels are given: '
+            f'{path} has {dan.fc.out_features} classes, but got {len(labels)} labels: '
             f'{", ".join(labels)}'
         )
     side = input_size or notes.get('input_size', OFFICIAL_INPUT_SIZE)
@@ -82,13 +80,13 @@ def fuse_checkpoint(
 
 
 def read_notes(path: Path) -> dict[str, Any]:
-    """What this package's training wrote beside the weights; {} where it did not.
+    """Read the notes that `dan-ros train` stores in a safetensors file; {} in other files.
 
-    `labels`, `input_size`, `mean`, `std` and `grey` say how faces have to be prepared, `source`
-    what it was trained on.
+    `labels`, `input_size`, `mean`, `std` and `grey` describe the network's input and output,
+    `source` its training data and accuracy.
 
     Raises:
-        ModelError: the notes are not what this package writes.
+        ModelError: the notes are invalid.
     """
     if path.suffix != '.safetensors':
         return {}
@@ -101,10 +99,10 @@ def read_notes(path: Path) -> dict[str, Any]:
     except ValueError:
         notes = None
     if not isinstance(notes, dict):
-        raise ModelError(f'{path}: its metadata {NOTES_KEY!r} is no JSON object')
-    for name, is_right in NOTES.items():
-        if name in notes and not is_right(notes[name]):
-            raise ModelError(f'{path}: its metadata has {name} {notes[name]!r}, which is no {name}')
+        raise ModelError(f'{path}: its metadata {NOTES_KEY!r} is not a JSON object')
+    for name, is_valid in NOTES.items():
+        if name in notes and not is_valid(notes[name]):
+            raise ModelError(f'{path}: its metadata has an invalid {name}: {notes[name]!r}')
     return notes
 
 
@@ -116,7 +114,7 @@ def _are_names(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
 
-# What may stand in the notes of a checkpoint, and how it has to look.
+# Validity check per note.
 NOTES: dict[str, Callable[[Any], bool]] = {
     'labels': _are_names,
     'input_size': lambda value: type(value) is int and MIN_INPUT_PX <= value <= MAX_INPUT_PX,
@@ -128,10 +126,10 @@ NOTES: dict[str, Callable[[Any], bool]] = {
 
 
 def load_dan(path: Path) -> DAN:
-    """Build the DAN a checkpoint holds, in evaluation mode, with strict names and shapes.
+    """Load a checkpoint of a whole DAN, in evaluation mode, with strict names and shapes.
 
-    Takes the official format `{'model_state_dict': ...}`, a bare state dict, either of them with
-    the `module.` prefix of DataParallel, and safetensors.
+    Accepts the official format `{'model_state_dict': ...}`, a bare state dict, both also with the
+    `module.` prefix of DataParallel, and safetensors.
 
     Raises:
         ModelError: the file is missing, is not a checkpoint, or does not fit DAN.
@@ -141,8 +139,8 @@ def load_dan(path: Path) -> DAN:
     num_head = len({name.split('.')[0] for name in state if name.startswith('cat_head')})
     if not num_head or 'fc.weight' not in state or state['fc.weight'].ndim != 2:
         raise ModelError(
-            f'{path} holds no DAN: its {len(state)} entries lack `cat_head0` or `fc.weight`. '
-            'An official checkpoint holds the whole network, not only its ResNet-18.'
+            f'{path} is not a DAN: `cat_head0` or `fc.weight` is missing in its {len(state)} '
+            'entries. Use a checkpoint of the whole network, not only of its ResNet-18.'
         )
     dan = DAN(num_class=state['fc.weight'].shape[0], num_head=num_head)
     try:
@@ -154,7 +152,7 @@ def load_dan(path: Path) -> DAN:
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a checkpoint by name, whatever network they belong to.
+    """Read the tensors of any network's checkpoint by name.
 
     Raises:
         ModelError: the file is missing or is not a checkpoint.
@@ -169,12 +167,12 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         return _unpickle_state(path)
     except pickle.UnpicklingError:
         raise ModelError(
-            f'{path} holds more than tensors, such as a whole pickled model, which may run code; '
-            'load it where it was made and save its state_dict()'
+            f'{path} contains more than tensors, such as a pickled model, and could run code; load '
+            'it where it was written and save its state_dict()'
         ) from None
     except (RuntimeError, EOFError, LookupError, ValueError) as error:
         raise ModelError(
-            f'{path} can not be read as a checkpoint ({_first_line(error)}); get the file anew'
+            f'{path} cannot be read as a checkpoint ({_first_line(error)}); download it again'
         ) from None
     except Exception as error:  # safetensors raises its own class, with no public base
         if type(error).__module__.startswith('safetensors'):
@@ -186,7 +184,7 @@ def _unpickle_state(path: Path) -> dict[str, torch.Tensor]:
     if tuple(int(part) for part in torch.__version__.split('.')[:2]) < SAFE_TORCH:
         raise ModelError(
             f'torch {torch.__version__} can run code hidden in a checkpoint (CVE-2025-32434); '
-            'install torch 2.6 or newer to convert one'
+            'install torch 2.6 or newer'
         )
     content = torch.load(path, map_location='cpu', weights_only=True)
     state = content if isinstance(content, dict) else None
@@ -194,8 +192,8 @@ def _unpickle_state(path: Path) -> dict[str, torch.Tensor]:
         state = state.get(name, state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise ModelError(
-            f'{path} is not a state dict, nor a dict with `model_state_dict`; '
-            'a whole pickled model can not be read: save its state_dict() instead'
+            f'{path} is neither a state dict nor a dict with `model_state_dict`; '
+            'save the state_dict() of the model instead'
         )
     return state
 

@@ -1,9 +1,9 @@
-"""Write a fused DAN as an ONNX file of this package's contract, and read it back.
+"""Write a fused DAN to an ONNX file with this package's interface, and read it back.
 
-The contract: input `faces`, uint8 [N, H, W, 3] RGB, feeding only a Cast; output `logits`, float32
-[N, C]; normalisation inside; opset 17, IR version 8, one file; metadata as `ModelInfo` has it. The
-graph is written node by node instead of traced, so that it is the same with every torch, and its
-initialisers are `FusedDAN`'s parameters by name.
+The interface: input `faces`, uint8 [N, H, W, 3] RGB, which feeds only a Cast; output `logits`,
+float32 [N, C]; normalization inside the graph; opset 17, IR version 8, one file; metadata of
+`ModelInfo`. The graph is written node by node instead of traced, so it is the same with every
+version of torch, and its initializers have the names of `FusedDAN`'s parameters.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ from dan_ros import __version__
 from dan_ros.errors import ModelError
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo
-from dan_ros.model.onnx_file import WEIGHTS_KEY, parse_onnx, weights_sha256
+from dan_ros.model.onnx_file import parse_onnx
 from dan_ros.network.dan import FEATURES
 from dan_ros.network.fuse import FusedBlock, FusedDAN
 from dan_ros.storage.atomic import atomic_write
@@ -28,11 +28,11 @@ IR_VERSION = 8
 
 
 class _Graph:
-    """Collects nodes and initialisers; every method gives the name of the tensor it makes."""
+    """Nodes and initializers of a graph; every method returns the name of its output tensor."""
 
     def __init__(self, fp16_weights: bool) -> None:
         self.nodes: list[onnx.NodeProto] = []
-        self.initialisers: list[onnx.TensorProto] = []
+        self.initializers: list[onnx.TensorProto] = []
         self._fp16_weights = fp16_weights
 
     def op(self, kind: str, *inputs: str, output: str = '', **attributes: Any) -> str:
@@ -43,16 +43,16 @@ class _Graph:
         return output
 
     def constant(self, name: str, value: np.ndarray) -> str:
-        self.initialisers.append(numpy_helper.from_array(value, name))
+        self.initializers.append(numpy_helper.from_array(value, name))
         return name
 
     def weight(self, name: str, value: np.ndarray) -> str:
-        """Kernels and matrices are stored as asked, vectors always in fp32: they are small."""
+        """Add kernels and matrices in the chosen precision, small tensors always in fp32."""
         value = np.ascontiguousarray(value, np.float32)
         if not self._fp16_weights or value.size <= 4096:
             return self.constant(name, value)
         if np.abs(value).max() > np.finfo(np.float16).max:
-            raise ModelError(f'the weights {name} do not fit fp16; export with fp32 weights')
+            raise ModelError(f'the weights {name} exceed fp16; export with fp32 weights')
         self.constant(name, value.astype(np.float16))
         return self.op('Cast', name, output=f'{name}.fp32', to=TensorProto.FLOAT)
 
@@ -73,15 +73,18 @@ class _Graph:
 def export_onnx(
     fused: FusedDAN, info: ModelInfo, path: Path, fp16: bool = False, batch: int | None = None
 ) -> None:
-    """Write `fused` to `path`; the folder must exist.
+    """Write `fused` to `path`, whose folder must exist.
 
     Args:
         fused: the network, in float32.
-        info: goes into the metadata; gives height and width.
-        path: the file to write.
-        fp16: store kernels and matrices in fp16 with a Cast behind them: half the size, and
-            runtimes undo it when they load the file.
-        batch: a fixed batch, for tools that need one; None leaves it free.
+        info: stored as metadata; defines height and width of the input.
+        path: the ONNX file, replaced atomically.
+        fp16: store kernels and matrices in fp16, each followed by a Cast to fp32. This halves the
+            file; runtimes fold the Cast when they load it.
+        batch: fixed batch size, for tools that need one; None allows any.
+
+    Raises:
+        ModelError: a weight exceeds the range of fp16.
     """
     height, width = info.input_size
     graph = _Graph(fp16)
@@ -93,7 +96,7 @@ def export_onnx(
         metadata.OUTPUT_NAME, TensorProto.FLOAT, [batch or 'N', len(info.labels)]
     )
     model = helper.make_model(
-        helper.make_graph(graph.nodes, 'dan', [faces], [logits], graph.initialisers),
+        helper.make_graph(graph.nodes, 'dan', [faces], [logits], graph.initializers),
         producer_name='dan_ros',
         producer_version=__version__,
     )
@@ -101,23 +104,23 @@ def export_onnx(
 
 
 def save_model(model: onnx.ModelProto, info: ModelInfo, path: Path) -> None:
-    """Give a model its metadata, its hash, opset and IR version, check it, and write it.
+    """Give a model its metadata, opset and IR version, check it, and write it.
 
     Args:
         model: changed in place.
-        info: goes into the metadata, with the hash of the weights.
+        info: goes into the metadata.
         path: the file to write; replaced as a whole, so that no reader sees half a file.
     """
     model.ir_version = IR_VERSION
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid('', OPSET))
-    helper.set_model_props(model, {**info.to_metadata(), WEIGHTS_KEY: weights_sha256(model)})
+    helper.set_model_props(model, info.to_metadata())
     onnx.checker.check_model(model, full_check=True)
     atomic_write(path, lambda file: file.write(model.SerializeToString()))
 
 
 def _write_nodes(graph: _Graph, fused: FusedDAN, places: int) -> None:
-    """Write `FusedDAN.forward`; shapes are given there."""
+    """Add the nodes of `FusedDAN.forward`, which documents the shapes."""
     x = graph.op('Cast', metadata.INPUT_NAME, to=TensorProto.FLOAT)
     colour = fused.colour.weight.numpy()  # [channels, 3], used as a 1x1 convolution
     x = graph.op('Transpose', x, perm=[0, 3, 1, 2])
@@ -148,11 +151,11 @@ def _write_nodes(graph: _Graph, fused: FusedDAN, places: int) -> None:
 
 
 def _write_log_softmax(graph: _Graph, x: str) -> str:
-    """Log-softmax over the first axis, with the largest taken off before.
+    """Add a log-softmax over the first axis that subtracts the maximum first.
 
-    Not the operator of that name: OpenCV, TensorRT's parser and ONNX's own reference take the
-    logarithm of a softmax, which is minus infinity where two heads differ by more than 103; those
-    of trained networks differ by thousands.
+    The LogSoftmax operator is not used: OpenCV, TensorRT's parser and ONNX's reference compute the
+    logarithm of a softmax, which is minus infinity if two heads differ by more than 103. Heads of
+    trained networks differ by thousands.
     """
     x = graph.op('Sub', x, graph.op('ReduceMax', x, axes=[0], keepdims=1))
     return graph.op('Sub', x, graph.op('ReduceLogSumExp', x, axes=[0], keepdims=1))
@@ -189,14 +192,14 @@ def _write_channel_attention(graph: _Graph, pooled: str, fused: FusedDAN) -> str
 
 
 def read_fused(content: bytes, where: str) -> tuple[FusedDAN, ModelInfo]:
-    """Rebuild the fused network from an ONNX file that `export_onnx` wrote.
+    """Rebuild the fused network from an ONNX file written by `export_onnx`.
 
     Args:
-        content: the file.
-        where: its name, for messages.
+        content: the file's bytes.
+        where: the file's name, for error messages.
 
     Raises:
-        ModelError: not such a file, or one whose weights are quantised or lie elsewhere.
+        ModelError: the file has another origin, or its weights are quantized or external.
     """
     model = parse_onnx(content, where)
     info = ModelInfo.from_metadata({p.key: p.value for p in model.metadata_props}, where)
@@ -219,8 +222,8 @@ def _fused_from_arrays(arrays: dict[str, np.ndarray], where: str) -> FusedDAN:
         }
     except KeyError as error:
         raise ModelError(
-            f'{where} lacks the float weights {error.args[0]}: it is quantised, or was not written '
-            'by this package. Use the fp32 or fp16 file for this.'
+            f'{where}: the float weights {error.args[0]} are missing, because the file is '
+            'quantized or was not written by this package; use the fp32 or fp16 file'
         ) from None
     fused.load_state_dict(state)
     return fused.eval().requires_grad_(False)

@@ -1,18 +1,19 @@
-"""The same function as DAN in evaluation mode, in fewer and larger steps.
+"""Fold a trained DAN and its preprocessing into a smaller network with the same outputs.
 
-What is folded, exactly up to rounding:
+`fuse` folds, exact up to rounding:
 
 * every BatchNorm into the layer before it;
 * a head's 3x3, 1x3 and 3x1 convolutions, which share their input, into one 3x3;
-* the first steps of the K heads into one 1x1 convolution, the second into one grouped 3x3;
+* the first convolutions of the K heads into one 1x1, the second ones into one grouped 3x3;
 * the spatial attention's `sum over channels, multiply, average` into one matrix product;
-* pixel normalisation into one affine map of the colours, in front. A network that sees grey gets
-  one input channel instead of three equal ones.
+* pixel normalization into one affine map of the colors at the input. A grayscale network gets one
+  input channel instead of three equal ones.
 
-With K = 4 and 8 classes that takes 19.72 M parameters to 16.56 M.
+With K = 4 and 8 classes, 19.72 M parameters become 16.56 M.
 """
 
 import copy
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -20,15 +21,34 @@ from torch import nn
 from torch.nn import functional
 
 from dan_ros.network.dan import BOTTLENECK, DAN, FEATURES, SQUEEZED, BasicBlock, CrossAttentionHead
-from dan_ros.network.normalization import check_normalization
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-LUMA = (0.299, 0.587, 0.114)  # grey = LUMA . RGB, ITU-R BT.601, as OpenCV's RGB2GRAY
+LUMA = (0.299, 0.587, 0.114)  # gray = LUMA . RGB, ITU-R BT.601, as OpenCV's RGB2GRAY
+MEAN_RANGE = (0.0, 1.0)  # of pixel values scaled to 0 .. 1
+STD_RANGE = (0.001, 10.0)  # 1/255 keeps values in 0 .. 255, 1 keeps them in 0 .. 1
+
+
+def check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Check that (x / 255 - mean) / std is a plausible normalization of RGB pixels.
+
+    Args:
+        mean, std: of pixel values scaled to 0 .. 1, one number per channel.
+
+    Raises:
+        ValueError: there are not three numbers, or one is not finite or out of range.
+    """
+    for name, values, (low, high) in (('mean', mean, MEAN_RANGE), ('std', std, STD_RANGE)):
+        if len(values) != 3 or not all(low <= value <= high for value in values):
+            found = ', '.join(f'{value:g}' for value in values)
+            raise ValueError(
+                f'{name} must be three numbers from {low:g} to {high:g}, for pixels in 0 .. 1, not '
+                f'{found}; divide a {name} for pixels in 0 .. 255 by 255'
+            )
 
 
 class FusedBlock(nn.Module):
-    """`BasicBlock` with its BatchNorms folded."""
+    """`BasicBlock` with folded BatchNorms."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
@@ -45,14 +65,14 @@ class FusedBlock(nn.Module):
 
 
 class FusedDAN(nn.Module):
-    """DAN for inference, from camera colours to logits. Made by `fuse`, or read from an ONNX file.
+    """DAN for inference, from RGB pixels to logits; made by `fuse` or `export.read_fused`.
 
-    Its parameter names are the initialiser names of the ONNX files this package writes.
+    Its parameter names are the initializer names of the ONNX files this package writes.
 
     Args:
         num_class: number of expression classes C.
         num_head: number of heads K.
-        channels: colour channels the network sees: 3, or 1 for grey.
+        channels: input channels of the first convolution: 3 for color, 1 for grayscale.
     """
 
     def __init__(self, num_class: int, num_head: int = 4, channels: int = 3) -> None:
@@ -100,7 +120,7 @@ class FusedDAN(nn.Module):
         return logits
 
     def features(self, faces: torch.Tensor) -> torch.Tensor:
-        """Feature map of faces as in `forward`: [B, 512, h, w], h = H / 32 rounded up."""
+        """Compute the feature map of faces as in `forward`: [B, 512, h, w], h = ceil(H / 32)."""
         x = self.colour(faces.to(self.colour.weight.dtype))  # [B, H, W, channels]
         x = x.permute(0, 3, 1, 2).to(self.stem.weight.dtype)
         x = functional.relu(self.stem(x))  # [B, 64, H / 2, W / 2]
@@ -109,12 +129,12 @@ class FusedDAN(nn.Module):
         return features
 
     def halve(self) -> None:
-        """Turn the convolutions to fp16; colours in front and the tail behind stay as they are."""
+        """Convert the convolutions to fp16; color map, attention sums and classifier stay fp32."""
         for layer in (self.stem, self.blocks, self.squeeze, self.spatial):
             layer.half()
 
     def attention_maps(self, features: torch.Tensor) -> torch.Tensor:
-        """Where each head looks, unnormalised: [B, 512, h, w] -> [B, K, h, w], >= 0."""
+        """Compute the unnormalized attention maps: [B, 512, h, w] -> [B, K, h, w], >= 0."""
         y = functional.relu(self.spatial(self.squeeze(features)))  # [B, K * 512, h, w]
         height, width = y.shape[2:]
         y = y.reshape(y.shape[0], self.num_head, FEATURES, height, width)
@@ -124,7 +144,7 @@ class FusedDAN(nn.Module):
         """[B, 512, h, w] -> attention-weighted average per head, [K, B, 512]."""
         places = x.shape[2] * x.shape[3]
         y = self.attention_maps(x).flatten(2)  # [B, K, hw]
-        # Divided before the product: the attention's sums reach 4e4, and fp16 ends at 65504.
+        # Divided before the product because attention sums reach 4e4 and fp16 ends at 65504.
         x = x.flatten(2).transpose(1, 2).to(y.dtype)  # [B, hw, 512]
         pooled = torch.matmul(y / places, x)  # [B, K, 512]
         return pooled.transpose(0, 1)
@@ -140,15 +160,15 @@ def fuse(
 
     Args:
         dan: the network; not changed.
-        mean, std: normalisation of RGB in [0, 1], per channel: (x / 255 - mean) / std.
-        grey: the network was trained on grey pictures repeated on three channels.
+        mean, std: normalization of RGB pixels in 0 .. 255: (x / 255 - mean) / std.
+        grey: the network was trained on grayscale images repeated on three channels.
 
     Raises:
-        ValueError: mean and std are no normalisation of a network, or weights are not finite.
+        ValueError: `mean` or `std` is out of range, or a weight is not finite.
     """
     check_normalization(mean, std)
     fused = FusedDAN(dan.fc.out_features, dan.num_head, channels=1 if grey else 3)
-    dan = copy.deepcopy(dan).double()  # so that folding itself rounds nothing
+    dan = copy.deepcopy(dan).double()  # in float64, so that folding does not round
     with torch.no_grad():
         _set_colours(fused, dan, mean, std, grey)
         blocks = [module for module in dan.features.modules() if isinstance(module, BasicBlock)]
@@ -160,8 +180,8 @@ def fuse(
     for name, value in fused.state_dict().items():
         if not value.isfinite().all():
             raise ValueError(
-                f'not all of its weights are finite once they are fused ({name}): its training '
-                'diverged, or the file is damaged'
+                f'the fused weights {name} are not all finite: the training diverged, or the file '
+                'is damaged'
             )
     return fused.eval().requires_grad_(False)
 
@@ -176,7 +196,7 @@ def _set_colours(
         _set(fused.stem, weight, bias)
         return
     if len(set(mean)) > 1 or len(set(std)) > 1:
-        raise ValueError(f'a grey network needs one mean and one std, not {mean} and {std}')
+        raise ValueError(f'a grayscale network needs one mean and one std, not {mean} and {std}')
     _set(fused.colour, torch.tensor([LUMA]).double() / (255 * std_[0]), (-mean_ / std_)[:1])
     _set(fused.stem, weight.sum(dim=1, keepdim=True), bias)
 
@@ -214,7 +234,7 @@ def _fold_spatial(head: CrossAttentionHead) -> tuple[torch.Tensor, torch.Tensor]
 
 
 def _fold_conv(*layers: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight and bias of a convolution with the BatchNorm behind it."""
+    """Fold a BatchNorm into the convolution before it; returns weight and bias."""
     conv, norm = cast(tuple[nn.Conv2d, nn.BatchNorm2d], layers)
     scale, mean = _scale_and_mean(norm)
     bias = torch.zeros_like(mean) if conv.bias is None else conv.bias
@@ -222,14 +242,14 @@ def _fold_conv(*layers: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _fold_linear(*layers: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight and bias of a linear layer with the BatchNorm behind it."""
+    """Fold a BatchNorm into the linear layer before it; returns weight and bias."""
     linear, norm = cast(tuple[nn.Linear, nn.BatchNorm1d], layers)
     scale, mean = _scale_and_mean(norm)
     return linear.weight * scale[:, None], norm.bias + (linear.bias - mean) * scale
 
 
 def _scale_and_mean(norm: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
-    """In evaluation, BatchNorm is scale * (x - mean) + bias; both [channels]."""
+    """BatchNorm in evaluation mode is scale * (x - mean) + bias; both are [channels]."""
     mean, variance = cast(tuple[torch.Tensor, torch.Tensor], (norm.running_mean, norm.running_var))
     return norm.weight / torch.sqrt(variance + norm.eps), mean
 

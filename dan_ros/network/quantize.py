@@ -1,9 +1,9 @@
-"""Make an int8 twin of a model file: smaller, and several times faster on a CPU.
+"""Quantize a network to int8: a smaller model file that is several times faster on a CPU.
 
-Static quantisation by ONNX Runtime (Jacob et al. 2018, https://arxiv.org/abs/1712.05877): the
-ranges of all activations are measured on faces beforehand. Convolutions, sums and pooling run in
-int8; the grey conversion in front and the tail behind the attention, which hold 2 % of the
-arithmetic and wide ranges, stay in float.
+Static quantization by ONNX Runtime (Jacob et al. 2018, https://arxiv.org/abs/1712.05877): the
+ranges of all activations are measured on sample faces beforehand. Convolutions, sums and pooling
+run in int8. The color map at the input and everything after the attention stay in float: they are
+2 % of the arithmetic and have wide ranges.
 """
 
 import logging
@@ -22,24 +22,24 @@ from dan_ros.model.metadata import ModelInfo
 from dan_ros.network.export import export_onnx, save_model
 from dan_ros.network.fuse import FusedDAN
 
-QUANTISED_OPERATORS = ('Conv', 'Add', 'MaxPool', 'Relu')
-FLOAT_LAYER = 'colour.weight'  # of the convolution that stays in float
+QUANTIZED_OPERATORS = ('Conv', 'Add', 'MaxPool', 'Relu')
+FLOAT_LAYER = 'colour.weight'  # weights of the convolution that stays in float
 
 
 def quantize_onnx(
     fused: FusedDAN, info: ModelInfo, path: Path, batches: Iterable[np.ndarray]
 ) -> None:
-    """Write `fused` to `path` with int8 weights, one scale a channel, and uint8 activations.
+    """Write `fused` to `path` with int8 weights, one scale per channel, and uint8 activations.
 
     Weights use 7 of their 8 bits: x86 CPUs without VNNI instructions add pairs of products in 16
-    bits, which overflow otherwise, and answers would differ from machine to machine.
+    bits, which would overflow and make results differ between machines.
 
     Args:
         fused: the network.
-        info: goes into the metadata.
-        path: the file to write; replaced as a whole.
-        batches: faces to measure ranges on, uint8 [B, H, W, 3] RGB each; a few hundred of those it
-            was trained on.
+        info: stored as metadata.
+        path: the ONNX file, replaced atomically.
+        batches: a few hundred training faces, on which activation ranges are measured: uint8
+            [B, H, W, 3] RGB each.
     """
     with tempfile.TemporaryDirectory() as folder:
         float_path, int8_path = Path(folder, 'float.onnx'), Path(folder, 'int8.onnx')
@@ -50,7 +50,7 @@ def quantize_onnx(
                 int8_path,
                 _Batches(batches),
                 quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=list(QUANTISED_OPERATORS),
+                op_types_to_quantize=list(QUANTIZED_OPERATORS),
                 nodes_to_exclude=_users_of(FLOAT_LAYER, float_path),
                 per_channel=True,
                 reduce_range=True,
@@ -62,7 +62,7 @@ def quantize_onnx(
 
 
 class _Batches(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Faces in the form ONNX Runtime's calibration asks for."""
+    """Adapter of an iterable to ONNX Runtime's calibration interface."""
 
     def __init__(self, batches: Iterable[np.ndarray]) -> None:
         self._batches: Iterator[np.ndarray] = iter(batches)
@@ -79,7 +79,7 @@ def _users_of(tensor: str, path: Path) -> list[str]:
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Keep ONNX Runtime from logging advice that was followed or does not apply."""
+    """Silence ONNX Runtime's advice, which is already followed or does not apply."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

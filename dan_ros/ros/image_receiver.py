@@ -52,10 +52,10 @@ class ImageReceiver:
         self._statistics.count_received()
         try:
             message = read()
-            self.transport.check(message)
+            decode = self.transport.check(message)
         except Exception as error:  # FrameError, or out of memory for a copy
             self._drops.failed(camera, self._source_of(camera), error)
             return
-        if self._buffer.put(camera, StampedMessage(message, received_s)):
+        if self._buffer.put(camera, StampedMessage(message, decode, received_s)):
             self._drops.superseded(self._source_of(camera))
         time.sleep(HAND_OVER_S)

@@ -5,6 +5,7 @@ Independent of rclpy.
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -59,9 +60,16 @@ class LatestFrameBuffer(Generic[Item]):
 
 @dataclass(frozen=True)
 class StampedMessage:
-    """An image message and its arrival time on the monotonic clock, seconds."""
+    """An image message.
+
+    Attributes:
+        message: has a header.
+        decode: decodes the image; raises a FrameError if it is damaged.
+        received_s: arrival time on the monotonic clock, seconds.
+    """
 
     message: Any
+    decode: Callable[[], Frame]
     received_s: float
 
 
@@ -85,9 +93,6 @@ class FrameHandler(Protocol):
 
     def prepare(self, video: VideoPipeline) -> None:
         """Update the settings before a run."""
-
-    def decode(self, message: Any) -> Frame:
-        """Decode an image message; raises FrameError if it is invalid."""
 
     def publish(self, result: FrameResult) -> None:
         """Publish the result of an image."""
@@ -201,7 +206,7 @@ class InferenceThread:
         for camera, stamped in messages.items():
             try:
                 frames[camera] = StampedFrame(
-                    self._handler.decode(stamped.message),
+                    stamped.decode(),
                     stamp_to_ns(stamped.message.header.stamp),
                     round(stamped.received_s * 1e9),
                 )

@@ -1,7 +1,6 @@
 """A running stream: a source, its receiver and the inference thread."""
 
 from collections.abc import Callable
-from typing import Any
 
 from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.image_receiver import ImageReceiver
@@ -15,7 +14,6 @@ from dan_ros.ros.parameters import Settings
 from dan_ros.ros.sources import ImageSource
 from dan_ros.ros.statistics import Statistics
 from dan_ros.ros.transports import open_transport
-from dan_ros.types import Frame
 from dan_ros.video_pipeline import VideoPipeline
 
 
@@ -73,10 +71,6 @@ class StreamSession:
     def prepare(self, video: VideoPipeline) -> None:
         """Update the settings before a run."""
         apply_settings(self._get_settings(), video)
-
-    def decode(self, message: Any) -> Frame:
-        """Decode an image message."""
-        return self._transport.to_frame(message)
 
     def publish(self, result: FrameResult) -> None:
         """Publish the result of an image."""

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from rclpy.lifecycle import LifecycleNode
@@ -248,4 +248,7 @@ def _frozen_stamps(video: VideoPipeline) -> Iterator[str]:
         )
 
 
-SOURCES = {IMAGES: CameraSource, CROPPED_FACES: CroppedFaceSource}
+SOURCES: dict[str, Callable[[SourceContext], ImageSource]] = {
+    IMAGES: CameraSource,
+    CROPPED_FACES: CroppedFaceSource,
+}

@@ -9,8 +9,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from dan_ros.images.cdr import read_image, read_picture
-from dan_ros.images.compressed import check_compressed, compressed_to_frame
-from dan_ros.images.encodings import check_image, image_to_frame
+from dan_ros.images.compressed import check_compressed, decode_checked
+from dan_ros.images.encodings import check_image, checked_image_to_frame
 from dan_ros.types import Frame
 
 RAW, COMPRESSED = 'raw', 'compressed'
@@ -25,15 +25,14 @@ class Transport:
         message_type: class of the messages.
         suffix: of the topic, behind the name of the camera.
         read: parses a serialized message, or raises a FrameError; fast.
-        check: raises a FrameError if a message is invalid; fast.
-        to_frame: decodes a valid message, or raises a FrameError.
+        check: returns a function that decodes the message; raises a FrameError if the message is
+            invalid. It is fast; the returned function may be slow and may raise a FrameError.
     """
 
     message_type: type
     suffix: str
     read: Callable[[bytes], Any]
-    check: Callable[[Any], None]
-    to_frame: Callable[[Any], Frame]
+    check: Callable[[Any], Callable[[], Frame]]
 
 
 def open_transport(name: str, max_pixels: Callable[[], int]) -> Transport:
@@ -44,16 +43,23 @@ def open_transport(name: str, max_pixels: Callable[[], int]) -> Transport:
         max_pixels: returns the size of the largest compressed image to decode.
     """
     if name == RAW:
-        return Transport(
-            Image, '', lambda content: read_image(content, _header), check_image, image_to_frame
-        )
+        return Transport(Image, '', lambda content: read_image(content, _header), _check_raw)
     return Transport(
         CompressedImage,
         '/compressed',
         lambda content: read_picture(content, _header),
-        lambda message: check_compressed(message.data, max_pixels()),
-        lambda message: compressed_to_frame(message.data, max_pixels()),
+        lambda message: _check_compressed(message, max_pixels()),
     )
+
+
+def _check_raw(message: Any) -> Callable[[], Frame]:
+    check_image(message)
+    return lambda: checked_image_to_frame(message)
+
+
+def _check_compressed(message: Any, max_pixels: int) -> Callable[[], Frame]:
+    size = check_compressed(message.data, max_pixels)
+    return lambda: decode_checked(message.data, size)
 
 
 def _header(sec: int, nanosec: int, frame_id: str) -> Header:

@@ -1,7 +1,7 @@
-"""Random changes to a batch of training faces: framing, light, focus, noise, compression.
+"""Augmentation of training batches: framing, light, focus, noise, compression, mixing.
 
-Whole batches at a time, so that it costs a small part of the training step. All random numbers
-come from one numpy generator, drawn in an order that does not depend on the device.
+All operations run on whole batches, which takes a small part of a training step. All random numbers
+come from one numpy generator, in an order that does not depend on the device.
 """
 
 import numpy as np
@@ -12,26 +12,26 @@ from dan_ros.images.opencv import cv2
 from dan_ros.network.fuse import LUMA
 from dan_ros.train.recipe import Augmentation, Recipe
 
-DARK_GAIN = (0.15, 0.6)  # light that is left in a dark picture
-DARK_NOISE = (0.005, 0.04)  # standard deviation of its noise, of [0, 1]
+DARK_GAIN = (0.15, 0.6)  # range of the remaining light in a dark image
+DARK_NOISE = (0.005, 0.04)  # range of its noise's standard deviation, of pixels in [0, 1]
 
 
 def plain_faces(faces: np.ndarray, size: int, recipe: Recipe, device: torch.device) -> torch.Tensor:
-    """Faces as the finished network gets them.
+    """Resize and normalize faces for inference.
 
     Args:
-        faces: uint8 [B, h, w, 1 or 3], grey or RGB.
-        size: side of the network's input, pixels.
-        recipe: has the normalisation.
-        device: where the network is.
+        faces: uint8 [B, h, w, 1 or 3], gray or RGB.
+        size: side of the network's input in pixels.
+        recipe: defines the normalization.
+        device: device of the network.
 
     Returns:
-        float32 [B, 3, size, size], normalised.
+        float32 [B, 3, size, size].
     """
     x = _to_float(faces, device)  # [B, 1 or 3, h, w], in [0, 1]
     if x.shape[2:] != (size, size):
         x = functional.interpolate(x, (size, size), mode='bilinear', align_corners=False)
-    return normalise(x, recipe)
+    return normalize(x, recipe)
 
 
 def augmented_faces(
@@ -41,7 +41,7 @@ def augmented_faces(
     rng: np.random.Generator,
     device: torch.device,
 ) -> torch.Tensor:
-    """Faces after the recipe's random changes but for mixing; arguments as in `plain_faces`."""
+    """Augment, resize and normalize faces, without mixing; arguments as in `plain_faces`."""
     settings = recipe.augmentation
     x = _to_float(_compress(faces, settings, rng), device)  # [B, 1 or 3, h, w], in [0, 1]
     x = _shrink(x, settings, rng)
@@ -49,11 +49,11 @@ def augmented_faces(
     x = _relight(x, settings, rng)
     x = _reframe(x, size, settings, rng)  # [B, 1 or 3, size, size]
     x = _add_noise(x, settings, rng)
-    return _erase(normalise(x, recipe), settings, rng)
+    return _erase(normalize(x, recipe), settings, rng)
 
 
-def normalise(x: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """[B, 1 or 3, S, S] in [0, 1] -> [B, 3, S, S] as the network is fed."""
+def normalize(x: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Normalize [B, 1 or 3, S, S] in [0, 1] to the network's input, [B, 3, S, S]."""
     if recipe.grey and x.shape[1] == 3:
         x = (x * x.new_tensor(LUMA)[:, None, None]).sum(dim=1, keepdim=True)  # [B, 1, S, S]
     mean = x.new_tensor(recipe.mean)[:, None, None]
@@ -64,19 +64,19 @@ def normalise(x: torch.Tensor, recipe: Recipe) -> torch.Tensor:
 def mix(
     faces: torch.Tensor, targets: torch.Tensor, settings: Augmentation, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Blend (mixup) or cut and paste (cutmix) a batch with itself, targets alike, or do neither.
+    """Mix the faces of a batch, and their targets, by mixup, by cutmix or not at all.
 
     Args:
         faces: float [B, 3, S, S].
         targets: float [B, C], rows sum to 1.
-        settings: has the chances.
-        rng: where randomness comes from.
+        settings: defines the chances.
+        rng: source of randomness.
     """
     choice = rng.random()
     other = torch.from_numpy(rng.permutation(len(faces))).to(faces.device)  # [B]
     if choice < settings.mixup_chance:
         drawn = rng.beta(settings.mixup_alpha, settings.mixup_alpha, len(faces))
-        shares = _column(np.maximum(drawn, 1 - drawn), faces)  # [B, 1, 1, 1]; most is its own
+        shares = _column(np.maximum(drawn, 1 - drawn), faces)  # [B, 1, 1, 1], >= 0.5
         faces = torch.lerp(faces[other], faces, shares)
         return faces, torch.lerp(targets[other], targets, shares[:, :, 0, 0])
     if choice < settings.mixup_chance + settings.cutmix_chance:
@@ -96,12 +96,12 @@ def _to_float(faces: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def _column(values: np.ndarray, like: torch.Tensor) -> torch.Tensor:
-    """[B] numbers -> [B, 1, 1, 1], to be multiplied with pictures."""
+    """[B] numbers -> [B, 1, 1, 1], which broadcasts over images."""
     return torch.from_numpy(np.asarray(values, np.float32)).to(like.device)[:, None, None, None]
 
 
 def _chosen(count: int, chance: float, rng: np.random.Generator) -> np.ndarray:
-    """Which of `count` faces a change with this chance hits: int64 indices."""
+    """Choose each of `count` faces with probability `chance`; returns int64 indices."""
     return np.flatnonzero(rng.random(count) < chance)
 
 
@@ -111,7 +111,7 @@ def _compress(faces: np.ndarray, settings: Augmentation, rng: np.random.Generato
     if len(chosen):
         faces = faces.copy()
     for index, quality in zip(chosen, qualities.tolist(), strict=True):
-        # Red and blue change places on the way in and again on the way out.
+        # OpenCV swaps red and blue when it encodes and again when it decodes.
         _, content = cv2.imencode('.jpg', faces[index], [cv2.IMWRITE_JPEG_QUALITY, quality])
         flag = cv2.IMREAD_GRAYSCALE if faces.shape[3] == 1 else cv2.IMREAD_COLOR
         faces[index] = np.asarray(cv2.imdecode(content, flag)).reshape(faces.shape[1:])
@@ -139,7 +139,7 @@ def _focus(x: torch.Tensor, settings: Augmentation, rng: np.random.Generator) ->
 
 
 def _blur(x: torch.Tensor, sigmas: np.ndarray) -> torch.Tensor:
-    """Gaussian blur of [n, c, h, w], each picture with its own width in pixels, [n]."""
+    """Gaussian blur of images [n, c, h, w], each with its own sigma in pixels, [n]."""
     reach = int(np.ceil(2.5 * sigmas.max()))
     places = np.arange(-reach, reach + 1)
     kernels = np.exp(-0.5 * (places / sigmas[:, None]) ** 2)
@@ -175,14 +175,14 @@ def _relight(x: torch.Tensor, settings: Augmentation, rng: np.random.Generator) 
 def _reframe(
     x: torch.Tensor, size: int, settings: Augmentation, rng: np.random.Generator
 ) -> torch.Tensor:
-    """Mirror, rotate, scale, shift and resize in one bilinear look-up: -> [B, c, size, size]."""
+    """Mirror, rotate, scale, shift and resize in one bilinear step: -> [B, c, size, size]."""
     count = len(x)
     moved = rng.random(count) < settings.affine_chance
     angle = np.deg2rad(rng.uniform(-1, 1, count) * settings.rotation_deg) * moved
     scale = np.where(moved, rng.uniform(*settings.scale, count), 1.0)
-    shift = rng.uniform(-2, 2, (count, 2)) * settings.shift * moved[:, None]  # the side is 2
+    shift = rng.uniform(-2, 2, (count, 2)) * settings.shift * moved[:, None]
     mirror = np.where(rng.random(count) < settings.flip_chance, -1.0, 1.0)
-    # From a place in the result to one in the source, both in [-1, 1].
+    # Affine map from result to source coordinates, both in [-1, 1].
     theta = np.empty((count, 2, 3), np.float32)
     theta[:, 0, 0], theta[:, 0, 1] = mirror * np.cos(angle) / scale, -np.sin(angle) / scale
     theta[:, 1, 0], theta[:, 1, 1] = mirror * np.sin(angle) / scale, np.cos(angle) / scale
@@ -220,7 +220,7 @@ def _erase(x: torch.Tensor, settings: Augmentation, rng: np.random.Generator) ->
 
 
 def _rectangle(rng: np.random.Generator, side: int, area: float) -> tuple[int, int, int, int]:
-    """A rectangle (top, left, height, width) inside a square, with an aspect of 1/3 to 3."""
+    """Draw a rectangle (top, left, height, width) in a square, with an aspect of 1/3 to 3."""
     root_aspect = np.exp(rng.uniform(-0.5, 0.5) * np.log(3))
     height = int(np.clip(round(side * area**0.5 * root_aspect), 1, side))
     width = int(np.clip(round(side * area**0.5 / root_aspect), 1, side))

@@ -1,4 +1,4 @@
-"""Files of a training, each written whole or not at all."""
+"""Files of a training, all written atomically."""
 
 import io
 import json
@@ -13,39 +13,43 @@ from dan_ros.storage.atomic import atomic_write
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint: tensors, numbers, strings, lists and dicts; raises as `save_text`."""
-    file = io.BytesIO()  # because torch.save hides the error of a full disk behind its own
+    """Write a checkpoint of tensors, numbers, strings, lists and dicts; raises as `save_text`."""
+    file = io.BytesIO()  # torch.save would hide the error of a full disk
     torch.save(content, file)
     _write(path, file.getbuffer())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what `save_checkpoint` wrote; runs no code from the file.
+    """Read a checkpoint without running code from it.
 
     Raises:
         TrainingError: the file is missing or damaged.
     """
     if not path.is_file():
-        raise TrainingError(f'there is no checkpoint to resume at {path}; train without --resume')
+        raise TrainingError(f'there is no checkpoint at {path}; train without --resume')
     try:
         content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # torch's own unpickler raises whatever a damaged file leads to
+    except Exception as error:  # torch raises many unrelated classes for damaged files
         first_line = (str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(
             f'{path} is damaged ({first_line}); train without --resume in another folder'
         ) from None
     if not isinstance(content, dict) or 'recipe' not in content:
         raise TrainingError(
-            f'{path} is no checkpoint of a training; train without --resume in another folder'
+            f'{path} is not a checkpoint of a training; train without --resume in another folder'
         )
     return content
 
 
 def save_weights(path: Path, state: dict[str, torch.Tensor], notes: dict[str, Any]) -> None:
-    """Write tensors as safetensors, with the official names, and notes, see `read_notes`.
+    """Write tensors and notes as safetensors; raises as `save_text`.
 
-    All notes stand under one name, because safetensors writes several in random order. Raises as
-    `save_text`.
+    All notes share one metadata key, because safetensors writes several keys in random order.
+
+    Args:
+        path: the file.
+        state: tensors by DAN's official names.
+        notes: see `network.checkpoint.read_notes`.
     """
     from safetensors.torch import save
 
@@ -55,15 +59,15 @@ def save_weights(path: Path, state: dict[str, torch.Tensor], notes: dict[str, An
 
 
 def save_history(path: Path, history: list[dict[str, Any]]) -> None:
-    """Write one JSON line an epoch; raises as `save_text`."""
+    """Write one JSON line per epoch; raises as `save_text`."""
     save_text(path, ''.join(f'{json.dumps(epoch)}\n' for epoch in history))
 
 
 def save_text(path: Path, text: str) -> None:
-    """Write a text file; names of files in it keep whatever bytes they have.
+    """Write a text file; file names in it keep bytes that are not UTF-8.
 
     Raises:
-        TrainingError: it can't be written; an older file stays.
+        TrainingError: the file cannot be written; an older one stays.
     """
     _write(path, text.encode(errors='surrogateescape'))
 
@@ -72,4 +76,4 @@ def _write(path: Path, content: bytes | memoryview) -> None:
     try:
         atomic_write(path, lambda file: file.write(content))
     except OSError as error:
-        raise TrainingError(f'{path} can not be written: {error.strerror or error}') from None
+        raise TrainingError(f'{path} cannot be written: {error.strerror or error}') from None

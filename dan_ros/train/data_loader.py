@@ -1,7 +1,7 @@
-"""Batcher of an epoch, read ahead by threads, the same whatever the number of threads.
+"""Batches of an epoch, prepared ahead by threads.
 
-Every random number of a batch comes from (seed, epoch, number of the batch), so nothing needs to be
-saved for a training to go on exactly.
+All random numbers of a batch derive from (seed, epoch, number of the batch). So batches do not
+depend on the number of threads, and resuming needs no saved state.
 """
 
 import collections
@@ -12,23 +12,23 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from dan_ros.datasets.catalog import Faces
+from dan_ros.datasets.faces import Faces
 from dan_ros.train.augment import augmented_faces, mix, plain_faces
 from dan_ros.train.recipe import Recipe
 
 Job = TypeVar('Job')
 Result = TypeVar('Result')
 
-ORDER_STREAM = 2**31  # in place of a batch's number, for the order of an epoch
+ORDER_STREAM = 2**31  # replaces the batch number in the seed of an epoch's order
 
 
 def steps_per_epoch(faces: Faces, recipe: Recipe) -> int:
-    """Full batches in an epoch; what is left over is another remainder each time."""
+    """Number of full batches per epoch; the rest, different in each epoch, is left out."""
     return max(len(faces) // recipe.batch_size, 1)
 
 
 def epoch_order(faces: Faces, recipe: Recipe, epoch: int) -> np.ndarray:
-    """Indices of an epoch's faces in order, int64 [N]; see `Recipe.class_balance`."""
+    """Draw the order of an epoch's faces, int64 [N] indices; see `Recipe.class_balance`."""
     rng = np.random.default_rng((recipe.seed, epoch, ORDER_STREAM))
     if recipe.class_balance == 0:
         return rng.permutation(len(faces))
@@ -40,10 +40,10 @@ def epoch_order(faces: Faces, recipe: Recipe, epoch: int) -> np.ndarray:
 def training_batches(
     faces: Faces, recipe: Recipe, epoch: int, device: torch.device
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Augmented, mixed batches of an epoch.
+    """Prepare the augmented and mixed batches of an epoch.
 
     Yields:
-        Normalised faces, float32 [B, 3, S, S], and targets, float32 [B, C].
+        Normalized faces, float32 [B, 3, S, S], and targets, float32 [B, C].
     """
     order = epoch_order(faces, recipe, epoch)
     size = recipe.size_at(epoch)
@@ -63,7 +63,7 @@ def training_batches(
 def plain_batches(
     faces: Faces, recipe: Recipe, device: torch.device, indices: np.ndarray | None = None
 ) -> Iterator[torch.Tensor]:
-    """Faces as the finished network gets them, in order: float32 [B, 3, S, S] each."""
+    """Prepare batches for inference, in order: float32 [B, 3, S, S] each."""
     indices = np.arange(len(faces)) if indices is None else indices
     size = recipe.input_size
     starts = range(0, len(indices), recipe.batch_size)
@@ -76,7 +76,7 @@ def plain_batches(
 
 
 def _ahead(load: Callable[[Job], Result], jobs: Iterable[Job], threads: int) -> Iterator[Result]:
-    """Like map(load, jobs), with up to twice `threads` jobs under way."""
+    """Like map(load, jobs), with at most 2 * `threads` jobs ahead."""
     if threads == 0:
         yield from map(load, jobs)
         return

@@ -1,29 +1,29 @@
-"""One epoch of training, and one look at how good the network is."""
+"""One epoch of training, and the validation after it."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from dan_ros.datasets.catalog import Faces
+from dan_ros.datasets.faces import Faces
 from dan_ros.errors import TrainingError
+from dan_ros.evaluate.metrics import measure
 from dan_ros.network.dan import DAN
 from dan_ros.train.data_loader import plain_batches, steps_per_epoch, training_batches
 from dan_ros.train.losses import AffinityLoss, PartitionLoss
-from dan_ros.train.optimizer import learning_rate
+from dan_ros.train.optimizer import build_scheduler
 from dan_ros.train.recipe import Recipe
 
 AUTOCAST_TYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 class Objective(nn.Module):
-    """What training makes small: cross-entropy, plus the paper's two losses.
+    """The training loss: cross-entropy plus the paper's two losses.
 
-    Where faces are mixed, a face counts for the affinity loss as the class it has most of.
+    For the affinity loss, a mixed face counts as the class with the largest share.
     """
 
     def __init__(self, recipe: Recipe, num_class: int) -> None:
@@ -35,7 +35,12 @@ class Objective(nn.Module):
     def forward(
         self, outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor], targets: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Give `loss` and its unweighted parts, scalars; `targets` is float [B, C]."""
+        """Compute `loss` and its unweighted parts, all scalars.
+
+        Args:
+            outputs: of `DAN`.
+            targets: float [B, C].
+        """
         logits, features, heads = (tensor.float() for tensor in outputs)
         smoothing = self.recipe.label_smoothing
         entropy = functional.cross_entropy(logits, targets, label_smoothing=smoothing)
@@ -51,13 +56,13 @@ class Objective(nn.Module):
 
 @dataclass
 class Learner:
-    """All that changes while training.
+    """Everything that changes during training.
 
     Attributes:
         dan, objective: modules with parameters.
-        optimizer: over both.
+        optimizer: optimizer of both.
         scaler: keeps fp16 gradients in range; does nothing in other precisions.
-        after_step: called after every step, with the network.
+        after_step: functions called with the network after every step.
     """
 
     dan: DAN
@@ -74,42 +79,44 @@ def train_epoch(
     epoch: int,
     *,
     device: torch.device,
-    on_step: Callable[[int, int], None] = lambda step, steps: None,
+    on_progress: Callable[[int, int], None] = lambda step, steps: None,
 ) -> dict[str, float]:
     """Train on every face once.
 
     Args:
         learner: changed in place.
-        faces: to train on.
-        recipe: how.
+        faces: the training faces.
+        recipe: the settings.
         epoch: number of the epoch, from 0.
-        device: where the learner's modules are.
-        on_step: called after each step with its number from 1 on, and how many there are.
+        device: device of the learner's modules.
+        on_progress: called after each step with its number, from 1, and the number of steps.
 
     Returns:
-        Mean of the loss and its parts, and `train_accuracy`, [0, 1], against the mixed targets.
+        Means over the epoch: the loss, its parts, and `train_accuracy`, [0, 1], against the mixed
+        targets; and the last step's `learning_rate`.
 
     Raises:
-        TrainingError: the loss is no longer a number.
+        TrainingError: the loss is not finite.
     """
     steps = steps_per_epoch(faces, recipe)
+    scheduler = build_scheduler(learner.optimizer, recipe, epoch, steps)
     sums: dict[str, float] = {}
     learner.dan.train()
-    for step, (x, targets) in enumerate(training_batches(faces, recipe, epoch, device)):
-        for group in learner.optimizer.param_groups:
-            group['lr'] = learning_rate(recipe, epoch + step / steps)
+    for step, (x, targets) in enumerate(training_batches(faces, recipe, epoch, device), 1):
+        rate = float(scheduler.get_last_lr()[0])
         parts = _train_step(learner, x, targets, recipe)
         if not math.isfinite(parts['loss']):
             raise TrainingError(
-                f'the loss became {parts["loss"]} in epoch {epoch + 1}, step {step + 1}; lower '
+                f'the loss became {parts["loss"]} in epoch {epoch + 1}, step {step}; lower '
                 'learning_rate, set clip_norm to 1, or use precision fp32'
             )
         for name, value in parts.items():
             sums[name] = sums.get(name, 0.0) + value
         for call in learner.after_step:
             call(learner.dan)
-        on_step(step + 1, steps)
-    return {name: value / steps for name, value in sums.items()}
+        scheduler.step()
+        on_progress(step, steps)
+    return {'learning_rate': rate, **{name: value / steps for name, value in sums.items()}}
 
 
 def _train_step(
@@ -131,40 +138,38 @@ def _train_step(
 
 
 @torch.inference_mode()
-def predict(dan: DAN, faces: Faces, recipe: Recipe, device: torch.device) -> np.ndarray:
-    """Logits of all faces in order, float32 [N, C]; `dan` has to be in evaluation mode."""
+def predict_logits(
+    dan: nn.Module, faces: Faces, recipe: Recipe, device: torch.device
+) -> torch.Tensor:
+    """Compute the logits of all faces: float32 [N, C] on the CPU; `dan` is in evaluation mode."""
     logits = []
     for x in plain_batches(faces, recipe, device):
         with autocast(recipe, device):
-            logits.append(dan(x)[0].float().cpu().numpy())
-    return np.concatenate(logits)
+            logits.append(dan(x)[0].float().cpu())
+    return torch.cat(logits)
 
 
-def judge(logits: np.ndarray, faces: Faces) -> dict[str, object]:
-    """How good logits [N, C] are: accuracy, balanced accuracy, recall by class, cross-entropy.
+def validate(logits: torch.Tensor, faces: Faces) -> dict[str, object]:
+    """Compute accuracy, balanced accuracy, recall per class and cross-entropy of logits [N, C].
 
     Raises:
-        TrainingError: a logit is not a number.
+        TrainingError: a logit is not finite.
     """
-    if not np.isfinite(logits).all():
-        raise TrainingError('the network gives logits that are no numbers; lower learning_rate')
-    hits = logits.argmax(axis=1) == faces.classes
-    recall = {
-        label: round(float(hits[faces.classes == index].mean()), 4)
-        for index, label in enumerate(faces.labels)
-        if (faces.classes == index).any()
-    }
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_softmax = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    if not logits.isfinite().all():
+        raise TrainingError('the network computes logits that are not finite; lower learning_rate')
+    logits = logits.double()
+    scores = measure(logits.softmax(dim=1).numpy(), faces.classes, faces.labels)
+    recall = zip(faces.labels, scores.recall, scores.faces, strict=True)
+    entropy = functional.cross_entropy(logits, torch.from_numpy(faces.targets).double())
     return {
-        'accuracy': float(hits.mean()),
-        'balanced_accuracy': float(np.mean(list(recall.values()))),
-        'recall': recall,
-        'valid_cross_entropy': float(-(faces.targets * log_softmax).sum(axis=1).mean()),
+        'accuracy': scores.accuracy,
+        'balanced_accuracy': scores.balanced_accuracy,
+        'recall': {label: round(float(value), 4) for label, value, count in recall if count},
+        'valid_cross_entropy': entropy.item(),
     }
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """The recipe's mixed precision, as a context."""
+    """Context of the recipe's mixed precision."""
     dtype = AUTOCAST_TYPES.get(recipe.precision)
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)

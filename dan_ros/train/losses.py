@@ -1,7 +1,7 @@
-"""The two losses the paper adds to cross-entropy.
+"""The two losses that DAN adds to cross-entropy.
 
-Values and gradients are those of the official implementation (https://github.com/yaoing/DAN), which
-differs from the paper's formulas in places; each docstring says where.
+Values and gradients are those of the official implementation (https://github.com/yaoing/DAN). Each
+docstring says where it differs from the paper.
 """
 
 import sys
@@ -11,20 +11,21 @@ from torch import nn
 
 
 class AffinityLoss(nn.Module):
-    """Pulls features to the centre of their class, and the centres apart (section 3.2).
+    """Pulls features to the center of their class, and the centers apart (section 3.2).
 
         L = 1 / B * sum_i |x_i - c_(y_i)|^2 / sum_j var_k(c_kj)
 
-    x_i is the feature map averaged over its places and c_k the learned centre of class k. The
-    variance is over the classes, unbiased, and summed over the feat_dim dimensions. The official
-    code clamps each of the B * C masked distances to 1e-12 .. 1e12, those of the other classes too.
+    x_i is the feature map averaged over its positions and c_k the learned center of class k. The
+    variance is over the classes, unbiased, and summed over the feat_dim dimensions. Like the
+    official code, this clamps all B * C masked distances to 1e-12 .. 1e12, including the zeros of
+    the other classes.
 
     Args:
         num_class: number of classes C.
         feat_dim: number of channels of the feature map.
 
     Attributes:
-        centers: parameter, float32 [C, feat_dim], starts standard normal.
+        centers: parameter, float32 [C, feat_dim], initialized from the standard normal.
     """
 
     def __init__(self, num_class: int = 8, feat_dim: int = 512) -> None:
@@ -33,7 +34,7 @@ class AffinityLoss(nn.Module):
         self.centers = nn.Parameter(torch.randn(num_class, feat_dim))
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Give the loss.
+        """Compute the loss.
 
         Args:
             features: float [B, feat_dim, H, W].
@@ -54,17 +55,17 @@ class AffinityLoss(nn.Module):
 
 
 class PartitionLoss(nn.Module):
-    """Keeps the heads apart, so that they attend to different places (section 3.4).
+    """Keeps the heads apart, so that they attend to different regions (section 3.4).
 
         L = log(1 + K / (mean_(b, j) var_k(h_bkj) + eps))
 
-    h_bk is the log-softmax output of head k; the variance is over the K heads, unbiased. The
-    paper averages the logarithm over dimensions; the official code takes it of the average. eps is
-    the distance from 1 to the next double. One head alone has nothing to be kept from: loss 0.
+    h_bk is the log-softmax output of head k; the variance is over the K heads, unbiased. The paper
+    averages the logarithm over dimensions; the official code takes the logarithm of the average.
+    eps is the machine epsilon of float64. With a single head the loss is 0.
     """
 
     def forward(self, heads: torch.Tensor) -> torch.Tensor:
-        """Give the loss, a scalar >= 0, for heads: float [B, K, 512]."""
+        """Compute the loss, a scalar >= 0, of heads, float [B, K, 512]."""
         num_head = heads.shape[1]
         if num_head == 1:
             return heads.new_zeros(())

@@ -1,4 +1,4 @@
-"""What a training starts from: a whole DAN, a ResNet-18, or fresh weights."""
+"""Start a training from the weights of a DAN or a ResNet-18."""
 
 from pathlib import Path
 
@@ -19,19 +19,19 @@ RESNET_STAGES = {
 CLASSIFIER = ('fc.', 'bn.')
 
 
-def load_start(dan: DAN, path: Path) -> str:
-    """Put the weights of a file into `dan`, as many as fit.
+def load_pretrained(dan: DAN, path: Path) -> str:
+    """Load all weights of a checkpoint that fit `dan`.
 
     Args:
         dan: changed in place.
-        path: a DAN checkpoint (its classifier is used where the number of classes is the same), or
-            a ResNet-18 of ImageNet or MS-Celeb-1M, in torchvision's names.
+        path: a DAN checkpoint, whose classifier is used if the number of classes is equal; or a
+            ResNet-18, trained on ImageNet or MS-Celeb-1M, with torchvision's names.
 
     Returns:
-        What was taken, for people.
+        A description of the loaded weights.
 
     Raises:
-        ModelError: the file is missing, or neither of the two.
+        ModelError: the file is missing, or is neither of the two.
     """
     state = {n.removeprefix('module.'): v for n, v in read_state(path).items()}
     if 'cat_head0.sa.conv1x1.0.weight' in state:
@@ -48,16 +48,18 @@ def load_start(dan: DAN, path: Path) -> str:
     missing = {n for n in expected - set(state) if not n.startswith(CLASSIFIER)}
     missing = {n for n in missing if not n.endswith('num_batches_tracked')}
     if missing:
-        raise ModelError(f'{path} is a {what} that lacks {len(missing)} weights, as {min(missing)}')
+        raise ModelError(
+            f'{path} is a {what}, but {len(missing)} weights are missing, such as {min(missing)}'
+        )
     try:
         dan.load_state_dict({n: v for n, v in state.items() if n in expected}, strict=False)
     except RuntimeError as error:
         raise ModelError(f'{path} does not fit DAN: {" ".join(str(error).split())}') from None
-    return f'{what} from {path}' + ('' if 'fc.weight' in state else ', with a fresh classifier')
+    return f'{what} from {path}' + ('' if 'fc.weight' in state else ', with a new classifier')
 
 
 def _rename_resnet(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """ResNet-18's names to DAN's; its classifier is left out."""
+    """Rename the weights of a ResNet-18, without its classifier, to DAN's names."""
     renamed = {}
     for name, value in state.items():
         stage, _, rest = name.partition('.')

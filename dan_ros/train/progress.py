@@ -1,4 +1,4 @@
-"""What a person sees of a training: a bar with the time left, or a line an epoch."""
+"""Progress display of a training."""
 
 import time
 from typing import Any
@@ -8,12 +8,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class TrainingProgress:
-    """A live bar on a terminal, plain lines elsewhere. A context manager.
+    """Context manager that shows a live bar on a terminal, and one line per epoch everywhere.
 
     Args:
-        epochs: how many epochs there are.
-        first: the first to come, from 0.
-        console: where to write; standard error by default, so that standard output stays free.
+        epochs: number of epochs.
+        first: number of the first epoch to train, from 0.
+        console: the output; standard error by default, which keeps standard output free.
     """
 
     def __init__(self, epochs: int, first: int, console: Console | None = None) -> None:
@@ -39,20 +39,18 @@ class TrainingProgress:
         self._bar.stop()
 
     def step(self, epoch: int, step: int, steps: int) -> None:
-        """`step` of `steps` of `epoch` (from 0) is done."""
+        """Report that `step` of `steps` of `epoch`, from 0, is done."""
         name = f'epoch {epoch + 1}/{self.epochs}'
         self._bar.update(self._task, completed=epoch + step / steps, description=name)
 
     def epoch(self, line: dict[str, Any]) -> None:
-        """An epoch is done; `line` is its line of the log."""
+        """Print an epoch's log line."""
         done = line['epoch'] - self._first
         left_min = (time.monotonic() - self._began) / done * (self.epochs - line['epoch']) / 60
-        self.say(
+        self.console.print(
             f'epoch {line["epoch"]}/{self.epochs}  {line["size"]} px  loss {line["loss"]:.3f}  '
             f'accuracy {100 * line["accuracy"]:.2f} %  best {100 * line["best_accuracy"]:.2f} %  '
-            f'{line["faces_per_s"]:.0f} faces/s  {left_min:.0f} min left'
+            f'{line["faces_per_s"]:.0f} faces/s  {left_min:.0f} min left',
+            highlight=False,
+            soft_wrap=True,
         )
-
-    def say(self, text: str) -> None:
-        """One line, above the bar."""
-        self.console.print(text, highlight=False, soft_wrap=True, markup=False)

@@ -181,18 +181,18 @@ def test_metadata_that_is_wrong_and_incomplete_is_one_line_as_well(tmp_path):
 @pytest.mark.parametrize(
     ('key', 'value', 'message'),
     [
-        ('input_size', '60000x60000', 'have to be 32 .. 2048'),
-        ('input_size', '31x96', 'have to be 32 .. 2048'),
-        ('input_size', '-96x96', 'have to be 32 .. 2048'),
-        ('input_size', '9' * 4000 + 'x96', 'have to be 32 .. 2048'),
-        ('input_size', '9' * 5000 + 'x96', 'can not be read'),
-        ('input_size', '96', 'can not be read'),
+        ('input_size', '60000x60000', 'outside 32 .. 2048'),
+        ('input_size', '31x96', 'outside 32 .. 2048'),
+        ('input_size', '-96x96', 'outside 32 .. 2048'),
+        ('input_size', '9' * 4000 + 'x96', 'outside 32 .. 2048'),
+        ('input_size', '9' * 5000 + 'x96', 'cannot be read'),
+        ('input_size', '96', 'cannot be read'),
         ('labels', 'a,b,c', 'unknown label'),
         ('labels', 'x' * 5000, 'unknown label'),
         ('labels', 'happy,happy', 'stands twice'),
         ('crop', 'square nan', 'crop scale nan'),
         ('crop', 'round ' + '1' * 5000, 'crop rule'),
-        ('crop', 'square ' + 'x' * 5000, 'can not be read'),
+        ('crop', 'square ' + 'x' * 5000, 'cannot be read'),
     ],
 )
 def test_metadata_that_is_wrong_is_named_with_its_file_in_a_few_words(

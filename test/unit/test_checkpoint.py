@@ -9,14 +9,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
-from test_network import normalise, relative_difference, seeded_dan, seeded_pictures
+from seeded import normalize, relative_difference, seeded_dan, seeded_images
 
 from dan_ros.cli.main import cli
 from dan_ros.errors import DanError, ModelError
 from dan_ros.labels import FERPLUS
 from dan_ros.model.store import read_model
-from dan_ros.network.checkpoint import fuse_checkpoint, load_dan
-from dan_ros.network.normalization import check_normalization
+from dan_ros.network.checkpoint import fuse_checkpoint, load_dan, read_notes
+from dan_ros.network.fuse import check_normalization
 
 
 @pytest.fixture(scope='module')
@@ -39,6 +39,14 @@ def official(tmp_path_factory):
     return dan.eval(), path
 
 
+@pytest.fixture(scope='module')
+def small(tmp_path_factory):
+    """A checkpoint with a single head and without an optimizer."""
+    path = tmp_path_factory.mktemp('small') / 'small.pth'
+    torch.save(seeded_dan(num_head=1).state_dict(), path)
+    return path
+
+
 def assert_same(dan, other):
     for name, value in dan.state_dict().items():
         assert torch.equal(other.state_dict()[name], value), name
@@ -50,7 +58,7 @@ def test_official_format(official):
 
 
 def test_bare_parallel_and_safetensors(tmp_path):
-    dan = seeded_dan(num_class=7)
+    dan = seeded_dan(num_class=7, num_head=1)
     torch.save({f'module.{k}': v for k, v in dan.state_dict().items()}, tmp_path / 'parallel.pth')
     torch.save(dan.state_dict(), tmp_path / 'bare.pth')
     save_file(dan.state_dict(), tmp_path / 'safe.safetensors')
@@ -58,8 +66,8 @@ def test_bare_parallel_and_safetensors(tmp_path):
         assert_same(dan, load_dan(tmp_path / name))
 
 
-def test_what_is_no_checkpoint_is_refused_with_its_name(tmp_path):
-    dan = seeded_dan()
+def test_files_that_are_not_checkpoints_are_refused_by_name(tmp_path):
+    dan = seeded_dan(num_head=1)
     (tmp_path / 'text.pth').write_text('not a checkpoint')
     (tmp_path / 'text.safetensors').write_text('not a checkpoint')
     (tmp_path / 'empty.pth').touch()
@@ -97,14 +105,14 @@ def test_convert_round_trip(official, tmp_path):
     assert result.exit_code == 0, result.output
     session = onnxruntime.InferenceSession(str(output))
     assert session.get_inputs()[0].shape == ['N', 224, 224, 3]
-    pictures = seeded_pictures(2, 224)
-    (logits,) = session.run(None, {'faces': pictures})
+    images = seeded_images(2, 224)
+    (logits,) = session.run(None, {'faces': images})
     with torch.no_grad():
-        assert relative_difference(logits, dan(normalise(pictures))[0]) <= 1e-4
+        assert relative_difference(logits, dan(normalize(images))[0]) <= 1e-4
 
 
-def test_convert_refuses_labels_of_another_length(official, tmp_path):
-    result = run('convert', official[1], '--labels', 'rafdb', '-o', tmp_path / 'x.onnx')
+def test_convert_refuses_labels_of_another_length(small, tmp_path):
+    result = run('convert', small, '--labels', 'rafdb', '-o', tmp_path / 'x.onnx')
     assert isinstance(result.exception, DanError)
     assert '8 classes' in str(result.exception)
     assert not (tmp_path / 'x.onnx').exists()
@@ -127,29 +135,29 @@ def test_convert_refuses_labels_of_another_length(official, tmp_path):
         '--crop-scale inf',
     ],
 )
-def test_convert_refuses_a_preparation_that_no_network_has(official, tmp_path, option):
+def test_convert_refuses_an_implausible_normalization(small, tmp_path, option):
     output = tmp_path / 'x.onnx'
-    result = run('convert', official[1], '--labels', 'affectnet8', *option.split(), '-o', output)
+    result = run('convert', small, '--labels', 'affectnet8', *option.split(), '-o', output)
     assert isinstance(result.exception, DanError)
     name = option.split()[0].strip('-').partition('-')[0]
     assert f'{name} ' in str(result.exception)
     assert not output.exists()
 
 
-def test_the_preparations_in_use_are_taken():
+def test_common_normalizations_are_accepted():
     for mean, std in ((0.485, 0.229), (0.5, 0.5), (0.0, 1.0), (0.0, 1 / 255), (0.48, 1 / 255)):
         check_normalization((mean,) * 3, (std,) * 3)
 
 
 @pytest.mark.parametrize('name', ['features.0.weight', 'cat_head1.sa.conv1x1.1.running_var'])
 def test_a_checkpoint_of_a_training_that_diverged_is_refused(tmp_path, name):
-    dan = seeded_dan()
+    dan = seeded_dan(num_head=2)
     dan.state_dict()[name].view(-1)[0] = -1 if name.endswith('var') else torch.nan
     torch.save(dan.state_dict(), tmp_path / 'diverged.pth')
     output = tmp_path / 'x.onnx'
     result = run('convert', tmp_path / 'diverged.pth', '--labels', 'affectnet8', '-o', output)
     assert isinstance(result.exception, DanError)
-    assert 'diverged.pth: not all of its weights are finite' in str(result.exception)
+    assert 'diverged.pth: the fused weights' in str(result.exception)
     assert not output.exists()
 
 
@@ -159,7 +167,7 @@ def test_export_to_full_precision_and_fixed_batch(tmp_path):
     assert result.exit_code == 0, result.output
     session = onnxruntime.InferenceSession(str(output))
     assert session.get_inputs()[0].shape == [2, 96, 96, 3]
-    assert np.isfinite(session.run(None, {'faces': seeded_pictures(2, 96)})[0]).all()
+    assert np.isfinite(session.run(None, {'faces': seeded_images(2, 96)})[0]).all()
 
 
 @pytest.mark.parametrize(
@@ -174,31 +182,34 @@ def test_export_to_full_precision_and_fixed_batch(tmp_path):
         'no object',
     ],
 )
-def test_notes_that_are_wrong_are_named(tmp_path, notes):
+def test_invalid_notes_are_named(tmp_path, notes):
     path = tmp_path / 'noted.safetensors'
-    save_file(seeded_dan().state_dict(), path, {'dan_ros': json.dumps(notes)})
+    save_file({'weight': torch.zeros(1)}, path, {'dan_ros': json.dumps(notes)})
     with pytest.raises(ModelError, match=r'noted\.safetensors: its metadata'):
-        fuse_checkpoint(path)
+        read_notes(path)
 
 
 @pytest.mark.parametrize('labels', [('happy',) * 8, ('x',) * 8])
-def test_labels_in_the_notes_that_are_none_are_named_with_the_file(tmp_path, labels):
+def test_invalid_labels_in_the_notes_are_refused_by_file_name(tmp_path, labels):
     path = tmp_path / 'noted.safetensors'
-    save_file(seeded_dan().state_dict(), path, {'dan_ros': json.dumps({'labels': labels})})
+    save_file(
+        seeded_dan(num_head=1).state_dict(), path, {'dan_ros': json.dumps({'labels': labels})}
+    )
     with pytest.raises(ModelError, match=r'noted\.safetensors: .*label'):
         fuse_checkpoint(path)
 
 
 def test_what_a_checkpoint_was_trained_on_goes_into_the_file(tmp_path):
     notes = {'labels': list(FERPLUS), 'source': 'trained on faces'}
-    save_file(seeded_dan().state_dict(), tmp_path / 'a.safetensors', {'dan_ros': json.dumps(notes)})
+    state = seeded_dan(num_head=1).state_dict()
+    save_file(state, tmp_path / 'a.safetensors', {'dan_ros': json.dumps(notes)})
     _, info = fuse_checkpoint(tmp_path / 'a.safetensors')
     assert info.source == 'trained on faces'
     assert info.labels == FERPLUS
 
 
 @pytest.mark.parametrize('name', ['evaluate', 'explain'])
-def test_a_home_that_can_not_be_found_is_told(portrait_file, tmp_path, name):
+def test_an_unknown_home_folder_is_named(portrait_file, tmp_path, name):
     model = '~nobody_of_this_name/m.pth'
     arguments = {
         'evaluate': (tmp_path, model, '--dataset', 'folder'),
@@ -206,7 +217,7 @@ def test_a_home_that_can_not_be_found_is_told(portrait_file, tmp_path, name):
     }[name]
     result = run(name, *arguments, '--out', tmp_path / 'out.png')
     assert isinstance(result.exception, DanError), result.exception
-    assert 'home folder that can not be found' in str(result.exception)
+    assert 'unknown home folder' in str(result.exception)
 
 
 def test_explain_refuses_a_model_that_gives_no_numbers(portrait_file, tmp_path):
@@ -223,5 +234,5 @@ def test_explain_refuses_a_model_that_gives_no_numbers(portrait_file, tmp_path):
 
 def test_a_pickled_model_says_what_to_do(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / 'whole.pth')
-    with pytest.raises(ModelError, match=r'whole\.pth holds more than tensors.*state_dict'):
+    with pytest.raises(ModelError, match=r'whole\.pth contains more than tensors.*state_dict'):
         load_dan(tmp_path / 'whole.pth')

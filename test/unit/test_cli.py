@@ -92,10 +92,10 @@ def test_predict_reports_unreadable_images_and_continues(run, portrait_file, tmp
     inaccessible = tmp_path / ('x' * 300) / 'x.png'  # stat() fails, as in another user's folder
     problems = {
         tmp_path / 'missing.png': 'there is no such file',
-        text: 'is not a picture',
+        text: 'is damaged',
         tmp_path: 'is a folder',
-        inaccessible: 'can not be read: File name too long',
-        huge: f'has {8 << 30} bytes, a picture has {MAX_BYTES} at most',
+        inaccessible: 'cannot be read: File name too long',
+        huge: f'has {8 << 30} bytes; a picture has at most {MAX_BYTES}',
     }
     result = run('predict', *problems, portrait_file)
     assert result.exit_code == 1
@@ -206,7 +206,7 @@ def test_models_verify_fails_if_one_is_missing(run, monkeypatch):
     monkeypatch.setattr(store, 'candidate_paths', lambda model: iter(()))
     result = run('models', 'verify')
     assert result.exit_code == 1
-    assert 'nowhere to be found' in result.stdout
+    assert 'no valid' in result.stdout
 
 
 def test_an_unwritable_path_is_one_line(run, portrait_file, tmp_path):

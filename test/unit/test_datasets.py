@@ -1,4 +1,4 @@
-"""Readers of the data sets, on small sets made here."""
+"""Readers of the data sets, on small sets."""
 
 import io
 import shutil
@@ -8,40 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from data_sets import VOTES, write_ferplus, write_image
 
 pytest.importorskip('torch')  # train/ is installed with it
 
 from dan_ros import labels
-from dan_ros.datasets.catalog import open_faces
+from dan_ros.datasets.catalog import DATASETS, guess_dataset, open_faces
+from dan_ros.datasets.faces import MAX_LISTED_SKIPS, summarize_skipped
 from dan_ros.errors import DataError
 from dan_ros.images.files import read_picture
-
-VOTES = np.array(
-    [
-        [9, 0, 0, 0, 0, 0, 0, 0, 1, 0],  # neutral; the single vote counts nothing
-        [0, 0, 5, 0, 0, 0, 4, 1, 0, 0],  # surprise, with fear as second
-        [3, 0, 0, 3, 2, 2, 0, 0, 0, 0],  # neutral of a tie; no absolute majority
-        [2, 0, 0, 0, 0, 0, 0, 0, 8, 0],  # unknown
-        [0, 0, 0, 0, 0, 0, 0, 0, 0, 10],  # not a face
-        [1, 1, 1, 1, 1, 1, 1, 1, 1, 1],  # nothing left
-        [0, 6, 0, 0, 0, 0, 0, 0, 4, 0],  # happy, with unknown votes
-    ],
-    np.uint8,
-)
-
-
-def write_ferplus(folder: Path, split: str = 'train', **changes: object) -> Path:
-    images = np.arange(len(VOTES) * 48 * 48, dtype=np.uint32).reshape(-1, 48, 48) % 251
-    content = {'images': images.astype(np.uint8), 'votes': VOTES, **changes}
-    path = folder / f'ferplus_{split}.npz'
-    np.savez(path, **{name: value for name, value in content.items() if value is not None})
-    return path
-
-
-def write_picture(path: Path, colour_bgr: tuple[int, int, int] = (10, 60, 200)) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), np.full((40, 30, 3), colour_bgr, np.uint8))
-    return path
 
 
 def test_ferplus_for_training_keeps_votes_as_soft_targets(tmp_path):
@@ -56,7 +31,7 @@ def test_ferplus_for_training_keeps_votes_as_soft_targets(tmp_path):
     assert faces.native_size == 48
 
 
-def test_ferplus_for_validation_wants_an_absolute_majority(tmp_path):
+def test_ferplus_for_validation_needs_an_absolute_majority(tmp_path):
     write_ferplus(tmp_path, 'valid', names=np.array(list('abcdefg')))
     faces = open_faces('ferplus', tmp_path, 'valid')
     assert faces.classes.tolist() == [0, 2, 1]  # 5 of the 9 that count, 6 of 10
@@ -87,7 +62,7 @@ def test_ferplus_faces_come_as_asked(tmp_path):
         ({'votes': np.ones_like(VOTES)}, 'usable vote'),
     ],
 )
-def test_ferplus_that_is_no_ferplus_is_one_clear_line(tmp_path, changes, message):
+def test_invalid_ferplus_files_are_refused_in_one_line(tmp_path, changes, message):
     path = write_ferplus(tmp_path, **changes)
     with pytest.raises(DataError, match=message) as error:
         open_faces('ferplus', tmp_path, 'train')
@@ -98,7 +73,7 @@ def test_ferplus_that_is_no_ferplus_is_one_clear_line(tmp_path, changes, message
 @pytest.mark.parametrize('content', [b'', b'PK\x03\x04 and no more', b'text'])
 def test_damaged_npz_is_one_clear_line(tmp_path, content):
     (tmp_path / 'ferplus_train.npz').write_bytes(content)
-    with pytest.raises(DataError, match=r'ferplus_train\.npz can not be read') as error:
+    with pytest.raises(DataError, match=r'ferplus_train\.npz cannot be read') as error:
         open_faces('ferplus', tmp_path, 'train')
     assert '\n' not in str(error.value)
 
@@ -115,15 +90,15 @@ def npy(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def test_an_npz_says_which_array_it_lacks_or_holds_damaged(tmp_path):
+def test_the_error_names_a_missing_or_damaged_array(tmp_path):
     path = tmp_path / 'ferplus_train.npz'
     images, votes = npy(np.zeros((7, 48, 48), np.uint8)), npy(VOTES)
     cases = [
-        ({'x': votes}, "lacks the array 'images'; FER"),
-        ({'images': images}, "lacks the array 'votes'; FER"),
-        ({'images': images[:-9], 'votes': votes}, "its array 'images' is damaged (EOF"),
-        ({'images': images, 'votes': votes[:20]}, "its array 'votes' is damaged (EOF"),
-        ({'images': images, 'votes': b'text'}, "its array 'votes' is damaged (no array)"),
+        ({'x': votes}, "the array 'images' is missing; FER"),
+        ({'images': images}, "the array 'votes' is missing; FER"),
+        ({'images': images[:-9], 'votes': votes}, "the array 'images' is damaged (EOF"),
+        ({'images': images, 'votes': votes[:20]}, "the array 'votes' is damaged (EOF"),
+        ({'images': images, 'votes': b'text'}, "the array 'votes' is damaged (not an array)"),
     ]
     for members, words in cases:
         write_npz(path, **members)
@@ -134,7 +109,7 @@ def test_an_npz_says_which_array_it_lacks_or_holds_damaged(tmp_path):
     write_npz(path, images=images, votes=votes)
     content = path.read_bytes()
     path.write_bytes(content.replace(images[-2000:], images[-2000:-1] + b'\1'))  # a flipped bit
-    with pytest.raises(DataError, match=r"its array 'images' is damaged \(Bad CRC"):
+    with pytest.raises(DataError, match=r"the array 'images' is damaged \(Bad CRC"):
         open_faces('ferplus', tmp_path, 'train')
 
 
@@ -144,7 +119,7 @@ def write_rafdb(root: Path) -> None:
     (root / 'EmoLabel' / 'list_patition_label.txt').write_text('\n'.join(lines))
     for line in lines[:3]:
         name = line.partition('.')[0]
-        write_picture(root / 'Image' / 'aligned' / f'{name}_aligned.jpg')
+        write_image(root / 'Image' / 'aligned' / f'{name}_aligned.jpg')
 
 
 @pytest.mark.parametrize('inner', ['', 'basic'])
@@ -159,7 +134,7 @@ def test_rafdb(tmp_path, inner):
     assert train.native_size is None
 
 
-def test_rafdb_with_a_label_it_does_not_have(tmp_path):
+def test_rafdb_with_an_unknown_class(tmp_path):
     write_rafdb(tmp_path)
     path = tmp_path / 'EmoLabel' / 'list_patition_label.txt'
     path.write_text('train_00001.jpg 4\ntrain_00002.jpg 9\n')
@@ -167,7 +142,7 @@ def test_rafdb_with_a_label_it_does_not_have(tmp_path):
         open_faces('rafdb', tmp_path, 'train')
 
 
-def test_pictures_that_can_not_be_read_are_left_out_and_listed(tmp_path):
+def test_unreadable_images_are_left_out_and_listed(tmp_path):
     write_rafdb(tmp_path)
     folder = tmp_path / 'Image' / 'aligned'
     whole = (folder / 'train_00001_aligned.jpg').read_bytes()
@@ -179,7 +154,7 @@ def test_pictures_that_can_not_be_read_are_left_out_and_listed(tmp_path):
 
 
 @pytest.mark.parametrize('content', [b'', b'no picture', b'\xff\xd8\xff\xe0', b'\x89PNG\r\n\x1a\n'])
-def test_damaged_picture_is_none(tmp_path, content):
+def test_a_damaged_image_is_none(tmp_path, content):
     path = tmp_path / 'a.jpg'
     path.write_bytes(content)
     assert read_picture(path) is None
@@ -190,14 +165,14 @@ def test_nothing_readable_is_an_error(tmp_path):
     write_rafdb(tmp_path)
     for path in (tmp_path / 'Image' / 'aligned').iterdir():
         path.write_bytes(b'')
-    with pytest.raises(DataError, match='none of its 2 pictures'):
+    with pytest.raises(DataError, match='none of its 2 images'):
         open_faces('rafdb', tmp_path, 'train')
 
 
 def test_affectnet_folders(tmp_path):
     for name in ('0', '3', '7'):
-        write_picture(tmp_path / 'train' / name / 'a.jpg')
-    write_picture(tmp_path / 'val' / '6' / 'b.png')
+        write_image(tmp_path / 'train' / name / 'a.jpg')
+    write_image(tmp_path / 'val' / '6' / 'b.png')
     (tmp_path / 'train' / '0' / 'notes.txt').write_text('no picture')
     eight = open_faces('affectnet8', tmp_path, 'train')
     assert [eight.labels[index] for index in eight.classes] == ['neutral', 'surprise', 'contempt']
@@ -222,7 +197,7 @@ def test_affectnet_of_the_first_release_cuts_the_face_out(tmp_path):
 
 
 def test_affectnet_csv_with_phases(tmp_path):
-    write_picture(tmp_path / 'x' / 'a.jpg')
+    write_image(tmp_path / 'x' / 'a.jpg')
     rows = ['img_path,label,phase', 'x/a.jpg,1,train', 'x/a.jpg,2,val', 'x/gone.jpg,2,val']
     rows.append(f'{"x" * 300}.jpg,2,val')  # can't even be looked at
     (tmp_path / 'affectnet.csv').write_text('\n'.join(rows))
@@ -235,7 +210,7 @@ def test_affectnet_csv_with_phases(tmp_path):
 @pytest.mark.parametrize(
     'text', ['', 'a,b\n1,2\n', 'path,label\nx.jpg,happy\n', 'path,label\nx.jpg\n']
 )
-def test_affectnet_csv_that_is_none(tmp_path, text):
+def test_an_invalid_affectnet_csv_is_refused(tmp_path, text):
     (tmp_path / 'affectnet.csv').write_text(text)
     with pytest.raises(DataError, match=r'affectnet\.csv'):
         open_faces('affectnet8', tmp_path, 'train')
@@ -243,7 +218,7 @@ def test_affectnet_csv_that_is_none(tmp_path, text):
 
 def test_affectnet_of_2021(tmp_path):
     for number, label in enumerate((4, 7, 8)):
-        write_picture(tmp_path / 'train_set' / 'images' / f'{number}.jpg')
+        write_image(tmp_path / 'train_set' / 'images' / f'{number}.jpg')
         (tmp_path / 'train_set' / 'annotations').mkdir(exist_ok=True)
         np.save(tmp_path / 'train_set' / 'annotations' / f'{number}_exp.npy', str(label))
     assert open_faces('affectnet8', tmp_path, 'train').classes.tolist() == [4, 7]
@@ -251,8 +226,8 @@ def test_affectnet_of_2021(tmp_path):
 
 def test_sfew(tmp_path):
     for name in ('Angry', 'Disgust', 'Fear', 'Happy', 'Neutral', 'Sad', 'Surprise'):
-        write_picture(tmp_path / 'Train' / name / 'a.png')
-    write_picture(tmp_path / 'Val' / 'Happy' / 'b.png')
+        write_image(tmp_path / 'Train' / name / 'a.png')
+    write_image(tmp_path / 'Val' / 'Happy' / 'b.png')
     faces = open_faces('sfew', tmp_path, 'train')
     found = [faces.labels[index] for index in faces.classes]
     assert found == ['anger', 'disgust', 'fear', 'happy', 'neutral', 'sad', 'surprise']
@@ -268,9 +243,9 @@ def test_wrong_folder_is_one_clear_line(tmp_path, dataset):
         assert '\n' not in str(error.value)
 
 
-def test_folder_that_is_no_class(tmp_path):
-    write_picture(tmp_path / 'train' / 'bored' / 'a.jpg')
-    with pytest.raises(DataError, match='bored is no class'):
+def test_a_folder_that_is_not_a_class_is_refused(tmp_path):
+    write_image(tmp_path / 'train' / 'bored' / 'a.jpg')
+    with pytest.raises(DataError, match='bored is not a class'):
         open_faces('sfew', tmp_path, 'train')
 
 
@@ -279,9 +254,9 @@ def test_unknown_data_set(tmp_path):
         open_faces('ck', tmp_path, 'train')
 
 
-def test_own_pictures_need_no_split_outside_training(tmp_path):
-    write_picture(tmp_path / 'Happiness' / 'a.png')
-    write_picture(tmp_path / 'contempt' / 'b.png')
+def test_own_images_need_no_split_outside_training(tmp_path):
+    write_image(tmp_path / 'Happiness' / 'a.png')
+    write_image(tmp_path / 'contempt' / 'b.png')
     faces = open_faces('folder', tmp_path, 'valid')
     assert faces.labels == labels.CANONICAL
     assert sorted(faces.classes) == [1, 7]
@@ -290,14 +265,14 @@ def test_own_pictures_need_no_split_outside_training(tmp_path):
         open_faces('folder', tmp_path, 'train')
 
 
-def test_own_pictures_in_splits(tmp_path):
-    write_picture(tmp_path / 'train' / 'sad' / 'a.png')
-    write_picture(tmp_path / 'val' / 'anger' / 'b.png')
+def test_own_images_in_splits(tmp_path):
+    write_image(tmp_path / 'train' / 'sad' / 'a.png')
+    write_image(tmp_path / 'val' / 'anger' / 'b.png')
     for split, index in (('train', 2), ('valid', 6)):
         assert open_faces('folder', tmp_path, split).classes.tolist() == [index]
 
 
-def test_faces_are_given_in_colour_where_they_are_grey(tmp_path):
+def test_grayscale_faces_are_read_as_rgb(tmp_path):
     write_ferplus(tmp_path)
     faces = open_faces('ferplus', tmp_path, 'train')
     batch = faces.read_rgb(np.array([0, 2]), 64)
@@ -306,9 +281,9 @@ def test_faces_are_given_in_colour_where_they_are_grey(tmp_path):
     assert (batch[..., 0] == batch[..., 2]).all()
 
 
-def test_the_test_split_is_not_taken_for_validation(tmp_path):
+def test_validation_prefers_the_validation_folder_to_the_test_folder(tmp_path):
     for name in ('Test', 'Train_Aligned_Faces', 'Val_Aligned_Faces_new'):
-        write_picture(tmp_path / name / 'Happy' / 'a.png')
+        write_image(tmp_path / name / 'Happy' / 'a.png')
     for split, folder in (('train', 'Train_Aligned_Faces'), ('valid', 'Val_Aligned_Faces_new')):
         (path,) = open_faces('sfew', tmp_path, split).paths
         assert path.parent.parent.name == folder
@@ -317,19 +292,19 @@ def test_the_test_split_is_not_taken_for_validation(tmp_path):
     assert path.parent.parent.name == 'Test'
 
 
-def test_numbers_are_classes_in_affectnet_alone(tmp_path):
-    write_picture(tmp_path / 'val' / '3' / 'a.png')
+def test_only_affectnet_has_class_numbers_as_folders(tmp_path):
+    write_image(tmp_path / 'val' / '3' / 'a.png')
     assert open_faces('affectnet8', tmp_path, 'valid').classes.tolist() == [3]
-    with pytest.raises(DataError, match=r'/3 is no class; folders are called neutral'):
+    with pytest.raises(DataError, match=r'/3 is not a class; valid folder names are neutral'):
         open_faces('folder', tmp_path, 'valid')
 
 
-def test_hidden_folders_and_strange_digits_do_no_harm(tmp_path):
-    write_picture(tmp_path / 'happy' / 'a.png')
-    write_picture(tmp_path / '.ipynb_checkpoints' / 'b.png')
+def test_hidden_folders_are_ignored_and_other_digits_refused(tmp_path):
+    write_image(tmp_path / 'happy' / 'a.png')
+    write_image(tmp_path / '.ipynb_checkpoints' / 'b.png')
     assert len(open_faces('folder', tmp_path, 'valid')) == 1
-    write_picture(tmp_path / '\N{SUPERSCRIPT TWO}' / 'c.png')
-    with pytest.raises(DataError, match='is no class'):
+    write_image(tmp_path / '\N{SUPERSCRIPT TWO}' / 'c.png')
+    with pytest.raises(DataError, match='is not a class'):
         open_faces('folder', tmp_path, 'valid')
 
 
@@ -340,7 +315,7 @@ def test_one_list_for_both_splits_needs_a_phase(tmp_path):
 
 
 @pytest.mark.parametrize('row', ['a.png', ',', 'a.png,1,inf,0,5,5', 'a.png,x'])
-def test_rows_that_can_not_be_read_are_named(tmp_path, row):
+def test_invalid_rows_are_named(tmp_path, row):
     header = 'subDirectory_filePath,expression,face_x,face_y,face_width,face_height'
     (tmp_path / 'validation.csv').write_text(f'{header}\n{row}\n')
     with pytest.raises(DataError, match=r'validation\.csv, line 2'):
@@ -354,8 +329,53 @@ def test_an_empty_annotation_is_named(tmp_path):
         open_faces('affectnet8', tmp_path, 'valid')
 
 
-def test_tiny_pictures_are_pictures(tmp_path):
+def test_tiny_images_are_readable(tmp_path):
     path = tmp_path / 'happy' / 'a.png'
     path.parent.mkdir()
     cv2.imwrite(str(path), np.zeros((5, 5, 3), np.uint8))
     assert open_faces('folder', tmp_path, 'valid').skipped == ()
+
+
+@pytest.mark.parametrize(
+    ('path', 'expected'),
+    [
+        ('ferplus_valid.npz', 'ferplus'),
+        ('EmoLabel/list_patition_label.txt', 'rafdb'),
+        ('basic/EmoLabel/list_patition_label.txt', 'rafdb'),
+        ('validation.csv', 'affectnet7'),
+        ('val_set/annotations/1_exp.npy', 'affectnet7'),
+        ('Happiness/a.jpg', 'folder'),
+        ('val/sad/a.jpg', 'folder'),
+        ('3/a.jpg', 'affectnet7'),
+        ('val/3/a.jpg', 'affectnet7'),
+    ],
+)
+def test_data_sets_are_guessed_from_their_files(tmp_path, path, expected):
+    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / path).touch()
+    assert guess_dataset(tmp_path, labels.AFFECTNET7) == expected
+
+
+def test_an_unknown_data_set_is_not_guessed(tmp_path):
+    with pytest.raises(DataError, match='--dataset'):
+        guess_dataset(tmp_path, labels.AFFECTNET8)
+    with pytest.raises(DataError, match='there is no data at'):
+        guess_dataset(tmp_path / 'missing', labels.AFFECTNET8)
+
+
+def test_affectnet_has_contempt_if_the_model_has_it(tmp_path):
+    (tmp_path / 'validation.csv').touch()
+    assert guess_dataset(tmp_path, labels.AFFECTNET8) == 'affectnet8'
+
+
+@pytest.mark.parametrize('name', DATASETS)
+def test_every_data_set_has_canonical_labels(name):
+    assert set(DATASETS[name].labels) <= set(labels.CANONICAL)
+
+
+def test_a_long_list_of_unreadable_images_is_cut():
+    assert summarize_skipped([], 'list.txt') == []
+    lines = summarize_skipped(['a.png'] * (MAX_LISTED_SKIPS + 2), 'list.txt')
+    assert lines[0] == '22 images cannot be read and are left out:'
+    assert lines[-1] == '  and 2 more, see list.txt'
+    assert len(lines) == MAX_LISTED_SKIPS + 2

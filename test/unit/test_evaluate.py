@@ -1,24 +1,24 @@
-"""Measuring models: numbers by hand, the commands on small data, the report, bad input."""
+"""Evaluation: metrics by hand, the commands `evaluate` and `explain` on small data, the report."""
 
 import json
 import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from test_datasets import write_ferplus
+from command import Command
+from data_sets import write_ferplus
 
 from dan_ros import labels
 from dan_ros.backends import open_backend
-from dan_ros.datasets.catalog import Faces, guess_dataset, open_faces
+from dan_ros.datasets.catalog import open_faces
+from dan_ros.datasets.faces import Faces
 from dan_ros.detect import open_detector
 from dan_ros.errors import DataError
-from dan_ros.evaluate.evaluator import evaluate, judge_photos, predict_crops
+from dan_ros.evaluate.evaluator import evaluate, predict_crops, predict_photos
 from dan_ros.evaluate.metrics import CALIBRATION_BINS, measure
 from dan_ros.evaluate.plots import heat_over
 from dan_ros.model import store
@@ -27,24 +27,17 @@ from dan_ros.pipeline import ExpressionPipeline
 ABC = ('a', 'b', 'c')
 
 
-def run(*arguments: object, cwd: Path | None = None, **environment: str):
-    """The command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, '-m', 'dan_ros.cli.main', *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env={**os.environ, **environment},
-    )
+@pytest.fixture
+def run(monkeypatch, capsys):
+    return Command(monkeypatch, capsys)
 
 
-def is_picture(path: Path, least: int = 200) -> bool:
+def is_figure(path: Path, min_px: int = 200) -> bool:
     picture = cv2.imread(str(path))
-    return picture is not None and min(picture.shape[:2]) >= least and picture.std() > 5
+    return picture is not None and min(picture.shape[:2]) >= min_px and picture.std() > 5
 
 
-# Numbers
+# Metrics
 
 
 def test_scores_by_hand():
@@ -64,7 +57,7 @@ def test_scores_by_hand():
     assert scores.calibration_error == pytest.approx(0.8 - 4 / 6)
 
 
-def test_balanced_accuracy_weighs_classes_and_not_faces():
+def test_balanced_accuracy_is_the_mean_over_classes():
     probabilities = np.eye(2)[np.zeros(10, int)]  # always the first class
     scores = measure(probabilities, np.array([0] * 9 + [1]), ('often', 'rare'))
     assert scores.accuracy == pytest.approx(0.9)
@@ -72,7 +65,7 @@ def test_balanced_accuracy_weighs_classes_and_not_faces():
     np.testing.assert_allclose(scores.f1, [2 * 9 / 19, 0])
 
 
-def test_calibration_error_of_two_parts_by_hand():
+def test_calibration_error_of_two_bins_by_hand():
     probabilities = np.array([[0.55, 0.45]] * 4 + [[0.95, 0.05]] * 6)
     truth = np.array([0, 1, 1, 1] + [0] * 6)
     scores = measure(probabilities, truth, ('a', 'b'))
@@ -83,13 +76,13 @@ def test_calibration_error_of_two_parts_by_hand():
     assert (scores.bin_faces > 0).sum() == 2
 
 
-def test_parts_of_confidence_are_open_below_and_closed_above():
+def test_bins_are_open_below_and_closed_above():
     edge = 12 / CALIBRATION_BINS
     scores = measure(np.array([[edge, 1 - edge], [1.0, 0.0]]), np.array([0, 0]), ('a', 'b'))
     assert np.flatnonzero(scores.bin_faces).tolist() == [11, CALIBRATION_BINS - 1]
 
 
-def test_a_face_without_an_answer_is_wrong_and_stands_in_no_column():
+def test_a_face_without_a_result_is_wrong_and_in_no_column():
     scores = measure(np.array([[1.0, 0, 0], [0, 0, 0]]), np.array([0, 0]), ABC)
     assert scores.confusion.sum() == 1
     assert scores.accuracy == 0.5
@@ -97,15 +90,15 @@ def test_a_face_without_an_answer_is_wrong_and_stands_in_no_column():
     assert scores.calibration_error == 0
 
 
-def test_no_faces_at_all_are_no_crash():
+def test_metrics_of_no_faces_are_zero():
     scores = measure(np.zeros((0, 3)), np.zeros(0, int), ABC)
     assert (scores.accuracy, scores.balanced_accuracy, scores.macro_f1) == (0, 0, 0)
 
 
-# Judging
+# Data set and model
 
 
-def a_set(names: tuple[str, ...], classes: list[int]) -> Faces:
+def make_faces(names: tuple[str, ...], classes: list[int]) -> Faces:
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (len(classes), 96, 96, 1), dtype=np.uint8)
     return Faces(
@@ -113,16 +106,16 @@ def a_set(names: tuple[str, ...], classes: list[int]) -> Faces:
     )
 
 
-def answer(label: str):
-    """A judge that always says `label`."""
+def always(label: str):
+    """A predictor that always answers `label`."""
     row = np.zeros(8, np.float32)
     row[labels.CANONICAL.index(label)] = 1
     return lambda indices: np.tile(row, (len(indices), 1))
 
 
 def test_class_orders_of_data_and_model_are_mapped_by_name():
-    faces = a_set(labels.RAFDB, [0, 3, 6, 6])  # surprise, happy, neutral, neutral
-    answers = [answer(name) for name in ('surprise', 'fear', 'neutral', 'happy')]
+    faces = make_faces(labels.RAFDB, [0, 3, 6, 6])  # surprise, happy, neutral, neutral
+    answers = [always(name) for name in ('surprise', 'fear', 'neutral', 'happy')]
     evaluation = evaluate(
         faces, labels.AFFECTNET7, lambda indices: np.concatenate([answers[i]([0]) for i in indices])
     )
@@ -134,14 +127,14 @@ def test_class_orders_of_data_and_model_are_mapped_by_name():
     assert sorted(names) == sorted(expected)
 
 
-def test_a_model_with_few_classes_in_between():
-    faces = a_set(labels.FERPLUS, [1, 4, 4])  # happy, anger, anger
-    evaluation = evaluate(faces, ('anger', 'happy'), answer('anger'))
+def test_a_model_with_few_classes():
+    faces = make_faces(labels.FERPLUS, [1, 4, 4])  # happy, anger, anger
+    evaluation = evaluate(faces, ('anger', 'happy'), always('anger'))
     assert evaluation.scores.labels == ('happy', 'anger')
     assert evaluation.scores.confusion.tolist() == [[0, 1], [0, 2]]
 
 
-def test_red_pictures_in_files_come_as_red(tmp_path):
+def test_image_files_are_read_as_rgb(tmp_path):
     (tmp_path / 'happy').mkdir()
     cv2.imwrite(str(tmp_path / 'happy' / 'red.png'), np.full((40, 40, 3), (0, 0, 200), np.uint8))
     batch = open_faces('folder', tmp_path, 'valid').read_rgb(np.array([0]), 32)
@@ -149,21 +142,21 @@ def test_red_pictures_in_files_come_as_red(tmp_path):
     assert batch.flags.writeable
 
 
-def test_faces_of_a_class_the_model_lacks_are_left_out_and_counted():
-    faces = a_set(labels.FERPLUS, [0, 7, 7, 1])  # neutral, contempt twice, happy
-    evaluation = evaluate(faces, labels.RAFDB, answer('happy'))
+def test_faces_of_other_classes_are_left_out_and_counted():
+    faces = make_faces(labels.FERPLUS, [0, 7, 7, 1])  # neutral, contempt twice, happy
+    evaluation = evaluate(faces, labels.RAFDB, always('happy'))
     assert evaluation.left_out == {'contempt': 2}
     assert evaluation.chosen.tolist() == [0, 3]
     assert evaluation.scores.accuracy == 0.5
 
 
 def test_no_class_in_common_is_refused():
-    with pytest.raises(DataError, match='knows only happy'):
-        evaluate(a_set(('sad', 'fear'), [0, 1]), ('happy',), answer('happy'))
+    with pytest.raises(DataError, match='has only the classes happy'):
+        evaluate(make_faces(('sad', 'fear'), [0, 1]), ('happy',), always('happy'))
 
 
 def test_backends_agree_on_faces():
-    faces = a_set(labels.FERPLUS, [0, 1, 2])
+    faces = make_faces(labels.FERPLUS, [0, 1, 2])
     rows = [
         predict_crops(faces, open_backend(name, 'dan_ferplus'))(np.arange(3))
         for name in ('onnxruntime', 'torch')
@@ -172,65 +165,38 @@ def test_backends_agree_on_faces():
     np.testing.assert_allclose(rows[0].sum(axis=1), 1, rtol=1e-5)
 
 
-def test_whole_photos_are_judged_as_the_node_does(portrait, tmp_path):
+def test_photos_are_classified_as_in_the_node(portrait, tmp_path):
     for name, picture in (('happy/1.png', portrait), ('sad/2.png', np.zeros_like(portrait))):
         (tmp_path / name).parent.mkdir()
         cv2.imwrite(str(tmp_path / name), picture)
     faces = open_faces('folder', tmp_path, 'valid')
     backend = open_backend()
     pipeline = ExpressionPipeline(open_detector('yunet'), backend)
-    evaluation = evaluate(faces, backend.model.labels, judge_photos(faces, pipeline))
+    evaluation = evaluate(faces, backend.model.labels, predict_photos(faces, pipeline))
     happy, sad = (faces.classes == labels.CANONICAL.index(name) for name in ('happy', 'sad'))
     assert evaluation.probabilities[happy].argmax() == labels.CANONICAL.index('happy')
     assert not evaluation.probabilities[sad].any()  # nobody is in the black picture
     assert evaluation.scores.accuracy == 0.5
 
 
-def test_photos_are_asked_for_where_there_are_none(pipeline):
-    with pytest.raises(DataError, match='no pictures that a face'):
-        judge_photos(a_set(labels.FERPLUS, [0]), pipeline)
-
-
-@pytest.mark.parametrize(
-    ('path', 'expected'),
-    [
-        ('ferplus_valid.npz', 'ferplus'),
-        ('EmoLabel/list_patition_label.txt', 'rafdb'),
-        ('basic/EmoLabel/list_patition_label.txt', 'rafdb'),
-        ('validation.csv', 'affectnet7'),
-        ('val_set/annotations/1_exp.npy', 'affectnet7'),
-        ('Happiness/a.jpg', 'folder'),
-        ('val/sad/a.jpg', 'folder'),
-        ('3/a.jpg', 'affectnet7'),
-        ('val/3/a.jpg', 'affectnet7'),
-    ],
-)
-def test_data_sets_are_told_by_their_files(tmp_path, path, expected):
-    (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / path).touch()
-    assert guess_dataset(tmp_path, labels.AFFECTNET7) == expected
-
-
-def test_what_can_not_be_told_is_refused(tmp_path):
-    with pytest.raises(DataError, match='--dataset'):
-        guess_dataset(tmp_path, labels.AFFECTNET8)
-    with pytest.raises(DataError, match='there is no data at'):
-        guess_dataset(tmp_path / 'missing', labels.AFFECTNET8)
+def test_photos_need_image_files(pipeline):
+    with pytest.raises(DataError, match='are not in image files'):
+        predict_photos(make_faces(labels.FERPLUS, [0]), pipeline)
 
 
 # The command
 
 
-class Pictures(HTMLParser):
-    """Counts the pictures of a page, and checks that its tags are closed."""
+class Page(HTMLParser):
+    """Counts the figures of a page, and checks that its tags are closed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.pictures, self.open = 0, []
+        self.figures, self.open = 0, []
 
     def handle_starttag(self, tag, attrs):
         if tag == 'img':
-            self.pictures += dict(attrs)['src'].startswith('data:image/png;base64,iVBOR')
+            self.figures += dict(attrs)['src'].startswith('data:image/png;base64,iVBOR')
         elif tag != 'meta':
             self.open.append(tag)
 
@@ -239,9 +205,9 @@ class Pictures(HTMLParser):
 
 
 @pytest.fixture
-def own_pictures(portrait, tmp_path):
-    """A folder of one's own: two smiles, one of them damaged, and noise said to be sad."""
-    folder = tmp_path / 'own <pictures>'
+def own_images(portrait, tmp_path):
+    """Class folders: a smile, a damaged image, and noise labeled sad."""
+    folder = tmp_path / 'own <images>'
     face = portrait[63:176, 166:279]
     for name in ('happy', 'sad'):
         (folder / name).mkdir(parents=True)
@@ -252,9 +218,9 @@ def own_pictures(portrait, tmp_path):
     return folder
 
 
-def test_evaluate_json_and_report(own_pictures, tmp_path):
-    result = run('evaluate', own_pictures, 'dan_ferplus', '--json', '--out', tmp_path / 'out')
-    assert result.returncode == 0, result.stderr
+def test_evaluate_json_and_report(run, own_images, tmp_path):
+    result = run('evaluate', own_images, 'dan_ferplus', '--json', '--out', tmp_path / 'out')
+    assert result.exit_code == 0, result.stderr
     content = json.loads(result.stdout)
     assert content['dataset'] == 'folder'
     assert content['faces'] == 2
@@ -269,20 +235,21 @@ def test_evaluate_json_and_report(own_pictures, tmp_path):
     assert content['skipped'][0].endswith('broken.jpg')
     assert json.loads((tmp_path / 'out' / 'scores.json').read_text()) == content
     for name in ('confusion.png', 'reliability.png'):
-        assert is_picture(tmp_path / 'out' / name)
+        assert is_figure(tmp_path / 'out' / name)
     text = (tmp_path / 'out' / 'report.html').read_text()
-    page = Pictures()
+    page = Page()
     page.feed(text)
     assert not page.open
-    assert page.pictures == (3 if (tmp_path / 'out' / 'mistakes.png').exists() else 2)
-    assert '<pictures>' not in text
+    assert page.figures == (3 if (tmp_path / 'out' / 'mistakes.png').exists() else 2)
+    assert '<images>' not in text
     assert f'{content["accuracy"]:.2%}' in text
 
 
-def test_evaluate_ferplus_for_people(tmp_path):
+def test_evaluate_ferplus_for_people(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     write_ferplus(tmp_path, 'valid')
-    result = run('evaluate', tmp_path, 'dan_ferplus', cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    result = run('evaluate', tmp_path, 'dan_ferplus')
+    assert result.exit_code == 0, result.stderr
     assert re.search(r'accuracy \d+\.\d\d%, balanced .* 3 faces', result.stdout)
     for label in labels.FERPLUS:
         assert label in result.stdout
@@ -295,52 +262,54 @@ def test_evaluate_ferplus_for_people(tmp_path):
         (('missing', 'dan_ferplus'), 'there is no data at missing'),
         (('.', 'missing.onnx'), "there is no model 'missing.onnx'"),
         (('.', 'missing.pth'), 'there is no checkpoint at missing.pth'),
-        (('.', 'dan_ferplus'), 'nor folders called neutral'),
-        (('.', 'yunet'), 'not one of this package'),
-        (('.', 'dan_ferplus', '--dataset', 'ferplus'), 'there is no ferplus_valid.npz'),
-        (('.', 'dan_ferplus', '--dataset', 'rafdb'), 'list_patition_label.txt can not be read'),
+        (('.', 'dan_ferplus'), 'has no folders named neutral'),
+        (('.', 'yunet'), 'not a model of this package'),
+        (('.', 'dan_ferplus', '--dataset', 'ferplus'), 'ferplus_valid.npz is missing'),
+        (('.', 'dan_ferplus', '--dataset', 'rafdb'), 'list_patition_label.txt cannot be read'),
         (('.', 'text.npz'), 'there is no model'),
-        (('text.npz', 'dan_ferplus'), 'text.npz can not be read as .npz'),
+        (('text.npz', 'dan_ferplus'), 'text.npz cannot be read as .npz'),
         (('.', 'text.safetensors'), 'text.safetensors is not a safetensors file'),
         (('.', 'x.pth', '--backend', 'onnxruntime'), 'is a checkpoint, which only torch runs'),
     ],
 )
-def test_bad_input_is_one_line_that_names_it(tmp_path, arguments, words):
+def test_invalid_input_is_one_line_that_names_it(run, tmp_path, arguments, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for name in ('text.npz', 'text.safetensors'):
         (tmp_path / name).write_text('neither')
     if 'text.npz' in arguments[1:]:
         (tmp_path / 'text.npz').unlink()
-    result = run('evaluate', *arguments, cwd=tmp_path)
-    assert result.returncode == 1
+    result = run('evaluate', *arguments)
+    assert result.exit_code == 1
     assert words in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert not (tmp_path / 'evaluation').exists()
 
 
-def test_whole_photos_from_the_command_line(portrait, tmp_path):
+def test_whole_photos_from_the_command_line(run, portrait, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / 'photos' / 'happy').mkdir(parents=True)
     cv2.imwrite(str(tmp_path / 'photos' / 'happy' / '1.png'), portrait)
-    result = run('evaluate', 'photos', 'dan_ferplus', '--detect', 'yunet', '--json', cwd=tmp_path)
+    result = run('evaluate', 'photos', 'dan_ferplus', '--detect', 'yunet', '--json')
     content = json.loads(result.stdout)
     assert (content['look'], content['accuracy']) == ('photo', 1.0)
 
 
-def test_a_folder_that_can_not_be_written_is_said_before_the_work(own_pictures, tmp_path):
+def test_an_unwritable_folder_is_reported_before_the_evaluation(run, own_images, tmp_path):
     (tmp_path / 'file').touch()
-    result = run('evaluate', own_pictures, 'dan_ferplus', '--out', tmp_path / 'file' / 'x')
-    assert result.returncode == 1
+    result = run('evaluate', own_images, 'dan_ferplus', '--out', tmp_path / 'file' / 'x')
+    assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
     assert 'file' in result.stderr
     assert result.stdout == ''
 
 
 @pytest.mark.parametrize('name', ['a$\\b$', os.fsdecode(b'a\xff')])
-def test_a_name_with_formulas_or_that_is_no_text_is_a_name(own_pictures, tmp_path, name):
+def test_names_with_formulas_or_invalid_utf8_are_shown(run, own_images, tmp_path, name):
     model = tmp_path / f'{name}.onnx'
     model.write_bytes(store.read_model('dan_ferplus').content)
-    data = own_pictures.rename(tmp_path / name)
+    data = own_images.rename(tmp_path / name)
     result = run('evaluate', data, model, '--out', tmp_path / 'out', '--json')
-    assert result.returncode == 0, result.stderr
+    assert result.exit_code == 0, result.stderr
     content = json.loads(result.stdout)
     assert (content['model'], content['data']) == (str(model), str(data))
     page = (tmp_path / 'out' / 'report.html').read_text()
@@ -350,42 +319,47 @@ def test_a_name_with_formulas_or_that_is_no_text_is_a_name(own_pictures, tmp_pat
 # explain
 
 
-def test_explain_draws_a_row_a_face(portrait_file, tmp_path):
-    result = run('explain', portrait_file, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+def test_explain_draws_one_row_per_face(run, portrait_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run('explain', portrait_file)
+    assert result.exit_code == 0, result.stderr
     assert 'happy' in result.stdout
     path = tmp_path / 'portrait_explained.png'
-    assert is_picture(path)
+    assert is_figure(path)
     height, width = cv2.imread(str(path)).shape[:2]
     assert width > 4 * height  # the face, four heads, the probabilities
 
 
-def test_explain_takes_a_face_as_it_is(portrait, tmp_path):
+def test_explain_accepts_a_cropped_face(run, portrait, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     cv2.imwrite(str(tmp_path / 'eye.png'), portrait[90:130, 185:225])
-    result = run('explain', 'eye.png', cwd=tmp_path)
-    assert result.returncode == 1
+    result = run('explain', 'eye.png')
+    assert result.exit_code == 1
     assert 'no face is found' in result.stderr
     assert '--whole' in result.stderr
-    assert run('explain', 'eye.png', '--whole', cwd=tmp_path).returncode == 0
+    assert run('explain', 'eye.png', '--whole').exit_code == 0
 
 
-def test_explain_wants_float_weights_and_a_picture_to_write(portrait_file, tmp_path):
-    result = run('explain', portrait_file, '--model', 'dan_ferplus_int8', cwd=tmp_path)
+def test_explain_needs_float_weights_and_a_known_image_format(
+    run, portrait_file, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    result = run('explain', portrait_file, '--model', 'dan_ferplus_int8')
     assert 'fp32 or fp16' in result.stderr
     for name in ('results', 'x.foo'):
-        result = run('explain', portrait_file, '--out', name, cwd=tmp_path)
-        assert result.returncode == 1
-        assert 'give the name of a picture' in result.stderr
+        result = run('explain', portrait_file, '--out', name)
+        assert result.exit_code == 1
+        assert 'unknown image format' in result.stderr
     assert not [p for p in tmp_path.iterdir() if p != portrait_file]
 
 
-def test_explain_says_what_it_can_not_read(tmp_path):
+def test_explain_names_a_missing_image(run, tmp_path):
     result = run('explain', tmp_path / 'missing.png')
-    assert result.returncode == 1
+    assert result.exit_code == 1
     assert result.stderr.endswith('missing.png: there is no such file\n')
 
 
-def test_attention_maps_are_what_the_heads_pool_with(portrait):
+def test_attention_maps_weight_the_pooling_of_the_heads(portrait):
     torch = pytest.importorskip('torch')
     from dan_ros.backends.torch import TorchBackend
 

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,6 +37,12 @@ class Breaking:
         return self._detector.detect(image_bgr)
 
 
+def decode(image: np.ndarray | None) -> Frame:
+    if image is None:
+        raise FrameError('bad_data', 'no image')
+    return Frame(image)
+
+
 class Rig:
     """An inference thread and everything it reports."""
 
@@ -52,11 +59,6 @@ class Rig:
     def prepare(self, video: VideoPipeline) -> None:
         pass
 
-    def decode(self, message: SimpleNamespace) -> Frame:
-        if message.image is None:
-            raise FrameError('bad_data', 'no image')
-        return Frame(message.image)
-
     def publish(self, result: FrameResult) -> None:
         self.results.append(result)
         self._reported.release()
@@ -72,8 +74,9 @@ class Rig:
         """Process one image of each camera at once, and stop."""
         header = SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=0))
         for camera, image in images.items():
-            message = SimpleNamespace(header=header, image=image)
-            self.buffer.put(camera, StampedMessage(message, time.monotonic()))
+            message = SimpleNamespace(header=header)
+            stamped = StampedMessage(message, partial(decode, image), time.monotonic())
+            self.buffer.put(camera, stamped)
         self._thread.start()
         for _ in images:
             assert self._reported.acquire(timeout=30)

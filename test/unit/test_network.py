@@ -1,7 +1,7 @@
 """DAN against the official implementation, and its fused and exported forms against it.
 
 `golden/upstream_dan.json` holds outputs of the official code (github.com/yaoing/DAN, commit
-3872eef, MIT) run once on the weights and pictures of `seeded.py`, with torch 2.13.0 on a CPU.
+3872eef, MIT) run once on the weights and images of `seeded.py`, with torch 2.13.0 on a CPU.
 """
 
 import json
@@ -12,39 +12,18 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from seeded import fill_weights, seeded_faces, seeded_normal
+from seeded import normalize, relative_difference, seeded_dan, seeded_faces, seeded_images
 
 from dan_ros import labels
 from dan_ros.errors import ModelError
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.network.dan import DAN
 from dan_ros.network.export import export_onnx, read_fused
-from dan_ros.network.fuse import IMAGENET_MEAN, IMAGENET_STD, fuse
+from dan_ros.network.fuse import fuse
 
 GOLDEN = json.loads(
     (Path(__file__).parents[1] / 'support' / 'golden' / 'upstream_dan.json').read_text()
 )
-
-
-def relative_difference(a, b) -> float:
-    a, b = np.asarray(a), np.asarray(b)
-    return float(np.abs(a - b).max() / np.abs(b).max())
-
-
-def seeded_dan(num_class=8, num_head=4) -> DAN:
-    dan = DAN(num_class, num_head).eval()
-    fill_weights(dan)
-    return dan
-
-
-def seeded_pictures(batch, size) -> np.ndarray:
-    numbers = seeded_normal('pictures', (batch, size, size, 3))
-    return (128 + 50 * numbers).clip(0, 255).astype(np.uint8)
-
-
-def normalise(pictures, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> torch.Tensor:
-    scaled = (torch.from_numpy(pictures).float() / 255 - torch.tensor(mean)) / torch.tensor(std)
-    return scaled.permute(0, 3, 1, 2)
 
 
 @pytest.mark.parametrize('case', GOLDEN)
@@ -71,11 +50,11 @@ def test_parameter_count():
 @pytest.mark.parametrize('size', [224, 96, 100])
 def test_fused_equals_unfused(size):
     dan = seeded_dan()
-    pictures = seeded_pictures(2, size)
+    images = seeded_images(2, size)
     with torch.no_grad():
-        expected = dan(normalise(pictures))[0]
+        expected = dan(normalize(images))[0]
     fused = fuse(dan)
-    assert relative_difference(fused(torch.from_numpy(pictures)), expected) <= 1e-5
+    assert relative_difference(fused(torch.from_numpy(images)), expected) <= 1e-5
     assert sum(p.numel() for p in fused.parameters()) < 16.57e6
 
 
@@ -88,26 +67,26 @@ def test_fusing_leaves_the_network_as_it_was():
 
 def test_one_head_has_no_softmax_over_heads():
     dan = seeded_dan(num_head=1)
-    pictures = seeded_pictures(2, 64)
+    images = seeded_images(2, 64)
     with torch.no_grad():
-        expected = dan(normalise(pictures))[0]
-    assert relative_difference(fuse(dan)(torch.from_numpy(pictures)), expected) <= 1e-5
+        expected = dan(normalize(images))[0]
+    assert relative_difference(fuse(dan)(torch.from_numpy(images)), expected) <= 1e-5
 
 
-def test_a_grey_network_sees_the_luma_of_colours():
+def test_a_grayscale_network_sees_luma():
     dan = seeded_dan()
-    pictures = seeded_pictures(2, 96)
-    luma = (pictures @ np.array([0.299, 0.587, 0.114]))[..., None].repeat(3, axis=3)
+    images = seeded_images(2, 96)
+    luma = (images @ np.array([0.299, 0.587, 0.114]))[..., None].repeat(3, axis=3)
     with torch.no_grad():
-        expected = dan(normalise(luma, (0.5,) * 3, (0.25,) * 3).float())[0]
+        expected = dan(normalize(luma, (0.5,) * 3, (0.25,) * 3).float())[0]
     fused = fuse(dan, (0.5,) * 3, (0.25,) * 3, grey=True)
     assert fused.stem.in_channels == 1
-    assert relative_difference(fused(torch.from_numpy(pictures)), expected) <= 1e-5
+    assert relative_difference(fused(torch.from_numpy(images)), expected) <= 1e-5
 
 
-def test_a_grey_network_can_not_have_three_means():
+def test_a_grayscale_network_cannot_have_three_means():
     with pytest.raises(ValueError, match='one mean'):
-        fuse(seeded_dan(), grey=True)
+        fuse(seeded_dan(num_head=1), grey=True)
 
 
 @pytest.fixture(scope='module')
@@ -124,10 +103,10 @@ def test_onnx_equals_fused_at_any_batch(exported):
     fused, _, path = exported
     session = onnxruntime.InferenceSession(str(path))
     for batch in (1, 3):
-        pictures = seeded_pictures(batch, 96)[:, :64]
-        (logits,) = session.run(['logits'], {'faces': np.ascontiguousarray(pictures)})
+        images = seeded_images(batch, 96)[:, :64]
+        (logits,) = session.run(['logits'], {'faces': np.ascontiguousarray(images)})
         assert logits.dtype == np.float32
-        assert relative_difference(logits, fused(torch.from_numpy(pictures))) <= 1e-4
+        assert relative_difference(logits, fused(torch.from_numpy(images))) <= 1e-4
 
 
 def test_onnx_contract(exported):
@@ -165,9 +144,9 @@ def test_fp16_halves_the_file_and_keeps_the_answer(exported, tmp_path):
     half = tmp_path / 'half.onnx'
     export_onnx(fused, info, half, fp16=True)
     assert half.stat().st_size < 0.52 * path.stat().st_size
-    pictures = np.ascontiguousarray(seeded_pictures(2, 96)[:, :64])
-    (logits,) = onnxruntime.InferenceSession(str(half)).run(None, {'faces': pictures})
-    assert relative_difference(logits, fused(torch.from_numpy(pictures))) <= 1e-2
+    images = np.ascontiguousarray(seeded_images(2, 96)[:, :64])
+    (logits,) = onnxruntime.InferenceSession(str(half)).run(None, {'faces': images})
+    assert relative_difference(logits, fused(torch.from_numpy(images))) <= 1e-2
 
 
 def test_a_fixed_batch(exported, tmp_path):
@@ -180,15 +159,15 @@ def test_a_fixed_batch(exported, tmp_path):
 
 def test_weights_beyond_fp16_are_refused(exported, tmp_path):
     _, info, _ = exported
-    fused = fuse(seeded_dan())
+    fused = fuse(seeded_dan(num_head=1))
     fused.stem.weight[0, 0, 0, 0] = 1e6
     with pytest.raises(ModelError, match='stem.*fp16'):
         export_onnx(fused, info, tmp_path / 'x.onnx', fp16=True)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_quantised_file_is_no_float_network(exported):
+def test_a_quantized_file_cannot_be_read_back(exported):
     model = onnx.load(exported[2])
     del model.graph.initializer[:]
-    with pytest.raises(ModelError, match='quantised'):
+    with pytest.raises(ModelError, match='quantized'):
         read_fused(model.SerializeToString(), 'it')
