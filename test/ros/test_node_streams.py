@@ -222,10 +222,10 @@ def test_a_calibrated_camera_gives_poses(start, smile):
     robot.node.wait_for_output('the camera_info of /eye/image_raw is not a calibration')
     robot.spin_until(
         lambda: 'the camera_info of /eye/image_raw is for 320x180' in robot.node.output,
-        'other proportions',
+        'another aspect ratio',
         every=lambda: (info.publish(calibration(robot, height=180)), robot.show(smile)),
     )
-    status, _ = robot.wait_status(lambda s, _: 'other proportions' in s.message, 'a warning')
+    status, _ = robot.wait_status(lambda s, _: 'aspect ratios differ' in s.message, 'a warning')
     assert status.level == b'\x01'
 
 
