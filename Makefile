@@ -39,13 +39,13 @@ coverage: build ## Run every test and say which lines none of them reaches; fail
 	@. ./env.sh && python3 -m coverage run -m pytest $(ARGS) && python3 -m coverage combine -q && \
 	python3 -m coverage report --fail-under=95
 
-bench: build ## Measure every part against what people would write themselves: minutes.
+bench: build ## Compare each part with a plain implementation; takes minutes.
 	@. ./env.sh && python3 benchmarks/bench.py --out bench $(ARGS)
 
-stress: build ## Ten times the odd messages, twenty times the cycles and stops of the tests: half an hour.
+stress: build ## Repeat the robustness tests 10 to 20 times as often; takes half an hour.
 	@. ./env.sh && python3 benchmarks/stress.py --out stress $(ARGS)
 
-soak: build ## Run the node for MINUTES=30 with faults mixed in; fails when it grows or slows down.
+soak: build ## Run the node for MINUTES=30 with injected faults; fails if it grows or slows down.
 	@. ./env.sh && python3 benchmarks/soak.py --out soak --minutes $(or $(MINUTES),30) $(ARGS)
 
 lint: build ## Check style and types.
@@ -62,8 +62,8 @@ model: build ## Train the bundled model and its int8 twin anew from DATA=folder 
 	  -o runs/ferplus/dan_ferplus_int8.onnx && \
 	dan-ros evaluate "$(DATA)" runs/ferplus/dan_ferplus_int8.onnx --out runs/ferplus/evaluation
 
-docs: build ## Write the node's parameters, and what was measured (docs/*.json), into the pages.
-	@. ./env.sh && for page in parameters performance soak; do python3 tools/write_$${page}_page.py || exit; done
+docs: build ## Generate docs/parameters.md and config/dan.yaml from the table of parameters.
+	@. ./env.sh && python3 tools/write_parameters.py
 
 # These need the network and belong to no test: an environment of their own keeps them out of ours.
 .tools/ready: requirements/tools.txt

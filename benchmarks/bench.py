@@ -1,81 +1,117 @@
-"""`make bench`: every part against what people would write themselves, in one run, in turns.
+"""`make bench`: compare each part with a plain implementation of the same task.
 
     python3 benchmarks/bench.py [--out FOLDER] [--rounds N] [--only network --only node ...]
 
-Writes bench.json and pictures, and prints the tables. Figures are ratios of medians: milliseconds
-are those of this machine on this day. docs/performance.md takes its numbers from a run of all:
-
-    cp bench/bench.json bench/*.png docs/ && make docs
+Prints tables and writes bench.json and bench.png. Compare ratios: absolute times depend on the
+machine and its load.
 """
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import click
-from node_bench import measure_nodes
+from node_bench import NodeResult, measure_nodes
 from parts import (
     compare_crops,
     compare_detectors,
+    compare_growth,
     compare_networks,
     compare_pipelines,
-    measure_growth,
-    split_pipelines,
 )
-from report import Results
 from rich.console import Console
+from rich.table import Table
 
+from dan_ros.backends.base import node_threads
+from dan_ros.bench.machine import describe_machine
+from dan_ros.bench.report import comparison_table, draw_report
 from dan_ros.bench.timer import Comparison
 
-PIPELINE, NODE = 'pipeline', 'node'
+NODE = 'node'
 COMPARISONS: dict[str, Callable[[int], list[Comparison]]] = {
     'network': compare_networks,
     'detector': compare_detectors,
     'crop': compare_crops,
-    PIPELINE: compare_pipelines,
+    'pipeline': compare_pipelines,
+    'growth': compare_growth,
 }
+PARTS = (*COMPARISONS, NODE)
+
+
+@dataclass
+class Results:
+    """Results of a run; parts that did not run are empty.
+
+    Attributes:
+        rounds: of each comparison.
+        seconds: duration of each node measurement.
+        machine: description of the machine before the run.
+        comparisons: of variants of one task.
+        nodes: results over DDS.
+    """
+
+    rounds: int
+    seconds: float
+    machine: dict[str, str] = field(default_factory=describe_machine)
+    comparisons: list[Comparison] = field(default_factory=list)
+    nodes: list[NodeResult] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of bench.json."""
+        ratios = [{**asdict(c), 'times_faster': c.times_faster} for c in self.comparisons]
+        return {**asdict(self), 'node_threads': node_threads(), 'comparisons': ratios}
 
 
 @click.command()
-@click.option('--out', default='bench', type=click.Path(path_type=Path), help='Folder to write.')
+@click.option('--out', default='bench', type=click.Path(path_type=Path), help='Output folder.')
 @click.option('--rounds', default=10, show_default=True, type=click.IntRange(1))
+@click.option('--only', multiple=True, type=click.Choice(PARTS), help='May be repeated.')
 @click.option(
-    '--only', multiple=True, type=click.Choice([*COMPARISONS, NODE]), help='May be repeated.'
-)
-@click.option(
-    '--seconds',
-    default=6.0,
-    show_default=True,
-    help='Of each measurement of a node, all its turns together.',
+    '--seconds', default=6.0, show_default=True, help='Duration of each measurement of a node.'
 )
 def main(out: Path, rounds: int, only: tuple[str, ...], seconds: float) -> None:
-    """Measure everything, or the parts named."""
-    results = measure(rounds, only or (*COMPARISONS, NODE), seconds)
+    """Measure all parts, or only those given."""
+    results = measure(rounds, only or PARTS, seconds)
     out.mkdir(parents=True, exist_ok=True)
     content = json.dumps(results.to_json(), indent=2) + '\n'
     (out / 'bench.json').write_text(content, encoding='utf-8')
-    for name, figure in results.pictures():
-        figure.savefig(out / name)
+    if results.comparisons:
+        title = f'{results.machine["cpu"]}, {results.machine["cores"]} cores'
+        draw_report(results.comparisons, {}, title).savefig(out / 'bench.png')
+    show(results)
+
+
+def measure(rounds: int, parts: tuple[str, ...], seconds: float) -> Results:
+    """Run the given parts."""
+    on_progress = Console(stderr=True).print
+    results = Results(rounds, seconds)
+    for name, compare_all in COMPARISONS.items():
+        if name in parts:
+            on_progress(name)
+            results.comparisons += compare_all(rounds)
+    if NODE in parts:
+        results.nodes = measure_nodes(seconds, on_progress)
+    return results
+
+
+def show(results: Results) -> None:
+    """Print the machine and all tables."""
     console = Console()
     console.print(', '.join(f'{key} {value}' for key, value in results.machine.items()))
-    for table in results.tables():
+    for comparison in results.comparisons:
+        console.print(comparison_table(comparison))
+    if results.nodes:
+        columns = [column.name.replace('_', ' ') for column in fields(NodeResult)]
+        table = Table(*columns, title='node over DDS, in its own process', box=None)
+        for node in results.nodes:
+            table.add_row(*map(_cell, asdict(node).values()))
         console.print(table)
 
 
-def measure(rounds: int, wanted: tuple[str, ...], seconds: float) -> Results:
-    """Run the parts that are wanted."""
-    say = Console(stderr=True).print
-    results = Results(rounds=rounds, seconds=seconds)
-    for name, compare_all in COMPARISONS.items():
-        if name in wanted:
-            say(f'{name} ...')
-            results.comparisons += compare_all(rounds)
-    if PIPELINE in wanted:
-        say('steps and growth of the pipeline ...')
-        results.steps_ms, results.growths = split_pipelines(rounds), measure_growth(rounds)
-    if NODE in wanted:
-        results.nodes = measure_nodes(seconds, say)
-    return results
+def _cell(value: str | float | None) -> str:
+    return f'{value:.1f}' if isinstance(value, float) else value or ''
 
 
 if __name__ == '__main__':

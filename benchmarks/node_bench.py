@@ -1,18 +1,14 @@
-"""The node over DDS against a plain rclpy node, each in a process of its own.
+"""Compares the node with a plain rclpy node, over DDS, each in a process of its own.
 
-A client here sends images at a rate, each stamped with the time it is sent, and notes how old each
-result is when it comes. The cases take turns, each with new processes; what is given is the median
-of the turns. All processes use the package's profile for large images, as README.md advises;
-without it the middleware alone takes ten milliseconds for an image.
+A client sends images at a fixed rate and measures the age of each result. The cases run alternately
+in several rounds, each time with a new process in a new ROS domain; the result is the median of the
+rounds. All processes use the package's Fast DDS profile for large images.
 """
 
 import itertools
 import os
 import statistics
-import subprocess
-import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,39 +16,33 @@ from typing import Any
 
 import cv2
 import numpy as np
-import psutil
-import rclpy
-from ament_index_python.packages import get_package_prefix, get_package_share_directory
-from diagnostic_msgs.msg import DiagnosticArray
+from ament_index_python.packages import get_package_share_directory
+from client import Client, NodeError, cpu_seconds, dan_node, start_node
 from parts import scene
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 
-from dan_ros.msg import FacialExpressionArray
 from dan_ros.ros.publishers import bgr_to_image
 
-HERE = Path(__file__).parent
-PATIENCE_S = 60.0
-SECOND_NS = 1_000_000_000
-OURS, NAIVE = 'dan_node', 'plain node'
+DAN_NODE, PLAIN = 'dan_node', 'plain node'
 PROFILE = 'FASTDDS_DEFAULT_PROFILES_FILE'
-STEP, LATENCY = 'step_ms.', 'latency_ms'
-REDUCE, DETECT, INFER = 'reduce', 'detect', 'infer'
-PIPELINE = (REDUCE, DETECT, 'crop', INFER)  # steps of a frame that are the pipeline's
+ROUNDS = 2
+FIRST_DOMAIN = 60
+WARM_UP_S = 3.0
+SMALL, MEDIUM, LARGE = (640, 480), (1280, 720), (1920, 1080)
 
 
 @dataclass(frozen=True)
 class Case:
-    """What to measure.
+    """One measurement.
 
     Attributes:
-        node: which.
-        size: (width, height) of the images.
-        rate_hz: of the images.
-        is_compressed: whether they come as JPEG.
-        seconds: for how long, all turns together; 0 is as long as the others.
-        parameters: of the node.
+        node: `DAN_NODE` or `PLAIN`.
+        size: (width, height) of the images, pixels.
+        rate_hz: image rate.
+        is_compressed: send JPEG instead of raw images.
+        seconds: duration of all rounds together; 0 for the duration of the command line.
+        parameters: of the node, as 'name:=value'.
     """
 
     node: str
@@ -62,51 +52,54 @@ class Case:
     seconds: float = 0.0
     parameters: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The node and its parameters."""
+        return ', '.join([self.node, *self.parameters]).replace(':=', ' ')
 
-SMALL, MIDDLE, LARGE = (640, 480), (1280, 720), (1920, 1080)
-MINUTE = 60.0
-TURNS = 2
-FIRST_DOMAIN = 60
+    @property
+    def images(self) -> str:
+        """Description of the images."""
+        transport = 'compressed' if self.is_compressed else 'raw'
+        return f'{self.size[0]}x{self.size[1]} {transport}, {self.rate_hz:g} Hz'
+
+
 CASES = (
-    Case(NAIVE, SMALL, 15.0),
-    Case(OURS, SMALL, 15.0),
-    Case(NAIVE, SMALL, 30.0),
-    Case(OURS, SMALL, 30.0),
-    Case(OURS, SMALL, 30.0, parameters=('detector.interval:=5',)),
-    Case(OURS, SMALL, 30.0, parameters=('backend.threads:=2',)),
-    Case(NAIVE, SMALL, 60.0, seconds=MINUTE),
-    Case(OURS, SMALL, 60.0, seconds=MINUTE),
-    Case(OURS, MIDDLE, 60.0, seconds=MINUTE, parameters=('detector.max_side_px:=1280',)),
-    Case(OURS, SMALL, 30.0, is_compressed=True),
-    Case(NAIVE, MIDDLE, 30.0),
-    Case(OURS, MIDDLE, 30.0),
-    Case(OURS, MIDDLE, 30.0, is_compressed=True),
-    Case(OURS, LARGE, 15.0),
-    Case(OURS, LARGE, 15.0, is_compressed=True),
+    Case(PLAIN, SMALL, 15.0),
+    Case(DAN_NODE, SMALL, 15.0),
+    Case(PLAIN, SMALL, 30.0),
+    Case(DAN_NODE, SMALL, 30.0),
+    Case(DAN_NODE, SMALL, 30.0, parameters=('detector.interval:=5',)),
+    Case(DAN_NODE, SMALL, 30.0, parameters=('backend.threads:=2',)),
+    Case(PLAIN, SMALL, 60.0, seconds=60.0),
+    Case(DAN_NODE, SMALL, 60.0, seconds=60.0),
+    Case(DAN_NODE, MEDIUM, 60.0, seconds=60.0, parameters=('detector.max_side_px:=1280',)),
+    Case(DAN_NODE, SMALL, 30.0, is_compressed=True),
+    Case(PLAIN, MEDIUM, 30.0),
+    Case(DAN_NODE, MEDIUM, 30.0),
+    Case(DAN_NODE, MEDIUM, 30.0, is_compressed=True),
+    Case(DAN_NODE, LARGE, 15.0),
+    Case(DAN_NODE, LARGE, 15.0, is_compressed=True),
 )
 
 
 @dataclass
 class NodeResult:
-    """How a node did.
+    """Result of one case.
 
     Attributes:
-        node: which, and its parameters.
-        images: size, and whether they were compressed.
-        sent_hz, done_hz: images sent and results received a second.
-        age_ms, age_99_ms: median and 99th percentile of the time from sending an image to its
-            result.
-        growth: median age in the last quarter over that in the second: 1 where it does not grow.
-        pipeline_ms: mean from image to probabilities, by the node's diagnostics; 0 for the plain
-            node, which has none.
-        own_ms: mean from receipt of an image to its last message, less detection (with what
-            reduces the image for it) and network.
-        own_with_reduce_ms: the same with what reduces the image for the detector.
-        cpu_ms: processor time of the node's process a result.
-        memory_mib: resident.
-        start_s: from the start of the process to its first result.
-        times_fresher, times_less_cpu: median age of the plain node's results of the same images in
-            the same run, over this one's; and processor time a result. None where it was not run.
+        node: the node and its parameters.
+        images: description of the images.
+        sent_hz, done_hz: images sent and results received per second.
+        age_ms, age_99_ms: median and 99th percentile of the age of the results.
+        growth: median age in the last quarter divided by that in the second; 1 if it is stable.
+        own_ms: mean latency of the node without detection, reduction for it, and network; 0 for
+            the plain node.
+        cpu_ms: processor time per result.
+        memory_mib: resident memory.
+        start_s: time from the start of the process to the first result.
+        times_fresher, times_less_cpu: age and processor time of the plain node for the same images,
+            divided by those of this node; None if the plain node was not measured.
     """
 
     node: str
@@ -116,9 +109,7 @@ class NodeResult:
     age_ms: float
     age_99_ms: float
     growth: float
-    pipeline_ms: float
     own_ms: float
-    own_with_reduce_ms: float
     cpu_ms: float
     memory_mib: float
     start_s: float
@@ -126,35 +117,34 @@ class NodeResult:
     times_less_cpu: float | None = None
 
 
-def measure_nodes(seconds: float, say: Callable[[str], object]) -> list[NodeResult]:
-    """Every case in some turns, each in a process of its own.
+def measure_nodes(seconds: float, on_progress: Callable[[str], object]) -> list[NodeResult]:
+    """Measure every case.
 
     Args:
-        seconds: of a case, all its turns together.
-        say: told what is measured.
+        seconds: duration of a case, all rounds together.
+        on_progress: called with a description before each measurement.
     """
     share = Path(get_package_share_directory('dan_ros'))
     os.environ.setdefault(PROFILE, str(share / 'config' / 'fastdds_large_images.xml'))
-    turns: dict[Case, list[NodeResult]] = {case: [] for case in CASES}
+    results: dict[Case, list[NodeResult]] = {case: [] for case in CASES}
     domains = itertools.count(FIRST_DOMAIN)
-    for turn in range(TURNS):
-        for case, results in turns.items():
-            say(f'{_name(case)}, {_images(case)}, turn {turn + 1} of {TURNS} ...')
-            window_s = (case.seconds or seconds) / TURNS
-            results.append(_measure(case, window_s, next(domains)))
-    return compare_to_plain([median_of(results) for results in turns.values()])
+    for index in range(ROUNDS):
+        for case, of_case in results.items():
+            on_progress(f'{case.name}, {case.images}, round {index + 1} of {ROUNDS}')
+            of_case.append(_measure(case, (case.seconds or seconds) / ROUNDS, next(domains)))
+    return compare_to_plain([median_of(of_case) for of_case in results.values()])
 
 
 def median_of(results: list[NodeResult]) -> NodeResult:
-    """Of each number the median over the turns."""
+    """Return the median of each number over the rounds."""
     numbers = [f.name for f in fields(NodeResult) if isinstance(getattr(results[0], f.name), float)]
     medians = {name: statistics.median(getattr(r, name) for r in results) for name in numbers}
     return replace(results[0], **medians)
 
 
 def compare_to_plain(results: list[NodeResult]) -> list[NodeResult]:
-    """The same results with their ratios to the plain node's of the same images."""
-    plain = {result.images: result for result in results if result.node == NAIVE}
+    """Add the ratios to the plain node's results for the same images."""
+    plain = {result.images: result for result in results if result.node == PLAIN}
     return [
         replace(
             result,
@@ -167,140 +157,73 @@ def compare_to_plain(results: list[NodeResult]) -> list[NodeResult]:
     ]
 
 
-def _name(case: Case) -> str:
-    return ', '.join([case.node, *case.parameters]).replace(':=', ' ')
-
-
-def _images(case: Case) -> str:
-    kind = 'compressed' if case.is_compressed else 'raw'
-    return f'{case.size[0]}x{case.size[1]} {kind}, {case.rate_hz:g} Hz'
-
-
 def _measure(case: Case, seconds: float, domain: int) -> NodeResult:
-    started_s = time.monotonic()
-    process = _start(case, domain)
+    start_s = time.monotonic()
+    process = start_node(*_arguments(case), ROS_DOMAIN_ID=str(domain))
+    image = _message(case)
+    topic = 'image/compressed' if case.is_compressed else 'image'
     try:
-        with Client(domain, scene(*case.size, 1), case.is_compressed) as client:
-            client.send_until_answered(process)
-            start_s = time.monotonic() - started_s
-            client.send(case.rate_hz, min(3.0, seconds))  # warm
-            watched = psutil.Process(process.pid)
-            before = sum(watched.cpu_times()[:2])
-            client.ages_ns.clear()
-            client.steps_ms.clear()
-            sent = client.send(case.rate_hz, seconds)
-            cpu_s = sum(watched.cpu_times()[:2]) - before
-            ages_ms = [age / 1e6 for age in client.ages_ns]
-            quarter = max(1, len(ages_ms) // 4)
-            return NodeResult(
-                _name(case),
-                _images(case),
-                sent / seconds,
-                len(ages_ms) / seconds,
-                statistics.median(ages_ms),
-                float(np.percentile(ages_ms, 99)),
-                statistics.median(ages_ms[-quarter:])
-                / statistics.median(ages_ms[quarter : 2 * quarter] or ages_ms),
-                sum(client.mean_ms(step) for step in PIPELINE),
-                client.mean_ms(LATENCY) - sum(map(client.mean_ms, (REDUCE, DETECT, INFER))),
-                client.mean_ms(LATENCY) - sum(map(client.mean_ms, (DETECT, INFER))),
-                1e3 * cpu_s / max(len(ages_ms), 1),
-                watched.memory_info().rss / 2**20,
-                start_s,
-            )
+        with Client(domain, image_type=type(image), topic=topic) as client:
+            client.wait_for_result(process, lambda: client.send(image))
+            start_s = time.monotonic() - start_s
+            client.send_at_rate(image, case.rate_hz, min(WARM_UP_S, seconds))
+            client.clear()
+            cpu_before_s = cpu_seconds(process)
+            client.send_at_rate(image, case.rate_hz, seconds)
+            cpu_s = cpu_seconds(process) - cpu_before_s
+            memory_mib = process.memory_info().rss / 2**20
+            return _summarize(case, client, seconds, cpu_s, memory_mib, start_s)
     finally:
         process.kill()
         process.wait()
 
 
-def _start(case: Case, domain: int) -> subprocess.Popen[bytes]:
-    program = Path(get_package_prefix('dan_ros'), 'lib', 'dan_ros', 'dan_node')
-    transport = 'compressed' if case.is_compressed else 'raw'
-    arguments = [str(program), '--ros-args', '-p', f'image_transport:={transport}']
-    for parameter in case.parameters:
-        arguments += ['-p', parameter]
-    if case.node == NAIVE:
-        arguments = ['-m', 'naive.node']
-    return subprocess.Popen(  # noqa: S603
-        [sys.executable, *arguments],
-        cwd=HERE,
-        env={**os.environ, 'ROS_DOMAIN_ID': str(domain)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+def _summarize(
+    case: Case, client: Client, seconds: float, cpu_s: float, memory_mib: float, start_s: float
+) -> NodeResult:
+    ages_ms = client.ages_ms
+    if not ages_ms:
+        raise NodeError(f'{case.name}, {case.images}: no result in {seconds:g} s; use --seconds')
+    quarter = max(1, len(ages_ms) // 4)
+    second_quarter = ages_ms[quarter : 2 * quarter] or ages_ms
+    return NodeResult(
+        node=case.name,
+        images=case.images,
+        sent_hz=client.sent / seconds,
+        done_hz=len(ages_ms) / seconds,
+        age_ms=statistics.median(ages_ms),
+        age_99_ms=float(np.percentile(ages_ms, 99)),
+        growth=statistics.median(ages_ms[-quarter:]) / statistics.median(second_quarter),
+        own_ms=_own_ms(client.diagnostics),
+        cpu_ms=1e3 * cpu_s / len(ages_ms),
+        memory_mib=memory_mib,
+        start_s=start_s,
     )
 
 
-class Client:
-    """Sends an image again and again, and collects the ages of the results.
+def _own_ms(diagnostics: list[dict[str, str]]) -> float:
+    """Return the mean latency without reduction, detection and network; 0 if it is unknown."""
+    steps = ('step_ms.reduce', 'step_ms.detect', 'step_ms.infer')
+    known = [values for values in diagnostics if 'latency_ms' in values]
+    own = [
+        float(values['latency_ms']) - sum(float(values.get(s, 0)) for s in steps)
+        for values in known
+    ]
+    return statistics.fmean(own or [0.0])
 
-    Attributes:
-        ages_ns: of each result when it came.
-        steps_ms: what the node's diagnostics said of each step, a value a second.
-    """
 
-    def __init__(self, domain: int, image_bgr: np.ndarray, compressed: bool) -> None:
-        self.ages_ns: list[int] = []
-        self.steps_ms: dict[str, list[float]] = defaultdict(list)
-        self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=domain)
-        self._node = rclpy.create_node('client', context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._message: Any = bgr_to_image(image_bgr, FacialExpressionArray().header)
-        if compressed:
-            content = cv2.imencode('.jpg', image_bgr)[1].tobytes()
-            self._message = CompressedImage(format='jpeg', data=content)
-        self._publisher = self._node.create_publisher(
-            CompressedImage if compressed else Image,
-            'image/compressed' if compressed else 'image',
-            QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE),
-        )
-        self._node.create_subscription(
-            FacialExpressionArray, 'facial_expressions', self._on_result, 100
-        )
-        self._node.create_subscription(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+def _message(case: Case) -> Any:
+    image_bgr = scene(*case.size, 1)
+    if case.is_compressed:
+        return CompressedImage(format='jpeg', data=cv2.imencode('.jpg', image_bgr)[1].tobytes())
+    message: Image = bgr_to_image(image_bgr, Header())
+    return message
 
-    def __enter__(self) -> 'Client':
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._executor.shutdown()
-        self._node.destroy_node()
-        rclpy.shutdown(context=self._context)
-
-    def send(self, rate_hz: float, seconds: float) -> int:
-        """Send at a rate; gives the number sent."""
-        begun_s = time.monotonic()
-        sent = 0
-        while (now_s := time.monotonic() - begun_s) < seconds:
-            if now_s * rate_hz >= sent:
-                self._send_one()
-                sent += 1
-            self._executor.spin_once(timeout_sec=max(0.0, sent / rate_hz - now_s))
-        return sent
-
-    def send_until_answered(self, process: subprocess.Popen[bytes]) -> None:
-        """Send until the first result comes."""
-        end_s = time.monotonic() + PATIENCE_S
-        while not self.ages_ns:
-            if process.poll() is not None or time.monotonic() > end_s:
-                raise RuntimeError(f'the node gave no result: exit code {process.poll()}')
-            self.send(30.0, 0.1)
-
-    def _send_one(self) -> None:
-        stamp = self._message.header.stamp
-        stamp.sec, stamp.nanosec = divmod(time.monotonic_ns(), SECOND_NS)
-        self._publisher.publish(self._message)
-
-    def _on_result(self, result: FacialExpressionArray) -> None:
-        stamp = result.header.stamp
-        self.ages_ns.append(time.monotonic_ns() - stamp.sec * SECOND_NS - stamp.nanosec)
-
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for entry in message.status[0].values:
-            if entry.key == LATENCY or entry.key.startswith(STEP):
-                self.steps_ms[entry.key.removeprefix(STEP)].append(float(entry.value))
-
-    def mean_ms(self, step: str) -> float:
-        """Mean of a step, or of `LATENCY`; 0 if the node says nothing of it."""
-        return statistics.fmean(self.steps_ms[step] or [0.0])
+def _arguments(case: Case) -> list[str]:
+    if case.node == PLAIN:
+        return ['-m', 'naive.node']
+    transport = 'compressed' if case.is_compressed else 'raw'
+    parameters = (f'image_transport:={transport}', *case.parameters)
+    options = itertools.chain.from_iterable(('-p', parameter) for parameter in parameters)
+    return [dan_node(), '--ros-args', *options]

@@ -1,4 +1,4 @@
-"""Draw faces and their expressions on a picture."""
+"""Draw faces and their expressions on an image."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from dan_ros.images.opencv import cv2
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import FaceExpression, Frame
 
-# BGR, one a canonical class; told apart by lightness as well as hue. UNKNOWN is grey.
+# BGR, one color per canonical class; they differ in lightness as well as in hue.
 COLOURS = (
     (235, 235, 235),
     (80, 205, 255),
@@ -32,14 +32,14 @@ def annotate(
     names: Sequence[str] | None = None,
     expressions: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Draw each face's box, landmarks, label and probabilities.
+    """Draw the box, landmarks, label and probabilities of each face.
 
     Args:
-        frame: the picture; is not changed.
-        faces: what was found in it.
-        names: a word in front of each label, such as the face's id.
+        frame: the image; it is not changed.
+        faces: faces in it, boxes in its pixels.
+        names: text in front of each label, such as the face's id.
         expressions: canonical index of each face's label, or `labels.UNKNOWN`; by default the most
-            likely class of each.
+            likely class.
 
     Returns:
         uint8 [H, W, 3], BGR.
@@ -53,7 +53,7 @@ def annotate(
 
 
 def annotate_tracked(frame: Frame, faces: Sequence[TrackedFace]) -> np.ndarray:
-    """Draw faces over time, with id, label and smoothed probabilities; as `annotate`."""
+    """Draw tracked faces with id, label and smoothed probabilities; see `annotate`."""
     return annotate(
         frame,
         [face.smoothed for face in faces],
@@ -63,31 +63,31 @@ def annotate_tracked(frame: Frame, faces: Sequence[TrackedFace]) -> np.ndarray:
 
 
 def _draw_face(canvas: np.ndarray, face: FaceExpression, name: str, expression: int) -> None:
-    colour = UNKNOWN_COLOUR if expression == labels.UNKNOWN else COLOURS[expression]
+    color = UNKNOWN_COLOUR if expression == labels.UNKNOWN else COLOURS[expression]
     left, top, right, bottom = (round(float(value)) for value in face.face.box_xyxy)
     thickness = max(1, round(max(canvas.shape[:2]) / 500))
-    cv2.rectangle(canvas, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
+    cv2.rectangle(canvas, (left, top), (right, bottom), color, thickness, cv2.LINE_AA)
     for x, y in face.face.landmarks:
-        cv2.circle(canvas, (round(float(x)), round(float(y))), thickness, colour, -1, cv2.LINE_AA)
+        cv2.circle(canvas, (round(float(x)), round(float(y))), thickness, color, -1, cv2.LINE_AA)
     text = f'{name}{labels.label_of(expression)}'
     if face.is_judged:
         text += f' {face.confidence:.0%}'
-    _draw_tag(canvas, text, (left, top), colour, scale=max(0.4, max(canvas.shape[:2]) / 1400))
+    _draw_tag(canvas, text, (left, top), color, scale=max(0.4, max(canvas.shape[:2]) / 1400))
     if face.is_judged and bottom - top >= 60:
         _draw_bars(canvas, face.probabilities, (left, bottom), right - left, thickness)
 
 
 def _draw_tag(
-    canvas: np.ndarray, text: str, corner: tuple[int, int], colour: tuple[int, ...], scale: float
+    canvas: np.ndarray, text: str, corner: tuple[int, int], color: tuple[int, ...], scale: float
 ) -> None:
-    """Text on a filled box that sits on `corner`, moved to stay inside the picture."""
+    """Draw text on a filled box above `corner`, moved to stay inside the image."""
     thickness = max(1, round(scale * 1.6))
     (width, height), base = cv2.getTextSize(text, FONT, scale, thickness)
     pad = max(2, height // 3)
     left = min(max(0, corner[0]), max(0, canvas.shape[1] - width - 2 * pad))
     top = max(0, corner[1] - height - base - 2 * pad)
     corner_end = (left + width + 2 * pad, top + height + base + 2 * pad)
-    cv2.rectangle(canvas, (left, top), corner_end, colour, -1)
+    cv2.rectangle(canvas, (left, top), corner_end, color, -1)
     origin = (left + pad, top + pad + height)
     cv2.putText(canvas, text, origin, FONT, scale, INK, thickness, cv2.LINE_AA)
 
@@ -99,8 +99,8 @@ def _draw_bars(
     width: int,
     thickness: int,
 ) -> None:
-    """A strip under the face, split among the classes by their probabilities."""
+    """Draw a strip under the face, divided among the classes by their probabilities."""
     edges = corner[0] + np.concatenate([[0], np.cumsum(probabilities)]) * width
     top, bottom = corner[1] + 2 * thickness, corner[1] + 2 * thickness + max(4, width // 16)
-    for colour, left, right in zip(COLOURS, edges, edges[1:], strict=False):
-        cv2.rectangle(canvas, (round(left), top), (round(right), bottom), colour, -1)
+    for color, left, right in zip(COLOURS, edges, edges[1:], strict=False):
+        cv2.rectangle(canvas, (round(left), top), (round(right), bottom), color, -1)

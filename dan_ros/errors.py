@@ -1,14 +1,14 @@
-"""Errors of this package. Every message says what was wrong, where, and what to do next."""
+"""Errors of this package. Each message says what was wrong, where, and what to do next."""
 
-MAX_SHOWN_CHARACTERS = 200  # of a text from elsewhere, such as a path, in a message
+MAX_SHOWN_CHARACTERS = 200  # length at which `shorten` cuts a text
 
 
 class DanError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class ModelError(DanError):
-    """A model file is missing, damaged, or not what it claims to be."""
+    """A model file is missing, damaged or invalid."""
 
 
 class BackendError(DanError):
@@ -16,18 +16,18 @@ class BackendError(DanError):
 
 
 class GpuMemoryError(BackendError):
-    """The GPU has too little memory left for a batch; a smaller one may fit."""
+    """The GPU has too little free memory for a batch; a smaller batch may fit."""
 
 
 class GpuLostError(BackendError):
-    """The GPU failed in a way that only a new process can get over."""
+    """The GPU failed, and only a new process can use it again."""
 
 
 class FrameError(DanError):
-    """A camera image that does not fit its own description.
+    """A camera image is invalid: damaged, too large, or not what its fields say.
 
     Attributes:
-        cause: short snake_case name, the key under which dropped frames are counted.
+        cause: snake_case key under which diagnostics count dropped frames.
     """
 
     def __init__(self, cause: str, message: str) -> None:
@@ -36,18 +36,23 @@ class FrameError(DanError):
 
 
 class ParameterError(DanError):
-    """A parameter has a value outside its type, range or choices."""
+    """The value of a parameter is outside its type, range or choices."""
 
 
 class DataError(DanError):
-    """A data set is missing, damaged, or not what the recipe needs."""
+    """A data set or picture is missing, damaged, or not what the recipe needs."""
 
 
 class TrainingError(DanError):
-    """A training can not start, go on, or be resumed."""
+    """A training run cannot start, continue or be resumed."""
 
 
-def cut(text: object) -> str:
-    """The start of a text from elsewhere, which may be of any length, for a message."""
+def shorten(text: object) -> str:
+    """Return a text of unknown length, cut to at most 200 characters for a message.
+
+    Example:
+        >>> len(shorten('x' * 5000))
+        203
+    """
     whole = str(text)
     return whole if len(whole) <= MAX_SHOWN_CHARACTERS else f'{whole[:MAX_SHOWN_CHARACTERS]}...'

@@ -1,4 +1,4 @@
-"""What is said of a frame's faces, as messages: of ROS in the node, of rosbags in a bag."""
+"""Converts the faces of a frame to messages, with the classes of ROS or of rosbags."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from dan_ros.tracking.face_tracker import TrackedFace
 
 @dataclass(frozen=True)
 class MessageClasses:
-    """Classes of messages; each takes all its fields by name."""
+    """Message classes. Each must accept all its fields as keyword arguments."""
 
     FacialExpression: Any
     FacialExpressionArray: Any
@@ -32,12 +32,12 @@ class MessageClasses:
         camera: str,
         size: tuple[int, int],
     ) -> Any:
-        """Message of one frame, a FacialExpressionArray.
+        """Return the FacialExpressionArray of one frame.
 
         Args:
-            faces: of the frame.
-            poses: of each face, in the frame of the header; None where it is not known.
-            header: of the image, is used unchanged.
+            faces: faces of the frame.
+            poses: one per face, in the frame of the header; None if unknown.
+            header: std_msgs/Header of the image, copied unchanged.
             camera: resolved name of the image topic.
             size: (width, height) of the image, pixels.
         """
@@ -51,7 +51,7 @@ class MessageClasses:
         )
 
     def pose(self, pose: HeadPose) -> Any:
-        """Message of a pose, geometry_msgs/Pose."""
+        """Convert a pose to geometry_msgs/Pose."""
         x, y, z = pose.position.tolist()
         qx, qy, qz, qw = pose.quaternion_xyzw.tolist()
         return self.Pose(
@@ -66,8 +66,8 @@ class MessageClasses:
         camera: str,
         size: tuple[int, int],
     ) -> Any:
-        found = face.detection
-        x_offset, y_offset, width, height = box_to_region(found.box_xyxy, size)
+        detection = face.detection
+        x_offset, y_offset, width, height = box_to_region(detection.box_xyxy, size)
         return self.FacialExpression(
             header=header,
             camera=camera,
@@ -75,8 +75,8 @@ class MessageClasses:
             roi=self.RegionOfInterest(
                 x_offset=x_offset, y_offset=y_offset, width=width, height=height, do_rectify=False
             ),
-            detection_confidence=found.score,
-            landmarks=[self.Point32(x=float(x), y=float(y), z=0.0) for x, y in found.landmarks],
+            detection_confidence=detection.score,
+            landmarks=[self.Point32(x=float(x), y=float(y), z=0.0) for x, y in detection.landmarks],
             expression=face.expression,
             label=labels.label_of(face.expression),
             confidence=face.confidence,
@@ -87,14 +87,16 @@ class MessageClasses:
 
 
 def box_to_region(box_xyxy: np.ndarray, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The smallest region of whole pixels that covers a box, cut to the image; at least 1 x 1.
+    """Return the smallest region of whole pixels that covers a box.
+
+    The region is clipped to the image and has at least one pixel.
 
     Args:
         box_xyxy: [4], left, top, right, bottom, pixels.
         size: (width, height) of the image, pixels.
 
     Returns:
-        Left, top, width, height.
+        Left, top, width and height, pixels.
 
     >>> box_to_region(np.array([-3.0, 1.5, 9.2, 40.0]), (8, 30))
     (0, 1, 8, 29)
@@ -112,5 +114,9 @@ def box_to_region(box_xyxy: np.ndarray, size: tuple[int, int]) -> tuple[int, int
 
 
 def stamp_to_ns(stamp: Any) -> int:
-    """Nanoseconds of a stamp, also where it is negative, which `Time.from_msg` refuses."""
+    """Convert a stamp to nanoseconds; unlike `Time.from_msg`, accepts negative stamps.
+
+    Args:
+        stamp: builtin_interfaces/Time.
+    """
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

@@ -109,7 +109,7 @@ class VideoPipeline:
         return [c for c, tracker in self._trackers.copy().items() if tracker.has_frozen_stamps]
 
     def forget(self, camera: str) -> None:
-        """Forget the faces of a camera."""
+        """Forget the faces of a camera. May be called by any thread."""
         self._trackers.pop(camera, None)
 
     def reset(self) -> None:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""A behaviour: greets every smiling face once, and looks concerned while somebody looks sad.
+"""A behaviour node: greets every smiling face once and is concerned while somebody looks sad.
 
     python3 examples/greeter.py --ros-args -r __ns:=/head
 
-Listens to facial_expressions, which comes with every image, also when nobody is there.
+It subscribes to facial_expressions, which has one message per image, even without faces.
 """
 
 import rclpy
@@ -12,7 +12,7 @@ from std_msgs.msg import String
 
 from dan_ros.msg import FacialExpression, FacialExpressionArray
 
-CONCERN_S = 2.0  # somebody has to look sad for so long
+CONCERN_S = 2.0  # time for which a face must look sad, seconds
 
 
 class Greeter(Node):

@@ -1,1 +1,1 @@
-"""What people would write themselves, written fairly: the baselines of the benchmarks."""
+"""Plain implementations of the same tasks: the baselines of the benchmarks."""

@@ -1,6 +1,6 @@
 """A plain rclpy node: conversion and inference in the callback, queue depth 10.
 
-It publishes this package's message, so that both nodes are measured by the same client.
+It publishes the message of this package, so that one client can measure both nodes.
 """
 
 import numpy as np
@@ -13,14 +13,13 @@ from naive.pipeline import NaivePipeline
 
 
 class NaiveNode(Node):
-    """Subscribes to `image`, publishes `facial_expressions`."""
+    """Subscribes to `image` and publishes `facial_expressions`."""
 
     def __init__(self) -> None:
         super().__init__('dan_node')
         self._pipeline = NaivePipeline()
         self._publisher = self.create_publisher(FacialExpressionArray, 'facial_expressions', 10)
         self.create_subscription(Image, 'image', self._on_image, 10)
-        self.get_logger().info('active: waiting for images')
 
     def _on_image(self, message: Image) -> None:
         image = np.frombuffer(bytes(message.data), np.uint8)
@@ -36,11 +35,6 @@ class NaiveNode(Node):
         self._publisher.publish(array)
 
 
-def main() -> None:
-    """Run the node until Ctrl-C."""
+if __name__ == '__main__':
     rclpy.init()
     rclpy.spin(NaiveNode())
-
-
-if __name__ == '__main__':
-    main()

@@ -1,8 +1,8 @@
-"""The official demo's way: Haar cascade, PIL, torch eager, one face at a time, fp32 at 224.
+"""The pipeline of the official demo: Haar cascade, PIL, torch eager, fp32 at 224 pixels.
 
-As https://github.com/yaoing/DAN has it: the network as published, not fused, preprocessing by PIL
-and a normalisation in floats. It looks at every face instead of the first alone, as everything it
-is compared with does.
+Source: https://github.com/yaoing/DAN. The network is not fused and runs once per face. Unlike the
+demo, which takes only the first face, it classifies all faces, like the variants it is compared
+with.
 """
 
 from pathlib import Path
@@ -15,17 +15,17 @@ from PIL import Image
 from dan_ros.network.dan import DAN
 from dan_ros.network.fuse import IMAGENET_MEAN, IMAGENET_STD
 
-SIZE = 224
+SIZE = 224  # side of the network's input, pixels
 
 
 def open_network() -> DAN:
-    """The network as published, with weights that mean nothing: they cost the same."""
+    """Return the published network with random weights, which take the same time."""
     torch.manual_seed(0)
     return DAN(num_class=8).eval()
 
 
 class NaivePipeline:
-    """Finds faces in BGR images and judges each."""
+    """Finds and classifies the faces of BGR images."""
 
     def __init__(self) -> None:
         folder = Path(cv2.__file__).parent / 'data'
@@ -33,13 +33,13 @@ class NaivePipeline:
         self._network = open_network()
 
     def run(self, image_bgr: np.ndarray) -> list[tuple[tuple[int, int, int, int], np.ndarray]]:
-        """Box (left, top, width, height) and probabilities [8] of every face."""
-        grey = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
-        boxes = self._cascade.detectMultiScale(grey)
+        """Return box (left, top, width, height) and probabilities, float32 [8], of each face."""
+        gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
+        boxes = self._cascade.detectMultiScale(gray)
         picture = Image.fromarray(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB))
-        return [(tuple(box), self._judge(picture, *box)) for box in boxes]
+        return [(tuple(box), self._classify(picture, *box)) for box in boxes]
 
-    def _judge(
+    def _classify(
         self, picture: Image.Image, left: int, top: int, width: int, height: int
     ) -> np.ndarray:
         face = preprocess(picture.crop((left, top, left + width, top + height)))
@@ -50,7 +50,7 @@ class NaivePipeline:
 
 
 def preprocess(face: Image.Image) -> torch.Tensor:
-    """A face as the network wants it: float32 [1, 3, 224, 224]."""
+    """Convert a face to the input of the network, float32 [1, 3, 224, 224]."""
     values = np.asarray(face.resize((SIZE, SIZE), Image.Resampling.BILINEAR), np.float32) / 255
     values = (values - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
     return torch.from_numpy(values.transpose(2, 0, 1))[None]

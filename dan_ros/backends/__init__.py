@@ -1,98 +1,66 @@
-"""Inference backends, one a file. Each needs the ONNX file alone; their libraries load lazily."""
+"""Inference backends, one per file; the library of each is imported at first use."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from dan_ros.backends import cuda
-from dan_ros.backends.base import smoke_test
-from dan_ros.backends.batching import Batcher
+from dan_ros.backends.base import (
+    PRECISIONS,
+    Backend,
+    BackendConfig,
+    OnProgress,
+    ignore_progress,
+    smoke_test,
+)
+from dan_ros.backends.registry import (
+    BACKENDS,
+    CPU,
+    CPU_BACKENDS,
+    GPU,
+    GPU_BACKENDS,
+    REGISTRY,
+)
 from dan_ros.errors import BackendError, ModelError
 from dan_ros.model import store
-from dan_ros.model.metadata import ModelInfo
 
-# In the order in which `auto` tries them.
-GPU_BACKENDS = ('tensorrt', 'torch_cuda', 'onnxruntime_cuda', 'onnxruntime_tensorrt')
-AUTO_GPU_BACKENDS = GPU_BACKENDS[:3]
-CPU_BACKENDS = ('onnxruntime', 'torch', 'openvino')
-BACKENDS = ('auto', *GPU_BACKENDS, *CPU_BACKENDS)
-BEST_CPU_BACKEND = 'onnxruntime'
-INT8_BACKENDS = ('onnxruntime', 'openvino')  # that run the int8 twin fastest
-PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
-INSTALL = {  # package to install for a module that is missing
-    'cuda': 'cuda-python',
-    'torch': 'torch',
-    'onnxruntime': 'onnxruntime',
-    'onnx': 'onnx',
-    'openvino': 'openvino',
-}
-
-Say = Callable[[str], object]
-
-
-class Backend(Protocol):
-    """Runs the network on faces.
-
-    Attributes:
-        name: one of `BACKENDS`, what is really in use.
-        device: where it really runs, such as 'cpu'.
-        model: what the model file says of itself.
-        model_name: the known name or path of the model that is really in use.
-        batches: how many faces it runs at once: now `batches.largest`, at best `batches.most`.
-
-    It may be called from several threads, which wait for each other, and gives back what it took
-    from a GPU when nobody holds it any more.
-    """
-
-    name: str
-    device: str
-    model: ModelInfo
-    model_name: str
-    batches: Batcher
-
-    def warm_up(self) -> None:
-        """Do now what the first images would wait for: once, before the first of them.
-
-        On a GPU that is to record a graph, or to look for the fastest algorithms, for every number
-        of faces that images may bring.
-
-        Raises:
-            GpuMemoryError: there is no memory for a single face.
-            GpuLostError: the GPU can't be used any more by this process.
-        """
-        ...
-
-    def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
-        """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0.
-
-        Raises:
-            GpuMemoryError: there is no memory for a single face.
-            GpuLostError: the GPU can't be used any more by this process.
-        """
-        ...
+__all__ = [
+    'BACKENDS',
+    'CPU_BACKENDS',
+    'GPU_BACKENDS',
+    'PRECISIONS',
+    'REGISTRY',
+    'Backend',
+    'Selection',
+    'choose_backend',
+    'model_for',
+    'open_backend',
+]
 
 
 @dataclass(frozen=True)
 class Selection:
-    """A backend that was opened, and how it was chosen.
+    """A loaded backend and how it was chosen.
 
     Attributes:
-        backend: in use.
-        why: it and not another, a sentence.
-        warning: '' if the choice is the one that was wished for.
+        backend: the loaded backend.
+        reason: why it was chosen, a sentence.
+        warning: '' unless a GPU is present or was requested and cannot be used.
     """
 
     backend: Backend
-    why: str
+    reason: str
     warning: str = ''
 
 
 def open_backend(name: str = 'auto', model: str = store.DEFAULT_MODEL, threads: int = 0) -> Backend:
-    """Load a model into a backend that gives usable answers.
+    """Load a model into a backend and check that its answers are usable.
 
-    See `choose_backend` for arguments and errors, and `smoke_test` for what is refused.
+    See `choose_backend` for arguments and errors, and `smoke_test` for the check.
+
+    >>> backend = open_backend('onnxruntime', 'dan_ferplus')
+    >>> backend.infer(np.zeros((2, 96, 96, 3), np.uint8)).shape
+    (2, 8)
     """
     backend = choose_backend(name, model, threads).backend
     smoke_test(backend)
@@ -105,104 +73,83 @@ def choose_backend(
     threads: int = 0,
     precision: str = 'auto',
     fallback: bool = False,
-    say: Say = lambda text: None,
+    on_progress: OnProgress = ignore_progress,
 ) -> Selection:
     """Load a model into a backend.
 
     Args:
-        name: one of `BACKENDS`; 'auto' takes the first that really works of TensorRT, torch and
-            ONNX Runtime on a GPU, and the fastest on the CPU.
+        name: one of `BACKENDS`; 'auto' takes the first GPU backend that works (TensorRT, torch,
+            ONNX Runtime), or ONNX Runtime on the CPU.
         model: a known model's name, the path of an ONNX file, or 'auto': the bundled model, as
-            int8 where that runs fastest.
-        threads: CPU threads; 0 leaves the choice to the backend.
-        precision: one of `PRECISIONS`, on a GPU; 'auto' is fp16, or int8 for an int8 model.
-        fallback: where a GPU was asked for and can't be used, go on with the CPU and a warning.
-        say: told what is done where it takes long.
+            int8 where the backend runs that fastest.
+        threads: CPU threads; 0 lets the backend choose.
+        precision: one of `PRECISIONS`, used on GPUs; 'auto' is int8 for an int8 model, else fp16.
+        fallback: if a requested GPU backend cannot be used, use the CPU with a warning.
+        on_progress: called with one sentence before each step that may take long.
 
     Raises:
-        BackendError: the name is unknown, or it can't be used here.
+        BackendError: the name is unknown, or the backend cannot be used here.
         ModelError: the model is missing, damaged or not of this package.
     """
-    if name not in BACKENDS:
-        raise BackendError(f'unknown backend {name!r}; the backends are {", ".join(BACKENDS)}')
-    if name != 'auto':
-        try:
-            backend = _open_proven(name, model, threads, precision, say)
-            return Selection(backend, f'{name} was asked for')
-        except BackendError as error:
-            if name not in GPU_BACKENDS or not fallback:
-                raise
-            return _on_cpu(model, threads, f'{name} can not be used: {error}')
-    device = cuda.find_device()
-    if device is None:
-        backend = _open(BEST_CPU_BACKEND, model, threads, precision, say)
-        return Selection(backend, 'no CUDA device; it is the fastest on a CPU')
-    problems = []
-    for candidate in AUTO_GPU_BACKENDS:
-        try:
-            backend = _open_proven(candidate, model, threads, precision, say)
-        except (BackendError, ModelError) as error:
-            problems.append(f'{candidate}: {error}')
-            continue
-        return Selection(
-            backend, '; '.join([f'the fastest that works on {device.name}', *problems])
-        )
-    return _on_cpu(model, threads, f'{device.name} is not used: {"; ".join(problems)}')
-
-
-def _on_cpu(model: str, threads: int, problem: str) -> Selection:
-    backend = _open(BEST_CPU_BACKEND, model, threads, 'auto', lambda text: None)
-    return Selection(backend, problem, f'the network runs on the CPU, not on a GPU: {problem}')
+    config = BackendConfig(threads, precision, on_progress)
+    if name == 'auto':
+        return _choose_automatically(model, config)
+    if name not in REGISTRY:
+        known = ', '.join(('auto', *REGISTRY))
+        raise BackendError(f'unknown backend {name!r}; the backends are {known}')
+    try:
+        return Selection(_load(name, model, config), f'{name} was requested')
+    except BackendError as error:
+        if not (fallback and REGISTRY[name].kind == GPU):
+            raise
+        return _fall_back(model, threads, f'{name} cannot be used: {error}')
 
 
 def model_for(name: str, model: str, precision: str = 'auto') -> str:
-    """Which of the bundled models `auto` stands for in a backend; any other name is itself."""
+    """The bundled model that 'auto' means for a backend; any other model name is returned as is.
+
+    >>> model_for('openvino', 'auto'), model_for('torch', 'auto'), model_for('torch', 'my.onnx')
+    ('dan_ferplus_int8', 'dan_ferplus', 'my.onnx')
+    """
     if model != store.DEFAULT_MODEL:
         return model
-    if name in INT8_BACKENDS or precision == 'int8':
-        return store.INT8_MODEL
-    return store.FLOAT_MODEL
+    use_int8 = REGISTRY[name].prefers_int8 or precision == 'int8'
+    return store.INT8_MODEL if use_int8 else store.FLOAT_MODEL
 
 
-def _open_proven(name: str, model: str, threads: int, precision: str, say: Say) -> Backend:
-    """Open a backend; one on a GPU has run once before it is believed."""
-    backend = _open(name, model, threads, precision, say)
-    if name in GPU_BACKENDS:
+def _choose_automatically(model: str, config: BackendConfig) -> Selection:
+    device = cuda.find_device()
+    if device is None:
+        backend = _load(_best_on_cpu(), model, config)
+        return Selection(backend, 'no CUDA device; fastest on a CPU')
+    problems: list[str] = []
+    for name, entry in REGISTRY.items():
+        if entry.kind != GPU or entry.only_by_name:
+            continue
+        try:
+            backend = _load(name, model, config)
+        except (BackendError, ModelError) as error:
+            problems.append(f'{name}: {error}')
+            continue
+        reason = '; '.join([f'fastest that works on {device.name}', *problems])
+        return Selection(backend, reason)
+    return _fall_back(model, config.threads, f'{device.name} is not used: {"; ".join(problems)}')
+
+
+def _best_on_cpu() -> str:
+    return next(name for name, entry in REGISTRY.items() if entry.kind == CPU)
+
+
+def _fall_back(model: str, threads: int, problem: str) -> Selection:
+    backend = _load(_best_on_cpu(), model, BackendConfig(threads))
+    return Selection(backend, problem, f'the network runs on the CPU, not on a GPU: {problem}')
+
+
+def _load(name: str, model: str, config: BackendConfig) -> Backend:
+    """Load a backend; one on a GPU must also run once before we trust it."""
+    entry = REGISTRY[name]
+    file = store.read_model(model_for(name, model, config.precision))
+    backend = entry.load(file, config)
+    if entry.kind == GPU:
         backend.infer(np.zeros((1, *backend.model.input_size, 3), np.uint8))
     return backend
-
-
-def _open(name: str, model: str, threads: int, precision: str, say: Say) -> Backend:
-    file = store.read_model(model_for(name, model, precision))
-    try:
-        if name == 'tensorrt':
-            from dan_ros.backends.tensorrt.backend import TensorRTBackend
-
-            return TensorRTBackend(file, precision, say)
-        if name == 'torch_cuda':
-            from dan_ros.backends.torch_cuda import TorchCudaBackend
-
-            return TorchCudaBackend(file, precision)
-        if name == 'openvino':
-            from dan_ros.backends.openvino import OpenVinoBackend
-
-            return OpenVinoBackend(file, threads)
-        if name == 'torch':
-            from dan_ros.backends.torch import TorchBackend
-
-            return TorchBackend.read(file, threads)
-        from dan_ros.backends.onnxruntime import OnnxRuntimeBackend
-
-        return OnnxRuntimeBackend(
-            file, threads, name.removeprefix('onnxruntime').strip('_') or 'cpu'
-        )
-    except ModuleNotFoundError as error:
-        missing = str(error.name).partition('.')[0]
-        raise BackendError(
-            f'the backend {name!r} needs the Python package {missing!r}: '
-            f'install it with `pip install {INSTALL.get(missing, missing)}`'
-        ) from None
-    except (ImportError, OSError, RuntimeError) as error:  # libraries that do not fit each other
-        if name not in GPU_BACKENDS:
-            raise
-        raise BackendError(f'the backend {name!r} does not load: {error}') from None

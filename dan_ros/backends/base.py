@@ -1,23 +1,114 @@
-"""A model's answer to a blank face: one that can't be used is refused before it judges anybody."""
+"""The base class of all inference backends, and what they share."""
 
 import os
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from dan_ros.backends.batching import Batcher
 from dan_ros.errors import ModelError
+from dan_ros.model.metadata import ModelInfo
 
-if TYPE_CHECKING:
-    from dan_ros.backends import Backend
+PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
+MAX_SHOWN_NUMBERS = 10  # logits quoted in an error message
 
-MAX_SHOWN_NUMBERS = 10  # of the answer, in a message
+OnProgress = Callable[[str], object]
 
 
-def smoke_test(backend: 'Backend') -> None:
-    """Run a blank face through a backend, which warms it up as well.
+def ignore_progress(text: str) -> None:
+    """Do nothing; the default for `on_progress`."""
+
+
+@dataclass(frozen=True)
+class BackendConfig:
+    """Settings of a backend; each backend uses those that apply to it.
+
+    Attributes:
+        threads: CPU threads; 0 lets the library choose.
+        precision: one of `PRECISIONS`, used on GPUs; 'auto' is int8 for an int8 model, else fp16.
+        on_progress: called with one sentence before each step that may take long.
+    """
+
+    threads: int = 0
+    precision: str = 'auto'
+    on_progress: OnProgress = ignore_progress
+
+
+DEFAULT_CONFIG = BackendConfig()
+
+
+class Backend(ABC):
+    """Runs the network on faces.
+
+    A subclass loads its model in `__init__` and implements `_run`. Threads may share a backend;
+    they take turns. A backend frees its GPU memory when the last reference to it goes, so it must
+    not be part of a reference cycle.
+
+    Args:
+        model: metadata of the model file.
+        model_name: known name or path of the model.
+        device: where it runs, such as 'cpu' or 'cuda:0 NVIDIA H200'.
+        max_batch: largest number of faces that `_run` takes.
+        warm_up_batches: batch sizes that `warm_up` runs.
+
+    Attributes:
+        name: its name in the registry.
+        model, model_name, device: as above.
+        batcher: splits sets of faces into batches; `batcher.limit` is the present batch limit.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        model: ModelInfo,
+        model_name: str,
+        device: str = 'cpu',
+        max_batch: int = 32,
+        warm_up_batches: Sequence[int] = (1,),
+    ) -> None:
+        self.model = model
+        self.model_name = model_name
+        self.device = device
+        self.batcher = Batcher(len(model.labels), max_batch, warm_up_batches)
+
+    def warm_up(self) -> None:
+        """Do the one-time work of the first images now, such as recording CUDA graphs.
+
+        Raises:
+            GpuMemoryError: the GPU has no memory for a single face.
+            GpuLostError: this process can no longer use the GPU.
+        """
+        self.batcher.warm_up(self._run, self.model.input_size)
+
+    def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
+        """Run the network.
+
+        Args:
+            faces_rgb: uint8 [N, H, W, 3] RGB; N may be 0.
+
+        Returns:
+            Logits, float32 [N, C], in the order of `model.labels`.
+
+        Raises:
+            GpuMemoryError: the GPU has no memory for a single face.
+            GpuLostError: this process can no longer use the GPU.
+        """
+        return self.batcher.infer(self._run, faces_rgb)
+
+    @abstractmethod
+    def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
+        """Logits, float32 [n, C], of uint8 [n, H, W, 3] RGB; n is 1 to `max_batch`."""
+
+
+def smoke_test(backend: Backend) -> None:
+    """Run one blank face and check the answer.
 
     Raises:
-        ModelError: the answer is not a finite number for each label.
+        ModelError: the answer is not one finite number per label.
         BackendError: see `Backend.infer`.
     """
     logits = backend.infer(np.zeros((1, *backend.model.input_size, 3), np.uint8))
@@ -25,16 +116,16 @@ def smoke_test(backend: 'Backend') -> None:
     if logits.shape != (1, count) or not np.isfinite(logits).all():
         raise ModelError(
             f'{backend.model_name} gives {logits.ravel()[:MAX_SHOWN_NUMBERS]} for a blank face, '
-            f'expected {count} finite numbers: make it anew with `dan-ros convert`, and check '
-            'labels, mean and std'
+            f'expected {count} finite numbers: convert the model again with `dan-ros convert` and '
+            'check labels, mean and std'
         )
 
 
 def available_cpus() -> int:
-    """Number of cores that this process may use."""
+    """Number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def node_threads() -> int:
-    """How many the node takes by default for network and detector: all cores but one."""
+    """Default CPU threads of the node: all cores but one, at least 1."""
     return max(1, available_cpus() - 1)

@@ -1,7 +1,7 @@
-"""NVIDIA GPUs: what is there, its memory, streams and graphs.
+"""NVIDIA GPUs: the device, its memory, streams and graphs.
 
-What is there is asked of the driver itself, so that nothing needs to be installed to learn that
-there is nothing. Memory and streams go through cuda-python, which loads when they are first used.
+`find_device` asks the driver through ctypes and so needs no package. Memory and streams use
+cuda-python, which is imported at first use.
 """
 
 import ctypes
@@ -18,11 +18,12 @@ import numpy as np
 from dan_ros.errors import BackendError, GpuLostError, GpuMemoryError
 
 DRIVER = 'libcuda.so.1'
-DRIVER_FILE = Path('/proc/driver/nvidia/version')  # not on a Jetson
-COMPUTE_MAJOR, COMPUTE_MINOR = 75, 76  # attributes of a device, cuda.h
+DRIVER_FILE = Path('/proc/driver/nvidia/version')  # absent on a Jetson
+COMPUTE_MAJOR, COMPUTE_MINOR = 75, 76  # device attributes, cuda.h
 OUT_OF_MEMORY = 2  # https://docs.nvidia.com/cuda/cuda-runtime-api, cudaError_t
-# Errors after which the process can't use the GPU any more.
+# Error codes after which this process can no longer use the GPU.
 STICKY = frozenset({214, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 720, 999})
+MAX_MESSAGE = 200  # characters of a library's message in ours
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,9 @@ class Device:
     """A GPU.
 
     Attributes:
-        name: as the driver has it, such as 'NVIDIA H200'.
+        name: as the driver reports it, such as 'NVIDIA H200'.
         sm: compute capability, such as '9.0'.
-        driver: version of the driver, and of the CUDA that it brings.
+        driver: version of the driver and of its CUDA.
     """
 
     name: str
@@ -42,7 +43,7 @@ class Device:
 
 @lru_cache(maxsize=1)
 def find_device() -> Device | None:
-    """The first GPU; None where there is no driver or no GPU."""
+    """The first GPU; None if there is no driver or no GPU."""
     try:
         driver = ctypes.CDLL(DRIVER)
     except OSError:
@@ -54,7 +55,7 @@ def find_device() -> Device | None:
 
 
 def _describe(driver: ctypes.CDLL) -> Device:  # needs a GPU
-    """What a driver says of its first GPU."""
+    """Name and versions of the first GPU."""
     device, version = ctypes.c_int(), ctypes.c_int()
     driver.cuDeviceGet(ctypes.byref(device), 0)
     name = ctypes.create_string_buffer(128)
@@ -70,7 +71,7 @@ def _describe(driver: ctypes.CDLL) -> Device:  # needs a GPU
 
 
 def _driver_version() -> str:  # needs a GPU
-    """Version of the kernel's driver and a space, or ''."""
+    """Version of the kernel driver, followed by a space; '' if unknown."""
     try:
         words = DRIVER_FILE.read_text(encoding='utf-8').splitlines()[0].split()
     except (OSError, IndexError):
@@ -82,29 +83,30 @@ def require_device() -> Device:
     """The first GPU.
 
     Raises:
-        BackendError: there is none.
+        BackendError: there is no GPU.
     """
     device = find_device()
     if device is None:
         raise BackendError(
-            'no CUDA device: `nvidia-smi` must list one (on a desktop install the NVIDIA driver, '
+            'no CUDA device: `nvidia-smi` must list one (on a desktop, install the NVIDIA driver; '
             'start a container with --gpus all or --runtime nvidia), or choose a CPU backend'
         )
     return device
 
 
-def translated(error: Exception) -> Exception:
-    """An error of a GPU library as one of ours where its text says what happened, else itself."""
+def translate_error(error: Exception) -> Exception:
+    """Turn a GPU library's error into `GpuMemoryError` or `GpuLostError` if its text says so.
+
+    >>> translate_error(RuntimeError('CUDA out of memory. Tried to allocate 2 MiB'))
+    GpuMemoryError('the GPU is out of memory: CUDA out of memory. Tried to allocate 2 MiB')
+    """
     text = str(error)
+    first_line = text.strip().partition('\n')[0][:MAX_MESSAGE]
     if 'out of memory' in text.lower():
-        return GpuMemoryError(f'the GPU is out of memory: {_first_line(text)}')
+        return GpuMemoryError(f'the GPU is out of memory: {first_line}')
     if 'CUDA error' in text or 'CUDA failure' in text:
-        return GpuLostError(f'the GPU can not be used any more: {_first_line(text)}')
+        return GpuLostError(f'this process can no longer use the GPU: {first_line}')
     return error
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0][:200]
 
 
 @lru_cache(maxsize=1)
@@ -122,7 +124,7 @@ def runtime() -> Any:
 
 
 def check(result: tuple[Any, ...]) -> Any:
-    """Result of a call of the CUDA runtime without its error code.
+    """Check the error code of a CUDA runtime call and return its value.
 
     Raises:
         GpuMemoryError, GpuLostError, BackendError: by the code.
@@ -135,30 +137,29 @@ def check(result: tuple[Any, ...]) -> Any:
     if number == OUT_OF_MEMORY:
         raise GpuMemoryError(f'the GPU is out of memory ({name})')
     if number in STICKY:
-        raise GpuLostError(f'the GPU can not be used any more ({name})')
+        raise GpuLostError(f'this process can no longer use the GPU ({name})')
     raise BackendError(f'CUDA failed: {name}')
 
 
-def free_with(owner: object, taken: ExitStack) -> None:
-    """Give back what was taken from the CUDA runtime, last things first, when its owner goes.
+def free_with(owner: object, resources: ExitStack) -> None:
+    """Close `resources` when `owner` is garbage-collected.
 
-    Any thread may do so: all threads of a process share the context of its GPU. Error codes are not
-    looked at there: they tell of earlier work, and are the answer to all calls once the GPU is
-    lost. At the end of the process nothing is done: the driver takes everything back, and other
-    threads may still use it.
+    Any thread may free them, because all threads share the GPU's context. Error codes are ignored:
+    they report earlier work, and every call returns one once the GPU is lost. At the end of the
+    process nothing is freed: other threads may still run, and the driver frees everything anyway.
 
     Args:
-        owner: must not be referred to by anything in `taken`.
-        taken: with a callback for each thing.
+        owner: nothing in `resources` may refer to it.
+        resources: holds one callback per resource.
     """
-    weakref.finalize(owner, taken.close).atexit = False
+    weakref.finalize(owner, resources.close).atexit = False
 
 
 class Buffer:
-    """Memory of a host and a device side of the same size.
+    """Pinned host memory and device memory of the same size.
 
     Args:
-        taken: told how to free both; the array must not be used after it.
+        resources: gets the callbacks that free both; do not use the array after that.
         shape, dtype: of the array.
 
     Attributes:
@@ -166,17 +167,17 @@ class Buffer:
         device: address on the GPU.
 
     Raises:
-        GpuMemoryError: there is too little of either memory.
+        GpuMemoryError: there is too little host or device memory.
     """
 
-    def __init__(self, taken: ExitStack, shape: tuple[int, ...], dtype: type) -> None:
+    def __init__(self, resources: ExitStack, shape: tuple[int, ...], dtype: type) -> None:
         cuda = runtime()
         self._row_bytes = int(np.prod(shape[1:])) * np.dtype(dtype).itemsize
         size = self._row_bytes * shape[0]
         self.device = int(check(cuda.cudaMalloc(size)))
-        taken.callback(cuda.cudaFree, self.device)
+        resources.callback(cuda.cudaFree, self.device)
         self._pinned = int(check(cuda.cudaHostAlloc(size, cuda.cudaHostAllocDefault)))
-        taken.callback(cuda.cudaFreeHost, self._pinned)
+        resources.callback(cuda.cudaFreeHost, self._pinned)
         memory = (ctypes.c_uint8 * size).from_address(self._pinned)
         self.host: np.ndarray = np.ndarray(shape, dtype, memoryview(memory))
 
@@ -194,37 +195,39 @@ class Buffer:
 
 
 class Stream:
-    """A stream of its own, which waits for no other.
+    """A CUDA stream that waits for no other stream.
 
     Args:
-        taken: told how to destroy it.
+        resources: gets the callback that destroys it.
 
     Attributes:
         handle: its address.
     """
 
-    def __init__(self, taken: ExitStack) -> None:
+    def __init__(self, resources: ExitStack) -> None:
         cuda = runtime()
         self._stream = check(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking))
-        taken.callback(cuda.cudaStreamDestroy, self._stream)
+        resources.callback(cuda.cudaStreamDestroy, self._stream)
         self.handle = int(self._stream)
 
     def wait(self) -> None:
-        """Wait until everything enqueued is done."""
+        """Wait until all enqueued work is done."""
         check(runtime().cudaStreamSynchronize(self._stream))
 
-    def settle(self) -> None:
-        """As `wait`, after an error, which another one must not hide."""
+    def wait_after_error(self) -> None:
+        """Wait, but raise nothing, so that the first error stays visible."""
         runtime().cudaStreamSynchronize(self._stream)
 
-    def record(self, taken: ExitStack, enqueue: Callable[[], None]) -> Callable[[], None]:
-        """Record what `enqueue` puts on this stream as a graph; gives what runs it again.
-
-        Whatever `enqueue` uses must be kept as long as the graph.
+    def record(self, resources: ExitStack, enqueue: Callable[[], None]) -> Callable[[], None]:
+        """Record the work that `enqueue` puts on this stream as a CUDA graph.
 
         Args:
-            taken: told how to destroy the graph, also while it runs.
-            enqueue: called once, and what it enqueues does not run.
+            resources: gets the callback that destroys the graph, even while it runs.
+            enqueue: called once; its work is recorded, not run. Keep everything it uses as long
+                as the graph.
+
+        Returns:
+            A function that launches the graph.
         """
         cuda = runtime()
         graph = self._capture(enqueue)
@@ -232,7 +235,7 @@ class Stream:
             executable = check(cuda.cudaGraphInstantiate(graph, 0))
         finally:
             cuda.cudaGraphDestroy(graph)
-        taken.callback(cuda.cudaGraphExecDestroy, executable)
+        resources.callback(cuda.cudaGraphExecDestroy, executable)
         return lambda: check(cuda.cudaGraphLaunch(executable, self._stream))
 
     def _capture(self, enqueue: Callable[[], None]) -> Any:
@@ -241,7 +244,7 @@ class Stream:
         check(cuda.cudaStreamBeginCapture(self._stream, mode))
         try:
             enqueue()
-        except BaseException:  # it is the first error; that of ending the capture follows from it
+        except BaseException:  # raise this error, not the one of ending the capture
             code, graph = cuda.cudaStreamEndCapture(self._stream)
             if int(code) == 0:
                 cuda.cudaGraphDestroy(graph)

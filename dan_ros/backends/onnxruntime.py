@@ -1,21 +1,24 @@
-"""ONNX Runtime: the default on every CPU; with its GPU build also CUDA and TensorRT."""
+"""ONNX Runtime: the default on CPUs; its GPU build also runs CUDA and TensorRT."""
+
+from typing import ClassVar
 
 import numpy as np
 import onnxruntime
 
 from dan_ros.backends import cuda
-from dan_ros.backends.batching import Batcher, pad
-from dan_ros.backends.tensorrt.engine_cache import EngineCache
+from dan_ros.backends.base import DEFAULT_CONFIG, Backend, BackendConfig
+from dan_ros.backends.batching import pad
 from dan_ros.errors import BackendError, ModelError
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo, Tensor
 from dan_ros.model.store import ModelFile
 
-MAX_BATCH = 32  # larger sets of faces are run in parts, which bounds memory
-GPU_BATCHES = (1, 2, 4, 8, 16, MAX_BATCH)  # cuDNN looks for its algorithms at each new size
-# Of a new size its TensorRT builds an engine for the range of those it had: here twice at most.
-GPU_WARM = (1, MAX_BATCH, *GPU_BATCHES[1:-1])
-SPIN_US = '50'  # older versions, which do not know it, wait busily for all of a run
+MAX_BATCH = 32
+GPU_BATCHES = (1, 2, 4, 8, 16, MAX_BATCH)  # batches on a GPU are padded to one of these
+# Starts with the smallest and the largest, because TensorRT rebuilds its engine whenever a size
+# lies outside the range seen before.
+GPU_WARM_UP_BATCHES = (1, MAX_BATCH, *GPU_BATCHES[1:-1])
+SPIN_US = '50'  # microseconds; older versions ignore it and spin during the whole run
 CPU, CUDA, TENSORRT = 'cpu', 'cuda', 'tensorrt'
 PROVIDERS = {
     CPU: 'CPUExecutionProvider',
@@ -29,45 +32,37 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """Open a session on the bytes of an ONNX file.
 
-    Within a run its threads wait busily for each other, but briefly: on two cores that is faster by
-    a sixth, and who else needs a core hardly waits. Between runs they sleep: a robot's computer has
-    other work, and by default they would spin on.
+    During a run idle threads spin for at most 50 us, which is a sixth faster on two cores than no
+    spinning. Between runs they sleep, to leave the cores to the robot's other work.
 
     Args:
         content: the ONNX file.
-        threads: CPU threads; 0 is one a core.
-        device: cpu, cuda or tensorrt.
+        threads: CPU threads; 0 uses one per core.
+        device: 'cpu', 'cuda' or 'tensorrt'.
 
     Raises:
-        ModelError: ONNX Runtime can't read the file.
-        BackendError: it can't use the GPU; where it would go on with the CPU, too.
+        ModelError: ONNX Runtime cannot read the file.
+        BackendError: ONNX Runtime cannot use the GPU, or would silently use the CPU instead.
     """
     provider = PROVIDERS[device]
     if device != CPU:
         _require_provider(provider)
     if device == TENSORRT:
-        from dan_ros.backends.tensorrt.onnx_transforms import without_log_softmax
+        from dan_ros.backends.tensorrt.onnx_transforms import expand_log_softmax
 
-        content = without_log_softmax(content)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors; they come as exceptions as well
-    options.add_session_config_entry('session.intra_op.allow_spinning', '1')
-    options.add_session_config_entry('session.force_spinning_stop', '1')
-    options.add_session_config_entry('session.intra_op.spin_duration_us', SPIN_US)
+        content = expand_log_softmax(content)
     try:
         session = onnxruntime.InferenceSession(
-            content, options, providers=[(provider, _options_of(device))]
+            content, _session_options(threads), providers=[(provider, _provider_options(device))]
         )
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         if device == CPU:
-            raise ModelError(f'ONNX Runtime can not read this model: {error}') from None
-        raise BackendError(f'ONNX Runtime can not start {provider}: {error}') from None
+            raise ModelError(f'ONNX Runtime cannot read this model: {error}') from None
+        raise BackendError(f'ONNX Runtime cannot start {provider}: {error}') from None
     if session.get_providers()[0] != provider:
         raise BackendError(
             f'ONNX Runtime fell back from {provider} to {session.get_providers()[0]}: its CUDA or '
-            'cuDNN libraries do not fit, see https://onnxruntime.ai/docs/execution-providers'
+            'cuDNN libraries do not match, see https://onnxruntime.ai/docs/execution-providers'
         )
     return session
 
@@ -75,15 +70,15 @@ def open_session(
 def run_session(
     session: onnxruntime.InferenceSession, outputs: list[str], inputs: dict[str, np.ndarray]
 ) -> list[np.ndarray]:
-    """Outputs of a session by name.
+    """Run a session and return the named outputs.
 
     Raises:
-        GpuMemoryError, GpuLostError: of the GPU, where there is one.
+        GpuMemoryError, GpuLostError: the GPU failed.
     """
     try:
         return list(session.run(outputs, inputs))
     except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise cuda.translated(error) from None
+        raise cuda.translate_error(error) from None
 
 
 def _require_provider(provider: str) -> None:
@@ -91,13 +86,26 @@ def _require_provider(provider: str) -> None:
     if provider not in onnxruntime.get_available_providers():
         raise BackendError(
             f'this ONNX Runtime has no {provider}: `pip uninstall onnxruntime` and `pip install '
-            "onnxruntime-gpu` (on a Jetson NVIDIA's wheel)"
+            "onnxruntime-gpu` (on a Jetson, NVIDIA's wheel)"
         )
 
 
-def _options_of(device: str) -> dict[str, str]:
+def _session_options(threads: int) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only; they are raised as exceptions as well
+    options.add_session_config_entry('session.intra_op.allow_spinning', '1')
+    options.add_session_config_entry('session.force_spinning_stop', '1')
+    options.add_session_config_entry('session.intra_op.spin_duration_us', SPIN_US)
+    return options
+
+
+def _provider_options(device: str) -> dict[str, str]:
     if device != TENSORRT:
         return {}
+    from dan_ros.backends.tensorrt.engine_cache import EngineCache
+
     return {
         'trt_fp16_enable': '1',
         'trt_engine_cache_enable': '1',
@@ -106,49 +114,55 @@ def _options_of(device: str) -> dict[str, str]:
     }
 
 
-class OnnxRuntimeBackend:
-    """See `Backend`.
+class OnnxRuntimeBackend(Backend):
+    """ONNX Runtime on the CPU.
 
     Args:
         file: the ONNX file.
-        threads: CPU threads; 0 lets ONNX Runtime take one a core.
-        device: cpu, cuda or tensorrt.
+        config: `threads` is used; 0 uses one thread per core.
 
     Raises:
-        ModelError: the file is not an ONNX file, or not one of this package.
-        BackendError: the GPU can't be used.
+        ModelError: the file is not an ONNX file of this package.
+        BackendError: the GPU cannot be used.
     """
 
-    def __init__(self, file: ModelFile, threads: int = 0, device: str = CPU) -> None:
+    name = 'onnxruntime'
+    _session_device: ClassVar[str] = CPU
+    _batches: tuple[int, ...] = ()  # sizes that batches are padded to; () does not pad
+    _warm_up_batches: ClassVar[tuple[int, ...]] = (1,)
+
+    def __init__(self, file: ModelFile, config: BackendConfig = DEFAULT_CONFIG) -> None:
+        where = str(file.path)
         try:
-            self._session = open_session(file.content, threads, device)
+            self._session = open_session(file.content, config.threads, self._session_device)
         except ModelError as error:
-            raise ModelError(f'{file.path}: {error}') from None
-        self.name = 'onnxruntime' if device == CPU else f'onnxruntime_{device}'
-        found = cuda.find_device() if device != CPU else None
-        self.device = CPU if found is None else f'cuda:0 {found.name}'
-        metadata = self._session.get_modelmeta().custom_metadata_map
-        self.model_name = file.name
-        self.model = ModelInfo.from_metadata(metadata, str(file.path))
+            raise ModelError(f'{where}: {error}') from None
+        model = ModelInfo.from_metadata(self._session.get_modelmeta().custom_metadata_map, where)
+        described = CPU if self._session_device == CPU else f'cuda:0 {cuda.require_device().name}'
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        self.model.check_graph([*map(_tensor, inputs)], [*map(_tensor, outputs)], str(file.path))
-        self._is_padded = device != CPU
-        self.batches = Batcher(
-            len(self.model.labels), MAX_BATCH, GPU_WARM if self._is_padded else (1,)
-        )
-
-    def warm_up(self) -> None:
-        """On a CPU one blank face; on a GPU 6 runs, of 63 faces in all."""
-        self.batches.warm_up(self._run, self.model.input_size)
-
-    def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
-        """Logits, float32 [N, C], of uint8 [N, H, W, 3] RGB; N may be 0."""
-        return self.batches.infer(self._run, faces_rgb)
+        model.check_graph([*map(_tensor, inputs)], [*map(_tensor, outputs)], where)
+        super().__init__(model, file.name, described, MAX_BATCH, self._warm_up_batches)
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
-        faces = pad(faces_rgb, GPU_BATCHES) if self._is_padded else faces_rgb
+        faces = pad(faces_rgb, self._batches) if self._batches else faces_rgb
         (logits,) = run_session(self._session, [metadata.OUTPUT_NAME], {metadata.INPUT_NAME: faces})
         return logits[: len(faces_rgb)]
+
+
+class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
+    """ONNX Runtime on a GPU, with CUDA. Few batch sizes: cuDNN searches algorithms for each."""
+
+    name = 'onnxruntime_cuda'
+    _session_device = CUDA
+    _batches = GPU_BATCHES
+    _warm_up_batches = GPU_WARM_UP_BATCHES
+
+
+class OnnxRuntimeTensorRTBackend(OnnxRuntimeCudaBackend):
+    """ONNX Runtime on a GPU, with TensorRT."""
+
+    name = 'onnxruntime_tensorrt'
+    _session_device = TENSORRT
 
 
 def _tensor(tensor: onnxruntime.NodeArg) -> Tensor:

@@ -1,1 +1,1 @@
-"""Recorded bags in, bags with expressions out, without ROS."""
+"""Convert recorded bags of images to bags of expressions, without ROS."""

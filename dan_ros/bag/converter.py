@@ -1,4 +1,4 @@
-"""From a bag of images to a bag of expressions, frame by frame, in bounded memory."""
+"""Converts a bag of images to a bag of expressions, frame by frame, in bounded memory."""
 
 import os
 import sqlite3
@@ -14,38 +14,36 @@ from dan_ros.bag.csv_table import FaceTable
 from dan_ros.bag.reader import CAMERA_INFO, COMPRESSED_IMAGE, Bag, Record, Topic
 from dan_ros.bag.timeline import Timelines
 from dan_ros.bag.video import Videos
-from dan_ros.bag.writer import ExpressionBag
+from dan_ros.bag.writer import ExpressionBagWriter
 from dan_ros.errors import DataError, FrameError
 from dan_ros.faces.camera_model import Camera, info_to_camera, info_topic
 from dan_ros.faces.head_pose import solve_poses
 from dan_ros.images.compressed import compressed_to_frame
 from dan_ros.images.encodings import image_to_frame
 from dan_ros.messages import stamp_to_ns
-from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.storage.atomic import atomic_directory
-from dan_ros.tracking.config import TrackerConfig
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
-from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
+from dan_ros.video_pipeline import StampedFrame, VideoPipeline
 
-MAX_PIXELS = 100_000_000
-CLEANING_FRAMES = 100  # so often faces that are gone are drawn and forgotten
+MAX_PIXELS = 100_000_000  # of a compressed image
+CLEANUP_FRAMES = 100  # interval at which the timelines of lost faces are drawn and forgotten
 
 
 @dataclass
-class Summary:
-    """What became of a bag.
+class ConversionSummary:
+    """Result of a conversion.
 
     Attributes:
-        frames: processed.
-        faces: in all of them.
-        ids: number of different ids.
-        labels: faces by label.
-        dropped: messages by cause.
-        examples: what was wrong with the first message of each cause.
-        lacking_stamps: cameras whose images are all stamped alike.
-        lacking_videos: why there is no video, by camera.
-        damage: of the bag, see `Bag`.
+        frames: number of processed frames.
+        faces: number of faces in all frames.
+        ids: all face ids.
+        labels: number of faces per label.
+        dropped: number of dropped messages per cause.
+        examples: error of the first dropped message per cause.
+        frozen_cameras: cameras whose images all carry the same stamp.
+        missing_videos: reason per camera without a video.
+        damage: damage of the bag, see `Bag`; '' for none.
     """
 
     frames: int = 0
@@ -54,103 +52,116 @@ class Summary:
     labels: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
-    lacking_stamps: set[str] = field(default_factory=set)
-    lacking_videos: dict[str, str] = field(default_factory=dict)
+    frozen_cameras: set[str] = field(default_factory=set)
+    missing_videos: dict[str, str] = field(default_factory=dict)
     damage: str = ''
 
+    def add_frame(self, array: Any) -> None:
+        """Count the faces of a FacialExpressionArray."""
+        self.frames += 1
+        self.faces += len(array.faces)
+        self.ids.update(face.face_id for face in array.faces)
+        self.labels.update(face.label for face in array.faces)
 
-class Conversion:
-    """One run over a bag.
+    def add_error(self, error: FrameError) -> None:
+        """Count a dropped message."""
+        self.dropped[error.cause] += 1
+        self.examples.setdefault(error.cause, str(error))
+
+
+class BagConverter:
+    """Converts one bag, once.
 
     Args:
-        bag: to read.
-        topics: with images, one a camera.
-        pipeline: judges them.
-        settings: of following faces.
+        bag: the bag to read.
+        topics: its image topics to process, one per camera.
+        pipeline: classifies and tracks the faces.
+
+    Attributes:
+        summary: the result so far.
     """
 
-    def __init__(
-        self,
-        bag: Bag,
-        topics: list[Topic],
-        pipeline: ExpressionPipeline,
-        settings: TrackerConfig,
-    ) -> None:
-        self.summary = Summary()
-        self._bag, self._topics = bag, topics
-        self._video = VideoPipeline(
-            pipeline, VideoConfig(pipeline=pipeline.config, tracker=settings)
-        )
-        self._infos: dict[str, list[str]] = defaultdict(list)
+    def __init__(self, bag: Bag, topics: list[Topic], pipeline: VideoPipeline) -> None:
+        self.summary = ConversionSummary()
+        self._bag, self._topics, self._pipeline = bag, topics, pipeline
+        self._calibrations: dict[str, Camera | None] = {}
+        self._cameras_by_info_topic: dict[str, list[str]] = defaultdict(list)
         for topic in topics:
-            self._infos[info_topic(topic.camera)].append(topic.camera)
-        self._cameras: dict[str, Camera | None] = {}
+            self._cameras_by_info_topic[info_topic(topic.camera)].append(topic.camera)
 
     def run(
-        self, out: Path, video: bool = False, on_frame: Callable[[int], object] = lambda done: None
-    ) -> Summary:
-        """Write everything into the folder `out`; a folder that is there is replaced at the end.
+        self,
+        out: Path,
+        with_videos: bool = False,
+        on_progress: Callable[[int], object] = lambda images: None,
+    ) -> ConversionSummary:
+        """Write the results into the folder `out` and replace what is there.
 
-        Until then everything lies in a hidden folder beside it, which an error removes.
+        Until the results are complete, they are in a hidden folder beside `out`. An error removes
+        that folder and leaves `out` as it was.
 
         Args:
-            out: the folder.
-            video: also write annotated videos.
-            on_frame: called with the number of images read so far.
+            out: folder to write.
+            with_videos: also write annotated videos.
+            on_progress: called with the number of images read so far.
 
         Raises:
-            DataError: it can't be written; nothing is left behind.
+            DataError: the results cannot be written.
         """
         try:
-            with atomic_directory(out) as folder:  # the storage file is called like its folder
-                self._write(folder, video, on_frame)
-        except (OSError, sqlite3.Error) as error:  # of a file in the hidden folder, or of none
+            with atomic_directory(out) as folder:  # has the name of `out`, like the storage file
+                self._write(folder, with_videos, on_progress)
+        except (OSError, sqlite3.Error) as error:
             reason = (isinstance(error, OSError) and error.strerror) or error
             raise DataError(
-                f'{out} can not be written: {reason}; make room, or name another place'
+                f'cannot write {out}: {reason}; free some disk space or choose another folder'
             ) from error
         return self.summary
 
-    def _write(self, folder: Path, video: bool, on_frame: Callable[[int], object]) -> None:
-        names = {topic.name for topic in self._topics}
-        infos = {name for name in self._infos if name in self._bag.topics}
-        read = 0
+    def _write(self, folder: Path, with_videos: bool, on_progress: Callable[[int], object]) -> None:
+        images_read = 0
         with ExitStack() as stack:
-            writer = stack.enter_context(
-                ExpressionBag(folder, self._bag.storage, self._bag.version)
+            bag = stack.enter_context(
+                ExpressionBagWriter(folder, self._bag.storage, self._bag.version)
             )
             table = stack.enter_context(FaceTable(folder))
             timelines = Timelines(folder)
             videos = None
-            if video:
+            if with_videos:
                 videos = stack.enter_context(Videos(folder, self._bag.rates_hz(self._topics)))
-                self.summary.lacking_videos = videos.lacking
-            for record in self._bag.records(names | infos):
+                self.summary.missing_videos = videos.missing
+            for record in self._bag.records(self._topic_names()):
                 if record.topic.kind == CAMERA_INFO:
                     self._calibrate(record)
                     continue
-                read += 1
-                on_frame(read)
+                images_read += 1
+                on_progress(images_read)
                 frame = self._decode(record)
                 if frame is None:
                     continue
-                followed = self._judge(record, frame, writer, table)
-                timelines.add(record.topic.camera, followed, record.time_ns)
+                faces = self._process(record, frame, bag, table)
+                timelines.add(record.topic.camera, faces, record.time_ns)
                 if videos:
-                    videos.write(record.topic.camera, annotate_tracked(frame, followed))
-                if read % CLEANING_FRAMES == 0:
-                    timelines.finish(self._alive())
+                    videos.write(record.topic.camera, annotate_tracked(frame, faces))
+                if images_read % CLEANUP_FRAMES == 0:
+                    timelines.finish(self._ids_in_view())
             timelines.finish()
         self.summary.damage = self._bag.damage
 
+    def _topic_names(self) -> set[str]:
+        """Return the names of the topics to read: images and their calibrations."""
+        images = {topic.name for topic in self._topics}
+        return images | {name for name in self._cameras_by_info_topic if name in self._bag.topics}
+
     def _calibrate(self, record: Record) -> None:
         if record.message is None:
-            self._drop(record.to_error())
+            self.summary.add_error(record.to_error())
             return
-        for camera in self._infos[record.topic.name]:
-            self._cameras[camera] = info_to_camera(record.message, camera)
+        for camera in self._cameras_by_info_topic[record.topic.name]:
+            self._calibrations[camera] = info_to_camera(record.message, camera)
 
     def _decode(self, record: Record) -> Frame | None:
+        """Return the image of a record, or count its error and return None."""
         try:
             if record.message is None:
                 raise record.to_error()
@@ -158,56 +169,52 @@ class Conversion:
                 return compressed_to_frame(bytes(record.message.data), MAX_PIXELS)
             return image_to_frame(record.message)
         except FrameError as error:
-            self._drop(error)
+            self.summary.add_error(error)
         except MemoryError as error:
-            self._drop(FrameError('out_of_memory', str(error)))
+            self.summary.add_error(FrameError('out_of_memory', str(error)))
         return None
 
-    def _drop(self, error: FrameError) -> None:
-        self.summary.dropped[error.cause] += 1
-        self.summary.examples.setdefault(error.cause, str(error))
-
-    def _judge(
-        self, record: Record, frame: Frame, writer: ExpressionBag, table: FaceTable
+    def _process(
+        self, record: Record, frame: Frame, bag: ExpressionBagWriter, table: FaceTable
     ) -> list[TrackedFace]:
+        """Find, classify and track the faces of a frame; write messages and table rows."""
         camera, header = record.topic.camera, record.message.header
         stamped = StampedFrame(frame, stamp_to_ns(header.stamp), record.time_ns)
-        faces = self._video.run({camera: stamped})[camera]
-        self.summary.lacking_stamps.update(self._video.cameras_with_frozen_stamps())
+        faces = self._pipeline.run({camera: stamped})[camera]
+        self.summary.frozen_cameras.update(self._pipeline.cameras_with_frozen_stamps())
         landmarks = [face.detection.landmarks for face in faces]
-        poses = solve_poses(landmarks, self._cameras.get(camera), frame.size)
-        array = writer.classes.array(faces, poses, header, camera, frame.size)
-        writer.write(array, record.time_ns)
+        poses = solve_poses(landmarks, self._calibrations.get(camera), frame.size)
+        array = bag.classes.array(faces, poses, header, camera, frame.size)
+        bag.write(array, record.time_ns)
         table.write(faces, header, camera, record.time_ns)
-        self._count(array)
+        self.summary.add_frame(array)
         return faces
 
-    def _count(self, array: Any) -> None:
-        self.summary.frames += 1
-        self.summary.faces += len(array.faces)
-        self.summary.ids.update(face.face_id for face in array.faces)
-        self.summary.labels.update(face.label for face in array.faces)
-
-    def _alive(self) -> set[str]:
-        return set().union(*(self._video.face_ids(topic.camera) for topic in self._topics))
+    def _ids_in_view(self) -> set[str]:
+        return set().union(*(self._pipeline.face_ids(topic.camera) for topic in self._topics))
 
 
-def check_room(out: Path, source: Path, force: bool) -> None:
-    """See to it that `out` may be written.
+def check_output_folder(out: Path, source: Path, force: bool) -> None:
+    """Check that `out` can be written.
+
+    Args:
+        out: folder to write.
+        source: bag to read.
+        force: whether an existing bag at `out` may be replaced.
 
     Raises:
-        DataError: it exists and may not or can not be replaced, or is no bag, or one of it and
-            the bag to be read lies in the other.
+        DataError: `out` exists and must not or cannot be replaced, or one of the two paths is
+            inside the other.
     """
-    there, read = out.resolve(), source.resolve()
-    if read.is_relative_to(there) or (source.is_dir() and there.is_relative_to(read)):
-        raise DataError(f'{out} and the bag to be read lie in each other; name another folder')
+    target, read = out.resolve(), source.resolve()
+    if read.is_relative_to(target) or (source.is_dir() and target.is_relative_to(read)):
+        raise DataError(f'one of {out} and {source} is inside the other; choose another folder')
     if not os.path.lexists(out):
         return
     if not force:
-        raise DataError(f'{out} exists already; name another folder, or say --force')
+        raise DataError(f'{out} exists already; choose another folder or use --force')
     if out.is_mount():
-        raise DataError(f'{out} is a mount point, which can not be replaced; name a folder in it')
+        raise DataError(f'{out} is a mount point and cannot be replaced; choose a folder inside it')
     is_empty = out.is_dir() and not any(out.iterdir())
     if not is_empty and not (out / 'metadata.yaml').is_file():
-        raise DataError(f'{out} is no bag, it is not replaced; name another folder')
+        raise DataError(f'{out} is not a bag and is not replaced; choose another folder')

@@ -1,4 +1,4 @@
-"""The faces of a bag as a table, faces.csv."""
+"""Writes the faces of a bag as a table, faces.csv."""
 
 import csv
 from pathlib import Path
@@ -28,10 +28,10 @@ COLUMNS = (
 
 
 class FaceTable:
-    """Writes a line a face and frame. A context manager.
+    """Writes one row per face and frame. A context manager.
 
     Args:
-        folder: to write it in.
+        folder: existing folder for the table.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,9 +46,16 @@ class FaceTable:
         self._file.close()
 
     def write(self, faces: list[TrackedFace], header: Any, camera: str, time_ns: int) -> None:
-        """Write the faces of one frame; numbers have as many digits as say something."""
+        """Write the faces of one frame.
+
+        Args:
+            faces: faces of the frame.
+            header: std_msgs/Header of the image.
+            camera: name of the image topic.
+            time_ns: bag time, nanoseconds.
+        """
         for face in faces:
-            found = face.detection
+            detection = face.detection
             self._writer.writerow(
                 (
                     time_ns,
@@ -58,8 +65,8 @@ class FaceTable:
                     labels.label_of(face.expression),
                     f'{face.confidence:.4f}',
                     face.raw.reason,
-                    *(f'{value:.2f}' for value in found.box_xyxy.tolist()),
-                    f'{found.score:.4f}',
+                    *(f'{value:.2f}' for value in detection.box_xyxy.tolist()),
+                    f'{detection.score:.4f}',
                     *(f'{value:.4f}' for value in face.probabilities.tolist()),
                     *(f'{value:.4f}' for value in face.raw.probabilities.tolist()),
                 )

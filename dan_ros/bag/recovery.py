@@ -1,202 +1,239 @@
-"""What can still be read of a damaged bag: everything up to the damage.
+"""Reads the messages that are left in a damaged or unfinished storage file of a rosbag2.
 
-A recorder that was killed, or a disk that was full, leaves files without their index or end, which
-readers refuse as a whole. Here their messages are read one after the other until one is not there.
+A killed recorder, a full disk or an interrupted copy leaves files without an index or an end, which
+rosbags refuses. The readers here go through such a file in storage order.
 """
 
 import contextlib
-import io
 import shutil
 import sqlite3
 import struct
-import sys
 import tempfile
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import lz4.frame
+import zstandard
+from mcap.data_stream import ReadDataStream
+from mcap.exceptions import McapError
+from mcap.opcode import Opcode
+from mcap.records import Channel, Chunk, DataEnd, McapRecord, Message, Schema
+from mcap.stream_reader import MAGIC_SIZE, StreamReader
 
-from dan_ros.bag.sqlite_pages import SqlitePages
 from dan_ros.errors import DataError
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-Message = tuple[str, str, int, bytes]  # topic, type, bag time in nanoseconds, CDR
+BLOCK_BYTES = 1 << 16  # compressed data read at a time; damage loses at most one block before it
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
-MCAP_MAGIC = b'\x89MCAP0\r\n'
-SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 3, 4, 5, 6, 15  # https://mcap.dev/spec
-BLOCK = 1 << 20
+MAX_UNREADABLE_ROWS = 100  # consecutive ids of one page; then no more rows are expected
+TABLE_LEAF = b'\x0d'  # first byte of a page
+SELECT_TOPICS = 'SELECT id, name, type, serialization_format FROM topics WHERE id >= ? ORDER BY id'
+SELECT_MESSAGES = 'SELECT id, topic_id, timestamp, data FROM messages WHERE id >= ? ORDER BY id'
 
 
-class EndedError(DataError):
-    """A bag ends where it should not."""
+class RawMessage(NamedTuple):
+    """A serialized message.
+
+    Attributes:
+        topic: name of its topic.
+        kind: name of its type, such as sensor_msgs/msg/Image.
+        time_ns: bag time, nanoseconds.
+        data: CDR, possibly compressed with zstd.
+    """
+
+    topic: str
+    kind: str
+    time_ns: int
+    data: bytes
 
 
-def has_log(file: Path) -> bool:
-    """Whether SQLite's write-ahead log beside a file holds what is not in it yet."""
+class DamageError(DataError):
+    """A storage file is damaged or incomplete; all readable messages were read."""
+
+
+def has_write_ahead_log(file: Path) -> bool:
+    """Return whether SQLite's write-ahead log contains messages that the file does not."""
     log = file.with_name(f'{file.name}-wal')
     return log.is_file() and log.stat().st_size > 0
 
 
 @contextlib.contextmanager
-def readable(file: Path) -> Iterator[Path]:
-    """The file itself, or a copy: with its log taken in, or decompressed as far as that goes."""
-    if file.suffix != '.zstd' and not has_log(file):
+def plain_file(file: Path) -> Iterator[Path]:
+    """Provide a storage file in uncompressed form and with its write-ahead log applied.
+
+    Yields:
+        The file itself, or a temporary copy if it is compressed or has a log. The copy of a damaged
+        compressed file ends at the damage.
+    """
+    has_log = has_write_ahead_log(file)
+    if file.suffix != '.zstd' and not has_log:
         yield file
         return
     with tempfile.TemporaryDirectory() as folder:
-        if has_log(file):
-            target = Path(folder, file.name)
-            for name in (file.name, f'{file.name}-wal'):
-                shutil.copy(file.with_name(name), folder)
-            with (
-                contextlib.suppress(sqlite3.Error),
-                contextlib.closing(sqlite3.connect(target)) as database,
-            ):
-                database.execute('PRAGMA wal_checkpoint(TRUNCATE)')
-            yield target
+        if has_log:
+            yield _apply_write_ahead_log(file, Path(folder))
             return
         target = Path(folder, file.stem)
         with file.open('rb') as source, target.open('wb') as out:
-            decompressor = zstd.ZstdDecompressor()
-            while not decompressor.eof and (block := source.read(BLOCK)):
-                try:
-                    out.write(decompressor.decompress(block))
-                except zstd.ZstdError:
-                    break
+            out.writelines(_decompress(source, 'zstd'))
         yield target
 
 
-def read_sqlite3(file: Path) -> Iterator[Message]:
-    """Messages of a .db3 file in the order they were written.
+def _apply_write_ahead_log(file: Path, folder: Path) -> Path:
+    """Copy a database and its log into `folder` and merge them there."""
+    for name in (file.name, f'{file.name}-wal'):
+        shutil.copy(file.with_name(name), folder)
+    target = folder / file.name
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(target)) as database,
+    ):
+        database.execute('PRAGMA wal_checkpoint(TRUNCATE)')
+    return target
+
+
+def read_sqlite3(file: Path) -> Iterator[RawMessage]:
+    """Yield the readable messages of a damaged .db3 file in the order of recording.
 
     Raises:
-        EndedError: always at the end, since nobody can tell what is missing.
+        DamageError: always at the end, because SQLite cannot tell what is missing.
     """
-    try:
-        with SqlitePages(file) as pages:
-            topics, places = _topics_and_messages(pages)
-            for row in sorted(places):
-                match pages.row(places[row]):
-                    case [None, int(number), int(time_ns), bytes(data)] if number in topics:
-                        yield *topics[number], time_ns, uncompressed(data)
-    except ValueError as error:
-        raise EndedError(str(error)) from None
-    raise EndedError(f'{file.name} is no sound SQLite file')
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copyfile(file, Path(folder, file.name)))  # writable, unlike some files
+        with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as database:
+            # Without writable_schema, SQLite refuses a file that is shorter than its header says.
+            database.execute('PRAGMA writable_schema = ON')
+            topics = {
+                number: (name, kind)
+                for number, name, kind, encoding in _rows(database, SELECT_TOPICS)
+                if encoding == 'cdr'
+            }
+            for row in _leaf_rows(database, copy):
+                match row:
+                    case [_, int(topic), int(time_ns), bytes(data)] if topic in topics:
+                        yield RawMessage(*topics[topic], time_ns, data)
+    raise DamageError(f'{file.name} is not a complete SQLite file')
 
 
-def _topics_and_messages(pages: SqlitePages) -> tuple[dict[int, tuple[str, str]], dict[int, int]]:
-    """Name and type of topics by number, and places of messages by row number.
+def _leaf_rows(database: sqlite3.Connection, file: Path) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of all leaf pages as if they belonged to the table `messages`.
 
-    Rows are told by their values. Topics have a name and a type, messages the number of a topic, a
-    time and a blob. The first column of both is the row number, which rows do not repeat.
+    Truncation removes pages that lead from the root of a table to its leaves. Therefore each leaf
+    in turn becomes the root, in a transaction that is never committed.
     """
-    topics: dict[int, tuple[str, str]] = {}
-    places: dict[int, int] = {}
-    for row, place in pages.cells():
-        match pages.row(place):
-            case [None, str(name), str(kind), 'cdr', *_]:
-                topics[row] = name, kind
-            case [None, int(), int(), bytes()]:
-                places[row] = place
-    return topics, places
+    for page in _leaf_pages(file, database.execute('PRAGMA page_size').fetchone()[0]):
+        database.execute('BEGIN')
+        database.execute("UPDATE sqlite_schema SET rootpage = ? WHERE name = 'messages'", (page,))
+        database.execute('PRAGMA writable_schema = RESET')  # read the schema again
+        database.execute('PRAGMA writable_schema = ON')
+        yield from _rows(database, SELECT_MESSAGES)
+        database.execute('ROLLBACK')
 
 
-def read_mcap(file: Path) -> Iterator[Message]:
-    """Messages of an .mcap file in the order they were written, also of a chunk cut short.
+def _leaf_pages(file: Path, page_bytes: int) -> Iterator[int]:
+    """Yield the numbers of the leaf pages of tables, see https://www.sqlite.org/fileformat2.html."""
+    with file.open('rb') as source:
+        for page in range(2, file.stat().st_size // page_bytes + 1):
+            source.seek((page - 1) * page_bytes)
+            if source.read(1) == TABLE_LEAF:
+                yield page
+
+
+def _rows(database: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a query by ascending id, without those that SQLite cannot read."""
+    next_id = unreadable = 0
+    while unreadable < MAX_UNREADABLE_ROWS:
+        try:
+            for row in database.execute(query, (next_id,)):
+                next_id, unreadable = row[0] + 1, 0
+                yield row
+            return
+        except sqlite3.Error:
+            next_id, unreadable = next_id + 1, unreadable + 1
+
+
+def read_mcap(file: Path) -> Iterator[RawMessage]:
+    """Yield the readable messages of a damaged .mcap file in file order.
+
+    The last chunk may be incomplete: its messages are read up to the damage.
 
     Raises:
-        DataError: it ends early, after the last message given.
+        DamageError: the file ends early or is damaged. All messages up to there were read.
     """
-    schemas: dict[int, str] = {}
+    kinds: dict[int, str] = {}
     channels: dict[int, tuple[str, str]] = {}
     with file.open('rb') as source:
-        if source.read(len(MCAP_MAGIC)) != MCAP_MAGIC:
-            raise EndedError(f'{file.name} does not begin as an mcap file')
-        for code, content in _records(source):
-            if code == SCHEMA:
-                number, name, _ = _number_and_texts(content, 0)
-                schemas[number] = name
-            elif code == CHANNEL:
-                number, topic, _ = _number_and_texts(content, 2)
-                channels[number] = topic, schemas.get(_u16(content, 2), '')
-            elif code == MESSAGE:
-                topic, kind = channels[_u16(content, 0)]
-                yield (
-                    topic,
-                    kind,
-                    struct.unpack_from('<Q', content, 6)[0],
-                    uncompressed(content[22:]),
-                )
+        try:
+            for record in _mcap_records(source, file.stat().st_size):
+                match record:
+                    case Schema():
+                        kinds[record.id] = record.name
+                    case Channel():
+                        channels[record.id] = record.topic, kinds.get(record.schema_id, '')
+                    case Message() if record.channel_id in channels:
+                        yield RawMessage(*channels[record.channel_id], record.log_time, record.data)
+                    case DataEnd():
+                        return
+        except (McapError, ValueError, struct.error):
+            raise DamageError(
+                f'{file.name} cannot be read as MCAP beyond byte {source.tell()}'
+            ) from None
 
 
-def _records(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Records of an mcap stream, those inside chunks in their place."""
-    while head := source.read(9):
-        if len(head) < 9:
-            raise EndedError('it ends inside a record')
-        code, length = struct.unpack('<BQ', head)
-        if code == DATA_END:
+def _mcap_records(source: BinaryIO, max_bytes: int) -> Iterator[McapRecord]:
+    """Yield the records of an MCAP file in file order, with each chunk replaced by its content."""
+    end = MAGIC_SIZE  # of the last complete record
+    try:
+        for record in StreamReader(source, emit_chunks=True, record_size_limit=max_bytes).records:
+            end = source.tell()
+            if isinstance(record, Chunk):
+                yield from _chunk_records(BytesIO(record.data), record.compression)
+            else:
+                yield record
+    except (McapError, ValueError, struct.error):
+        source.seek(end)
+        yield from _incomplete_chunk_records(source)
+        raise
+
+
+def _incomplete_chunk_records(source: BinaryIO) -> Iterator[McapRecord]:
+    """Yield the records of a chunk (https://mcap.dev/spec#chunk-op0x06) that was cut short."""
+    stream = ReadDataStream(source)
+    if stream.read1() != Opcode.CHUNK:
+        return
+    stream.read(8 + 8 + 8 + 8 + 4)  # record length, start time, end time, size and CRC
+    compression = stream.read_prefixed_string()
+    stream.read8()  # length of the compressed data
+    yield from _chunk_records(source, compression)
+
+
+def _chunk_records(source: BinaryIO, compression: str) -> Iterator[McapRecord]:
+    """Yield the complete records of the compressed data of a chunk."""
+    content = BytesIO(b''.join(_decompress(source, compression)))
+    with contextlib.suppress(McapError, ValueError, struct.error):  # a chunk has no footer
+        yield from StreamReader(content, skip_magic=True).records
+
+
+def _decompress(source: BinaryIO, compression: str) -> Iterator[bytes]:
+    """Decompress a stream up to its end or its damage; '' stands for uncompressed."""
+    decompressor: Any = None
+    if compression == 'zstd':
+        decompressor = zstandard.ZstdDecompressor().decompressobj()
+    elif compression == 'lz4':
+        decompressor = lz4.frame.LZ4FrameDecompressor()
+    while block := source.read(BLOCK_BYTES):
+        if decompressor is None:
+            yield block
+            continue
+        try:
+            yield decompressor.decompress(block)
+        except (zstandard.ZstdError, RuntimeError, EOFError):  # damage, or data behind the end
             return
-        content = _read_at_most(source, length)
-        if code == CHUNK:
-            yield from _chunk_records(content)
-        if len(content) < length:
-            raise EndedError('it ends inside a record')
-        if code != CHUNK:
-            yield code, content
-    raise EndedError('it has no end')
 
 
-def _chunk_records(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Records of a chunk, as many as are whole."""
-    size = struct.unpack_from('<I', content, 28)[0] if len(content) >= 32 else 0
-    compression = content[32 : 32 + size]
-    packed = content[40 + size :]
-    if compression == b'zstd':
-        packed = zstd.ZstdDecompressor().decompress(packed)
-    elif compression == b'lz4':
-        packed = lz4.frame.LZ4FrameDecompressor().decompress(packed)
-    stream = io.BytesIO(packed)
-    while len(head := stream.read(9)) == 9:
-        code, length = struct.unpack('<BQ', head)
-        record = _read_at_most(stream, length)
-        if len(record) < length:
-            return
-        yield code, record
-
-
-def _read_at_most(source: BinaryIO, length: int) -> bytes:
-    """Read `length` bytes or what there is, without reserving what a damaged length claims."""
-    parts = []
-    while length > 0 and (part := source.read(min(length, BLOCK))):
-        parts.append(part)
-        length -= len(part)
-    return b''.join(parts)
-
-
-def _number_and_texts(content: bytes, between: int) -> tuple[int, str, str]:
-    """A record that begins with a number and, `between` bytes behind it, two texts."""
-    place = 2 + between
-    texts = []
-    for _ in range(2):
-        (size,) = struct.unpack_from('<I', content, place)
-        texts.append(content[place + 4 : place + 4 + size].decode())
-        place += 4 + size
-    return _u16(content, 0), texts[0], texts[1]
-
-
-def _u16(content: bytes, place: int) -> int:
-    number: int = struct.unpack_from('<H', content, place)[0]
-    return number
-
-
-def uncompressed(data: bytes) -> bytes:
-    """A message that may have been compressed by itself; CDR begins with a zero byte."""
-    if data[:4] == ZSTD_MAGIC:
-        return bytes(zstd.decompress(data))
+def decompress_message(data: bytes) -> bytes:
+    """Decompress a message that was compressed with zstd; others are returned unchanged."""
+    if data[:4] == ZSTD_MAGIC:  # CDR begins with a zero byte
+        return zstandard.ZstdDecompressor().decompressobj().decompress(data)
     return data

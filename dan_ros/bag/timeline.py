@@ -1,5 +1,6 @@
-"""A picture a face: its probabilities as bands over time, and the label that was published."""
+"""Draws one picture per face: its probabilities and its published label over time."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,25 +12,26 @@ from dan_ros import labels
 from dan_ros.annotate import COLOURS, UNKNOWN_COLOUR
 from dan_ros.tracking.face_tracker import TrackedFace
 
-MAX_MOMENTS = 2048  # of a face; beyond, every second is left out, so that memory is bounded
-MIN_FRAMES = 5  # a face seen in fewer gets no picture
-GAP_S = 1.0  # a face that was not seen for longer leaves a gap in its bands,
-GAP_INTERVALS = 4  # if that is as many of its camera's mean intervals
-DPI = 120
+MAX_MOMENTS = 2048  # kept per face; then every other one is dropped, to bound the memory
+MIN_FRAMES = 5  # in which a face must be seen to get a picture
+# A gap is drawn where a face was missing for longer than both of these.
+GAP_S = 1.0
+GAP_INTERVALS = 4  # in mean frame intervals of the camera
+DPI = 120  # of the pictures, pixels per inch
 
 
 @dataclass
 class _Moments:
-    """A face over time: every `stride`-th frame of it.
+    """Every Nth frame of one face, with N = `stride`.
 
     Attributes:
-        times_s: seconds since the bag began, of each moment.
-        rows: probabilities, [8] each.
-        expressions: label of each moment, canonical or UNKNOWN.
-        after_gap: whether the face was not seen for a while before each moment.
-        frames: it was seen in.
-        last_s: time of the last of them.
-        stride: frames a moment.
+        times_s: time since the start of the bag per moment, seconds.
+        rows: probabilities per moment, [8].
+        expressions: canonical index of the label per moment, or `labels.UNKNOWN`.
+        after_gap: whether there is a gap before each moment.
+        frames: number of frames in which the face was seen.
+        last_s: time of the last of these frames, seconds.
+        stride: number of frames per moment.
     """
 
     times_s: list[float] = field(default_factory=list)
@@ -41,9 +43,9 @@ class _Moments:
     stride: int = 1
     _gap_since: bool = False
 
-    def add(self, time_s: float, face: TrackedFace, longest_s: float) -> None:
-        """Take in a frame; longer than `longest_s` after the last one there was a gap."""
-        self._gap_since |= self.frames > 0 and time_s - self.last_s > longest_s
+    def add(self, time_s: float, face: TrackedFace, max_pause_s: float) -> None:
+        """Add a frame. It comes after a gap if the last one is more than `max_pause_s` ago."""
+        self._gap_since |= self.frames > 0 and time_s - self.last_s > max_pause_s
         if self.frames % self.stride == 0:
             self.times_s.append(time_s)
             self.rows.append(face.probabilities)
@@ -56,6 +58,7 @@ class _Moments:
             self._thin_out()
 
     def _thin_out(self) -> None:
+        """Drop every other moment, but keep the gaps."""
         self._gap_since |= len(self.rows) % 2 == 0 and self.after_gap[-1]
         skipped = [False, *self.after_gap[1::2]]
         self.after_gap = [a or b for a, b in zip(self.after_gap[::2], skipped, strict=False)]
@@ -66,58 +69,63 @@ class _Moments:
 
 @dataclass
 class _Camera:
-    """When a camera's frames came: the first, seconds since the bag began, and how many."""
+    """Frame rate of a camera.
+
+    Attributes:
+        first_s: time of the first frame since the start of the bag, seconds.
+        frames: number of frames so far.
+    """
 
     first_s: float
     frames: int = 0
 
-    def longest_s(self, time_s: float) -> float:
-        """Longest time between two frames of a face that is no gap; another frame came."""
+    def add_frame(self, time_s: float) -> float:
+        """Count a frame and return the longest pause of a face that is not a gap, seconds."""
         interval_s = (time_s - self.first_s) / max(self.frames, 1)
         self.frames += 1
         return max(GAP_S, GAP_INTERVALS * interval_s)
 
 
 class Timelines:
-    """Collects faces and draws each when it is gone.
+    """Collects the faces of a bag and writes `timeline_<id>.png` for each.
+
+    A face seen in fewer than `MIN_FRAMES` frames gets no picture.
 
     Args:
-        folder: to write `timeline_<id>.png` in.
-
-    Attributes:
-        written: number of pictures.
-        brief: number of faces that were seen too briefly for one.
+        folder: existing folder for the pictures.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.written = self.brief = 0
         self._folder = folder
         self._faces: dict[str, _Moments] = {}
         self._cameras: dict[str, _Camera] = {}
         self._begin_ns: int | None = None
 
     def add(self, camera: str, faces: list[TrackedFace], time_ns: int) -> None:
-        """Take in the faces of one frame of a camera."""
+        """Add the faces of one frame.
+
+        Args:
+            camera: name of the image topic.
+            faces: faces of the frame.
+            time_ns: bag time, nanoseconds.
+        """
         if self._begin_ns is None:
             self._begin_ns = time_ns
         time_s = (time_ns - self._begin_ns) / 1e9
-        longest_s = self._cameras.setdefault(camera, _Camera(time_s)).longest_s(time_s)
+        max_pause_s = self._cameras.setdefault(camera, _Camera(time_s)).add_frame(time_s)
         for face in faces:
-            self._faces.setdefault(face.face_id, _Moments()).add(time_s, face, longest_s)
+            self._faces.setdefault(face.face_id, _Moments()).add(time_s, face, max_pause_s)
 
-    def finish(self, alive: set[str] | None = None) -> None:
-        """Draw and forget the faces that are gone: those not in `alive`, or all."""
-        for face_id in [i for i in self._faces if alive is None or i not in alive]:
+    def finish(self, ids_in_view: Collection[str] = ()) -> None:
+        """Draw and forget all faces except those in view."""
+        for face_id in self._faces.keys() - ids_in_view:
             moments = self._faces.pop(face_id)
-            if moments.frames < MIN_FRAMES:
-                self.brief += 1
-                continue
-            draw(face_id, moments).savefig(self._folder / f'timeline_{face_id}.png')
-            self.written += 1
+            if moments.frames >= MIN_FRAMES:
+                draw(face_id, moments).savefig(self._folder / f'timeline_{face_id}.png')
 
 
 def draw(face_id: str, moments: _Moments) -> Figure:
-    """Bands of probability over time, and below them a strip with the published label."""
+    """Draw the probabilities as stacked bands, and below them a strip with the published label."""
     figure = Figure(figsize=(10, 3.6), dpi=DPI, layout='constrained')
     bands, strip = figure.subplots(2, 1, height_ratios=(9, 1), sharex=True)
     times, rows = _with_gaps(moments)
@@ -127,7 +135,7 @@ def draw(face_id: str, moments: _Moments) -> Figure:
     bands.legend(loc='center left', bbox_to_anchor=(1.0, 0.5), frameon=False, reverse=True)
     bands.set_facecolor('#f4f4f4')
     _draw_labels(strip, moments)
-    strip.set(yticks=[], xlabel='seconds since the bag began')
+    strip.set(yticks=[], xlabel='seconds since the start of the bag')
     strip.set_ylabel('label', rotation=0, ha='right', va='center')
     for axes in (bands, strip):
         axes.spines[['top', 'right']].set_visible(False)
@@ -145,7 +153,7 @@ def _draw_labels(axes: Axes, moments: _Moments) -> None:
 
 
 def _with_gaps(moments: _Moments) -> tuple[np.ndarray, np.ndarray]:
-    """Times and rows, with a row of zeros at both ends of every time the face was not seen."""
+    """Return times and rows, with rows of zeros at the start and end of each gap."""
     times, rows = np.array(moments.times_s), np.array(moments.rows, np.float64)
     gaps = np.flatnonzero(moments.after_gap[1:])
     edges = np.concatenate([times[gaps] + 1e-6, times[gaps + 1] - 1e-6])

@@ -1,4 +1,4 @@
-"""An annotated video a camera."""
+"""Writes one annotated video per camera."""
 
 import itertools
 from dataclasses import dataclass
@@ -10,16 +10,23 @@ from dan_ros.errors import DataError
 from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
 
-CODEC = 'mp4v'  # in every build of OpenCV that writes videos
-MAX_PIXELS_A_SIDE = 8190  # that the codec takes
-LONGEST_NAME = 200  # bytes of a file's name; file systems take 255
-TYPICAL_HZ = 30.0
-SLOWEST_HZ, FASTEST_HZ = 0.1, 240.0  # that players show; equal stamps and pauses go beyond
+CODEC = 'mp4v'  # part of every OpenCV build that can write videos
+MAX_SIDE_PX = 8190  # limit of the codec
+MAX_NAME_CHARACTERS = 200  # of a file name; file systems allow 255 bytes
+DEFAULT_HZ = 30.0  # frame rate if the bag does not tell it
+MIN_HZ, MAX_HZ = 0.1, 240.0  # frame rates that players support
 
 
 @dataclass
 class _Video:
-    """A file in the making; its size is [width, height], pixels."""
+    """A video that is being written.
+
+    Attributes:
+        path: path of the file.
+        writer: OpenCV's writer of the file.
+        size: (width, height), pixels.
+        written: number of images written so far.
+    """
 
     path: Path
     writer: cv2.VideoWriter
@@ -28,23 +35,24 @@ class _Video:
 
 
 class Videos:
-    """Writes `<camera>.mp4` for each camera; the first image decides the size.
+    """Writes `<camera>.mp4` for each camera, in the size of its first image.
 
-    A context manager; at the end every video is read back.
+    A context manager. At the end it counts the images in each file, because OpenCV reports no
+    errors while it writes.
 
     Args:
-        folder: to write in.
-        rates_hz: frames a second by camera.
+        folder: existing folder for the videos.
+        rates_hz: frame rate per camera, images per second.
 
     Attributes:
-        lacking: why there is no video, by camera.
+        missing: reason per camera without a video.
 
     Raises:
-        DataError: at the end, a video lacks images; OpenCV does not say so while it writes.
+        DataError: a video is incomplete; raised at the end.
     """
 
     def __init__(self, folder: Path, rates_hz: dict[str, float]) -> None:
-        self.lacking: dict[str, str] = {}
+        self.missing: dict[str, str] = {}
         self._folder = folder
         self._rates_hz = rates_hz
         self._videos: dict[str, _Video] = {}
@@ -60,8 +68,8 @@ class Videos:
                 _check(video)
 
     def write(self, camera: str, image_bgr: np.ndarray) -> None:
-        """Append an image, uint8 [H, W, 3]; one of another size is stretched to the first's."""
-        if camera in self.lacking:
+        """Append an image, uint8 [H, W, 3] BGR, resized to the size of the camera's first one."""
+        if camera in self.missing:
             return
         if camera not in self._videos:
             height, width = image_bgr.shape[:2]
@@ -73,39 +81,43 @@ class Videos:
     def _open(self, camera: str, size: tuple[int, int]) -> None:
         path = self._new_path(camera)
         fourcc = cv2.VideoWriter.fourcc(*CODEC)
-        rate_hz = min(max(self._rates_hz.get(camera, TYPICAL_HZ), SLOWEST_HZ), FASTEST_HZ)
+        rate_hz = min(max(self._rates_hz.get(camera, DEFAULT_HZ), MIN_HZ), MAX_HZ)
         writer = cv2.VideoWriter(str(path), fourcc, rate_hz, size)
         if writer.isOpened():
             self._videos[camera] = _Video(path, writer, size)
             return
         path.unlink(missing_ok=True)
         width, height = size
-        self.lacking[camera] = (
-            f'OpenCV opens none here, of {width} x {height} pixels at {rate_hz:g} Hz'
+        self.missing[camera] = (
+            f'OpenCV cannot write MP4 files of {width} x {height} pixels at {rate_hz:g} Hz here'
         )
 
     def _new_path(self, camera: str) -> Path:
-        name = camera.strip('/').replace('/', '_')[-LONGEST_NAME:]
+        name = camera.strip('/').replace('/', '_')[-MAX_NAME_CHARACTERS:]
         path = self._folder / f'{name}.mp4'
         for number in itertools.count(2):
             if not path.exists():
                 break
-            path = self._folder / f'{name}_{number}.mp4'  # /a/b_c beside /a_b/c
+            path = self._folder / f'{name}_{number}.mp4'  # for /a/b_c and /a_b/c
         return path
 
 
 def _video_size(width: int, height: int) -> tuple[int, int]:
-    """Even numbers, as the codec wants, no larger than it takes, in the image's proportions."""
-    scale = min(1.0, MAX_PIXELS_A_SIDE / max(width, height))
+    """Return the nearest size with even sides that the codec supports.
+
+    >>> _video_size(33, 47)
+    (34, 48)
+    """
+    scale = min(1.0, MAX_SIDE_PX / max(width, height))
     width, height = (max(1, round(scale * side)) for side in (width, height))
     return width + width % 2, height + height % 2
 
 
 def _check(video: _Video) -> None:
-    """Read back how many images a video has.
+    """Count the images in the file of a video.
 
     Raises:
-        DataError: not as many as were written.
+        DataError: images are missing.
     """
     reader = cv2.VideoCapture(str(video.path))
     found = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
@@ -113,6 +125,6 @@ def _check(video: _Video) -> None:
     if found != video.written:
         name = video.path.relative_to(video.path.parent.parent)
         raise DataError(
-            f'{name} could not be written, {found} of its {video.written} images can be read '
-            'back: make room, name another place, or leave out --video'
+            f'cannot write {name}: it contains {found} of {video.written} images; free some disk '
+            'space, choose another folder, or leave out --video'
         )

@@ -1,4 +1,4 @@
-"""A rosbag2 with what the faces of another show, as the node would have published it."""
+"""Writes expressions to a rosbag2, as the node would publish them."""
 
 import posixpath
 from pathlib import Path
@@ -22,9 +22,9 @@ from dan_ros.storage.resources import data_folders
 
 FACE, FACES = 'dan_ros/msg/FacialExpression', 'dan_ros/msg/FacialExpressionArray'
 PLUGINS = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
-WRITTEN_VERSIONS = (8, 9)  # of the metadata, that rosbags writes
-FOREVER = QosTime(2147483647, 4294967295)
-NODE_QOS = Qos(  # reliable, volatile, depth 10, as the node publishes
+METADATA_VERSIONS = (8, 9)  # that rosbags can write
+FOREVER = QosTime(2147483647, 4294967295)  # RMW_DURATION_INFINITE
+NODE_QOS = Qos(  # of the node's publishers: reliable, volatile, depth 10
     QosHistory.KEEP_LAST,
     10,
     QosReliability.RELIABLE,
@@ -37,16 +37,19 @@ NODE_QOS = Qos(  # reliable, volatile, depth 10, as the node publishes
 )
 
 
-class ExpressionBag:
-    """Writes a bag. A context manager; without an error it is complete at the end.
+class ExpressionBagWriter:
+    """Writes a bag. A context manager, which completes the bag unless there is an error.
 
     Args:
-        path: the folder to make.
+        path: folder to create.
         storage: sqlite3 or mcap.
-        version: of the metadata, as near to it as can be written.
+        version: metadata version; the nearest of `METADATA_VERSIONS` is written.
 
     Attributes:
-        classes: of the messages to write.
+        classes: message classes for `write`.
+
+    Raises:
+        DataError: the definition of a message is missing.
     """
 
     def __init__(self, path: Path, storage: str, version: int) -> None:
@@ -65,11 +68,11 @@ class ExpressionBag:
                 )
             )
         )
-        nearest = WRITTEN_VERSIONS[version > WRITTEN_VERSIONS[0]]
+        nearest = min(max(version, METADATA_VERSIONS[0]), METADATA_VERSIONS[-1])
         self._writer = Writer(path, version=nearest, storage_plugin=PLUGINS[storage])  # type: ignore[arg-type]
         self._connections: dict[str, Any] = {}
 
-    def __enter__(self) -> 'ExpressionBag':
+    def __enter__(self) -> 'ExpressionBagWriter':
         self._writer.open()
         return self
 
@@ -80,13 +83,18 @@ class ExpressionBag:
             self._writer.abort()
 
     def write(self, array: Any, time_ns: int) -> None:
-        """Write the message of a frame and one of each of its faces, with the bag time given."""
+        """Write a FacialExpressionArray and each of its faces.
+
+        Args:
+            array: the message of one frame.
+            time_ns: bag time, nanoseconds.
+        """
         namespace = posixpath.dirname(array.camera)
-        one = self._connect(posixpath.join(namespace, 'facial_expression'), FACE)
-        all_ = self._connect(posixpath.join(namespace, 'facial_expressions'), FACES)
+        face_topic = self._connect(posixpath.join(namespace, 'facial_expression'), FACE)
+        array_topic = self._connect(posixpath.join(namespace, 'facial_expressions'), FACES)
         for face in array.faces:
-            self._writer.write(one, time_ns, self._types.serialize_cdr(face, FACE))
-        self._writer.write(all_, time_ns, self._types.serialize_cdr(array, FACES))
+            self._writer.write(face_topic, time_ns, self._types.serialize_cdr(face, FACE))
+        self._writer.write(array_topic, time_ns, self._types.serialize_cdr(array, FACES))
 
     def _connect(self, topic: str, kind: str) -> Any:
         if topic not in self._connections:
@@ -97,13 +105,13 @@ class ExpressionBag:
 
 
 def _load_types() -> Typestore:
-    """The common messages and ours, from the definitions that come with the package."""
+    """Return the common message types and those of this package."""
     types = get_typestore(Stores.ROS2_HUMBLE)
     for kind in (FACE, FACES):
         filename = f'{kind.rpartition("/")[2]}.msg'
         paths = [folder / filename for folder in data_folders('msg')]
         found = next((path for path in paths if path.is_file()), None)
         if found is None:
-            raise DataError(f'{filename} is missing: build or install the package again')
+            raise DataError(f'{filename} is missing; build or install dan_ros again')
         types.register(get_types_from_msg(found.read_text(encoding='utf-8'), kind))
     return types

@@ -1,1 +1,1 @@
-"""How fast a machine runs this package: ways to do the same, measured in turns."""
+"""Measures how fast a machine runs this package, and suggests parameters for the node."""

@@ -1,6 +1,6 @@
-"""The network on every backend and precision that opens here."""
+"""Times the network on every backend and in every precision that works on this machine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -9,43 +9,43 @@ import numpy as np
 from dan_ros.backends import (
     CPU_BACKENDS,
     GPU_BACKENDS,
+    REGISTRY,
     Backend,
-    Say,
     Selection,
     choose_backend,
     cuda,
 )
+from dan_ros.backends.base import OnProgress
 from dan_ros.backends.tensorrt.engine_builder import choose_precision
 from dan_ros.bench.timer import Comparison, Limit, compare
 from dan_ros.errors import BackendError, DanError
 from dan_ros.model import store
 
-BATCHES = (1, 4)
+BATCHES = (1, 4)  # faces per call
 INT8, FP32 = 'int8', 'fp32'
-WITH_PRECISION = ('tensorrt', 'torch_cuda')  # backends that run a float model in several
 
 
 @dataclass(frozen=True)
 class Unavailable:
-    """Something that can't be measured here.
+    """Something that cannot be measured on this machine.
 
     Attributes:
-        what: a backend, with its model where only that does not open, or a detector.
-        why: for people.
+        name: a backend, a `Variant` or a detector.
+        reason: the error message.
     """
 
-    what: str
-    why: str
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Variant:
-    """How the network can be run.
+    """One way to run the network.
 
     Attributes:
         backend: one of `BACKENDS`.
         model: name or path.
-        precision: in which it runs.
+        precision: 'fp32', 'fp16' or 'int8'.
     """
 
     backend: str
@@ -58,103 +58,116 @@ class Variant:
 
 @dataclass
 class Networks:
-    """What opens here.
+    """All variants that work on this machine.
 
     Attributes:
-        choice: what the node takes by default.
-        default: how that runs.
-        backends: all that open, the default first.
-        absent: what does not open.
+        selection: what the node uses by default.
+        default: the variant of `selection`.
+        backends: the open backends, the default first.
+        unavailable: variants and backends that cannot be opened.
     """
 
-    choice: Selection
+    selection: Selection
     default: Variant
     backends: dict[Variant, Backend]
-    absent: list[Unavailable] = field(default_factory=list)
+    unavailable: list[Unavailable] = field(default_factory=list)
 
     @property
-    def alike(self) -> list[Variant]:
-        """Those with the answers of the default: the same model, or its float or int8 twin."""
-        twins = {self.default.model}
+    def equivalent(self) -> list[Variant]:
+        """Variants of the default model, or of its float or int8 version."""
+        models = {self.default.model}
         if self.default.model in store.BUNDLED_MODELS:
-            twins.update(store.BUNDLED_MODELS)
-        return [way for way in self.backends if way.model in twins]
+            models.update(store.BUNDLED_MODELS)
+        return [variant for variant in self.backends if variant.model in models]
 
-    def parameters(self, way: Variant) -> str:
-        """What to set in order to run the network so."""
-        settings = [f'backend.name: {way.backend}'] * (way.backend != self.default.backend)
-        settings += [f'model.file: {way.model}'] * (way.model != self.default.model)
-        if way.backend in WITH_PRECISION and way.precision == FP32:
+    def parameters(self, variant: Variant) -> str:
+        """Return the parameters of the node that select a variant."""
+        settings = []
+        if variant.backend != self.default.backend:
+            settings.append(f'backend.name: {variant.backend}')
+        if variant.model != self.default.model:
+            settings.append(f'model.file: {variant.model}')
+        if REGISTRY[variant.backend].takes_precision and variant.precision == FP32:
             settings.append(f'backend.precision: {FP32}')
         return ', '.join(settings)
 
 
-def open_networks(models: Sequence[str], threads: int, say: Say) -> Networks:
+def open_networks(models: Sequence[str], threads: int, on_progress: OnProgress) -> Networks:
     """Open every model on every backend.
 
     Args:
-        models: names or paths; none stands for the bundled model, in float and int8.
-        threads: CPU threads.
-        say: told what is opened.
+        models: names or paths; empty for the bundled model, in float and int8.
+        threads: number of CPU threads.
+        on_progress: called before each step.
 
     Raises:
-        DanError: the first of the models does not open as the node would open it.
+        DanError: the node could not open the first model.
     """
     model = models[0] if models else store.DEFAULT_MODEL
-    choice = choose_backend('auto', model, threads, say=say)
-    name, model = choice.backend.name, choice.backend.model_name
+    selection = choose_backend('auto', model, threads, on_progress=on_progress)
+    name, model = selection.backend.name, selection.backend.model_name
     default = Variant(name, model, _precisions(name, model)[0])
-    networks = Networks(choice, default, {default: choice.backend})
+    networks = Networks(selection, default, {default: selection.backend})
     has_gpu = cuda.find_device() is not None
     for name in (*CPU_BACKENDS, *GPU_BACKENDS):
         if name in GPU_BACKENDS and not has_gpu:
-            networks.absent.append(Unavailable(name, 'no CUDA device'))
-        else:
-            say(f'opening {name}')
-            _open_all(networks, name, models or store.BUNDLED_MODELS, threads, say)
+            networks.unavailable.append(Unavailable(name, 'no CUDA device'))
+            continue
+        on_progress(f'opening {name}')
+        variants = _variants(name, models or store.BUNDLED_MODELS)
+        _open_variants(networks, variants, threads, on_progress)
     return networks
 
 
 def _precisions(backend: str, model: str) -> list[str]:
-    """In which a backend can run a model, the default first."""
+    """Return the precisions in which a backend can run a model, the default first."""
     precision = choose_precision('auto', store.read_model(model).content)
     if precision == INT8:
         return [INT8]
-    return [precision, FP32] if backend in WITH_PRECISION else [FP32]
+    return [precision, FP32] if REGISTRY[backend].takes_precision else [FP32]
 
 
-def _open_all(
-    networks: Networks, backend: str, models: Sequence[str], threads: int, say: Say
-) -> None:
-    """Every model and precision on one backend."""
+def _variants(backend: str, models: Sequence[str]) -> Iterator[Variant]:
     for model in models:
         for precision in _precisions(backend, model):
-            way = Variant(backend, model, precision)
-            if way in networks.backends:
-                continue
-            try:
-                asked = precision if backend in WITH_PRECISION else 'auto'
-                opened = choose_backend(backend, model, threads, asked, say=say).backend
-                opened.infer(np.zeros((1, *opened.model.input_size, 3), np.uint8))
-            except BackendError as error:
-                networks.absent.append(Unavailable(backend, str(error)))
-                return
-            except (DanError, ImportError) as error:
-                networks.absent.append(Unavailable(str(way), str(error)))
-                continue
-            networks.backends[way] = opened
+            yield Variant(backend, model, precision)
+
+
+def _open_variants(
+    networks: Networks, variants: Iterator[Variant], threads: int, on_progress: OnProgress
+) -> None:
+    """Open the variants of one backend; stop if the backend itself does not work."""
+    for variant in variants:
+        if variant in networks.backends:
+            continue
+        try:
+            networks.backends[variant] = _open(variant, threads, on_progress)
+        except BackendError as error:
+            networks.unavailable.append(Unavailable(variant.backend, str(error)))
+            return
+        except (DanError, ImportError) as error:
+            networks.unavailable.append(Unavailable(str(variant), str(error)))
+
+
+def _open(variant: Variant, threads: int, on_progress: OnProgress) -> Backend:
+    """Open a backend and run it once, because some fail only then."""
+    name, model = variant.backend, variant.model
+    precision = variant.precision if REGISTRY[name].takes_precision else 'auto'
+    backend = choose_backend(name, model, threads, precision, on_progress=on_progress).backend
+    backend.infer(_noise(backend, 1))
+    return backend
 
 
 def compare_networks(networks: Networks, batch: int, limit: Limit) -> Comparison:
-    """Each backend on so many faces at once."""
-    ways: dict[str, Callable[[], object]] = {
-        str(way): partial(backend.infer, _noise(backend, batch))
-        for way, backend in networks.backends.items()
+    """Time each variant on a batch of faces."""
+    variants: dict[str, Callable[[], object]] = {
+        str(variant): partial(backend.infer, _noise(backend, batch))
+        for variant, backend in networks.backends.items()
     }
-    return compare(f'network, {batch} face(s)', ways, str(networks.default), limit)
+    return compare(f'network, {batch} face(s)', variants, limit)
 
 
 def _noise(backend: Backend, batch: int) -> np.ndarray:
-    """What faces show does not change the time: uint8 [batch, H, W, 3]."""
+    """Return random faces, uint8 [batch, H, W, 3]: the time does not depend on the content."""
     shape = (batch, *backend.model.input_size, 3)
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)

@@ -1,49 +1,48 @@
-"""What a machine is, as far as it matters for its speed; imports none of the libraries it names."""
+"""Describes the machine without importing the libraries that it names."""
 
 import importlib.metadata
 import os
 import platform
 from pathlib import Path
 
+from dan_ros.backends import REGISTRY
 from dan_ros.backends.base import available_cpus
 
-# What is named with its version where it is installed, and the packages that bring it.
-LIBRARIES = {
-    'onnxruntime': ('onnxruntime', 'onnxruntime-gpu'),
-    'openvino': ('openvino',),
-    'torch': ('torch',),
-}
-BOARD = Path('/proc/device-tree/model')  # of Jetsons, Raspberry Pis and the like
+BOARD = Path('/proc/device-tree/model')  # name of a Jetson, Raspberry Pi or similar board
 CPU_INFO = Path('/proc/cpuinfo')
 
 
 def describe_machine() -> dict[str, str]:
-    """Processor, cores, how busy they are, Python and the libraries that are installed."""
-    found = {
-        'cpu': _cpu(),
+    """Return processor, cores, load average, and versions of Python and of the backends."""
+    packages = dict.fromkeys(' '.join(entry.packages for entry in REGISTRY.values()).split())
+    return {
+        'cpu': _cpu_name(),
         'cores': str(available_cpus()),
         'load': f'{os.getloadavg()[0]:.1f}',
         'python': platform.python_version(),
+        **{package: version for package in packages if (version := _version(package))},
     }
-    for name, packages in LIBRARIES.items():
-        for package in packages:
-            try:
-                found[name] = importlib.metadata.version(package)
-                break
-            except importlib.metadata.PackageNotFoundError:
-                continue
-    return found
 
 
-def _cpu() -> str:
-    """Name of the board or of the processor; its architecture where nothing says it."""
+def _version(package: str) -> str:
+    """Return the installed version of a package, '' if it is missing."""
     try:
-        return BOARD.read_text(encoding='utf-8').rstrip('\0')
-    except OSError:
-        pass
-    try:
-        lines = CPU_INFO.read_text(encoding='utf-8').splitlines()
-    except OSError:
-        lines = []
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ''
+
+
+def _cpu_name() -> str:
+    """Return the name of the board or processor, or its architecture if the name is unknown."""
+    if board := _read(BOARD):
+        return board.rstrip('\0')
+    lines = _read(CPU_INFO).splitlines()
     names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding='utf-8')
+    except OSError:
+        return ''

@@ -1,7 +1,7 @@
-"""Detectors and the whole pipeline, by size of the image, faces and threads."""
+"""Times the detectors and the whole pipeline by image size, number of faces and threads."""
 
+import itertools
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,19 +11,21 @@ import numpy as np
 from dan_ros.backends import Backend, open_backend
 from dan_ros.backends.base import available_cpus, node_threads
 from dan_ros.bench.backends import Unavailable
-from dan_ros.bench.scenes import Walk, scene
-from dan_ros.bench.timer import Comparison, Limit, compare, run_interleaved
+from dan_ros.bench.scenes import make_moving_scenes, make_scene
+from dan_ros.bench.timer import Comparison, Limit, compare, elapsed_ms, run_interleaved
 from dan_ros.detect import DETECTORS, Detector, open_detector
 from dan_ros.errors import DanError
 from dan_ros.pipeline import STAGES, ExpressionPipeline
 from dan_ros.types import Frame
+from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
 
-WIDTHS = (320, 640, 1280)
-TYPICAL_WIDTH = 640  # detector.max_side_px
+WIDTHS = (320, 640, 1280)  # of images for detectors, pixels
+DEFAULT_WIDTH = 640  # default of detector.max_side_px
 SIZES, COUNTS = ((640, 480), (1280, 720)), (1, 4)
 INTERVAL = 5
 WITH_INTERVAL = f'detector.interval: {INTERVAL}'
 TOTAL = 'total'
+PERIOD_NS = 33_000_000  # between two images
 
 
 @dataclass
@@ -31,65 +33,101 @@ class PipelineTimes(Comparison):
     """Times of the pipeline by its settings.
 
     Attributes:
-        steps_ms: median of each of `STAGES`, by settings.
-        found: number of faces that were found and judged; fewer than there are makes it quicker.
+        steps_ms: setting -> step of `STAGES` -> median time, milliseconds.
+        found: number of faces that were classified. The times are too short if some are missing.
     """
 
     steps_ms: dict[str, dict[str, float]] = field(default_factory=dict)
     found: int = 0
 
 
+class IntervalRun:
+    """Callable that processes the images of one `detector.interval`, with faces that move slowly.
+
+    Args:
+        pipeline: finds and classifies the faces.
+        size: (width, height) of the images, pixels.
+        faces: number of faces.
+        face_bgr: picture of the face, uint8 [h, h, 3].
+        interval: value of `detector.interval`.
+    """
+
+    def __init__(
+        self,
+        pipeline: ExpressionPipeline,
+        size: tuple[int, int],
+        faces: int,
+        face_bgr: np.ndarray,
+        interval: int,
+    ) -> None:
+        self.interval = interval
+        images = make_moving_scenes(size, faces, face_bgr, interval)
+        self._frames = itertools.cycle([Frame(image) for image in images])
+        config = VideoConfig(detector_interval=interval, pipeline=pipeline.config)
+        self._video = VideoPipeline(pipeline, config)
+        self._stamp_ns = 0
+
+    def __call__(self) -> None:
+        """Run full-frame detection on the first image, and a search around the faces on others."""
+        for _ in range(self.interval):
+            self._stamp_ns += PERIOD_NS
+            self._video.run({'/camera': StampedFrame(next(self._frames), self._stamp_ns)})
+
+
 def open_detectors(threads: int) -> tuple[dict[str, Detector], list[Unavailable]]:
-    """The detectors that open here, by name, the node's choice first; and those that do not.
+    """Open all detectors.
+
+    Returns:
+        Those that work, by name, the node's default first; and those that do not.
 
     Raises:
-        DanError: none opens.
+        DanError: no detector works.
     """
     detectors: dict[str, Detector] = {}
-    absent = []
+    unavailable = []
     for name in [name for name in DETECTORS if name != 'auto']:
         try:
             detectors[name] = open_detector(name, threads=threads)
         except (DanError, ImportError) as error:
-            absent.append(Unavailable(f'detector {name}', str(error)))
+            unavailable.append(Unavailable(f'detector {name}', str(error)))
     if not detectors:
-        raise DanError('no detector opens here: ' + '; '.join(one.why for one in absent))
-    return detectors, absent
+        raise DanError('no detector works: ' + '; '.join(one.reason for one in unavailable))
+    return detectors, unavailable
 
 
 def compare_detectors(
     detectors: Mapping[str, Detector], face_bgr: np.ndarray, limit: Limit
 ) -> Comparison:
-    """Each detector by width of the image, whose height is three quarters of it."""
-    images = {width: scene(width, width * 3 // 4, 1, face_bgr) for width in WIDTHS}
-    ways: dict[str, Callable[[], object]] = {
-        detector_way(name, width): partial(detector.detect, image)
+    """Time each detector on images of several widths with an aspect ratio of 4:3."""
+    images = {width: make_scene(width, width * 3 // 4, 1, face_bgr) for width in WIDTHS}
+    variants: dict[str, Callable[[], object]] = {
+        detector_variant(name, width): partial(detector.detect, image)
         for name, detector in detectors.items()
         for width, image in images.items()
     }
-    return compare('detector', ways, detector_way(next(iter(detectors)), TYPICAL_WIDTH), limit)
+    baseline = detector_variant(next(iter(detectors)), DEFAULT_WIDTH)
+    return compare('detector', variants, limit, baseline=baseline)
 
 
-def detector_way(name: str, width: int) -> str:
-    """Name of a row of `compare_detectors`."""
+def detector_variant(name: str, width: int) -> str:
+    """Name a variant of `compare_detectors`."""
     return f'{name}, {width} px wide'
 
 
-def threads_way(threads: int) -> str:
-    """Name of a row of `time_pipelines`."""
+def threads_variant(threads: int) -> str:
+    """Name a variant of `time_pipelines`."""
     return f'{threads} thread{"s" if threads > 1 else ""}'
 
 
 def open_pipelines(backend: Backend, detector: str) -> dict[int, ExpressionPipeline]:
-    """The pipeline by its number of threads: the node's default first, then 1 and all cores.
+    """Open the pipeline with the node's default number of threads, with 1, and with all cores.
 
-    A backend on a GPU is the same in all; only the detector has threads there.
+    On a GPU all share `backend`, and only the detector differs.
     """
     pipelines = {}
     for threads in dict.fromkeys([node_threads(), 1, available_cpus()]):
-        own = backend
-        if backend.device == 'cpu':
-            own = open_backend(backend.name, backend.model_name, threads)
+        is_on_cpu = backend.device == 'cpu'
+        own = open_backend(backend.name, backend.model_name, threads) if is_on_cpu else backend
         pipelines[threads] = ExpressionPipeline(open_detector(detector, threads=threads), own)
     return pipelines
 
@@ -101,39 +139,36 @@ def time_pipelines(
     face_bgr: np.ndarray,
     limit: Limit,
 ) -> PipelineTimes:
-    """The pipeline on one image by threads, and on faces that move with `detector.interval`."""
-    frame = Frame(scene(*size, faces, face_bgr))
-    usual = next(iter(pipelines.values()))
-    ways = {
-        threads_way(threads): _timed(pipeline, partial(pipeline.run, [frame]))
+    """Time the pipeline on one image by number of threads, and with `detector.interval`."""
+    frame = Frame(make_scene(*size, faces, face_bgr))
+    default = next(iter(pipelines.values()))
+    variants = {
+        threads_variant(threads): _timed(pipeline, partial(pipeline.run, [frame]))
         for threads, pipeline in pipelines.items()
     }
-    walk = Walk(usual, size, faces, face_bgr, INTERVAL)
-    ways[WITH_INTERVAL] = _timed(usual, walk, INTERVAL)
-    returned = run_interleaved(ways, limit)
+    interval_run = IntervalRun(default, size, faces, face_bgr, INTERVAL)
+    variants[WITH_INTERVAL] = _timed(default, interval_run, INTERVAL)
     medians = {
-        name: {part: statistics.median(run[part] for run in runs) for part in runs[0]}
-        for name, runs in returned.items()
+        name: {step: statistics.median(run[step] for run in runs) for step in runs[0]}
+        for name, runs in run_interleaved(variants, limit).items()
     }
     return PipelineTimes(
         f'pipeline, {size[0]}x{size[1]}, {faces} face(s)',
-        next(iter(ways)),
-        {name: parts.pop(TOTAL) for name, parts in medians.items()},
-        {name: parts for name, parts in medians.items() if name != WITH_INTERVAL},
-        sum(face.is_judged for face in usual.run([frame])[0]),
+        next(iter(variants)),
+        {name: steps_ms.pop(TOTAL) for name, steps_ms in medians.items()},
+        {name: steps_ms for name, steps_ms in medians.items() if name != WITH_INTERVAL},
+        sum(face.is_judged for face in default.run([frame])[0]),
     )
 
 
 def _timed(
     pipeline: ExpressionPipeline, run: Callable[[], object], images: int = 1
 ) -> Callable[[], dict[str, float]]:
-    """Milliseconds of a run over its images: `TOTAL`, and each of `STAGES` of the last image."""
+    """Return a function that measures `TOTAL` per image and the `STAGES` of the last image, ms."""
 
     def measure() -> dict[str, float]:
-        started_s = time.perf_counter()
-        run()
-        total_s = time.perf_counter() - started_s
+        total_ms = elapsed_ms(run) / images
         steps_ms = {step: 1e3 * pipeline.timer.seconds.get(step, 0.0) for step in STAGES}
-        return {TOTAL: 1e3 * total_s / images, **steps_ms}
+        return {TOTAL: total_ms, **steps_ms}
 
     return measure

@@ -1,4 +1,4 @@
-"""How times are measured: in turns, medians, in one run."""
+"""Interleaved timing: variants of one task run alternately and are compared by their medians."""
 
 import math
 import statistics
@@ -7,20 +7,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-WARM_UP_RUNS = 3
-TURN_RUNS, UNCOUNTED_RUNS = 5, 2
-PAUSE_S = 0.03  # in which the threads of the way before, which may wait busily, fall asleep
+WARM_UP_RUNS = 3  # runs of each variant before the first block
+BLOCK_RUNS = 5  # consecutive runs of one variant
+DISCARDED_RUNS = 2  # runs at the start of a block that are not counted
+PAUSE_S = 0.03  # before each block, so that spinning threads of the last variant go to sleep
 
 T = TypeVar('T')
 
 
 @dataclass(frozen=True)
 class Limit:
-    """When a measurement ends: after so many rounds or seconds, but never within the first round.
+    """When a measurement ends; the first round is always completed.
 
     Attributes:
-        rounds: every way has a turn in each.
-        seconds: since the beginning, with the time in which the ways get warm.
+        rounds: maximum number of rounds. Each variant runs one block per round.
+        seconds: maximum duration, warm-up included.
     """
 
     rounds: int = 1_000_000
@@ -29,12 +30,12 @@ class Limit:
 
 @dataclass
 class Comparison:
-    """Times of several ways to do the same, measured in turns.
+    """Times of several variants of one task.
 
     Attributes:
-        title: what is done.
-        baseline: name of the way that the others are compared with.
-        times_ms: median of each.
+        title: the task.
+        baseline: name of the variant that the others are compared with.
+        times_ms: median time of each variant, milliseconds.
     """
 
     title: str
@@ -43,57 +44,64 @@ class Comparison:
 
     @property
     def times_faster(self) -> dict[str, float]:
-        """Of each, than the baseline."""
+        """Time of the baseline divided by the time of each variant."""
         return {name: self.times_ms[self.baseline] / ms for name, ms in self.times_ms.items()}
 
 
-def run_interleaved(ways: Mapping[str, Callable[[], T]], limit: Limit) -> dict[str, list[T]]:
-    """Run every way in turns, and collect what the runs that count return.
+def run_interleaved(variants: Mapping[str, Callable[[], T]], limit: Limit) -> dict[str, list[T]]:
+    """Run all variants alternately and collect what their counted runs return.
 
-    Turns spread whatever else the machine does over all of them; what counts is the ratio. A turn
-    is some runs after a pause, of which the first do not count, so that no way pays for what the
-    one before left in the caches and on the cores.
+    Interleaving spreads the other load of the machine over all variants, so that their ratio is
+    reliable. The first runs of each block are discarded, so that no variant pays for the caches
+    and threads that the previous one left behind.
+
+    Example:
+        >>> values = run_interleaved({'one': lambda: 1, 'two': lambda: 2}, Limit(rounds=1))
+        >>> values['two']
+        [2, 2, 2]
     """
-    begun_s = time.monotonic()
-    for run in ways.values():
+    started_s = time.monotonic()
+    for run in variants.values():
         for _ in range(WARM_UP_RUNS):
             run()
-    returned: dict[str, list[T]] = {name: [] for name in ways}
+    returned: dict[str, list[T]] = {name: [] for name in variants}
     rounds = 0
-    while not rounds or (rounds < limit.rounds and time.monotonic() - begun_s < limit.seconds):
-        for name, run in ways.items():
+    while not rounds or (rounds < limit.rounds and time.monotonic() - started_s < limit.seconds):
+        for name, run in variants.items():
             time.sleep(PAUSE_S)
-            returned[name] += [run() for _ in range(TURN_RUNS)][UNCOUNTED_RUNS:]
+            returned[name] += [run() for _ in range(BLOCK_RUNS)][DISCARDED_RUNS:]
         rounds += 1
     return returned
 
 
 def compare(
     title: str,
-    ways: Mapping[str, Callable[[], object]],
-    baseline: str,
+    variants: Mapping[str, Callable[[], object]],
     limit: Limit,
     images: Mapping[str, int] | None = None,
+    baseline: str = '',
 ) -> Comparison:
-    """Run every way in turns and take the median time of each.
+    """Time all variants alternately and take the median of each.
 
     Args:
-        title: what is done.
-        ways: by name.
-        baseline: one of the names.
+        title: the task.
+        variants: by name.
         limit: when to end.
-        images: how many images a run of a way looks at, 1 where nothing is said; times are for one.
+        images: number of images per run of a variant, default 1. Times are per image.
+        baseline: name of the variant to compare with, default the first.
     """
-    timed = {name: _timed(run, (images or {}).get(name, 1)) for name, run in ways.items()}
+    timed = {name: _timed(run, (images or {}).get(name, 1)) for name, run in variants.items()}
     times_ms = run_interleaved(timed, limit)
     medians = {name: statistics.median(values) for name, values in times_ms.items()}
-    return Comparison(title, baseline, medians)
+    return Comparison(title, baseline or next(iter(variants)), medians)
+
+
+def elapsed_ms(run: Callable[[], object]) -> float:
+    """Return the duration of one call, milliseconds."""
+    started_s = time.perf_counter()
+    run()
+    return 1e3 * (time.perf_counter() - started_s)
 
 
 def _timed(run: Callable[[], object], images: int) -> Callable[[], float]:
-    def measure() -> float:
-        started_s = time.perf_counter()
-        run()
-        return 1e3 * (time.perf_counter() - started_s) / images
-
-    return measure
+    return lambda: elapsed_ms(run) / images

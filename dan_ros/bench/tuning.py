@@ -1,20 +1,20 @@
-"""What to set, as it follows from measured times."""
+"""Suggests parameters of the node from measured times."""
 
 from dataclasses import dataclass
 
-WANTED_HZ = 30.0
-WORTH = 0.1  # a setting is named if it saves such a part of the pipeline's time
-MAX_SAVED = 0.9  # of the time; estimated savings may not be more together
+TARGET_HZ = 30.0  # image rate of a usual camera
+MIN_SAVED_SHARE = 0.1  # of the pipeline's time; smaller savings are not suggested
+MAX_SAVED_SHARE = 0.9  # of the pipeline's time, for the sum of the estimated savings
 
 
 @dataclass(frozen=True)
 class Saving:
-    """What a change of parameters saves.
+    """Time that a change of parameters saves.
 
     Attributes:
         settings: as in a parameter file.
-        saved_ms: of each image's time.
-        kind: of two that save the same work only one counts.
+        saved_ms: per image.
+        kind: savings of one kind overlap, so at most one of them is suggested.
     """
 
     settings: str
@@ -24,7 +24,14 @@ class Saving:
 
 @dataclass(frozen=True)
 class Advice:
-    """Attributes: images a second at the defaults and with `settings`, and a sentence of it all."""
+    """Suggested settings.
+
+    Attributes:
+        default_hz: images per second at the default settings.
+        settings: what to set, may be empty.
+        advised_hz: estimated images per second with `settings`.
+        text: the same as one or two sentences.
+    """
 
     default_hz: float
     settings: tuple[str, ...]
@@ -33,49 +40,50 @@ class Advice:
 
 
 def advise(time_ms: float, savings: list[Saving], defaults: str) -> Advice:
-    """What to change, if anything.
+    """Suggest as few changes as are needed for 30 images per second.
 
     Args:
-        time_ms: of an image with one face at the default settings.
-        savings: that were measured.
-        defaults: what the default settings come to here, for people.
+        time_ms: time per image with one face at the default settings.
+        savings: measured savings.
+        defaults: description of the default settings, for the text.
+
+    Example:
+        >>> advise(50.0, [Saving('detector.interval: 5', 25.0, 'detector')], 'x').settings
+        ('detector.interval: 5',)
     """
     default_hz = 1e3 / time_ms
-    begin = (
-        f'One camera of 640x480 with one face: {time_ms:.1f} ms an image, so about '
-        f'{_rate(default_hz)} images a second at the default settings ({defaults}), less what ROS '
-        'takes.'
+    summary = (
+        f'One camera of 640x480 with one face: {time_ms:.1f} ms per image, about '
+        f'{_rate(default_hz)} images per second at the default settings ({defaults}), without the '
+        'overhead of ROS.'
     )
-    if default_hz >= WANTED_HZ:
-        return Advice(
-            default_hz, (), default_hz, f'{begin} Nothing needs to be set for {WANTED_HZ:.0f}.'
-        )
+    if default_hz >= TARGET_HZ:
+        text = f'{summary} No change is needed for {TARGET_HZ:.0f} images per second.'
+        return Advice(default_hz, (), default_hz, text)
     chosen = _choose(time_ms, savings)
-    left_ms = max(time_ms - sum(saving.saved_ms for saving in chosen), time_ms * (1 - MAX_SAVED))
-    advised_hz = 1e3 / left_ms
+    saved_ms = min(sum(saving.saved_ms for saving in chosen), time_ms * MAX_SAVED_SHARE)
+    advised_hz = 1e3 / (time_ms - saved_ms)
     settings = tuple(saving.settings for saving in chosen)
-    if advised_hz < WANTED_HZ:
+    if advised_hz < TARGET_HZ:
         settings = (*settings, f'rate.max_hz: {max(1, int(advised_hz))}')
-    told = f'For more, set {" and ".join(settings)}: about {_rate(advised_hz)} a second.'
-    if not chosen:
-        told = f'No setting that was measured gives more: set {settings[0]}.'
-    return Advice(default_hz, settings, advised_hz, f'{begin} {told}')
+    if chosen:
+        hint = f'To go faster, set {" and ".join(settings)}: about {_rate(advised_hz)} per second.'
+    else:
+        hint = f'No measured setting is faster. Limit the rate: set {settings[0]}.'
+    return Advice(default_hz, settings, advised_hz, f'{summary} {hint}')
 
 
 def _choose(time_ms: float, savings: list[Saving]) -> list[Saving]:
-    """As few as make it fast enough, those that save most first."""
+    """Choose the largest savings until the target rate is reached."""
     chosen: list[Saving] = []
     left_ms = time_ms
     for saving in sorted(savings, key=lambda one: -one.saved_ms):
-        is_worth_it = saving.saved_ms >= WORTH * time_ms
-        if left_ms > 1e3 / WANTED_HZ and is_worth_it and saving.kind not in _kinds(chosen):
+        is_worth_it = saving.saved_ms >= MIN_SAVED_SHARE * time_ms
+        is_new_kind = saving.kind not in {one.kind for one in chosen}
+        if left_ms > 1e3 / TARGET_HZ and is_worth_it and is_new_kind:
             chosen.append(saving)
             left_ms -= saving.saved_ms
     return chosen
-
-
-def _kinds(savings: list[Saving]) -> set[str]:
-    return {saving.kind for saving in savings}
 
 
 def _rate(hz: float) -> str:

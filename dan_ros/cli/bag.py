@@ -1,4 +1,4 @@
-"""`dan-ros bag`: a recorded bag of images becomes a bag of expressions, without ROS."""
+"""`dan-ros bag`: convert a recorded bag of images to a bag of expressions, without ROS."""
 
 import sys
 from pathlib import Path
@@ -10,45 +10,62 @@ from dan_ros.backends import BACKENDS
 from dan_ros.cli.common import need, progress_bar
 from dan_ros.detect import DETECTORS
 from dan_ros.model import store
-from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.storage.atomic import tidy_up
+from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
+from dan_ros.storage.atomic import remove_abandoned
 from dan_ros.tracking.config import TrackerConfig
+from dan_ros.video_pipeline import VideoConfig, VideoPipeline
 
 if TYPE_CHECKING:
-    from dan_ros.bag.converter import Summary
+    from dan_ros.bag.converter import ConversionSummary
 
-DEFAULTS = TrackerConfig()
+PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
 
 
 @click.command('bag')
 @click.argument('source', metavar='IN', type=click.Path(path_type=Path))
 @click.argument('out', metavar='OUT', type=click.Path(path_type=Path))
-@click.option('--video', is_flag=True, help='Also write an annotated MP4 of each camera.')
+@click.option('--video', is_flag=True, help='Also write an annotated MP4 per camera.')
 @click.option('--force', is_flag=True, help='Replace OUT if it is a bag already.')
 @click.option(
-    '--topic', 'topics', multiple=True, help='Images to judge, may be repeated; all cameras.'
+    '--topic', 'topics', multiple=True, help='Image topic; may be repeated. Default: all cameras.'
 )
 @click.option('--model', default=store.DEFAULT_MODEL, show_default=True)
 @click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
 @click.option('--detector', default='auto', show_default=True, type=click.Choice(DETECTORS))
-@click.option('--max-side', default=640, show_default=True, type=click.IntRange(64, 4096))
-@click.option('--max-faces', default=16, show_default=True, type=click.IntRange(1, 1000))
 @click.option(
-    '--rotation', default='0', show_default=True, type=click.Choice(['0', '90', '180', '270'])
+    '--max-side',
+    default=PIPELINE.max_side_px,
+    show_default=True,
+    type=click.IntRange(64, 4096),
+    help='Longer side of the images in which faces are detected, pixels.',
+)
+@click.option(
+    '--max-faces',
+    default=PIPELINE.max_faces,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help='Faces to classify per image, the largest first.',
+)
+@click.option(
+    '--rotation',
+    default=str(PIPELINE.rotation),
+    show_default=True,
+    type=click.Choice(['0', '90', '180', '270']),
+    help='Clockwise rotation that makes the images upright, degrees.',
 )
 @click.option(
     '--half-life',
-    default=DEFAULTS.half_life_s,
+    default=TRACKER.half_life_s,
     show_default=True,
     type=click.FloatRange(0, 60),
-    help='Of smoothing, seconds; 0 switches it off.',
+    help='Half-life of the smoothing, seconds; 0 turns it off.',
 )
 @click.option(
     '--min-confidence',
-    default=DEFAULTS.min_confidence,
+    default=TRACKER.min_confidence,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help='A face less sure than this is labelled unknown.',
+    help='Faces with a lower confidence are labelled unknown.',
 )
 def command(
     source: Path,
@@ -65,60 +82,60 @@ def command(
     half_life: float,
     min_confidence: float,
 ) -> None:
-    """Judge every image of the bag IN and write the bag OUT.
+    """Classify every image of the bag IN and write the bag OUT.
 
     IN is a rosbag2, sqlite3 or mcap, with raw or compressed images. OUT is a rosbag2 of the same
     kind with the topics facial_expression and facial_expressions in each camera's namespace, as
-    the node publishes them; beside them lie faces.csv and a timeline picture of each face.
+    the node publishes them. It also contains faces.csv and a timeline picture per face.
 
-    Of a damaged bag everything up to the damage is judged, and the exit code is 1.
+    If the bag is damaged, everything up to the damage is converted and the exit code is 1.
     """
-    need('rosbags', 'matplotlib', 'yaml')
-    from dan_ros.bag.converter import Conversion, check_room
+    need('rosbags', 'matplotlib', 'yaml', 'mcap')
+    from dan_ros.bag.converter import BagConverter, check_output_folder
     from dan_ros.bag.reader import Bag, choose_image_topics
 
-    if out.name in ('', '..'):  # such as the folder we are in
+    if out.name in ('', '..'):  # such as the current folder
         out = out.resolve()
     bag = Bag(source)
-    chosen = choose_image_topics(bag, topics)
-    if tidy_up(out):
-        click.echo(
-            f'Warning: a run was killed while it replaced {out}: the old one is back', err=True
-        )
-    check_room(out, source, force)
-    pipeline = ExpressionPipeline.open(
-        model,
-        backend,
-        detector,
-        max_side_px=max_side,
-        max_faces=max_faces,
-        rotation=int(rotation),
+    image_topics = choose_image_topics(bag, topics)
+    if remove_abandoned(out):
+        _warn(f'a run was killed while it replaced {out}; the old folder is back')
+    check_output_folder(out, source, force)
+    config = VideoConfig(
+        pipeline=PipelineConfig(max_side_px=max_side, max_faces=max_faces, rotation=int(rotation)),
+        tracker=TrackerConfig(half_life_s=half_life, min_confidence=min_confidence),
     )
-    if pipeline.detector.warning:
-        click.echo(f'Warning: {pipeline.detector.warning}', err=True)
-    settings = TrackerConfig(half_life_s=half_life, min_confidence=min_confidence)
-    conversion = Conversion(bag, chosen, pipeline, settings)
+    pipeline = _open_pipeline(model, backend, detector, config)
+    converter = BagConverter(bag, image_topics, pipeline)
     with progress_bar() as bar:
-        task = bar.add_task('images', total=sum(topic.count for topic in chosen) or None)
-        summary = conversion.run(out, video, lambda done: bar.update(task, completed=done))
-    _print(summary, out)
+        task = bar.add_task('images', total=sum(topic.count for topic in image_topics) or None)
+        summary = converter.run(out, video, lambda images: bar.update(task, completed=images))
+    _print_summary(summary, out)
     sys.exit(1 if summary.damage else 0)
 
 
-def _print(summary: 'Summary', out: Path) -> None:
-    common = ', '.join(f'{label} {count}' for label, count in summary.labels.most_common())
+def _open_pipeline(model: str, backend: str, detector: str, config: VideoConfig) -> VideoPipeline:
+    pipeline = ExpressionPipeline.open(model, backend, detector)
+    if pipeline.detector.warning:
+        _warn(pipeline.detector.warning)
+    return VideoPipeline(pipeline, config)
+
+
+def _print_summary(summary: 'ConversionSummary', out: Path) -> None:
+    labels = ', '.join(f'{label} {count}' for label, count in summary.labels.most_common())
     click.echo(
         f'{out}: {summary.frames} images, {summary.faces} faces, {len(summary.ids)} ids'
-        + (f' ({common})' if common else '')
+        + (f' ({labels})' if labels else '')
     )
     for cause, count in summary.dropped.items():
         click.echo(f'{count} messages dropped, {cause}: {summary.examples[cause]}', err=True)
-    for camera in sorted(summary.lacking_stamps):
-        click.echo(
-            f'Warning: the stamps of {camera} stand still: faces were followed by bag time',
-            err=True,
-        )
-    for camera, reason in sorted(summary.lacking_videos.items()):
-        click.echo(f'Warning: no video of {camera}: {reason}', err=True)
+    for camera in sorted(summary.frozen_cameras):
+        _warn(f'all images of {camera} have the same stamp; faces were tracked by bag time')
+    for camera, reason in sorted(summary.missing_videos.items()):
+        _warn(f'no video of {camera}: {reason}')
     if summary.damage:
-        click.echo(f'Error: {summary.damage}; what comes before is in {out}', err=True)
+        click.echo(f'Error: {summary.damage}; everything before it is in {out}', err=True)
+
+
+def _warn(message: str) -> None:
+    click.echo(f'Warning: {message}', err=True)

@@ -1,12 +1,11 @@
-"""`dan-ros bench`: how fast this machine runs dan_ros, and what to set."""
+"""`dan-ros bench`: measure how fast this machine runs dan_ros, and suggest parameters."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from itertools import product
-from operator import sub
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import numpy as np
@@ -19,19 +18,19 @@ from dan_ros.bench.backends import BATCHES, Networks, Unavailable, compare_netwo
 from dan_ros.bench.machine import describe_machine
 from dan_ros.bench.pipelines import (
     COUNTS,
+    DEFAULT_WIDTH,
     SIZES,
-    TYPICAL_WIDTH,
     WITH_INTERVAL,
     PipelineTimes,
     compare_detectors,
-    detector_way,
+    detector_variant,
     open_detectors,
     open_pipelines,
-    threads_way,
+    threads_variant,
     time_pipelines,
 )
-from dan_ros.bench.scenes import draw_face, face_of
-from dan_ros.bench.tables import comparison_table, steps_table
+from dan_ros.bench.report import comparison_table, draw_report, steps_table
+from dan_ros.bench.scenes import crop_largest_face, draw_face
 from dan_ros.bench.timer import Comparison, Limit
 from dan_ros.bench.tuning import Advice, Saving, advise
 from dan_ros.cli.common import need, progress_bar
@@ -41,69 +40,72 @@ from dan_ros.images.files import open_picture
 from dan_ros.model import store
 from dan_ros.storage.atomic import atomic_write_bytes
 
-BUSY = 0.5  # load over cores, from which the machine has other work
-PARTS = len(BATCHES) + 1 + len(SIZES) * len(COUNTS)
+BUSY_SHARE = 0.5  # load average per core above which the times are not reliable
+PARTS = len(BATCHES) + 1 + len(SIZES) * len(COUNTS)  # steps of the progress bar
+
+T = TypeVar('T')
 
 
 class UsageProblem(click.ClickException):
-    """A model or picture that was named can't be used: one line and exit code 2."""
+    """An invalid model or image on the command line: one line and exit code 2."""
 
     exit_code = 2
 
 
 @dataclass
-class Measured:
-    """Everything there is to say.
+class Results:
+    """Everything that `dan-ros bench` prints and writes.
 
     Attributes:
-        machine: it was measured on, before it began.
-        defaults: what the node takes here by default.
-        absent: what can't be measured here.
-        networks: by number of faces.
-        detectors: by width of the image.
-        pipelines: by size of the image and number of faces.
-        advice: that follows.
+        machine: description of the machine before the measurement.
+        defaults: what the node uses here by default.
+        unavailable: backends and detectors that cannot be measured.
+        networks: one comparison per batch size.
+        detectors: by image width.
+        pipelines: one per image size and number of faces.
+        advice: suggested parameters.
+        notes: reasons why the times may not be reliable.
     """
 
     machine: dict[str, str]
     defaults: dict[str, str]
-    absent: list[Unavailable]
+    unavailable: list[Unavailable]
     networks: list[Comparison]
     detectors: Comparison
     pipelines: list[PipelineTimes]
     advice: Advice
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
     @property
     def comparisons(self) -> list[Comparison]:
-        """Those of networks, detectors and pipelines."""
+        """All comparisons."""
         return [*self.networks, self.detectors, *self.pipelines]
 
     @property
     def steps_ms(self) -> dict[str, dict[str, float]]:
-        """Of the pipeline at the node's defaults, by what it looks at."""
+        """Time of each pipeline step at the default settings, milliseconds, by kind of image."""
         return {
             times.title.removeprefix('pipeline, '): times.steps_ms[times.baseline]
             for times in self.pipelines
         }
 
     def to_json(self) -> dict[str, Any]:
-        """As it is printed and written."""
-
-        def of(comparison: Comparison) -> dict[str, Any]:
-            return {**asdict(comparison), 'times_faster': comparison.times_faster}
-
+        """Return the content of bench.json."""
         return {
             'version': __version__,
             'machine': self.machine,
             'defaults': self.defaults,
-            'networks': [of(comparison) for comparison in self.networks],
-            'detectors': of(self.detectors),
-            'pipelines': [of(times) for times in self.pipelines],
-            'absent': [asdict(one) for one in self.absent],
+            'networks': [_comparison_to_json(comparison) for comparison in self.networks],
+            'detectors': _comparison_to_json(self.detectors),
+            'pipelines': [_comparison_to_json(times) for times in self.pipelines],
+            'absent': [{'what': one.name, 'why': one.reason} for one in self.unavailable],
             'notes': self.notes,
             'advice': asdict(self.advice),
         }
+
+
+def _comparison_to_json(comparison: Comparison) -> dict[str, Any]:
+    return {**asdict(comparison), 'times_faster': comparison.times_faster}
 
 
 @click.command('bench')
@@ -111,30 +113,32 @@ class Measured:
     '--model',
     'models',
     multiple=True,
-    help='A known model or an ONNX file instead of the bundled ones; may be repeated, the first is '
-    "the pipeline's.",
+    help='Known model or ONNX file to measure instead of the bundled ones. May be repeated; the '
+    'pipeline runs the first one.',
 )
 @click.option(
     '--image',
     type=click.Path(path_type=Path),
-    help='A picture whose largest face is measured on, instead of a drawn one.',
+    help='Measure on the largest face of this image instead of a drawn face.',
 )
 @click.option(
     '--seconds',
     default=25.0,
     show_default=True,
     type=click.FloatRange(0.0),
-    help='To measure for, besides what it takes to open everything. Of each part at least a turn.',
+    help='Duration of the measurement without the time to open the models. Every part is measured '
+    'at least once.',
 )
-@click.option('--json', 'as_json', is_flag=True, help='Everything measured as one JSON object.')
-@click.option('--out', type=click.Path(path_type=Path), help='Folder for bench.json and bench.png.')
+@click.option('--json', 'as_json', is_flag=True, help='Print all results as one JSON object.')
+@click.option(
+    '--out', type=click.Path(path_type=Path), help='Write bench.json and bench.png to this folder.'
+)
 def command(
     models: tuple[str, ...], image: Path | None, seconds: float, as_json: bool, out: Path | None
 ) -> None:
     """Measure how fast this machine runs the network, the detectors and the pipeline.
 
-    All ways to do the same take turns, times are medians. Needs no ROS, and measures what is
-    installed. Ends with what to set.
+    Prints median times and suggests parameters for the node. ROS is not needed.
     """
     if out:
         need('matplotlib')
@@ -143,71 +147,74 @@ def command(
         models = tuple(model for model in models if model != store.DEFAULT_MODEL)
         for model in models:
             store.read_model(model)
-        measured = measure(models, image, seconds)
+        results = measure(models, image, seconds)
     except ModelError as error:
         raise UsageProblem(str(error)) from None
     if as_json:
-        click.echo(json.dumps(measured.to_json()))
+        click.echo(json.dumps(results.to_json()))
     else:
-        _print(measured)
+        _print(results)
     if out:
-        _write(measured, out)
-        click.echo(f'numbers and picture: {out}', err=as_json)
+        _write(results, out)
+        click.echo(f'Results and plot: {out}', err=as_json)
     if not as_json:
-        click.echo(measured.advice.text)
+        click.echo(results.advice.text)
 
 
-def measure(models: Sequence[str], image: Path | None, seconds: float) -> Measured:
-    """Open and measure everything, with a bar on a terminal."""
+def measure(models: Sequence[str], image: Path | None, seconds: float) -> Results:
+    """Open and measure everything; show a progress bar on a terminal."""
     machine = describe_machine()
     threads, limit = node_threads(), Limit(seconds=seconds / PARTS)
+    detectors, unavailable = open_detectors(threads)
+    detector = next(iter(detectors))
+    face = _face(image, detectors[detector])
     with progress_bar() as bar:
         task = bar.add_task('opening', total=PARTS)
-        networks = open_networks(models, threads, lambda text: bar.update(task, description=text))
-        detectors, absent = open_detectors(threads)
-        face = _face(image, next(iter(detectors.values())))
-        by_batch = []
-        for batch in BATCHES:
-            bar.update(task, description=f'network, {batch} face(s)')
-            by_batch.append(compare_networks(networks, batch, limit))
+
+        def on_progress(text: str) -> None:
+            bar.update(task, description=text)
+
+        def run(title: str, function: Callable[..., T], *arguments: object) -> T:
+            on_progress(title)
+            result = function(*arguments, limit)
             bar.advance(task)
-        bar.update(task, description='detectors')
-        by_width = compare_detectors(detectors, face, limit)
-        bar.advance(task)
-        opened = open_pipelines(networks.choice.backend, next(iter(detectors)))
-        times = []
-        for size, count in product(SIZES, COUNTS):
-            bar.update(task, description=f'pipeline, {size[0]}x{size[1]}, {count} face(s)')
-            times.append(time_pipelines(opened, size, count, face, limit))
-            bar.advance(task)
-    defaults = _defaults(networks, next(iter(detectors)), threads)
-    return Measured(
+            return result
+
+        networks = open_networks(models, threads, on_progress)
+        by_batch = [run('network', compare_networks, networks, batch) for batch in BATCHES]
+        by_width = run('detectors', compare_detectors, detectors, face)
+        pipelines = open_pipelines(networks.selection.backend, detector)
+        times = [
+            run('pipeline', time_pipelines, pipelines, size, count, face)
+            for size, count in product(SIZES, COUNTS)
+        ]
+    return Results(
         machine,
-        defaults,
-        networks.absent + absent,
+        _defaults(networks, detector, threads),
+        networks.unavailable + unavailable,
         by_batch,
         by_width,
         times,
-        _advise(networks, by_batch[0], by_width, times[0], next(iter(detectors))),
+        _advise(networks, by_batch[0], by_width, times[0], detector),
         _notes(machine, times),
     )
 
 
 def _face(image: Path | None, detector: Detector) -> np.ndarray:
-    """Picture of a face to measure on."""
+    """Return the picture of a face to measure on, uint8 [400, 400, 3], BGR."""
     if image is None:
         return draw_face()
     try:
-        face = face_of(open_picture(image), detector)
+        face = crop_largest_face(open_picture(image), detector)
     except DataError as error:
         raise UsageProblem(str(error)) from None
     if face is None:
-        raise UsageProblem(f'{image}: {detector.name} finds no face in it; name another picture')
+        raise UsageProblem(f'{image}: {detector.name} finds no face in it. Use another image.')
     return face
 
 
 def _defaults(networks: Networks, detector: str, threads: int) -> dict[str, str]:
-    backend = networks.choice.backend
+    backend = networks.selection.backend
     return {
         'backend.name': backend.name,
         'model.file': backend.model_name,
@@ -220,73 +227,75 @@ def _defaults(networks: Networks, detector: str, threads: int) -> dict[str, str]
 
 def _advise(
     networks: Networks,
-    on_one_face: Comparison,
+    by_variant: Comparison,
     by_width: Comparison,
     times: PipelineTimes,
     detector: str,
 ) -> Advice:
-    time_ms = times.times_ms[times.baseline]
-    best = min(networks.alike, key=lambda way: on_one_face.times_ms[str(way)])
-    network_ms = (on_one_face.times_ms[str(way)] for way in (networks.default, best))
-    by_side = (by_width.times_ms[detector_way(detector, width)] for width in (TYPICAL_WIDTH, 320))
-    all_cores = threads_way(available_cpus())
+    """Suggest parameters from the times of one face at 640x480."""
+    network_ms, detector_ms, pipeline_ms = by_variant.times_ms, by_width.times_ms, times.times_ms
+    time_ms = pipeline_ms[times.baseline]
+    default, cores = networks.default, available_cpus()
+    best = min(networks.equivalent, key=lambda variant: network_ms[str(variant)])
+    default_side_ms, small_side_ms = (
+        detector_ms[detector_variant(detector, width)] for width in (DEFAULT_WIDTH, 320)
+    )
     savings = [
-        Saving(networks.parameters(best), sub(*network_ms), 'network'),
-        Saving(WITH_INTERVAL, time_ms - times.times_ms[WITH_INTERVAL], 'detector'),
-        Saving('detector.max_side_px: 320', sub(*by_side), 'detector'),
         Saving(
-            f'backend.threads: {available_cpus()}', time_ms - times.times_ms[all_cores], 'threads'
+            networks.parameters(best), network_ms[str(default)] - network_ms[str(best)], 'network'
+        ),
+        Saving(WITH_INTERVAL, time_ms - pipeline_ms[WITH_INTERVAL], 'detector'),
+        Saving('detector.max_side_px: 320', default_side_ms - small_side_ms, 'detector'),
+        Saving(
+            f'backend.threads: {cores}', time_ms - pipeline_ms[threads_variant(cores)], 'threads'
         ),
     ]
-    return advise(time_ms, savings, f'{networks.default}, {threads_way(node_threads())}')
+    return advise(time_ms, savings, f'{default}, {threads_variant(node_threads())}')
 
 
 def _notes(machine: dict[str, str], times: list[PipelineTimes]) -> list[str]:
-    """What makes the numbers say less than they seem to."""
+    """Return reasons why the times may not be reliable."""
     notes = []
-    if float(machine['load']) > BUSY * available_cpus():
+    if float(machine['load']) > BUSY_SHARE * available_cpus():
         notes.append(
-            f'the machine had other work before (load {machine["load"]} on {available_cpus()} cores): '
-            'stop it for times of dan_ros alone'
+            f'the machine was busy before the measurement (load {machine["load"]} on '
+            f'{available_cpus()} cores): stop other programs and measure again'
         )
-    for one, (_, count) in zip(times, product(SIZES, COUNTS), strict=True):
-        if one.found != count:
-            notes.append(
-                f'{one.title}: {one.found} were found and judged, so its times are too short; '
-                'try --image with a picture of a face'
-            )
+    notes += [
+        f'{one.title}: only {one.found} of the faces were classified, so the times are too short; '
+        'use --image with a picture of a face'
+        for one, (_, count) in zip(times, product(SIZES, COUNTS), strict=True)
+        if one.found != count
+    ]
     return notes
 
 
-def _print(measured: Measured) -> None:
+def _print(results: Results) -> None:
     console = Console(soft_wrap=True)
-    console.print(escape(', '.join(f'{key} {value}' for key, value in measured.machine.items())))
-    for comparison in measured.comparisons:
+    console.print(escape(', '.join(f'{key} {value}' for key, value in results.machine.items())))
+    for comparison in results.comparisons:
         console.print()
         console.print(comparison_table(comparison))
     console.print()
-    threads = threads_way(node_threads())
-    console.print(steps_table(measured.steps_ms, f'steps of the pipeline, {threads}, median ms'))
+    threads = threads_variant(node_threads())
+    console.print(steps_table(results.steps_ms, f'steps of the pipeline, {threads}, median ms'))
     console.print()
-    for one in measured.absent:
-        console.print(f'[dim]not measured: {escape(one.what)}: {escape(one.why)}[/dim]')
-    for note in measured.notes:
+    for one in results.unavailable:
+        console.print(f'[dim]not measured: {escape(one.name)}: {escape(one.reason)}[/dim]')
+    for note in results.notes:
         console.print(f'[yellow]note: {escape(note)}[/yellow]')
 
 
-def _write(measured: Measured, folder: Path) -> None:
-    from dan_ros.bench.plots import draw_machine
+def _write(results: Results, folder: Path) -> None:
+    """Write bench.json and bench.png."""
     from dan_ros.evaluate.plots import encode
 
-    machine = measured.machine
-    figure = draw_machine(
-        measured.comparisons,
-        measured.steps_ms,
-        f'dan_ros {__version__} on {machine["cpu"]}, {machine["cores"]} cores',
-    )
+    machine = results.machine
+    title = f'dan_ros {__version__} on {machine["cpu"]}, {machine["cores"]} cores'
+    figure = draw_report(results.comparisons, results.steps_ms, title)
+    content = json.dumps(results.to_json(), indent=2) + '\n'
     try:
         atomic_write_bytes(folder / 'bench.png', encode(figure))
-        content = json.dumps(measured.to_json(), indent=2) + '\n'
         atomic_write_bytes(folder / 'bench.json', content.encode())
     except OSError as error:
-        raise DanError(f'{folder} can not be written: {error.strerror}') from None
+        raise DanError(f'{folder}: cannot write the results: {error.strerror}') from None

@@ -1,4 +1,4 @@
-"""What several subcommands need: optional packages, and models that may still be checkpoints."""
+"""Shared by the subcommands: checks for optional packages, opening a model, a progress bar."""
 
 import importlib
 from pathlib import Path
@@ -25,7 +25,11 @@ PACKAGES = {'yaml': 'pyyaml'}  # where a package is not called like its module
 
 
 def need(*modules: str) -> None:
-    """Raise a DanError that says what to install where one of `modules` is missing."""
+    """Check that optional modules are installed.
+
+    Raises:
+        DanError: one is missing; the message says what to install.
+    """
     for module in modules:
         try:
             importlib.import_module(module)
@@ -34,12 +38,16 @@ def need(*modules: str) -> None:
             packages = ' '.join(PACKAGES.get(name, name) for name in modules)
             raise DanError(
                 f'this command needs the Python package {PACKAGES.get(missing, missing)!r}: '
-                f'`pip install {packages}` brings all it takes'
+                f'`pip install {packages}`'
             ) from None
 
 
 def is_checkpoint(model: str) -> bool:
-    """Whether `model` names a checkpoint and not a model file."""
+    """Whether `model` is the path of a checkpoint.
+
+    >>> is_checkpoint('affecnet8.pth'), is_checkpoint('dan_ferplus')
+    (True, False)
+    """
     return Path(model).suffix in CHECKPOINT_SUFFIXES
 
 
@@ -48,48 +56,54 @@ def open_model(model: str, backend: str, label_set: str | None) -> Backend:
 
     Args:
         model: its name or path.
-        backend: one of `BACKENDS`; a checkpoint runs on torch alone.
-        label_set: name of the classes' order, for a checkpoint that does not say it.
+        backend: one of `BACKENDS`; a checkpoint runs only on torch.
+        label_set: one of `LABEL_SETS`, for a checkpoint that does not store its labels.
 
     Raises:
-        DanError: it can't be opened.
+        DanError: it cannot be opened.
     """
     if not is_checkpoint(model):
         return open_backend(backend, model)
     if backend not in ('auto', 'torch'):
         raise BackendError(
-            f'{model} is a checkpoint, which only torch runs; `dan-ros convert` makes a model file '
-            f'of it for {backend}'
+            f'{model} is a checkpoint, which runs only on torch; convert it to a model file for '
+            f'{backend} with `dan-ros convert`'
         )
     return open_torch_model(model, label_set)
 
 
 def open_torch_model(model: str, label_set: str | None) -> 'TorchBackend':
-    """Open a model with float weights, or a checkpoint, with torch; arguments as above."""
+    """Open a model with float weights, or a checkpoint, on torch; see `open_model`."""
     need('torch', 'safetensors', 'onnx')
+    from dan_ros.backends.torch import TorchBackend
+
+    if is_checkpoint(model):
+        backend = _open_checkpoint(model, label_set)
+    else:
+        backend = TorchBackend.read(store.read_model(model))
+    smoke_test(backend)
+    return backend
+
+
+def _open_checkpoint(model: str, label_set: str | None) -> 'TorchBackend':
     from dan_ros.backends.torch import TorchBackend
     from dan_ros.network.checkpoint import fuse_checkpoint, read_notes
 
-    if not is_checkpoint(model):
-        backend = TorchBackend.read(store.read_model(model))
-        smoke_test(backend)
-        return backend
     path = store.expand_path(model)
     labels = LABEL_SETS[label_set] if label_set else None
     network, info = fuse_checkpoint(path, labels=labels)
     if not read_notes(path):
         click.echo(
-            f'{model} does not say how its faces were prepared: taken as the official checkpoints, '
-            '224 px, colour, mean and std of ImageNet. For others use `dan-ros convert` first.',
+            f'{model} does not store how its faces were preprocessed; using the preprocessing of '
+            'the official checkpoints: 224 px, color, ImageNet mean and std. For other checkpoints '
+            'use `dan-ros convert` first.',
             err=True,
         )
-    backend = TorchBackend(network, info, model)
-    smoke_test(backend)
-    return backend
+    return TorchBackend(network, info, model)
 
 
 def progress_bar() -> Progress:
-    """A bar with the time left on a terminal's standard error, nothing elsewhere; a context."""
+    """A progress bar with the remaining time on standard error, shown only on a terminal."""
     console = Console(stderr=True)
     return Progress(
         TextColumn('{task.description}'),

@@ -1,4 +1,4 @@
-"""`dan-ros doctor`: what this machine has, what really runs on it, what to install."""
+"""`dan-ros doctor`: checks what this machine has, what runs on it, and what to install."""
 
 import importlib.metadata
 import importlib.util
@@ -7,8 +7,8 @@ import os
 import platform
 import statistics
 import sys
-import time
-from collections.abc import Callable
+import timeit
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import click
@@ -18,29 +18,35 @@ from rich.markup import escape
 from rich.table import Table
 
 from dan_ros import __version__
-from dan_ros.backends import BACKENDS, GPU_BACKENDS, choose_backend, cuda, open_backend
-from dan_ros.backends.base import available_cpus, smoke_test
+from dan_ros.backends import (
+    CPU_BACKENDS,
+    GPU_BACKENDS,
+    REGISTRY,
+    choose_backend,
+    cuda,
+    open_backend,
+)
+from dan_ros.backends.base import available_cpus
 from dan_ros.backends.tensorrt.engine_builder import import_tensorrt, runtime_of
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import BackendError, DanError, ModelError
 from dan_ros.model import store
 
 OK, ABSENT, WARNING, ERROR = 'ok', 'absent', 'warning', 'error'
-COLOURS = {OK: 'green', ABSENT: 'dim', WARNING: 'yellow', ERROR: 'red'}
-RUNS = 5
-IMAGE_SHAPE = (480, 640, 3)  # of the blank image the detectors are timed on
+COLORS = {OK: 'green', ABSENT: 'dim', WARNING: 'yellow', ERROR: 'red'}
+RUNS = 5  # timed runs of each backend and detector
+IMAGE_SHAPE = (480, 640, 3)  # of the blank image that detectors are timed on
 
-# Module, Python package, what to do where it is missing, whether the node needs it.
+# Module, pip package, what to do if it is missing, whether the node needs it.
 PACKAGES = (
     ('numpy', 'numpy', 'apt install python3-numpy, or pip install numpy', True),
     ('cv2', 'opencv-python-headless', 'apt install python3-opencv', True),
     ('onnxruntime', 'onnxruntime', 'pip install onnxruntime', True),
-    ('onnx', 'onnx', 'pip install onnx', True),
     ('matplotlib', 'matplotlib', 'pip install matplotlib; only to evaluate and explain', False),
     ('yaml', 'pyyaml', 'pip install pyyaml; only for training and bags', False),
     ('rosbags', 'rosbags', 'pip install rosbags; only for dan-ros bag', False),
+    ('onnx', 'onnx', 'pip install onnx; only for TensorRT and to convert models', False),
     ('torch', 'torch', 'pip install torch safetensors; only to convert or train models', False),
-    ('openvino', 'openvino', 'pip install openvino; only for the backend of that name', False),
 )
 
 
@@ -49,10 +55,10 @@ class Finding:
     """One line of the report.
 
     Attributes:
-        subject: what was looked at.
-        state: `OK`; `ABSENT`, what this machine need not have; `WARNING`, something optional is
-            missing; `ERROR`, the node can't work.
-        found: what there is.
+        subject: what was checked.
+        state: `OK`; `ABSENT`, not needed on this machine; `WARNING`, an optional part is missing;
+            `ERROR`, the node cannot work.
+        found: what was found.
         remedy: what to do about it, or ''.
     """
 
@@ -63,11 +69,11 @@ class Finding:
 
 
 @click.command('doctor')
-@click.option('--json', 'as_json', is_flag=True, help='The findings as one JSON object.')
+@click.option('--json', 'as_json', is_flag=True, help='Print the findings as one JSON object.')
 def command(as_json: bool) -> None:
-    """Check this machine: versions, models, one real inference on each backend and detector.
+    """Check this machine: versions, models, and one real inference per backend and detector.
 
-    Exit code 1 if something that the node needs is missing or does not work.
+    The exit code is 1 if something that the node needs is missing or does not work.
     """
     findings = examine()
     if as_json:
@@ -78,138 +84,142 @@ def command(as_json: bool) -> None:
 
 
 def examine() -> list[Finding]:
-    """Look at everything; takes a few seconds."""
+    """Check everything; takes a few seconds."""
     return [
         Finding('dan_ros', OK, __version__),
-        _machine(),
-        _ros(),
-        *(_package(*entry) for entry in PACKAGES),
-        _gpu(),
-        _tensorrt(),
-        *(_model(name) for name in store.KNOWN_MODELS),
-        *(_backend(name) for name in BACKENDS if name != 'auto'),
-        _choice(),
-        *(_detector(name) for name in DETECTORS if name != 'auto'),
+        _check_machine(),
+        _check_ros(),
+        *(_check_package(*entry) for entry in (*PACKAGES, *_backend_packages())),
+        _check_gpu(),
+        _check_tensorrt(),
+        *(_check_model(name) for name in store.KNOWN_MODELS),
+        *(_check_backend(name) for name in REGISTRY),
+        _check_automatic_choice(),
+        *(_check_detector(name) for name in DETECTORS if name != 'auto'),
     ]
 
 
-def _machine() -> Finding:
+def _check_machine() -> Finding:
     found = f'Python {platform.python_version()}, {platform.machine()}, {available_cpus()} cores'
     return Finding('machine', OK, found)
 
 
-def _ros() -> Finding:
+def _check_ros() -> Finding:
     if importlib.util.find_spec('rclpy') is None:
         return Finding(
             'ROS 2',
             WARNING,
-            'rclpy can not be imported here',
+            'cannot import rclpy',
             'source /opt/ros/<distribution>/setup.bash and the workspace, or . ./env.sh',
         )
     if importlib.util.find_spec('dan_ros.msg') is None:
         return Finding(
             'ROS 2',
             WARNING,
-            'rclpy is here, the messages of dan_ros are not',
+            'rclpy is installed, but the messages of dan_ros are not built',
             'build the package with colcon and source its install/setup.bash, or . ./env.sh',
         )
     distribution = os.environ.get('ROS_DISTRO', 'from wheels')
-    middleware = os.environ.get('RMW_IMPLEMENTATION', 'its default middleware')
+    middleware = os.environ.get('RMW_IMPLEMENTATION', 'default middleware')
     return Finding('ROS 2', OK, f'{distribution}, {middleware}, dan_ros.msg built')
 
 
-def _package(module: str, package: str, remedy: str, is_needed: bool) -> Finding:
+def _backend_packages() -> Iterator[tuple[str, str, str, bool]]:
+    """The packages of CPU backends that are not in `PACKAGES`, in the same form."""
+    listed = {package for _, package, _, _ in PACKAGES}
+    for name in CPU_BACKENDS:
+        for package in set(REGISTRY[name].packages.split()) - listed:
+            remedy = f'pip install {package}; only for the backend {name}'
+            yield package.replace('-', '_'), package, remedy, False
+
+
+def _check_package(module: str, package: str, remedy: str, is_needed: bool) -> Finding:
     if importlib.util.find_spec(module) is None:
         return Finding(module, ERROR if is_needed else WARNING, 'not installed', remedy)
     try:
         version = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:  # apt's packages may lack the metadata
+    except importlib.metadata.PackageNotFoundError:  # Debian packages may have no metadata
         version = getattr(importlib.import_module(module), '__version__', 'installed')
     return Finding(module, OK, version)
 
 
-def _gpu() -> Finding:
+def _check_gpu() -> Finding:
     device = cuda.find_device()
     if device is None:
         return Finding(
             'GPU',
             ABSENT,
             'no CUDA device: everything runs on the CPU',
-            'only if there should be one: `nvidia-smi` must list it; in a container, --gpus all',
+            'if this machine has one, `nvidia-smi` must list it; start containers with --gpus all',
         )
     return Finding('GPU', OK, f'{device.name}, SM {device.sm}, driver {device.driver}')
 
 
-def _tensorrt() -> Finding:
+def _check_tensorrt() -> Finding:
     try:
         return Finding('TensorRT', OK, runtime_of(import_tensorrt()))
     except BackendError as error:
         state = WARNING if cuda.find_device() else ABSENT
-        return Finding('TensorRT', state, 'can not be used', str(error))
+        return Finding('TensorRT', state, 'cannot be used', str(error))
 
 
-def _choice() -> Finding:
+def _check_automatic_choice() -> Finding:
     try:
         choice = choose_backend()
     except DanError as error:
         return Finding('backend auto', ERROR, str(error))
     state = WARNING if choice.warning else OK
-    return Finding('backend auto', state, f'{choice.backend.name}: {choice.why}')
+    return Finding('backend auto', state, f'{choice.backend.name}: {choice.reason}')
 
 
-def _model(name: str) -> Finding:
+def _check_model(name: str) -> Finding:
     try:
         file = store.read_model(name)
     except ModelError as error:
-        needed = name in store.BUNDLED_MODELS
-        remedy = '' if needed else 'until then the weaker Haar cascade finds faces'
-        return Finding(f'model {name}', ERROR if needed else WARNING, str(error), remedy)
+        is_needed = name in store.BUNDLED_MODELS
+        remedy = '' if is_needed else 'until then the weaker Haar cascade finds faces'
+        return Finding(f'model {name}', ERROR if is_needed else WARNING, str(error), remedy)
     return Finding(f'model {name}', OK, f'verified, {file.path}')
 
 
-def _backend(name: str) -> Finding:
+def _check_backend(name: str) -> Finding:
+    subject = f'backend {name}'
     try:
         backend = open_backend(name)
-        smoke_test(backend)
         faces = np.zeros((1, *backend.model.input_size, 3), np.uint8)
         time_ms = _median_ms(lambda: backend.infer(faces))
     except (DanError, ImportError) as error:
-        state = ERROR if name == 'onnxruntime' else WARNING
         if name in GPU_BACKENDS and cuda.find_device() is None:
-            return Finding(f'backend {name}', ABSENT, 'no CUDA device')
-        return Finding(f'backend {name}', state, 'can not be used', str(error))
+            return Finding(subject, ABSENT, 'no CUDA device')
+        state = ERROR if name == 'onnxruntime' else WARNING
+        return Finding(subject, state, 'cannot be used', str(error))
     height, width = backend.model.input_size
-    found = f'{time_ms:.1f} ms a face of {width}x{height}, {backend.model_name} on {backend.device}'
-    return Finding(f'backend {name}', OK, found)
+    speed = f'{time_ms:.1f} ms per face of {width}x{height}'
+    return Finding(subject, OK, f'{speed}, {backend.model_name} on {backend.device}')
 
 
-def _detector(name: str) -> Finding:
+def _check_detector(name: str) -> Finding:
     try:
         detector = open_detector(name)
         image = np.zeros(IMAGE_SHAPE, np.uint8)
         time_ms = _median_ms(lambda: detector.detect(image))
     except (DanError, ImportError) as error:
         return Finding(f'detector {name}', WARNING, str(error))
-    return Finding(f'detector {name}', OK, f'{time_ms:.1f} ms an image of 640x480')
+    return Finding(f'detector {name}', OK, f'{time_ms:.1f} ms per image of 640x480')
 
 
 def _median_ms(run: Callable[[], object]) -> float:
-    """Median time of some runs after a first one."""
+    """Median time of `RUNS` runs after one that is not timed, ms."""
     run()
-    times = []
-    for _ in range(RUNS):
-        started_s = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started_s)
-    return 1e3 * statistics.median(times)
+    return 1e3 * statistics.median(timeit.repeat(run, number=1, repeat=RUNS))
 
 
 def _print(findings: list[Finding]) -> None:
-    table = Table('what', 'state', box=None)
+    table = Table('subject', 'state', box=None)
     table.add_column('found', overflow='fold')
     table.add_column('what to do', overflow='fold')
     for finding in findings:
-        colour = COLOURS[finding.state]
-        state = f'[{colour}]{finding.state}[/{colour}]'
+        color = COLORS[finding.state]
+        state = f'[{color}]{finding.state}[/{color}]'
         table.add_row(finding.subject, state, escape(finding.found), escape(finding.remedy))
     Console().print(table)

@@ -1,17 +1,20 @@
-"""`dan-ros engine`: TensorRT engines, built before the robot needs them."""
+"""`dan-ros engine`: builds TensorRT engines before the robot needs them."""
 
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 
 import click
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dan_ros.backends import PRECISIONS, model_for
-from dan_ros.backends.tensorrt.backend import MAX_BATCH, Say, prepare_engine
-from dan_ros.backends.tensorrt.engine_builder import FLAVOURS, import_tensorrt, runtime_of
+from dan_ros.backends.base import OnProgress
+from dan_ros.backends.tensorrt.backend import MAX_BATCH, prepare_engine
+from dan_ros.backends.tensorrt.engine_builder import FLAVORS, import_tensorrt, runtime_of
 from dan_ros.backends.tensorrt.engine_cache import EngineCache, Entry
 from dan_ros.model import store
 from dan_ros.storage.cache import cache_path, has_cache_folder
@@ -19,9 +22,9 @@ from dan_ros.storage.cache import cache_path, has_cache_folder
 
 @click.group('engine')
 def command() -> None:
-    """Build, list and clean the engines that the backend tensorrt runs.
+    """Build, list and delete the engines of the backend tensorrt.
 
-    They lie in a folder of the user's cache that nobody else can read or write.
+    They are kept in a folder of your cache that no other user can read or write.
     """
 
 
@@ -33,37 +36,38 @@ def command() -> None:
     default=MAX_BATCH,
     show_default=True,
     type=click.IntRange(1, 1024),
-    help='Most faces at once; the node uses engines of the default alone.',
+    help='Largest number of faces per run. The node uses only engines with the default.',
 )
 @click.option(
     '--runtime',
     default='auto',
     show_default=True,
-    type=click.Choice(['auto', *FLAVOURS]),
-    help='TensorRT, or TensorRT for RTX, which also builds without a GPU.',
+    type=click.Choice(['auto', *FLAVORS]),
+    help='TensorRT, or TensorRT for RTX, which builds without a GPU.',
 )
 def build(model: str, precision: str, max_batch: int, runtime: str) -> None:
-    """Build the engine of MODEL, a known name or an ONNX file, unless it is there.
+    """Build the engine of MODEL, a known model's name or an ONNX file, unless it is cached.
 
-    Float models give fp16, or fp32 if asked; int8 ones int8. The node finds it when it starts.
+    Models with float weights give fp16, or fp32 on request; int8 models give int8. The node finds
+    the engine when it starts.
     """
     trt = import_tensorrt(runtime)
     file = store.read_model(model_for('tensorrt', model, precision))
     cache = EngineCache()
-    with _shown() as say:
-        plan = prepare_engine(trt, cache, file, precision, max_batch, say=say)
+    with _spinner() as on_progress:
+        plan = prepare_engine(trt, cache, file, precision, max_batch, on_progress=on_progress)
     click.echo(
         f'{runtime_of(trt)}: engine of {file.name}, {len(plan) / 1e6:.1f} MB in {cache.folder}'
     )
 
 
 @command.command('list')
-@click.option('--json', 'as_json', is_flag=True, help='The engines as one JSON object.')
+@click.option('--json', 'as_json', is_flag=True, help='Print the engines as one JSON object.')
 def list_(as_json: bool) -> None:
-    """List the engines, and what each was built for."""
+    """List the engines and what each was built for."""
     folder, entries = cache_path('engines'), _entries()
     if as_json:
-        click.echo(json.dumps({'folder': str(folder), 'engines': [*map(_as_dict, entries)]}))
+        click.echo(json.dumps({'folder': str(folder), 'engines': [*map(_to_json, entries)]}))
         return
     if not entries:
         click.echo(f'no engines in {folder}')
@@ -72,21 +76,15 @@ def list_(as_json: bool) -> None:
     for title in ('model', 'precision', 'faces', 'runtime', 'GPU', 'MB'):
         table.add_column(title, overflow='fold')
     for entry in entries:
-        key = entry.key
-        made_for = (
-            (key.precision, str(key.max_batch), key.runtime, f'{key.gpu} (SM {key.sm})')
-            if key
-            else ('unusable', '', '', '')
-        )
-        table.add_row(entry.model, *made_for, f'{entry.size / 1e6:.1f}')
+        table.add_row(entry.model, *_built_for(entry), f'{entry.size / 1e6:.1f}')
     Console().print(table)
     click.echo(f'in {folder}')
 
 
 @command.command('clean')
-@click.option('--all', 'everything', is_flag=True, help='Every engine, not only unusable ones.')
+@click.option('--all', 'everything', is_flag=True, help='Delete the usable engines as well.')
 def clean(everything: bool) -> None:
-    """Delete engines that were damaged or could not be loaded; with --all every engine."""
+    """Delete engines that are damaged or could not be loaded."""
     chosen = [entry for entry in _entries() if everything or entry.key is None]
     for entry in chosen:
         EngineCache().remove(entry)
@@ -95,11 +93,19 @@ def clean(everything: bool) -> None:
 
 
 def _entries() -> list[Entry]:
-    """The engines there are; looking makes no folder."""
+    """The engines in the cache; does not create its folder."""
     return EngineCache().entries() if has_cache_folder('engines') else []
 
 
-def _as_dict(entry: Entry) -> dict[str, object]:
+def _built_for(entry: Entry) -> tuple[str, str, str, str]:
+    """The columns of the table that describe the key."""
+    key = entry.key
+    if key is None:
+        return 'unusable', '', '', ''
+    return key.precision, str(key.max_batch), key.runtime, f'{key.gpu} (SM {key.sm})'
+
+
+def _to_json(entry: Entry) -> dict[str, object]:
     return {
         'file': entry.path.name,
         'model': entry.model,
@@ -109,13 +115,12 @@ def _as_dict(entry: Entry) -> dict[str, object]:
 
 
 @contextmanager
-def _shown() -> Iterator[Say]:
-    """Show what is said beside a spinner, and keep it on the screen."""
+def _spinner() -> Iterator[OnProgress]:
+    """Print each step on standard error; on a terminal also show a spinner and the time so far."""
+    columns = SpinnerColumn(), TextColumn('building'), TimeElapsedColumn()
     console = Console(stderr=True)
-    with console.status('engine') as status:
-
-        def say(text: str) -> None:
-            status.update(text)
-            console.print(text)
-
-        yield say
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        progress.add_task('engine', total=None)
+        yield partial(console.print, markup=False, highlight=False, soft_wrap=True)

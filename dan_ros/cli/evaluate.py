@@ -100,9 +100,7 @@ def command(
         click.echo(json.dumps(content))
     else:
         _print(content)
-    page = write_report(
-        subject, evaluation, out
-    )  # last: an error hides no numbers
+    page = write_report(subject, evaluation, out)  # last: an error hides no numbers
     click.echo(f'report: {page}', err=as_json)
 
 
@@ -123,9 +121,7 @@ def _print(content: dict[str, Any]) -> None:
         f'{content["calibration_error"]:.3f}, {content["faces"]} faces'
     )
     if content['not_judged']:
-        click.echo(
-            f'{content["not_judged"]} faces without a result count as wrong'
-        )
+        click.echo(f'{content["not_judged"]} faces without a result count as wrong')
     for label, count in content['left_out'].items():
         click.echo(f'{count} faces left out: the model does not have the class {label}')
     for line in summarize_skipped(content['skipped'], 'scores.json'):

@@ -1,4 +1,4 @@
-"""Entry point of `dan-ros`."""
+"""Entry point of the command `dan-ros`."""
 
 import importlib
 import signal
@@ -10,23 +10,21 @@ import click
 from dan_ros import __version__
 from dan_ros.errors import DanError
 
-# What `dan-ros --help` says of each subcommand; its module is imported only when it is called.
+# Shown by `dan-ros --help`; the module of a subcommand is imported only when it runs.
 SUBCOMMANDS = {
-    'predict': 'Find faces in pictures and say what they express.',
-    'bag': 'Judge every image of a recorded bag; bag in, bag out.',
-    'explain': 'Show where each attention head looks in a face.',
-    'train': 'Train DAN by a recipe; stop and resume at any time.',
-    'evaluate': 'Measure a model on labelled faces: a page with numbers and pictures.',
-    'convert': 'Turn a DAN checkpoint into a model file for the node.',
-    'export': 'Write a model file again for another runtime.',
-    'engine': 'Build, list and clean TensorRT engines before deployment.',
-    'bench': 'Measure how fast this machine runs all of it, and say what to set.',
-    'models': 'List, verify and fetch model files.',
-    'doctor': 'Check this machine: versions, models, one real inference on each backend.',
+    'predict': 'Find faces in images and print their expressions.',
+    'bag': 'Add facial expressions to a recorded bag.',
+    'explain': 'Show which parts of a face each attention head uses.',
+    'train': 'Train DAN from a recipe; can be stopped and resumed.',
+    'evaluate': 'Measure a model on labeled faces and write a report.',
+    'convert': 'Convert a DAN checkpoint to a model file for the node.',
+    'export': 'Export a model file for another runtime or precision.',
+    'engine': 'Build, list and delete TensorRT engines.',
+    'bench': 'Measure the speed on this machine and suggest settings.',
+    'models': 'List, verify and download model files.',
+    'doctor': 'Check versions, models, backends and detectors on this machine.',
 }
-
-
-STOPPED = 130  # exit code after SIGINT, as shells give it, and after SIGTERM
+EXIT_INTERRUPTED = 130  # exit code after SIGINT and SIGTERM
 
 
 class _LazyGroup(click.Group):
@@ -35,7 +33,7 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo('Stopped', err=True)
-            sys.exit(STOPPED)
+            sys.exit(EXIT_INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(SUBCOMMANDS)
@@ -55,7 +53,7 @@ class _LazyGroup(click.Group):
 @click.group(cls=_LazyGroup, context_settings={'help_option_names': ['-h', '--help']})
 @click.version_option(__version__, prog_name='dan-ros')
 def cli() -> None:
-    """Facial expressions with DAN: everything that needs no ROS."""
+    """Facial expression recognition with DAN; these commands need no ROS."""
 
 
 def _interrupt(*_: object) -> NoReturn:
@@ -63,9 +61,10 @@ def _interrupt(*_: object) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command; an error of ours is one line on standard error and exit code 1.
+    """Run a command.
 
-    Ctrl-C and SIGTERM alike end it when it has tidied up, with exit code 130.
+    An error of this package, or of the file system, is one line on standard error and exit code 1.
+    Ctrl-C and SIGTERM let the command clean up, and end it with exit code 130.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -75,7 +74,7 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:
         where = f'{error.filename}: ' if error.filename else ''
-        click.echo(f'Error: {where}{error.strerror or error}; name another place', err=True)
+        click.echo(f'Error: {where}{error.strerror or error}; choose another path', err=True)
         sys.exit(1)
 
 

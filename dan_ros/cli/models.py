@@ -1,4 +1,4 @@
-"""`dan-ros models`: which model files there are, whether they are sound, and fetching them."""
+"""`dan-ros models`: list, verify and fetch model files."""
 
 import sys
 
@@ -14,20 +14,20 @@ from dan_ros.model import store
 @click.group('models', invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List the models this version knows; see also the subcommands."""
+    """List the models that this version knows; see also the subcommands."""
     if ctx.invoked_subcommand is None:
         _print_models()
 
 
 @command.command('list')
 def list_models() -> None:
-    """Name, state and place of each model."""
+    """Show name, state and path of each model."""
     _print_models()
 
 
 @command.command()
 def verify() -> None:
-    """Check every model against its SHA-256; exit with 1 if one is missing or damaged."""
+    """Check each model against its SHA-256; exit with 1 if one is missing or damaged."""
     if not _print_models():
         sys.exit(1)
 
@@ -35,21 +35,21 @@ def verify() -> None:
 @command.command()
 @click.argument('name', type=click.Choice(list(store.KNOWN_MODELS)))
 def fetch(name: str) -> None:
-    """Fetch NAME into the user's cache and check it."""
+    """Download NAME into the user's cache, verify it, and print its path."""
     click.echo(store.fetch_model(name))
 
 
 def _print_models() -> bool:
-    """Print the table; whether all models are there and sound."""
+    """Print the table of models; return whether all of them are valid."""
     table = Table('name', 'state', 'what', box=None)
     table.add_column('where', overflow='fold')
-    sound = True
+    all_valid = True
     for model in store.KNOWN_MODELS.values():
         try:
             where = str(store.read_model(model.name).path)
             state = '[green]verified'
         except ModelError as error:
-            sound, state, where = False, '[red]missing', str(error)
-        table.add_row(model.name, state, model.what, escape(where))
+            all_valid, state, where = False, '[red]missing', str(error)
+        table.add_row(model.name, state, model.description, escape(where))
     Console().print(table)
-    return sound
+    return all_valid

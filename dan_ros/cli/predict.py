@@ -1,7 +1,8 @@
-"""`dan-ros predict`: what the faces in pictures express."""
+"""`dan-ros predict`: prints the expressions of the faces in images."""
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -22,8 +23,8 @@ from dan_ros.types import FaceExpression, Frame
 
 @click.command('predict')
 @click.argument('images', nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option('--json', 'as_json', is_flag=True, help='One JSON object a picture, a line each.')
-@click.option('--out', type=click.Path(path_type=Path), help='Folder for annotated pictures.')
+@click.option('--json', 'as_json', is_flag=True, help='Print one JSON object per image and line.')
+@click.option('--out', type=click.Path(path_type=Path), help='Folder for annotated images.')
 @click.option('--model', default=store.DEFAULT_MODEL, show_default=True)
 @click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
 @click.option('--detector', default='auto', show_default=True, type=click.Choice(DETECTORS))
@@ -32,7 +33,7 @@ from dan_ros.types import FaceExpression, Frame
     default=640,
     show_default=True,
     type=click.IntRange(64, 4096),
-    help='Longer side of the copy that faces are looked for in, pixels.',
+    help='Longer side of the reduced image that the detector searches, pixels.',
 )
 def command(
     images: tuple[Path, ...],
@@ -43,10 +44,10 @@ def command(
     detector: str,
     max_side: int,
 ) -> None:
-    """Find the faces in each of IMAGES and print what they express, the largest face first.
+    """Find the faces in each of IMAGES and print their expressions, the largest face first.
 
-    A picture that can't be read is named on standard error, the others go on, and the exit code
-    is 1.
+    An image that cannot be read is reported on standard error; the others are processed, and the
+    exit code is 1.
     """
     pipeline = ExpressionPipeline.open(
         model, backend, detector, max_side_px=max_side, max_faces=1000, quality=ACCEPT_ALL
@@ -56,7 +57,7 @@ def command(
     if out:
         out.mkdir(parents=True, exist_ok=True)
     failed = 0
-    for number, path in enumerate(images, start=1):
+    for path, target in zip(images, _target_paths(out, images), strict=True):
         try:
             frame = Frame(open_picture(path))
         except DataError as error:
@@ -68,10 +69,9 @@ def command(
             click.echo(json.dumps(_to_json(path, faces)))
         else:
             _print_faces(path, faces)
-        if out:
-            target = _picture_path(out, path, number, images)
+        if target:
             write_picture(target, annotate(frame, faces))
-            click.echo(f'annotated picture: {readable(str(target))}', err=as_json)
+            click.echo(f'annotated image: {readable(str(target))}', err=as_json)
     sys.exit(1 if failed else 0)
 
 
@@ -109,7 +109,12 @@ def _print_faces(path: Path, faces: list[FaceExpression]) -> None:
     Console(soft_wrap=True).print(table)
 
 
-def _picture_path(out: Path, path: Path, number: int, images: tuple[Path, ...]) -> Path:
-    """Name in the folder; pictures that would share one carry their position among all."""
-    is_shared = [other.stem for other in images].count(path.stem) > 1
-    return out / f'{path.stem}{f"_{number}" if is_shared else ""}_annotated.png'
+def _target_paths(out: Path | None, images: tuple[Path, ...]) -> list[Path | None]:
+    """Output path of each image; images with the same stem get their number as well."""
+    if out is None:
+        return [None] * len(images)
+    counts = Counter(path.stem for path in images)
+    return [
+        out / f'{path.stem}{f"_{number}" if counts[path.stem] > 1 else ""}_annotated.png'
+        for number, path in enumerate(images, start=1)
+    ]

@@ -1,7 +1,7 @@
-"""`make demo`: a camera, the node and a subscriber, three processes that talk over DDS.
+"""`make demo`: run a sample camera and dan_node, and show the messages that arrive over DDS.
 
-Shows the messages as they arrive, saves an annotated picture, and ends with the line
-`demo: messages=N ids=N label=L`. Without a source it ends by itself; with one it runs until Ctrl-C.
+The demo saves an annotated picture and prints `demo: messages=N ids=N label=L` as its last line.
+Without --source it ends by itself, otherwise it runs until Ctrl-C.
 """
 
 import ctypes
@@ -13,7 +13,6 @@ import threading
 import time
 from collections import Counter, deque
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
@@ -32,20 +31,22 @@ from dan_ros.images.files import write_picture
 from dan_ros.msg import FacialExpression, FacialExpressionArray
 
 CAMERA_TOPIC = '/camera/image_raw'
-MIN_SECONDS, MAX_SECONDS = 10, 60
-ENOUGH_MESSAGES = 150
-ROWS = 8
-PR_SET_PDEATHSIG = 1
+MIN_S, MAX_S = 10, 60  # duration of the demo without --source, seconds
+ENOUGH_MESSAGES = 150  # after which the demo ends without --source
+ROWS = 8  # of the table
+REFRESH_S = 0.2  # interval at which the table is drawn, seconds
+PR_SET_PDEATHSIG = 1  # prctl(2): send a signal to this process when its parent dies
 
 
 class Subscriber(Node):
-    """Receives what dan_node publishes, as any behaviour would.
+    """Receives the messages of dan_node, as any other ROS node would.
 
     Attributes:
-        faces: the latest messages, each with its age in ms when it came.
-        ids, labels: how often each came.
-        arrivals: when frames came, steady seconds, the latest.
-        picture: the last annotated picture, uint8 [H, W, 3] BGR, or None.
+        faces: the latest messages, each with its age at arrival, milliseconds.
+        ids: number of messages per face id.
+        labels: number of messages per label.
+        arrivals: monotonic arrival times of the latest frames, seconds.
+        picture: the latest annotated picture, uint8 [H, W, 3] BGR; None before the first one.
     """
 
     def __init__(self) -> None:
@@ -61,14 +62,14 @@ class Subscriber(Node):
 
     @property
     def fps(self) -> float:
-        """Frames a second, lately."""
+        """Recent frame rate, frames per second."""
         if len(self.arrivals) < 2:
             return 0.0
         return (len(self.arrivals) - 1) / (self.arrivals[-1] - self.arrivals[0])
 
     @property
     def label(self) -> str:
-        """The commonest label, or 'none'."""
+        """The most frequent label, or 'none'."""
         return self.labels.most_common(1)[0][0] if self.labels else 'none'
 
     def _on_face(self, message: FacialExpression) -> None:
@@ -87,7 +88,7 @@ class Subscriber(Node):
         self.picture = pixels.reshape(message.height, message.width, 3)
 
     def table(self) -> Table:
-        """The latest messages, for people."""
+        """Return the latest messages as a table."""
         title = f'/facial_expression: {self.ids.total()} messages, {self.fps:.1f} images/s'
         table = Table('stamp', 'face', 'label', 'confidence', 'roi', 'latency', title=title)
         for message, age_ms in self.faces:
@@ -104,14 +105,23 @@ class Subscriber(Node):
 
 
 @click.command()
-@click.option('--source', default='', help='Camera number, video, picture or folder of pictures.')
-@click.option('--out', type=click.Path(path_type=Path), default='demo', help='Folder for results.')
+@click.option(
+    '--source',
+    default='',
+    help='Number of a camera, or path of a video, a picture or a folder of pictures.',
+)
+@click.option(
+    '--out',
+    type=click.Path(path_type=Path),
+    default='demo',
+    help='Folder for the annotated picture.',
+)
 def main(source: str, out: Path) -> None:
-    """Run camera and node, show what arrives."""
+    """Run a camera and dan_node, and show the messages that arrive."""
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise click.ClickException(f'{out} can not be made a folder: {error.strerror}') from None
+        raise click.ClickException(f'cannot create the folder {out}: {error.strerror}') from None
     console = Console()
     console.print(f'Starting a sample camera on {CAMERA_TOPIC} and dan_node; they talk over DDS.')
     console.print('[dim]In another shell: . ./env.sh, and subscribe to /facial_expression[/dim]')
@@ -129,7 +139,10 @@ def main(source: str, out: Path) -> None:
 
 
 def _stop_signal() -> threading.Event:
-    """Set by Ctrl-C or SIGTERM; an exception could come amid rclpy's work, and be lost there."""
+    """Return an event that Ctrl-C or SIGTERM sets.
+
+    An exception from a signal handler could get lost inside rclpy.
+    """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
@@ -138,12 +151,16 @@ def _stop_signal() -> threading.Event:
 
 def _watch(
     subscriber: Subscriber,
-    processes: list[Any],
+    processes: list['subprocess.Popen[bytes]'],
     console: Console,
     stop: threading.Event,
     endless: bool,
 ) -> bool:
-    """Show messages until there are enough or it is stopped; whether both processes lived on."""
+    """Show messages until there are enough or `stop` is set.
+
+    Returns:
+        Whether all processes kept running.
+    """
     executor = SingleThreadedExecutor()
     executor.add_node(subscriber)
     started_s = shown_s = time.monotonic()
@@ -153,9 +170,9 @@ def _watch(
                 break
             executor.spin_once(timeout_sec=0.1)
             if any(process.poll() is not None for process in processes):
-                console.print('[red]a process ended early; its messages are above[/red]')
+                console.print('[red]A process ended early; see its output above.[/red]')
                 return False
-            if time.monotonic() - shown_s > 0.2:
+            if time.monotonic() - shown_s > REFRESH_S:
                 shown_s = time.monotonic()
                 live.update(subscriber.table(), refresh=console.is_terminal)
         live.update(subscriber.table(), refresh=console.is_terminal)
@@ -164,15 +181,15 @@ def _watch(
 
 
 def _is_enough(subscriber: Subscriber, seconds: float) -> bool:
-    return seconds > MAX_SECONDS or (
-        seconds > MIN_SECONDS
+    return seconds > MAX_S or (
+        seconds > MIN_S
         and subscriber.ids.total() >= ENOUGH_MESSAGES
         and subscriber.picture is not None
     )
 
 
 def _save_picture(subscriber: Subscriber, out: Path, console: Console) -> bool:
-    """Keep the last annotated picture, if one came; False where it can't be written."""
+    """Save the latest annotated picture, if any; return False if it cannot be written."""
     if subscriber.picture is None:
         return True
     path = (out / 'annotated.png').resolve()
@@ -187,7 +204,7 @@ def _save_picture(subscriber: Subscriber, out: Path, console: Console) -> bool:
 
 def _conclude(subscriber: Subscriber, console: Console) -> None:
     if not subscriber.ids:
-        console.print('[red]no message arrived: `dan-ros doctor` says what is wrong here[/red]')
+        console.print('[red]No message arrived; run `dan-ros doctor` to find out why.[/red]')
     click.echo(
         f'demo: messages={subscriber.ids.total()} ids={len(subscriber.ids)} '
         f'label={subscriber.label}'
@@ -195,7 +212,7 @@ def _conclude(subscriber: Subscriber, console: Console) -> None:
 
 
 def _start_camera(source: str) -> 'subprocess.Popen[bytes]':
-    # quoted, because a source of digits must reach the node as a string
+    # The quotes make a camera number a string parameter.
     return _start('sample_camera', '-r', f'image_raw:={CAMERA_TOPIC}', '-p', f'source:="{source}"')
 
 
@@ -209,10 +226,10 @@ def _start(program: str, *ros_arguments: str) -> 'subprocess.Popen[bytes]':
             '--ros-args',
             *ros_arguments,
         ],
-        # both send large images: the camera its own, the node the annotated ones
+        # Both processes publish large images.
         env={'FASTDDS_DEFAULT_PROFILES_FILE': str(profile), **os.environ},
         preexec_fn=_die_with_parent,  # noqa: PLW1509
-        start_new_session=True,  # Ctrl-C reaches this process alone, which stops the others
+        start_new_session=True,  # so that Ctrl-C reaches only the demo, which stops the others
     )
 
 
@@ -221,7 +238,7 @@ def _die_with_parent() -> None:
 
 
 def _stop(process: 'subprocess.Popen[bytes]') -> int:
-    """Ask a process to end, and give its exit code."""
+    """Stop a process and return its exit code."""
     process.send_signal(signal.SIGINT)
     try:
         return process.wait(timeout=10)

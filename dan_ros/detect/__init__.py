@@ -1,35 +1,13 @@
-"""Face detectors, one a file."""
+"""Face detectors, one per file; the library of each is imported at first use."""
 
-from collections.abc import Callable
-from typing import Protocol
-
-import numpy as np
-
+from dan_ros.backends.base import OnProgress, ignore_progress
+from dan_ros.detect.base import Detector, DetectorConfig
+from dan_ros.detect.registry import DETECTORS, REGISTRY, detector_class, register
 from dan_ros.errors import DanError, ModelError
-from dan_ros.model import store
-from dan_ros.types import Face
 
-DETECTORS = ('auto', 'yunet', 'haar')
+__all__ = ['DETECTORS', 'DEVICES', 'Detector', 'DetectorConfig', 'open_detector', 'register']
+
 DEVICES = ('cpu', 'cuda')
-FETCH_TIMEOUT_S = 4.0  # of a small file; a node that is stopped meanwhile has 5 s under ros2 launch
-
-
-class Detector(Protocol):
-    """Finds faces in one image.
-
-    Attributes:
-        name: 'yunet', 'haar' or 'whole'.
-        warning: what the user should know about this choice, or ''.
-        min_score: faces the detector is less sure of than this, [0, 1], are left out.
-    """
-
-    name: str
-    warning: str
-    min_score: float
-
-    def detect(self, image_bgr: np.ndarray) -> list[Face]:
-        """Find faces in uint8 [H, W, 3]; boxes and landmarks are in its pixels."""
-        ...
 
 
 def open_detector(
@@ -38,50 +16,40 @@ def open_detector(
     model_file: str = '',
     threads: int = 0,
     device: str = 'cpu',
-    say: Callable[[str], object] = lambda text: None,
+    on_progress: OnProgress = ignore_progress,
 ) -> Detector:
-    """Open a detector.
+    """Open a face detector.
 
     Args:
-        name: 'yunet'; 'haar'; or 'auto', which is YuNet and, where its file can't be had, Haar with
-            a `warning`.
-        min_score: [0, 1].
-        model_file: path of YuNet's file; '' looks in the usual places, the network last.
-        threads: CPU threads; 0 leaves the choice to the backend.
+        name: one of `DETECTORS`; 'auto' is YuNet, or Haar with a `warning` if YuNet's file cannot
+            be found or downloaded.
+        min_score: faces with a lower score are dropped, [0, 1].
+        model_file: path of YuNet's file; '' searches the usual places, the network last.
+        threads: CPU threads; 0 lets the library choose.
         device: one of `DEVICES`, for YuNet.
-        say: told when the network is asked for YuNet's file.
+        on_progress: called with one sentence before a download.
 
     Raises:
         DanError: the name is unknown, or the detector's file is missing or damaged.
+
+    >>> open_detector('haar').name
+    'haar'
     """
-    if name not in DETECTORS:
-        raise DanError(f'unknown detector {name!r}; the detectors are {", ".join(DETECTORS)}')
-    if name == 'haar':
-        from dan_ros.detect.haar import HaarDetector
+    config = DetectorConfig(min_score, model_file, threads, device, on_progress)
+    if name == 'auto':
+        return _open_best(config)
+    if name not in REGISTRY:
+        known = ', '.join(('auto', *REGISTRY))
+        raise DanError(f'unknown detector {name!r}; the detectors are {known}')
+    return detector_class(name).open(config)
 
-        return HaarDetector(min_score)
+
+def _open_best(config: DetectorConfig) -> Detector:
     try:
-        content = _yunet_content(model_file, say)
+        return detector_class('yunet').open(config)
     except ModelError as error:
-        if name == 'yunet' or model_file:
+        if config.model_file:
             raise
-        from dan_ros.detect.haar import HaarDetector
-
-        return HaarDetector(
-            min_score,
-            warning=f'YuNet is not to be had, the weaker Haar cascade is used instead: {error}',
-        )
-    from dan_ros.detect.yunet import YuNetDetector
-
-    return YuNetDetector(content, min_score, threads, device)
-
-
-def _yunet_content(model_file: str, say: Callable[[str], object]) -> bytes:
-    if model_file:
-        return store.read_pinned('yunet', model_file).content
-    try:
-        return store.read_model('yunet').content
-    except ModelError:
-        say(f'fetching {store.KNOWN_MODELS["yunet"].url}')
-        store.fetch_model('yunet', FETCH_TIMEOUT_S)
-        return store.read_model('yunet').content
+        detector = detector_class('haar').open(config)
+        detector.warning = f'YuNet is not available, using the weaker Haar cascade: {error}'
+        return detector

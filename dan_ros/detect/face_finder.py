@@ -1,4 +1,4 @@
-"""Finds the faces of a frame: on the full frame, or only around the boxes where they are expected."""
+"""Finds faces on the full frame, or only around the boxes where they are expected."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,27 +1,27 @@
-"""No search: the image is a face already, as another detector cut it out."""
+"""No detection: each image is one face, already cropped by another detector."""
 
 import numpy as np
 
+from dan_ros.detect.base import Detector
 from dan_ros.types import Face
 
 
-class FullFrameDetector:
-    """Takes every image for one face; see `Detector`.
+class FullFrameDetector(Detector):
+    """Returns the whole image as one face.
 
     Args:
-        crop_scale: of the model's crop rule; the box is as much smaller than the image, so that the
-            rule cuts out all of it.
+        crop_scale: of the model's crop rule. The box is smaller than the image by this factor, so
+            that the crop is the whole image.
     """
 
     name = 'whole'
-    warning = ''
 
     def __init__(self, crop_scale: float) -> None:
-        self.min_score = 0.0
+        super().__init__(min_score=0.0)
         self._crop_scale = crop_scale
 
     def detect(self, image_bgr: np.ndarray) -> list[Face]:
-        """One face about the middle of uint8 [H, W, 3], with no landmarks."""
+        """One face in the middle of uint8 [H, W, 3], without landmarks."""
         height, width = image_bgr.shape[:2]
         half = max(width, height) / self._crop_scale / 2
         box = np.array([width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half])

@@ -1,38 +1,38 @@
-"""OpenCV's Haar cascade: needs no model file, misses more faces and gives no landmarks."""
+"""OpenCV's Haar cascade: works without a model file, misses more faces, finds no landmarks."""
 
 from pathlib import Path
 
 import numpy as np
 
+from dan_ros.detect.base import Detector
 from dan_ros.errors import ModelError
 from dan_ros.images.opencv import cv2
 from dan_ros.types import Face
 
 CASCADE = 'haarcascade_frontalface_default.xml'
 SYSTEM_FOLDERS = ('/usr/share/opencv4/haarcascades', '/usr/share/opencv/haarcascades')
-HALF_SURE_WEIGHT = 3.0  # stage weight taken as a score of 0.5
+HALF_SCORE_WEIGHT = 3.0  # weight of the last stage that gives a score of 0.5
 
 
-class HaarDetector:
-    """Viola-Jones frontal faces; see `Detector`.
+class HaarDetector(Detector):
+    """Finds frontal faces with the Viola-Jones cascade; see `Detector`.
 
     Args:
-        min_score: [0, 1]; the score is w / (w + 3) of the last stage's weight w.
-        warning: why this detector was taken, if it was not asked for.
+        min_score: lowest score of a face, [0, 1]; the score is w / (w + 3), where w is the weight
+            of the cascade's last stage.
 
     Raises:
-        ModelError: this OpenCV has no cascades.
+        ModelError: this OpenCV was installed without cascades.
     """
 
     name = 'haar'
 
-    def __init__(self, min_score: float = 0.6, warning: str = '') -> None:
-        self.min_score = min_score
-        self.warning = warning
+    def __init__(self, min_score: float = 0.6) -> None:
+        super().__init__(min_score)
         self._cascade = cv2.CascadeClassifier(str(_cascade_path()))
 
     def detect(self, image_bgr: np.ndarray) -> list[Face]:
-        """Find faces in uint8 [H, W, 3], most certain first."""
+        """Find faces in a BGR image, uint8 [H, W, 3]; the highest score comes first."""
         grey = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
         boxes, _, weights = self._cascade.detectMultiScale3(
             grey, scaleFactor=1.1, minNeighbors=5, outputRejectLevels=True
@@ -46,12 +46,12 @@ class HaarDetector:
 
 
 def _to_face(box_xywh: np.ndarray, weight: float) -> Face:
-    # Over 311 faces the cascade's square had the centre and the longer side of YuNet's box (medians
-    # 1.00 and 0.006 of it apart), so one crop rule serves both.
+    # One crop rule fits both detectors: over 311 faces the median side of the cascade's square was
+    # 1.00 of the longer side of YuNet's box, and the median distance of the centers 0.006 of it.
     left, top, width, height = (float(value) for value in box_xywh)
     box = np.array([left, top, left + width, top + height], np.float32)
     weight = max(weight, 0.0)
-    return Face(box, weight / (weight + HALF_SURE_WEIGHT), np.zeros((0, 2), np.float32))
+    return Face(box, weight / (weight + HALF_SCORE_WEIGHT), np.zeros((0, 2), np.float32))
 
 
 def _cascade_path() -> Path:
@@ -61,6 +61,6 @@ def _cascade_path() -> Path:
         if folder and path.is_file():
             return path
     raise ModelError(
-        f"this OpenCV {cv2.__version__} comes without {CASCADE}; install Debian's opencv-data, or "
-        'get YuNet with `dan-ros models fetch yunet`'
+        f'OpenCV {cv2.__version__} is installed without {CASCADE}: install the Debian package '
+        'opencv-data, or get YuNet with `dan-ros models fetch yunet`'
     )

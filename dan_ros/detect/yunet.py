@@ -1,59 +1,72 @@
-"""YuNet, through ONNX Runtime, with a vectorised decoding of our own.
+"""The face detector YuNet, run by ONNX Runtime and decoded with NumPy.
 
 Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023,
-https://doi.org/10.1007/s11633-023-1423-y. OpenCV's own
-wrapper needs OpenCV 4.8; this runs with any.
+https://doi.org/10.1007/s11633-023-1423-y. OpenCV's own wrapper needs OpenCV 4.8 or newer; this
+module works with any version.
 """
 
 import math
 from functools import lru_cache
 
 import numpy as np
-import onnx
 
 from dan_ros.backends.onnxruntime import open_session, run_session
+from dan_ros.detect.base import Detector, DetectorConfig
+from dan_ros.detect.yunet_file import IMAGE, for_images
 from dan_ros.errors import ModelError
 from dan_ros.images.opencv import cv2
-from dan_ros.model.onnx_file import parse_onnx
+from dan_ros.model import store
 from dan_ros.types import Face
 
 STRIDES = (8, 16, 32)  # pixels per cell of the three output grids
-IMAGE = 'image'  # name of the input
-TINY_PX = 128  # an image below it is enlarged for the second look
-MAX_OVERLAP = 0.3  # intersection over union above which the weaker of two boxes is dropped
+TINY_PX = 128  # longer side of an image below which the second search enlarges it
+# Time limit of the download, seconds; `ros2 launch` kills a node 5 s after asking it to stop.
+FETCH_TIMEOUT_S = 4.0
+MAX_OVERLAP = 0.3  # intersection over union; of two boxes above it, the one scored lower is dropped
 
 
-class YuNetDetector:
-    """Finds faces from about 10 pixels up; see `Detector`.
+class YuNetDetector(Detector):
+    """Finds faces of at least about 10 pixels; see `Detector`.
 
-    YuNet was trained on faces of about 10 to 300 pixels. An image without a face is therefore
-    looked at a second time, in a border, at half its size, or at twice if it is tiny: so a face
-    that fills it is found as well (of 150 such at 640 px, 149 instead of 105).
+    YuNet was trained on faces of about 10 to 300 pixels. An image in which it finds no face is
+    searched again with a border, at half its size (at twice its size if it is tiny). This also
+    finds faces that fill the image: 149 instead of 105 of 150 such faces at 640 px.
 
     Args:
-        content: the ONNX file.
-        min_score: [0, 1].
+        content: YuNet's ONNX file.
+        min_score: lowest score of a face, [0, 1].
         threads: CPU threads; 0 lets ONNX Runtime choose.
-        device: cpu, or cuda for the GPU build of ONNX Runtime.
+        device: 'cpu', or 'cuda' for the GPU build of ONNX Runtime.
 
     Raises:
-        BackendError: the GPU can't be used.
+        ModelError: the file is not YuNet's.
+        BackendError: the GPU cannot be used.
     """
 
     name = 'yunet'
-    warning = ''
 
     def __init__(
         self, content: bytes, min_score: float = 0.6, threads: int = 0, device: str = 'cpu'
     ) -> None:
-        self.min_score = min_score
+        super().__init__(min_score)
         self._session = open_session(for_images(content), threads, device)
         self._outputs = [
             f'{kind}_{stride}' for kind in ('cls', 'obj', 'bbox', 'kps') for stride in STRIDES
         ]
 
+    @classmethod
+    def open(cls, config: DetectorConfig) -> 'YuNetDetector':
+        """Find, read and if necessary download the ONNX file.
+
+        Raises:
+            ModelError: the file is missing or damaged, and cannot be downloaded.
+            BackendError: the GPU cannot be used.
+        """
+        content = _read_file(config)
+        return cls(content, config.min_score, config.threads, config.device)
+
     def detect(self, image_bgr: np.ndarray) -> list[Face]:
-        """Find faces in uint8 [H, W, 3], most certain first."""
+        """Find faces in a BGR image, uint8 [H, W, 3]; the highest score comes first."""
         faces = self._detect_once(image_bgr)
         if faces:
             return faces
@@ -76,7 +89,7 @@ class YuNetDetector:
             padded = cv2.copyMakeBorder(image_bgr, 0, below, 0, right, cv2.BORDER_CONSTANT)
         outputs = run_session(self._session, self._outputs, {IMAGE: padded[None]})
         scores, boxes, landmarks = decode(outputs, padded.shape[:2], self.min_score)
-        # cv2 takes boxes as left, top, width, height, and lists of Python numbers before 4.8
+        # OpenCV before 4.8 takes lists only
         xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
         keep = cv2.dnn.NMSBoxes(xywh.tolist(), scores.tolist(), self.min_score, MAX_OVERLAP)
         return [
@@ -85,20 +98,31 @@ class YuNetDetector:
         ]
 
 
+def _read_file(config: DetectorConfig) -> bytes:
+    if config.model_file:
+        return store.read_pinned('yunet', config.model_file).content
+    try:
+        return store.read_model('yunet').content
+    except ModelError:
+        config.on_progress(f'downloading {store.KNOWN_MODELS["yunet"].url}')
+        store.fetch_model('yunet', FETCH_TIMEOUT_S)
+        return store.read_model('yunet').content
+
+
 def decode(
     outputs: list[np.ndarray], size: tuple[int, int], min_score: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Turn the network's grids into faces.
+    """Decode the network's output grids into faces.
 
-    Every cell of a grid proposes one face. Its score is sqrt(class * objectness); its box is given
-    by the offset of the centre from the cell, in strides, and the logarithm of the size in strides;
-    its landmarks by their offsets from the cell, in strides.
+    Each cell of a grid proposes one face with the score sqrt(class * objectness). The box is stored
+    as the offset of its center from the cell and the logarithm of its size, the landmarks as
+    offsets from the cell, all in strides.
 
     Args:
-        outputs: cls, obj, bbox, kps, each for the strides 8, 16, 32: float32 [1, cells, 1], [1,
-            cells, 1], [1, cells, 4], [1, cells, 10].
-        size: (height, width) of the network's input.
-        min_score: proposals below it are left out.
+        outputs: cls [1, cells, 1], obj [1, cells, 1], bbox [1, cells, 4] and kps [1, cells, 10],
+            float32, each for the strides 8, 16, 32.
+        size: (height, width) of the network's input, pixels.
+        min_score: lowest score of a proposal to keep, [0, 1].
 
     Returns:
         scores float32 [N], boxes float32 [N, 4] as left, top, right, bottom, and landmarks float32
@@ -110,49 +134,21 @@ def decode(
     scores = np.sqrt(cls[:, 0].clip(0, 1) * obj[:, 0].clip(0, 1))  # [cells]
     chosen = np.flatnonzero(scores >= min_score)
     corner, stride = (part[chosen] for part in _cells(size))  # [N, 2], [N, 1]
-    with np.errstate(over='ignore', invalid='ignore'):  # what is not finite is left out below
+    with np.errstate(over='ignore', invalid='ignore'):  # `is_finite` below drops these
         centre = (corner + bbox[chosen, :2]) * stride
         half_size = np.exp(bbox[chosen, 2:].clip(max=10)) * stride / 2
         boxes = np.concatenate([centre - half_size, centre + half_size], axis=1)  # [N, 4]
         landmarks = (corner[:, None] + kps[chosen].reshape(-1, 5, 2)) * stride[:, None]
-    sound = np.isfinite(boxes).all(axis=1) & np.isfinite(landmarks).all(axis=(1, 2))
-    return scores[chosen][sound], boxes[sound], landmarks[sound]
+    is_finite = np.isfinite(boxes).all(axis=1) & np.isfinite(landmarks).all(axis=(1, 2))
+    return scores[chosen][is_finite], boxes[is_finite], landmarks[is_finite]
 
 
-@lru_cache(maxsize=32)  # a camera's images have one size, regions about faces a few
+@lru_cache(maxsize=32)  # images of a camera share one size, regions around faces a few
 def _cells(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Column and row of every cell, float32 [cells, 2], and its stride, float32 [cells, 1]."""
+    """Return (column, row) of each cell, float32 [cells, 2], and its stride, float32 [cells, 1]."""
     corners, strides = [], []
     for stride in STRIDES:
         rows, columns = np.mgrid[: size[0] // stride, : size[1] // stride]
         corners.append(np.stack([columns.ravel(), rows.ravel()], axis=1))
         strides.append(np.full((rows.size, 1), stride))
     return np.concatenate(corners).astype(np.float32), np.concatenate(strides).astype(np.float32)
-
-
-def for_images(content: bytes) -> bytes:
-    """The network for images of any size, uint8 [1, height, width, 3], BGR.
-
-    The file says 640 x 640, though its graph takes any multiple of 32. It wants float32
-    [1, 3, height, width], 0 to 255; the conversion is put into the graph, where it costs a fraction
-    of what OpenCV's takes.
-    """
-    model = parse_onnx(content, "YuNet's file")
-    if not model.graph.input:
-        raise ModelError("YuNet's file holds an empty graph")
-    taken = model.graph.input[0].name
-    del model.graph.input[:], model.graph.value_info[:]
-    shape: list[int | str] = [1, 'height', 'width', 3]
-    model.graph.input.append(
-        onnx.helper.make_tensor_value_info(IMAGE, onnx.TensorProto.UINT8, shape)
-    )
-    channels_first = f'{IMAGE}_channels_first'
-    conversion = (
-        onnx.helper.make_node('Transpose', [IMAGE], [channels_first], perm=[0, 3, 1, 2]),
-        onnx.helper.make_node('Cast', [channels_first], [taken], to=onnx.TensorProto.FLOAT),
-    )
-    for place, node in enumerate(conversion):
-        model.graph.node.insert(place, node)
-    for output in model.graph.output:
-        output.type.tensor_type.shape.dim[1].dim_param = f'{output.name}_cells'
-    return bytes(model.SerializeToString())

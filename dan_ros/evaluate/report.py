@@ -4,8 +4,6 @@ import base64
 import errno
 import json
 import math
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from dan_ros.errors import DanError
 from dan_ros.evaluate.evaluator import Evaluation
 from dan_ros.evaluate.plots import draw_confusion, draw_mistakes, draw_reliability, encode
 from dan_ros.images.files import readable
-from dan_ros.storage.atomic import atomic_write_bytes, make_claimed, remove_abandoned_folders
+from dan_ros.storage.atomic import atomic_write_bytes, workspace
 
 NEW_FOLDER = 'new'  # name of the hidden folder that collects the files of a report
 MAX_MISTAKES = 32  # faces shown
@@ -185,18 +183,13 @@ def _replace_together(folder: Path, files: dict[str, bytes]) -> None:
     for name in files:
         if (folder / name).is_dir():
             raise IsADirectoryError(errno.EISDIR, f'{name} in it is a folder')
-    remove_abandoned_folders(folder, NEW_FOLDER)
-    new, descriptor = make_claimed(folder, NEW_FOLDER)
-    try:
+    with workspace(folder / NEW_FOLDER) as new:
         for name, data in files.items():
             atomic_write_bytes(new / name, data)
         for name in ('scores.json', 'mistakes.png'):
             (folder / name).unlink(missing_ok=True)
         for name in files:
             (new / name).replace(folder / name)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-        os.close(descriptor)
 
 
 def _draw_mistakes(evaluation: Evaluation) -> Figure | None:

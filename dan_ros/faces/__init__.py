@@ -1,1 +1,1 @@
-"""TODO faces."""
+"""Geometry of faces: boxes, crops, quality, head pose and camera calibration."""

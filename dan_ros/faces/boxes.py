@@ -1,10 +1,10 @@
-"""Boxes: float [4], left, top, right, bottom, pixels."""
+"""Bounding boxes: float [4], left, top, right, bottom, pixels."""
 
 import numpy as np
 
 
 def area(box_xyxy: np.ndarray) -> float:
-    """Square pixels of a box.
+    """Return the area of a box, square pixels.
 
     >>> area(np.array([1.0, 2.0, 3.0, 5.0]))
     6.0
@@ -14,7 +14,7 @@ def area(box_xyxy: np.ndarray) -> float:
 
 
 def overlap(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> float:
-    """Intersection over union of two boxes, [0, 1].
+    """Return the intersection over union (IoU) of two boxes, [0, 1].
 
     >>> overlap(np.array([0.0, 0.0, 2.0, 2.0]), np.array([1.0, 0.0, 3.0, 2.0])) == 1 / 3
     True
@@ -29,5 +29,5 @@ def overlap(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> float:
 
 
 def is_same_place(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> bool:
-    """Whether two boxes share half of their area or more, as one face's in two images."""
+    """Return whether two boxes belong to the same face: their IoU is at least 0.5."""
     return overlap(a_xyxy, b_xyxy) >= 0.5

@@ -1,4 +1,4 @@
-"""Calibrated cameras, as sensor_msgs/CameraInfo describes them; without ROS."""
+"""Camera calibrations, as described by sensor_msgs/CameraInfo, without ROS."""
 
 import posixpath
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 INFO_TOPIC = 'camera_info'
-RECTIFIED = 'rect'  # in the last part of an image topic's name: image_rect, image_rect_color
-ASPECT_TOLERANCE = 0.02
-DISTORTION_LENGTHS = (0, 4, 5, 8, 12, 14)  # that OpenCV knows
+RECTIFIED = 'rect'  # in the last part of a topic name: image_rect, image_rect_color
+ASPECT_TOLERANCE = 0.02  # relative change of the aspect ratio due to rounded sizes
+DISTORTION_LENGTHS = (0, 4, 5, 8, 12, 14)  # that OpenCV supports
 FISHEYE_MODELS = ('equidistant', 'fisheye')
 FISHEYE_LENGTHS = (0, 4)
 
@@ -19,10 +19,10 @@ class Camera:
     """A calibrated camera.
 
     Attributes:
-        matrix: float64 [3, 3], intrinsics in pixels of an image of `size`.
-        distortion: float64 [n], coefficients in OpenCV's order; [0] for none.
+        matrix: float64 [3, 3], intrinsics for an image of `size`, pixels.
+        distortion: float64 [n], coefficients in OpenCV's order; empty for none.
         distortion_model: as in sensor_msgs/CameraInfo, such as plumb_bob or equidistant.
-        size: (width, height) in pixels.
+        size: (width, height), pixels.
     """
 
     matrix: np.ndarray
@@ -32,11 +32,11 @@ class Camera:
 
     @property
     def is_fisheye(self) -> bool:
-        """Whether the distortion is that of a fisheye lens."""
+        """Whether the distortion model describes a fisheye lens."""
         return self.distortion_model in FISHEYE_MODELS
 
     def scaled_to(self, size: tuple[int, int]) -> 'Camera | None':
-        """The same camera for an image reduced to `size`; None if that has other proportions."""
+        """Return the calibration for images scaled to `size`; None if the aspect ratio differs."""
         if size == self.size:
             return self
         x, y = size[0] / self.size[0], size[1] / self.size[1]
@@ -48,7 +48,7 @@ class Camera:
 
 
 def info_topic(camera: str) -> str:
-    """Where the calibration of a camera comes, beside its images, as image transport has it.
+    """Return the topic of the calibration of a camera, by the convention of image_transport.
 
     >>> info_topic('/eye/image_raw')
     '/eye/camera_info'
@@ -57,12 +57,12 @@ def info_topic(camera: str) -> str:
 
 
 def info_to_camera(info: Any, camera: str) -> Camera | None:
-    """The camera a message describes; None if it is not calibrated, or the message is not sound.
+    """Convert a message to a camera; None if it is invalid or describes no calibration.
 
     Args:
-        info: has the fields of sensor_msgs/CameraInfo. K and D hold for raw images, P for
-            rectified ones; binning and region of interest are those of the images.
-        camera: name of the image topic; images of one called image_rect are rectified.
+        info: sensor_msgs/CameraInfo, or an object with the same fields. K and D apply to raw
+            images, P applies to rectified ones.
+        camera: name of the image topic, which tells whether the images are rectified.
     """
     is_rectified = RECTIFIED in posixpath.basename(camera)
     matrix = np.array(info.p, float).reshape(3, 4)[:, :3] if is_rectified else np.array(info.k)

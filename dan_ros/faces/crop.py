@@ -1,8 +1,8 @@
-"""From a face's box to the picture the network sees: the one copy of the crop rule.
+"""Crops faces for the network, in training and inference alike.
 
-The rule, `square S`: a square about the centre of the box, its side S times the longer side of the
-box, stretched to the model's input. Where it leaves the image, the nearest pixel of the image is
-repeated. Training and inference both cut with it; S stands in the model file.
+The crop rule `square S`: a square around the center of the face's box, with S times the longer side
+of the box, resized to the input of the model. Outside of the image, the nearest pixel of the image
+is repeated. The metadata of the model file contains S.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
 from dan_ros.types import Frame
 
-MAX_SIDE_PX = 2048  # of a copied square; a larger one is read at every so-manieth pixel
+MAX_SIDE_PX = 2048  # of a copied square; of a larger one, only every Nth pixel is copied
 
 _TO_RGB = {
     'bgr8': cv2.COLOR_BGR2RGB,
@@ -22,7 +22,7 @@ _TO_RGB = {
 
 
 def square_about(box_xyxy: np.ndarray, scale: float) -> tuple[int, int, int]:
-    """Left, top and side of the square the rule cuts, in whole pixels; the side is at least 1.
+    """Return left, top and side of the crop square, whole pixels; the side is at least 1.
 
     >>> square_about(np.array([10, 20, 30, 60]), 1.5)
     (-10, 10, 60)
@@ -35,14 +35,14 @@ def square_about(box_xyxy: np.ndarray, scale: float) -> tuple[int, int, int]:
 def crop_face(
     frame: Frame, box_xyxy: np.ndarray, scale: float, out: np.ndarray, quarter_turns: int = 0
 ) -> None:
-    """Cut one face into its place in a batch.
+    """Crop one face into its place in a batch.
 
     Args:
-        frame: the whole image, unreduced.
-        box_xyxy: [4], the face's box in pixels of the frame.
-        scale: the rule's S.
-        out: uint8 [H, W, 3], is filled with the face in RGB.
-        quarter_turns: number of clockwise quarter turns that set the frame upright.
+        frame: the image in its full size.
+        box_xyxy: [4], box of the face, pixels of the frame.
+        scale: S of the crop rule.
+        out: uint8 [H, W, 3], receives the face in RGB.
+        quarter_turns: clockwise rotations by 90 degrees that make the frame upright.
     """
     height, width = out.shape[:2]
     if quarter_turns % 2:
@@ -54,7 +54,7 @@ def crop_face(
 
 
 def _cut_square(image: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
-    """A view where the square lies inside the image, else a copy with the border repeated."""
+    """Return a view if the square is inside the image, otherwise a copy with repeated borders."""
     height, width = image.shape[:2]
     if left >= 0 and top >= 0 and left + side <= width and top + side <= height:
         return image[top : top + side, left : left + side]

@@ -1,4 +1,4 @@
-"""Where a face is in space and which way it looks, from its landmarks and a calibrated camera."""
+"""Estimates the position and orientation of a face from its landmarks."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ import numpy as np
 from dan_ros.faces.camera_model import Camera
 from dan_ros.images.opencv import cv2
 
-# Right eye, left eye, nose tip, right and left mouth corner of an average adult in the frame of
-# REP-155 (https://www.ros.org/reps/rep-0155.html): origin between the eyes, x forward out of the
-# face, y to the person's left, z up; metres. The eyes are 63 mm apart (Dodgson 2004, "Variation
-# and extrema of human interpupillary distance"); the rest has the proportions of average faces.
+# Right eye, left eye, nose tip, right and left mouth corner of an average adult, meters, in the
+# face frame of REP-155 (https://www.ros.org/reps/rep-0155.html): origin between the eyes, x out of
+# the face, y to the person's left, z up. The interpupillary distance is 63 mm (Dodgson 2004,
+# "Variation and extrema of human interpupillary distance"); the rest has average proportions.
 FACE_POINTS = np.array(
     [
         [0.000, -0.0315, 0.000],
@@ -21,17 +21,17 @@ FACE_POINTS = np.array(
         [0.004, 0.0260, -0.072],
     ]
 )
-MAX_ERROR = 0.15  # of the landmarks against the solution, over the distance of the eyes
+MAX_ERROR = 0.15  # reprojection error of a landmark, as a fraction of the interpupillary distance
 
 
 @dataclass(frozen=True)
 class HeadPose:
-    """Position and orientation of a face in the camera's optical frame.
+    """Pose of a face in the camera's optical frame.
 
     Attributes:
-        position: float64 [3], of the point between the eyes, metres; x right, y down, z away.
-        quaternion_xyzw: float64 [4], turns the face's frame (x out of the face, z up) into the
-            camera's.
+        position: float64 [3], of the point between the eyes, meters; x right, y down, z forward.
+        quaternion_xyzw: float64 [4], rotation from the face frame (x out of the face, z up) to the
+            optical frame.
     """
 
     position: np.ndarray
@@ -39,24 +39,24 @@ class HeadPose:
 
 
 def solve_pose(landmarks: np.ndarray, camera: Camera) -> HeadPose | None:
-    """Find the pose of a face of average size that has its landmarks where they are.
+    """Estimate the pose of a face, assuming an average size.
 
-    A child, or anybody with eyes closer together than 63 mm, seems as much farther away: the error
-    of the distance is a few percent for adults.
+    Faces with a smaller interpupillary distance than 63 mm, such as those of children, appear
+    proportionally farther away. For adults the error of the distance is a few percent.
 
     Args:
-        landmarks: [5, 2] as in `Face`, pixels; [0, 2] gives None.
-        camera: that took the image.
+        landmarks: [5, 2] as in `Face`, pixels, or [0, 2].
+        camera: calibration for the image.
 
     Returns:
-        The pose; None where the landmarks fit no face in front of the camera.
+        The pose; None if there are no landmarks, or they do not fit a face in front of the camera.
     """
     if len(landmarks) == 0:
         return None
     try:
         rays = _undistort(np.asarray(landmarks, np.float64), camera)  # [5, 2], at z = 1
         solution = _solve(rays) if np.isfinite(rays).all() else None
-    except cv2.error:  # points in one place, or on a line
+    except cv2.error:  # coincident or collinear points
         return None
     if solution is None or not _fits(*solution, rays):
         return None
@@ -67,13 +67,22 @@ def solve_pose(landmarks: np.ndarray, camera: Camera) -> HeadPose | None:
 def solve_poses(
     landmarks: Iterable[np.ndarray], camera: Camera | None, size: tuple[int, int]
 ) -> list[HeadPose | None]:
-    """Poses of the faces of an image of `size` (width, height); None each without a calibration."""
+    """Estimate the poses of all faces of an image.
+
+    Args:
+        landmarks: [5, 2] or [0, 2] per face, pixels.
+        camera: calibration; None if unknown.
+        size: (width, height) of the image, pixels.
+
+    Returns:
+        One pose per face; None if it cannot be estimated.
+    """
     scaled = camera and camera.scaled_to(size)
     return [solve_pose(points, scaled) if scaled else None for points in landmarks]
 
 
 def _solve(rays: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Rotation vector and position, [3] each, that bring `FACE_POINTS` nearest to `rays`."""
+    """Return the rotation vector and position, [3] each, that project `FACE_POINTS` to `rays`."""
     found, rotation, position = cv2.solvePnP(
         FACE_POINTS, rays, np.eye(3), None, flags=cv2.SOLVEPNP_SQPNP
     )
@@ -86,22 +95,23 @@ def _solve(rays: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _fits(rotation: np.ndarray, position: np.ndarray, rays: np.ndarray) -> bool:
-    """Whether a solution is in front of the camera and has its landmarks near `rays`."""
+    """Return whether a solution is in front of the camera and projects close to `rays`."""
     if not np.isfinite(position).all() or position[2] <= 0:
         return False
     expected = cv2.projectPoints(FACE_POINTS, rotation, position, np.eye(3), None)[0][:, 0]
-    # Frontal, the eyes would be so far apart in these rays.
+    # The interpupillary distance of a frontal face at this depth, in the same plane as `rays`.
     eyes = (FACE_POINTS[1] - FACE_POINTS[0])[1] / position[2]
     return bool(np.hypot(*(expected - rays).T).max() <= MAX_ERROR * eyes)
 
 
 def matrix_to_quaternion(matrix: np.ndarray) -> np.ndarray:
-    """Unit quaternion x, y, z, w of a rotation matrix [3, 3], w >= 0.
+    """Convert a rotation matrix [3, 3] to a unit quaternion x, y, z, w with w >= 0.
 
     >>> matrix_to_quaternion(np.diag([1.0, -1.0, -1.0])).tolist()
     [1.0, 0.0, 0.0, 0.0]
     """
-    # The eigenvector of this symmetric matrix (Bar-Itzhack 2000) is stable for every rotation.
+    # Numerically stable for every rotation: the eigenvector of the largest eigenvalue of K3 in
+    # Bar-Itzhack 2000, "New method for extracting the quaternion from a rotation matrix".
     (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = matrix
     k = np.array(
         [
@@ -117,7 +127,7 @@ def matrix_to_quaternion(matrix: np.ndarray) -> np.ndarray:
 
 
 def _undistort(points: np.ndarray, camera: Camera) -> np.ndarray:
-    """Pixels [n, 2] -> the same points of an ideal camera with focal length 1, [n, 2]."""
+    """Convert pixels [n, 2] to undistorted points in the plane z = 1, [n, 2]."""
     undistort = cv2.fisheye.undistortPoints if camera.is_fisheye else cv2.undistortPoints
     distortion = camera.distortion if len(camera.distortion) else np.zeros(4)
     rays: np.ndarray = undistort(points[:, None], camera.matrix, distortion)[:, 0]

@@ -1,4 +1,4 @@
-"""Which faces can be judged: those large, frontal and sharp enough."""
+"""Decides which faces are large, frontal and sharp enough to be classified."""
 
 import math
 from dataclasses import dataclass
@@ -8,27 +8,27 @@ import numpy as np
 from dan_ros.images.opencv import cv2
 from dan_ros.types import Face
 
-NOSE_DEPTH = 0.45  # how far the nose stands out, over the distance from eyes to mouth
-RELAXED = 0.8  # part of a gate that is enough for a face that has passed it
-MEAN_OF_COLOURS = np.full((1, 3), 1 / 3, np.float32)
-DETAIL_SIDE = 96  # pixels; side of the crop that `sharpness` smoothes by one pixel
+NOSE_DEPTH = 0.45  # of the nose tip, as a fraction of the distance between eyes and mouth
+RELAXED = 0.8  # factor on the thresholds for a face that passed them in the last image
+MEAN_OF_COLORS = np.full((1, 3), 1 / 3, np.float32)
+DETAIL_SIDE_PX = 96  # side of a crop at which `sharpness` smooths with a sigma of 1 pixel
 
 TOO_SMALL, TURNED_AWAY, BLURRED = 'too_small', 'turned_away', 'blurred'
-TOO_MANY = 'too_many'  # faces in the frame, and this is not one of the largest
-NO_ANSWER = 'no_answer'  # the network gave numbers that are none
+TOO_MANY = 'too_many'  # not among the largest `max_faces` faces of the frame
+NO_ANSWER = 'no_answer'  # the network returned NaN or infinity
 REASONS = (TOO_SMALL, TURNED_AWAY, BLURRED, TOO_MANY, NO_ANSWER)
 
 
 @dataclass(frozen=True)
 class QualityThresholds:
-    """The least a face must have to be judged.
+    """Thresholds that a face must pass to be classified.
 
-    The defaults pass over 99.5 % of FER+'s validation faces.
+    With the defaults, more than 99.5 % of the validation faces of FER+ pass.
 
     Attributes:
-        min_side_px: longer side of the face's box in the image, pixels.
+        min_side_px: longer side of the face's box, pixels.
         min_frontality: see `frontality`, [0, 1].
-        min_sharpness: see `sharpness`, cycles a face.
+        min_sharpness: see `sharpness`, cycles per face.
     """
 
     min_side_px: float = 24.0
@@ -36,7 +36,7 @@ class QualityThresholds:
     min_sharpness: float = 3.5
 
     def relaxed(self) -> 'QualityThresholds':
-        """For a face that was judged in the last image, so that it does not come and go."""
+        """Return lower thresholds for a face that passed in the last image, to avoid flicker."""
         return QualityThresholds(
             self.min_side_px * RELAXED,
             self.min_frontality * RELAXED,
@@ -44,31 +44,32 @@ class QualityThresholds:
         )
 
     def rejection_reason(self, face: Face) -> str:
-        """Why a face need not be cut out at all: `TOO_SMALL`, `TURNED_AWAY`, or ''."""
+        """Return why a face fails before it is cropped: `TOO_SMALL`, `TURNED_AWAY`, or ''."""
         left, top, right, bottom = face.box_xyxy
         if max(right - left, bottom - top) < self.min_side_px:
             return TOO_SMALL
         return TURNED_AWAY if frontality(face.landmarks) < self.min_frontality else ''
 
     def is_sharp(self, crop: np.ndarray) -> bool:
-        """Whether a cut out face, uint8 [H, W, 3], is sharp enough."""
+        """Return whether a cropped face, uint8 [H, W, 3], is sharp enough."""
         return self.min_sharpness == 0 or sharpness(crop) >= self.min_sharpness
 
 
-ACCEPT_ALL = QualityThresholds(0, 0, 0)  # which every face passes
+ACCEPT_ALL = QualityThresholds(0, 0, 0)
 
 
 def frontality(landmarks: np.ndarray) -> float:
-    """How much a face looks at the camera, by how far the nose is off the middle of the eyes.
+    """Return how frontal a face is, from the sideways offset of its nose.
 
-    The nose tip moves aside by its depth times the sine of the turn. Measured along the line of the
-    eyes, over the distance from eyes to mouth, which a turn to the side leaves as it is.
+    When the head turns, the nose tip moves away from the midpoint of the eyes by its depth times
+    the sine of the angle. The offset is measured along the line between the eyes and divided by the
+    distance from eyes to mouth, which does not change with that angle.
 
     Args:
         landmarks: [5, 2] as in `Face`, or [0, 2].
 
     Returns:
-        1 for a frontal face, 0 for one turned by 90 degrees or more, 1 without landmarks.
+        1 for a frontal face, 0 for one turned by 90 degrees or more; 1 without landmarks.
     """
     if len(landmarks) == 0:
         return 1.0
@@ -88,21 +89,22 @@ def _between(a: list[float], b: list[float]) -> tuple[float, float]:
 
 
 def sharpness(crop: np.ndarray) -> float:
-    """How fine the detail of a cut out face is: its mean spatial frequency.
+    """Return the mean spatial frequency of a cropped face.
 
-    The root mean square of the Laplacian over that of the gradient, which does not depend on
-    contrast. Sharp faces have 7 to 12; 3.5 is a blur at which the network fails at
-    every third face.
+    This is the root mean square of the Laplacian divided by that of the gradient, which does not
+    depend on contrast. Sharp faces have 7 to 12; at 3.5 the network misclassifies every third face.
 
     Args:
         crop: uint8 [H, W, 3], RGB or BGR.
 
     Returns:
-        Cycles over the side of the crop; 0 for a plain surface.
+        Cycles per side of the crop; 0 for a uniform image.
     """
     side = crop.shape[0]
-    grey = cv2.transform(crop.astype(np.float32), MEAN_OF_COLOURS)
-    smooth = cv2.GaussianBlur(grey, (0, 0), side / DETAIL_SIDE)  # else noise would count as detail
+    grey = cv2.transform(crop.astype(np.float32), MEAN_OF_COLORS)
+    smooth = cv2.GaussianBlur(
+        grey, (0, 0), side / DETAIL_SIDE_PX
+    )  # so that noise does not count as detail
     across, down = cv2.norm(smooth[:, 2:], smooth[:, :-2]), cv2.norm(smooth[2:], smooth[:-2])
     gradient = math.hypot(across, down) / 2 / side
     if gradient < 1e-3:

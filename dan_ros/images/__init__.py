@@ -1,1 +1,1 @@
-"""TODO images."""
+"""Images: from messages and files to arrays."""

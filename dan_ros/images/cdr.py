@@ -1,12 +1,10 @@
-"""Images read from the bytes they travel in, their pixels left where they are.
+"""Read image messages from their serialized bytes without copying pixels.
 
-Made into a message of rclpy, an image of 1920x1080 is copied three times, which takes a millisecond
-and holds up every thread. Here its pixels stay a view.
-
-ROS 2's middlewares serialise by CDR (OMG, "DDS Interoperability Wire Protocol" 2.5, section 10,
-https://www.omg.org/spec/DDSI-RTPS): two bytes say the byte order, two are options; then come the
-fields in their order, numbers at multiples of their size, and strings and sequences behind their
-length. The fields: https://github.com/ros2/common_interfaces, sensor_msgs.
+rclpy's own conversion copies an image of 1920x1080 three times, which blocks all threads for a
+millisecond. ROS 2 middlewares serialize messages as CDR (OMG, "DDS Interoperability Wire Protocol"
+2.5, section 10, https://www.omg.org/spec/DDSI-RTPS): two bytes for the byte order, two for options,
+then the fields in order, numbers aligned to their size, strings and sequences after their length.
+Fields: sensor_msgs in https://github.com/ros2/common_interfaces.
 """
 
 import struct
@@ -16,19 +14,14 @@ from typing import Any
 
 from dan_ros.errors import FrameError
 
-MakeHeader = Callable[[int, int, str], Any]
+MakeHeader = Callable[[int, int, str], Any]  # called with seconds, nanoseconds, frame_id
 BYTE_ORDERS = {b'\x00\x00': '>', b'\x00\x01': '<'}  # CDR_BE, CDR_LE
-START = 4  # of the first field; alignment counts from here
+START = 4  # offset of the first field, bytes; alignment counts from here
 
 
 @dataclass(frozen=True)
-class SerialisedImage:
-    """sensor_msgs/Image; see `images.ImageMessage`.
-
-    Attributes:
-        header: as the caller wants it.
-        data: a view into the bytes it was read from.
-    """
+class SerializedImage:
+    """A sensor_msgs/Image; `header` is what `make_header` returned, `data` a view."""
 
     header: Any
     height: int
@@ -40,13 +33,8 @@ class SerialisedImage:
 
 
 @dataclass(frozen=True)
-class SerialisedPicture:
-    """sensor_msgs/CompressedImage.
-
-    Attributes:
-        header: as the caller wants it.
-        data: the picture's file.
-    """
+class SerializedPicture:
+    """A sensor_msgs/CompressedImage; `header` is what `make_header` returned."""
 
     header: Any
     format: str
@@ -54,58 +42,55 @@ class SerialisedPicture:
 
 
 class _Reader:
-    """Takes one field after the other."""
+    """Reads one field after the other."""
 
     def __init__(self, content: bytes) -> None:
         self._content = memoryview(content)
         self._place = START
         order = BYTE_ORDERS.get(content[:2])
         if order is None:
-            raise FrameError('bad_message', f'a message in an unknown form, {content[:4].hex()!r}')
+            raise FrameError('bad_message', f'unknown serialization {content[:4].hex()!r}')
         self._order = order
 
-    def number(self, kind: str) -> int:
-        """A number; `kind` as in `struct`, of 1 or 4 bytes."""
-        size = struct.calcsize(kind)
+    def number(self, code: str) -> int:
+        """Read a number of 1 or 4 bytes; `code` as in `struct`."""
+        size = struct.calcsize(code)
         self._place += (START - self._place) % size
-        (value,) = struct.unpack_from(self._order + kind, self._take(size))
+        (value,) = struct.unpack_from(self._order + code, self._take(size))
         return int(value)
 
     def text(self) -> str:
-        """A string, up to its first zero; as in rclpy, what is no UTF-8 is replaced."""
+        """Read a string up to its first null; invalid UTF-8 is replaced, as in rclpy."""
         return bytes(self._take(self.number('I'))).partition(b'\0')[0].decode(errors='replace')
 
     def octets(self) -> memoryview:
-        """A sequence of bytes, where it lies."""
+        """Return a view of a sequence of bytes."""
         return self._take(self.number('I'))
 
-    def _take(self, size: int) -> memoryview:
-        end = self._place + size
-        if end > len(self._content):
-            raise FrameError(
-                'bad_message', f'a message of {len(self._content)} bytes that ends before its time'
-            )
-        part = self._content[self._place : end]
-        self._place = end
-        return part
-
     def header(self, make_header: MakeHeader) -> Any:
-        """std_msgs/Header."""
+        """Read a std_msgs/Header."""
         return make_header(self.number('i'), self.number('I'), self.text())
 
+    def _take(self, size: int) -> memoryview:
+        part = self._content[self._place : self._place + size]
+        if len(part) < size:
+            raise FrameError('bad_message', f'a message truncated at {len(self._content)} bytes')
+        self._place += size
+        return part
 
-def read_image(content: bytes, make_header: MakeHeader) -> SerialisedImage:
+
+def read_image(content: bytes, make_header: MakeHeader) -> SerializedImage:
     """Read a sensor_msgs/Image.
 
     Args:
-        content: as serialised by the middleware.
-        make_header: makes a header of the stamp's seconds and nanoseconds, and the frame's id.
+        content: the serialized message.
+        make_header: makes a header of the stamp's seconds and nanoseconds, and the frame_id.
 
     Raises:
-        FrameError: with the cause 'bad_message': these bytes are none.
+        FrameError: with the cause 'bad_message': the message is malformed or truncated.
     """
     reader = _Reader(content)
-    return SerialisedImage(
+    return SerializedImage(
         header=reader.header(make_header),
         height=reader.number('I'),
         width=reader.number('I'),
@@ -116,11 +101,7 @@ def read_image(content: bytes, make_header: MakeHeader) -> SerialisedImage:
     )
 
 
-def read_picture(content: bytes, make_header: MakeHeader) -> SerialisedPicture:
-    """Read a sensor_msgs/CompressedImage; arguments as of `read_image`.
-
-    Raises:
-        FrameError: with the cause 'bad_message': these bytes are none.
-    """
+def read_picture(content: bytes, make_header: MakeHeader) -> SerializedPicture:
+    """Read a sensor_msgs/CompressedImage; arguments and errors as for `read_image`."""
     reader = _Reader(content)
-    return SerialisedPicture(reader.header(make_header), reader.text(), bytes(reader.octets()))
+    return SerializedPicture(reader.header(make_header), reader.text(), bytes(reader.octets()))

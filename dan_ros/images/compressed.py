@@ -1,7 +1,7 @@
-"""Compressed pictures: their size by their header, and whole ones alone decoded.
+"""Check and decode compressed pictures: JPEG and PNG, as ROS 2's image transport sends them.
 
-JPEG and PNG, what ROS 2's image transport sends. OpenCV would fill what is missing of a cut short
-JPEG with grey, and reserve memory for whatever size a header claims.
+Pictures are checked before they are decoded, because OpenCV fills the missing part of a truncated
+JPEG with gray, and allocates memory for any size that a header claims.
 """
 
 import numpy as np
@@ -10,31 +10,32 @@ from dan_ros.errors import FrameError
 from dan_ros.images.opencv import cv2, raise_if_out_of_memory
 from dan_ros.types import Frame
 
-JPEG_START, JPEG_END = b'\xff\xd8', b'\xff\xd9'
+JPEG_START, JPEG_END, JPEG_SCAN = b'\xff\xd8', b'\xff\xd9', b'\xff\xda'
 PNG_START, PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
-# Start of frame: all of 0xC0 to 0xCF but Huffman tables, the reserved one, arithmetic coding.
-JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# JPEG markers: https://www.w3.org/Graphics/JPEG/itu-t81.pdf, table B.1
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame: has the size
 JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
-TAIL_BYTES = 4096  # some cameras pad a JPEG behind its end
-JPEG_SCAN = b'\xff\xda'
-MAX_SCANS = 32  # encoders make about ten; each costs time as the whole picture does
+TAIL_BYTES = 4096  # length of the file's end in which its end marker lies; some cameras add padding
+MAX_SCANS = 32  # scans of a JPEG; encoders write about ten, each costs the time of a whole decode
 
 
 def is_whole(content: bytes) -> bool:
-    """Whether a picture's file has its end, as far as its kind has one that can be told."""
-    if content.startswith(JPEG_START):
-        return JPEG_END in content[-TAIL_BYTES:]
-    if content.startswith(PNG_START):
-        return PNG_END in content[-TAIL_BYTES:]
+    """Return whether a JPEG or PNG has its end marker; other content only must not be empty."""
+    for start, end in ((JPEG_START, JPEG_END), (PNG_START, PNG_END)):
+        if content.startswith(start):
+            return end in content[-TAIL_BYTES:]
     return bool(content)
 
 
-def check_compressed(content: bytes, max_pixels: int) -> None:
-    """Check by its header and its end that a picture is whole and of bearable size.
+def check_compressed(content: bytes, max_pixels: int) -> tuple[int, int]:
+    """Check that a picture is complete and not too large, without decoding it.
 
     Args:
-        content: the picture's file.
-        max_pixels: largest width times height.
+        content: the JPEG or PNG file.
+        max_pixels: largest width x height.
+
+    Returns:
+        (width, height) by the header, pixels.
 
     Raises:
         FrameError: with the cause 'bad_format', 'bad_size', 'bad_data' or 'too_large'.
@@ -49,66 +50,75 @@ def check_compressed(content: bytes, max_pixels: int) -> None:
             f'({max_pixels})',
         )
     if not is_whole(content):
-        raise FrameError('bad_data', f'a compressed image that ends early, {len(content)} bytes')
+        raise FrameError('bad_data', f'a compressed image truncated at {len(content)} bytes')
     if content.startswith(JPEG_START) and (scans := content.count(JPEG_SCAN)) > MAX_SCANS:
-        raise FrameError('bad_data', f'a JPEG of {scans} scans, more than any encoder makes')
+        raise FrameError('bad_data', f'a JPEG of {scans} scans; at most {MAX_SCANS} are decoded')
+    return width, height
 
 
 def compressed_to_frame(content: bytes, max_pixels: int) -> Frame:
-    """Decode a picture to bgr8, as it was sent: no turning by its EXIF data.
-
-    A JPEG that lost bytes in its middle and has its end can not be told from a sound one: OpenCV
-    warns on standard error, and what is missing is grey or shifted.
+    """Check a picture and decode it.
 
     Raises:
-        FrameError: see `check_compressed`; also where the picture is damaged inside.
-        MemoryError: there is no room for the pixels.
+        FrameError: see `check_compressed` and `decode_checked`.
+        MemoryError: there is too little memory for the pixels.
     """
-    check_compressed(content, max_pixels)
+    return decode_checked(content, check_compressed(content, max_pixels))
+
+
+def decode_checked(content: bytes, size: tuple[int, int]) -> Frame:
+    """Decode a picture that passed `check_compressed` to bgr8; its EXIF rotation is ignored.
+
+    A JPEG that lost bytes in the middle cannot be told from an intact one: OpenCV warns on standard
+    error, and the missing part is gray or shifted.
+
+    Args:
+        content: the JPEG or PNG file.
+        size: what `check_compressed` returned.
+
+    Raises:
+        FrameError: with the cause 'bad_data': the picture is damaged.
+        MemoryError: there is too little memory for the pixels.
+    """
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:
         raise_if_out_of_memory(error)
-        raise FrameError('bad_data', f'a compressed image that is damaged: {error.err}') from None
+        raise FrameError('bad_data', f'a damaged compressed image: {error.err}') from None
     if image is None:
-        raise FrameError('bad_data', 'a compressed image that is damaged')
-    if image.shape[1::-1] != _size_of(content):
+        raise FrameError('bad_data', 'a damaged compressed image')
+    if image.shape[1::-1] != size:
         raise FrameError('bad_data', 'a compressed image of another size than its header says')
     return Frame(image)
 
 
 def _size_of(content: bytes) -> tuple[int, int]:
-    """Width and height by the header.
+    """Return (width, height) by the header.
 
     Raises:
         FrameError: with the cause 'bad_format' or 'bad_data'.
     """
     if content.startswith(JPEG_START):
         return _jpeg_size(content)
-    if content.startswith(PNG_START):
-        return _png_size(content)
-    raise FrameError(
-        'bad_format', f'{len(content)} bytes that are neither JPEG nor PNG: {content[:8].hex()!r}'
-    )
-
-
-def _png_size(content: bytes) -> tuple[int, int]:
-    """Width and height; the header chunk has to come first."""
+    if not content.startswith(PNG_START):
+        raise FrameError(
+            'bad_format', f'{len(content)} bytes that are not JPEG or PNG: {content[:8].hex()!r}'
+        )
     if content[12:16] != b'IHDR' or len(content) < 24:
         raise FrameError('bad_data', 'a PNG without its header')
     return int.from_bytes(content[16:20], 'big'), int.from_bytes(content[20:24], 'big')
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:
-    """Width and height, from the first start of frame."""
+    """Return (width, height) from the first start of frame.
+
+    Raises:
+        FrameError: with the cause 'bad_data': no start of frame was found.
+    """
     place = 2
-    while place + 4 <= len(content):
-        if content[place] != 0xFF:
-            break
+    while place + 4 <= len(content) and content[place] == 0xFF:
         marker = content[place + 1]
-        if marker == 0x00:  # no marker: decoders pass over it, and see what we would skip
-            break
         if marker == 0xFF:  # padding
             place += 1
         elif marker in JPEG_STANDALONE:
@@ -116,6 +126,8 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
         elif marker in JPEG_FRAMES and place + 9 <= len(content):
             height = int.from_bytes(content[place + 5 : place + 7], 'big')
             return int.from_bytes(content[place + 7 : place + 9], 'big'), height
+        elif marker == 0x00:  # not a marker: decoders continue behind it, so sizes could differ
+            break
         else:
             place += 2 + int.from_bytes(content[place + 2 : place + 4], 'big')
     raise FrameError('bad_data', 'a JPEG without its header')

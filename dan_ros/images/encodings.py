@@ -1,11 +1,9 @@
-"""From an image message to a `Frame`, without ROS: anything with the fields of sensor_msgs/Image.
+"""Convert sensor_msgs/Image to `Frame`, without ROS: any object with the message's fields will do.
 
-8-bit colour and grey come as views into the message, nothing is copied. The other common encodings
-are converted to bgr8 or mono8 by OpenCV.
+8-bit color and gray images become views of the message's data; nothing is copied. OpenCV converts
+other encodings to bgr8 or mono8.
 """
 
-import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,80 +27,68 @@ class ImageMessage(Protocol):
 
 @dataclass(frozen=True)
 class _Layout:
-    """How one encoding lies in memory.
+    """Memory layout of an encoding.
 
     Attributes:
-        shape: values per pixel, or () for one.
-        bytes_per_value: 1 or 2.
-        result: encoding of the frame it becomes.
-        convert: makes [H, W(, C)] of that encoding; None where it is that already.
-        rows: rows of data per row of pixels, as (numerator, denominator).
+        channels: values per pixel.
+        bytes_per_value: 1 or 2; of 16 bits the upper 8 are kept, as in cv_bridge.
+        result: encoding of the frame.
+        code: OpenCV's conversion to `result`, or None.
+        is_paired: pixels in a row share color values in pairs, so the width must be even.
+        is_planar: color lies below the gray values in half as many rows.
     """
 
-    shape: tuple[int, ...]
+    channels: int
     bytes_per_value: int
     result: str
-    convert: Callable[[np.ndarray], np.ndarray] | None = None
-    rows: tuple[int, int] = (1, 1)
+    code: int | None = None
+    is_paired: bool = False
+    is_planar: bool = False
 
     @property
     def bytes_per_pixel(self) -> int:
-        return self.bytes_per_value * (self.shape[0] if self.shape else 1)
+        return self.bytes_per_value * self.channels
 
-
-def _by_opencv(code: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda values: cv2.cvtColor(values, code)
-
-
-def _upper_byte(values: np.ndarray) -> np.ndarray:
-    """uint16 to uint8, of values that fill their 16 bits, as cv_bridge takes them as well."""
-    return (values >> 8).astype(np.uint8)
-
-
-def _by_opencv_of_upper_byte(code: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda values: cv2.cvtColor(_upper_byte(values), code)
+    def rows(self, height: int) -> int:
+        """Rows of data in an image of `height` pixels."""
+        return height * 3 // 2 if self.is_planar else height
 
 
 def _layouts() -> dict[str, _Layout]:
-    channels = {'bgr': 3, 'rgb': 3, 'bgra': 4, 'rgba': 4}
-    table = {f'{name}8': _Layout((count,), 1, f'{name}8') for name, count in channels.items()}
-    table |= {
-        f'{name}16': _Layout((count,), 2, f'{name}8', _upper_byte)
-        for name, count in channels.items()
-    }
-    table |= {name: _Layout((), 1, 'mono8') for name in ('mono8', '8UC1')}
-    table |= {name: _Layout((), 2, 'mono8', _upper_byte) for name in ('mono16', '16UC1')}
+    table = {}
+    for name, channels in {'bgr': 3, 'rgb': 3, 'bgra': 4, 'rgba': 4, 'mono': 1}.items():
+        for size in (1, 2):
+            table[f'{name}{8 * size}'] = _Layout(channels, size, f'{name}8')
+    table |= {'8UC1': table['mono8'], '16UC1': table['mono16']}
     table |= {'8UC3': table['bgr8'], '8UC4': table['bgra8']}
-    # OpenCV names a Bayer pattern by its second row, ROS by its first.
-    bayer = {
+    bayer = {  # OpenCV names a Bayer pattern by its second row, ROS by its first
         'rggb': cv2.COLOR_BayerBG2BGR,
         'bggr': cv2.COLOR_BayerRG2BGR,
         'gbrg': cv2.COLOR_BayerGR2BGR,
         'grbg': cv2.COLOR_BayerGB2BGR,
     }
     for name, code in bayer.items():
-        table[f'bayer_{name}8'] = _Layout((), 1, 'bgr8', _by_opencv(code))
-        table[f'bayer_{name}16'] = _Layout((), 2, 'bgr8', _by_opencv_of_upper_byte(code))
-    yuv = {'uyvy': cv2.COLOR_YUV2BGR_UYVY, 'yuyv': cv2.COLOR_YUV2BGR_YUY2}
-    for names, code in ((('uyvy', 'yuv422'), yuv['uyvy']), (('yuyv', 'yuv422_yuy2'), yuv['yuyv'])):
-        table |= {name: _Layout((2,), 1, 'bgr8', _by_opencv(code)) for name in names}
-    table['nv21'] = _Layout((), 1, 'bgr8', _by_opencv(cv2.COLOR_YUV2BGR_NV21), rows=(3, 2))
+        for size in (1, 2):
+            table[f'bayer_{name}{8 * size}'] = _Layout(1, size, 'bgr8', code)
+    uyvy = _Layout(2, 1, 'bgr8', cv2.COLOR_YUV2BGR_UYVY, is_paired=True)
+    yuyv = _Layout(2, 1, 'bgr8', cv2.COLOR_YUV2BGR_YUY2, is_paired=True)
+    table |= {'uyvy': uyvy, 'yuv422': uyvy, 'yuyv': yuyv, 'yuv422_yuy2': yuyv}
+    table['nv21'] = _Layout(1, 1, 'bgr8', cv2.COLOR_YUV2BGR_NV21, is_paired=True, is_planar=True)
     return table
 
 
+_LAYOUTS = _layouts()
+ENCODINGS = tuple(_LAYOUTS)
 _TO_BGR = {
     'rgb8': cv2.COLOR_RGB2BGR,
     'bgra8': cv2.COLOR_BGRA2BGR,
     'rgba8': cv2.COLOR_RGBA2BGR,
     'mono8': cv2.COLOR_GRAY2BGR,
 }
-_LAYOUTS = _layouts()
-_EVEN_WIDTH = ('uyvy', 'yuyv', 'yuv422', 'yuv422_yuy2', 'nv21')
-ENCODINGS = tuple(_LAYOUTS)
 
 
 def check_image(message: ImageMessage) -> None:
-    """Check that an image fits its own description; reads no pixel, costs microseconds.
+    """Check that the fields of an image fit each other; takes microseconds, reads no pixel.
 
     Raises:
         FrameError: with the cause 'bad_encoding', 'bad_size', 'bad_step' or 'bad_data'.
@@ -115,10 +101,10 @@ def check_image(message: ImageMessage) -> None:
         )
     height, width = message.height, message.width
     if height < 1 or width < 1:
-        raise FrameError('bad_size', f'the image is {width} x {height} pixels')
-    if message.encoding in _EVEN_WIDTH and width % 2:
+        raise FrameError('bad_size', f'an image of {width} x {height} pixels')
+    if layout.is_paired and width % 2:
         raise FrameError('bad_size', f'{message.encoding} needs an even width, not {width}')
-    if layout.rows != (1, 1) and height % 2:
+    if layout.is_planar and height % 2:
         raise FrameError('bad_size', f'{message.encoding} needs an even height, not {height}')
     if message.step < width * layout.bytes_per_pixel:
         raise FrameError(
@@ -126,59 +112,65 @@ def check_image(message: ImageMessage) -> None:
             f'step {message.step} is below the {width * layout.bytes_per_pixel} bytes of a row '
             f'({width} pixels of {message.encoding})',
         )
-    expected = message.step * _data_rows(layout, height)
+    expected = message.step * layout.rows(height)
     if len(message.data) != expected:
         raise FrameError(
             'bad_data',
-            f'{len(message.data)} bytes of data, but step x height are {expected} '
+            f'{len(message.data)} bytes of data, but step x height is {expected} '
             f'({width} x {height} {message.encoding}, step {message.step})',
         )
 
 
 def image_to_frame(message: ImageMessage) -> Frame:
-    """Make a `Frame` of a checked image; for 8-bit colour and grey a view into its data.
+    """Check an image and convert it; see `checked_image_to_frame`.
 
     Raises:
-        FrameError: it does not fit its own description, see `check_image`.
+        FrameError: see `check_image`; or OpenCV cannot convert an image of this size.
     """
     check_image(message)
+    return checked_image_to_frame(message)
+
+
+def checked_image_to_frame(message: ImageMessage) -> Frame:
+    """Convert an image that passed `check_image`; 8-bit color and gray become views of its data.
+
+    Raises:
+        FrameError: with the cause 'bad_size': OpenCV cannot convert an image of this size.
+        MemoryError: there is too little memory for the pixels.
+    """
     layout = _LAYOUTS[message.encoding]
-    rows = _data_rows(layout, message.height)
+    rows = layout.rows(message.height)
     data = np.frombuffer(message.data, np.uint8).reshape(rows, message.step)
     data = data[:, : message.width * layout.bytes_per_pixel]
-    values = _as_values(data, layout, bool(message.is_bigendian))
-    image = values.reshape(rows, message.width, *layout.shape) if layout.shape else values
-    if layout.convert is not None:
-        try:
-            image = layout.convert(image)
-        except cv2.error as error:
-            raise_if_out_of_memory(error)
-            raise FrameError(
-                'bad_size',
-                f'{message.width} x {message.height} {message.encoding} can not be converted: '
-                f'{error.err}',
-            ) from None
+    if layout.bytes_per_value == 2:
+        data = _upper_bytes(data, bool(message.is_bigendian))
+    image = _split_pixels(data, layout.channels)
+    try:
+        image = image if layout.code is None else cv2.cvtColor(image, layout.code)
+    except cv2.error as error:
+        raise_if_out_of_memory(error)
+        raise FrameError(
+            'bad_size',
+            f'{message.width} x {message.height} {message.encoding} cannot be converted: '
+            f'{error.err}',
+        ) from None
     return Frame(image, layout.result)
 
 
 def to_bgr(image: np.ndarray, encoding: str) -> np.ndarray:
-    """uint8 [H, W, 3] in BGR of an image in one of `FRAME_ENCODINGS`; itself where it is BGR."""
+    """Convert an image in one of `types.FRAME_ENCODINGS` to uint8 [H, W, 3] BGR; bgr8 as it is."""
     return cv2.cvtColor(image, _TO_BGR[encoding]) if encoding in _TO_BGR else image
 
 
-def _data_rows(layout: _Layout, height: int) -> int:
-    return height * layout.rows[0] // layout.rows[1]
+def _upper_bytes(data: np.ndarray, is_bigendian: bool) -> np.ndarray:
+    """Upper byte of each 16-bit value: uint8 [rows, 2 N] to uint8 [rows, N]."""
+    return np.ascontiguousarray(data[:, 0 if is_bigendian else 1 :: 2])
 
 
-def _as_values(data: np.ndarray, layout: _Layout, big_endian: bool) -> np.ndarray:
-    """Rows of bytes as rows of values, without padding; a view where the memory allows."""
-    if layout.bytes_per_value == 1:
-        if layout.shape and not data.flags.c_contiguous:
-            # Padded rows can be split into pixels without a copy only through strides.
-            shape = (data.shape[0], data.shape[1] // layout.shape[0], layout.shape[0])
-            strides = (data.strides[0], layout.shape[0], 1)
-            return np.lib.stride_tricks.as_strided(data, shape, strides, writeable=False)
+def _split_pixels(data: np.ndarray, channels: int) -> np.ndarray:
+    """View rows, uint8 [H, W * C], as pixels, uint8 [H, W, C], or [H, W] for one channel."""
+    if channels == 1:
         return data
-    swapped = big_endian != (sys.byteorder == 'big')
-    values = np.ascontiguousarray(data).view(np.uint16)
-    return values.byteswap() if swapped else values
+    shape = (data.shape[0], data.shape[1] // channels, channels)
+    strides = (data.strides[0], channels, 1)  # `reshape` would copy rows that have padding
+    return np.lib.stride_tricks.as_strided(data, shape, strides, writeable=False)

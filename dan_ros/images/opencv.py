@@ -1,13 +1,12 @@
-"""OpenCV, with its own limit on pictures set before it loads, for it reads it only then.
+"""OpenCV with a limit on the size of pictures; all modules import `cv2` from here.
 
-Everything in this package takes `cv2` from here. What a header claims is checked before decoding
-anyway, see `compressed`; this holds for whatever kind of file OpenCV knows. A limit that the user
-has set stays.
+OpenCV reads the limit from the environment when it is loaded. A limit that the user has set stays.
+`compressed` checks the size of pictures before it decodes them; this limit holds for all formats.
 """
 
 import os
 
-MAX_PIXELS = 250_000_000  # of a picture, decoded 0.75 GB; more than any camera gives
+MAX_PIXELS = 250_000_000  # width x height of a picture; decoded it takes 0.75 GB
 
 os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))
 
@@ -17,10 +16,6 @@ __all__ = ['MAX_PIXELS', 'cv2', 'raise_if_out_of_memory']
 
 
 def raise_if_out_of_memory(error: cv2.error) -> None:
-    """Turn an error of OpenCV's into Python's own, where memory is what it lacked.
-
-    Raises:
-        MemoryError: that is what it says.
-    """
+    """Raise MemoryError if `error` says that OpenCV ran out of memory."""
     if getattr(error, 'code', 0) == cv2.Error.StsNoMem:
         raise MemoryError(error.err) from None

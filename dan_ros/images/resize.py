@@ -1,4 +1,4 @@
-"""Images made smaller without passing over a pixel, at what linear interpolation costs."""
+"""Resize images without aliasing, at the cost of linear interpolation."""
 
 import numpy as np
 
@@ -6,19 +6,23 @@ from dan_ros.images.opencv import cv2
 
 
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Enlarge linearly, or shrink so that every pixel counts.
+    """Enlarge linearly, or shrink so that each pixel contributes.
 
-    Shrunk, it differs from `cv2.INTER_AREA` by one or two grey levels. That takes up to four
-    times as long, since OpenCV is quick at halving alone: an image is halved while it is four times
-    too large, then brought to twice the size, by less than two, and halved once more.
+    A shrunk image differs from the result of `cv2.INTER_AREA` by one or two gray levels, and takes
+    a quarter of its time. OpenCV is fast at halving: the image is halved while it is at least four
+    times too large, then resized to twice the target size, and halved once more.
 
     Args:
         image: uint8 [H, W] or [H, W, C].
-        width, height: of the result, pixels, at least 1.
+        width, height: size of the result, pixels, at least 1.
+
+    Example:
+        >>> resize(np.zeros((480, 640, 3), np.uint8), 96, 72).shape
+        (72, 96, 3)
     """
     rows, columns = image.shape[:2]
     while rows >= 4 * height or columns >= 4 * width:
-        if rows >= 4 * height:  # of an odd number the last goes, else the others would not pair
+        if rows >= 4 * height:  # drop the last row of an odd number, so that rows form pairs
             rows //= 2
             image = image[: 2 * rows]
         if columns >= 4 * width:
@@ -31,7 +35,7 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _interpolate(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """The image itself where it has that size; at half its size, means of two by two pixels."""
+    """Resize linearly, which averages 2 x 2 pixels at half the size; may return `image` itself."""
     if image.shape[:2] == (height, width):
         return image
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)

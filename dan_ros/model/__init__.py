@@ -1,1 +1,1 @@
-"""TODO model."""
+"""Model files: find them, check them, and read their metadata."""

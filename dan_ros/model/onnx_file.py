@@ -1,113 +1,139 @@
-"""ONNX files read without trust: what they hold is all there is, and none of it is a program.
+"""Check ONNX files from untrusted sources before any runtime reads them.
 
-A tensor of an ONNX file may lie in another file, at a path that the file itself gives, and a node
-may carry a compiled engine. Neither is part of this package's contract, so both are refused.
+The format lets a tensor lie in another file, at a path that the model gives, and a node carry a
+compiled engine, which is a program. This package uses neither, so both are refused.
 """
 
-import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from dan_ros.errors import ModelError, cut
+from dan_ros.errors import ModelError, shorten
+from dan_ros.model.protobuf import Value, fields
 
 if TYPE_CHECKING:
     import onnx
 
-WEIGHTS_KEY = 'dan_ros.weights_sha256'  # of the metadata
-ENGINE_NODE = 'EPContext'  # of ONNX Runtime: an engine, or the path of one
+ENGINE_NODE = 'EPContext'  # operator of ONNX Runtime that holds an engine, or the path of one
+ORT_FORMAT = b'ORTM'  # at byte 4 of ONNX Runtime's own format, which is not protobuf
+MAX_DEPTH = 100  # nested messages; the limit of protobuf's own parsers
+
+# Message type -> {field number: message type of the field}, of all fields through which a tensor, a
+# node or metadata can be reached. Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
+GRAPH, METADATA = 7, 14  # fields of the model
+OP_TYPE = 4  # field of a node
+NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14  # fields of a tensor
+SUBMESSAGES = {
+    'model': {GRAPH: 'graph', METADATA: 'entry', 20: 'training', 25: 'function'},
+    'training': {1: 'graph', 2: 'graph'},
+    'function': {7: 'node', 11: 'attribute'},
+    'graph': {1: 'node', 5: 'tensor', 15: 'sparse tensor'},
+    'node': {5: 'attribute'},
+    'attribute': dict.fromkeys((5, 10), 'tensor')
+    | dict.fromkeys((6, 11), 'graph')
+    | dict.fromkeys((22, 23), 'sparse tensor'),
+    'sparse tensor': {1: 'tensor', 2: 'tensor'},
+}
 
 
-def parse_onnx(content: bytes, where: str) -> 'onnx.ModelProto':
-    """Read an ONNX file's bytes; nothing but these bytes is ever opened.
+def inspect_onnx(content: bytes, where: str) -> dict[str, str]:
+    """Check the bytes of an ONNX file and return its metadata.
 
     Args:
-        content: the file.
+        content: the whole file.
         where: its name, for messages.
 
     Raises:
-        ModelError: it is no ONNX file, refers to another file, or holds an engine.
+        ModelError: it is not an ONNX file, refers to another file, or holds an engine.
+    """
+    metadata = {}
+    try:
+        if content[4:8] == ORT_FORMAT:
+            raise ValueError("ONNX Runtime's own format")
+        for kind, message in _messages(content):
+            if kind == 'tensor':
+                _refuse_external_data(message, where)
+            elif kind == 'node' and _runs(message, ENGINE_NODE):
+                raise ModelError(
+                    f'{where} holds an engine (a node {ENGINE_NODE}), which is a program: '
+                    'give the model that it was made from'
+                )
+            elif kind == 'entry':
+                key, value = _entry(message)
+                metadata[key] = value
+    except ValueError as error:
+        raise ModelError(f'{where} is not an ONNX file: {error}') from None
+    return metadata
+
+
+def parse_onnx(content: bytes, where: str) -> 'onnx.ModelProto':
+    """Check an ONNX file as `inspect_onnx` does, and parse it with the package `onnx`.
+
+    Raises:
+        ModelError: see `inspect_onnx`.
     """
     import onnx
 
+    inspect_onnx(content, where)
     try:
-        model = onnx.load_from_string(content)
+        return onnx.load_from_string(content)
     except Exception as error:  # protobuf's error class has moved between its versions
         raise ModelError(f'{where} is not an ONNX file: {error}') from None
-    for message in _messages_in(model):
-        if isinstance(message, onnx.TensorProto):
-            _refuse_external_data(message, where)
-        elif isinstance(message, onnx.NodeProto) and message.op_type == ENGINE_NODE:
-            raise ModelError(
-                f'{where} holds an engine (a node {ENGINE_NODE}), which is a program: give the '
-                'model that it was made from'
-            )
-    return model
 
 
-def weights_sha256(model: 'onnx.ModelProto') -> str:
-    """Hash of all weights, hexadecimal: name, type, shape and values of each initialiser, by name.
+def has_operator(content: bytes, operator: str) -> bool:
+    """Return whether a valid ONNX file has a node with this operator, such as 'Conv'."""
+    return any(kind == 'node' and _runs(message, operator) for kind, message in _messages(content))
 
-    Everything else may change, such as a fixed batch or the names of nodes.
+
+def _messages(content: bytes) -> Iterator[tuple[str, memoryview]]:
+    """Yield the type and bytes of each message in a model, at any depth.
 
     Raises:
-        ValueError: a tensor is not what it says of itself.
+        ValueError: a message is malformed, or nested too deeply.
     """
-    from onnx import numpy_helper
+    model = memoryview(content)
+    stack = [('model', fields(model))]
+    while stack:
+        parent, rest = stack[-1]
+        field = next(rest, None)
+        if field is None:
+            stack.pop()
+            continue
+        number, value = field
+        kind = SUBMESSAGES.get(parent, {}).get(number)
+        if kind and isinstance(value, memoryview):
+            if len(stack) == MAX_DEPTH:
+                raise ValueError('its messages are nested too deeply')
+            yield kind, value
+            stack.append((kind, fields(value)))
 
-    digest = hashlib.sha256()
-    for tensor in sorted(model.graph.initializer, key=lambda tensor: str(tensor.name)):
-        try:
-            values = numpy_helper.to_array(tensor)
-        except Exception as error:  # of its type or size, of many classes
-            raise ValueError(f'tensor {cut(tensor.name)!r}: {error}') from None
-        digest.update(repr((tensor.name, values.dtype.name, values.shape)).encode())
-        digest.update(values.tobytes())
-    return digest.hexdigest()
+
+def _runs(node: memoryview, operator: str) -> bool:
+    return any(number == OP_TYPE and _text(value) == operator for number, value in fields(node))
 
 
-def check_weights(model: 'onnx.ModelProto', where: str) -> None:
-    """Refuse a model whose weights are not those that it was written with.
-
-    Files of other tools, and of this package before it wrote the hash, have none: they pass.
-
-    Args:
-        model: as read.
-        where: the file's name, for messages.
-
-    Raises:
-        ModelError: the weights are others.
-    """
-    written = next((entry.value for entry in model.metadata_props if entry.key == WEIGHTS_KEY), '')
-    if not written:
-        return
-    try:
-        found = weights_sha256(model)
-    except ValueError as error:
-        found = str(error)
-    if found != written:
+def _refuse_external_data(tensor: memoryview, where: str) -> None:
+    is_external, name, location = False, '', ''
+    for number, value in fields(tensor):
+        is_external |= number == EXTERNAL_DATA or (number == DATA_LOCATION and bool(value))
+        if number == NAME:
+            name = _text(value)
+        elif number == EXTERNAL_DATA and isinstance(value, memoryview):
+            key, text = _entry(value)
+            location = text if key == 'location' else location
+    if is_external:
         raise ModelError(
-            f'{where} is damaged: its weights are not those that it was written with '
-            f'({WEIGHTS_KEY} is {cut(written)}, found {cut(found)}). Copy the file again. If a '
-            'tool has changed them on purpose, remove that entry from its metadata'
+            f'{where} keeps the tensor {shorten(name)!r} in another file ({shorten(location)!r}); '
+            'only models in a single file are read. Make one with `dan-ros convert`, or save yours '
+            'with its weights inside'
         )
 
 
-def _refuse_external_data(tensor: 'onnx.TensorProto', where: str) -> None:
-    if tensor.data_location != tensor.EXTERNAL and not tensor.external_data:
-        return
-    places = [entry.value for entry in tensor.external_data if entry.key == 'location']
-    place = cut(places[0]) if places else ''
-    raise ModelError(
-        f'{where} keeps the tensor {cut(tensor.name)!r} in another file ({place!r}); '
-        'only models in a single file are read. Make one with `dan-ros convert`, or save yours '
-        'with its weights inside'
-    )
+def _entry(message: memoryview) -> tuple[str, str]:
+    """Key and value of a StringStringEntryProto."""
+    values: dict[int, Value] = dict(fields(message))
+    return _text(values.get(1, 0)), _text(values.get(2, 0))
 
 
-def _messages_in(message: Any) -> Iterator[Any]:
-    """A protobuf message and all within it: subgraphs, attributes, functions, sparse tensors."""
-    yield message
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for part in (value,) if hasattr(value, 'ListFields') else value:
-                yield from _messages_in(part)
+def _text(value: Value) -> str:
+    return bytes(value).decode(errors='replace') if isinstance(value, memoryview) else ''

@@ -18,7 +18,7 @@ from dan_ros import __version__
 from dan_ros.errors import ModelError
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo
-from dan_ros.model.onnx_file import WEIGHTS_KEY, parse_onnx, weights_sha256
+from dan_ros.model.onnx_file import parse_onnx
 from dan_ros.network.dan import FEATURES
 from dan_ros.network.fuse import FusedBlock, FusedDAN
 from dan_ros.storage.atomic import atomic_write
@@ -104,17 +104,17 @@ def export_onnx(
 
 
 def save_model(model: onnx.ModelProto, info: ModelInfo, path: Path) -> None:
-    """Set a model's metadata, weights hash, opset and IR version, check it, and write it.
+    """Give a model its metadata, opset and IR version, check it, and write it.
 
     Args:
         model: changed in place.
-        info: stored as metadata, with the hash of the weights.
-        path: the ONNX file, replaced atomically.
+        info: goes into the metadata.
+        path: the file to write; replaced as a whole, so that no reader sees half a file.
     """
     model.ir_version = IR_VERSION
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid('', OPSET))
-    helper.set_model_props(model, {**info.to_metadata(), WEIGHTS_KEY: weights_sha256(model)})
+    helper.set_model_props(model, info.to_metadata())
     onnx.checker.check_model(model, full_check=True)
     atomic_write(path, lambda file: file.write(model.SerializeToString()))
 

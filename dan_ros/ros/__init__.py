@@ -1,1 +1,1 @@
-"""The ROS node. The only room of the package that imports rclpy."""
+"""The ROS 2 node."""

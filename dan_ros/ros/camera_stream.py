@@ -1,36 +1,164 @@
-"""Calibrations of the cameras, as they come on camera_info topics."""
+"""Everything that belongs to one camera: subscriptions, calibration, silence, warnings."""
 
 import posixpath
-from collections.abc import Callable
+import time
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo
 
 from dan_ros.faces.camera_model import INFO_TOPIC, Camera, info_to_camera, info_topic
+from dan_ros.faces.head_pose import HeadPose, solve_poses
+from dan_ros.ros.drops import DropReporter
+from dan_ros.ros.image_receiver import ImageReceiver
+from dan_ros.ros.qos import QosMonitor, SubscriptionEventCallbacks, create_with_events
+from dan_ros.tracking.face_tracker import TrackedFace
+
+SILENCE_S = 2.0  # time without an image that is worth a warning, seconds
+MISFIT_PERIOD_S = 60  # interval of the warning about a calibration that does not fit, seconds
 
 
-def subscribe_to_camera_info(
-    node: Node, camera: str, is_only: bool, on_camera: Callable[[Camera | None], None]
-) -> Any:
-    """Subscribe to the calibration of a camera.
+class CameraStream:
+    """One camera.
 
-    It comes beside the images, as image transport has it: /eye/image_raw has /eye/camera_info.
-    With a single camera `camera_info` can be remapped as well.
+    Subscriptions are open between `open` and `close`; the calibration survives a pause.
 
     Args:
         node: subscribes.
-        camera: resolved name of the image topic.
-        is_only: whether there is one camera alone.
-        on_camera: called with each calibration; None for a camera that is not calibrated.
+        topic: resolved name of the image topic.
+        is_only: whether this is the only camera; then `camera_info` can be remapped as well.
+        drops: counts images that the middleware lost.
+        qos_monitor: told about publishers with an incompatible QoS.
+
+    Attributes:
+        topic: as given.
+        face_count: number of faces in the last processed image.
     """
-    beside = info_topic(camera)
-    remapped = node.resolve_topic_name(INFO_TOPIC)
-    is_remapped = remapped != posixpath.join(node.get_namespace(), INFO_TOPIC)
-    return node.create_subscription(
-        CameraInfo,
-        remapped if is_only and is_remapped else beside,
-        lambda message: on_camera(info_to_camera(message, camera)),
-        QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-    )
+
+    def __init__(
+        self, node: Node, topic: str, is_only: bool, drops: DropReporter, qos_monitor: QosMonitor
+    ) -> None:
+        self.topic = topic
+        self.face_count = 0
+        self._node = node
+        self._is_only = is_only
+        self._drops = drops
+        self._qos_monitor = qos_monitor
+        self._subscriptions: list[Any] = []
+        self._camera: Camera | None = None
+        self._has_info = False
+        self._misfit = ''
+        self._last_image_s: float | None = None  # None while closed
+
+    @property
+    def image_topic(self) -> str:
+        """Name of the topic that is subscribed to."""
+        return str(self._subscriptions[0].topic_name)
+
+    def open(self, receiver: ImageReceiver, reliability: str) -> None:
+        """Subscribe to the images and to the calibration.
+
+        Args:
+            receiver: takes the serialized images.
+            reliability: of the image subscription, best_effort or reliable.
+        """
+        self._last_image_s = time.monotonic()
+        self.face_count = 0
+        self._subscriptions.append(self._subscribe(receiver, reliability))
+        self._subscriptions.append(self._subscribe_to_info())
+
+    def close(self) -> None:
+        """Close the subscriptions."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions = []
+        self._last_image_s = None
+        self.face_count = 0
+
+    def poses(self, faces: Sequence[TrackedFace], size: tuple[int, int]) -> list[HeadPose | None]:
+        """Return the pose of each face; None without a calibration for images of this size.
+
+        Args:
+            faces: faces of one image.
+            size: (width, height) of the image, pixels.
+        """
+        scaled = self._camera and self._camera.scaled_to(size)
+        self._check_fit(is_fitting=bool(scaled) or self._camera is None, size=size)
+        return solve_poses([face.detection.landmarks for face in faces], scaled, size)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the open stream had no image for `SILENCE_S`."""
+        last_s = self._last_image_s
+        return last_s is not None and time.monotonic() - last_s > SILENCE_S
+
+    def warnings(self) -> Iterator[str]:
+        """Yield what is wrong with the calibration."""
+        if misfit := self._misfit:
+            yield misfit
+
+    def _subscribe(self, receiver: ImageReceiver, reliability: str) -> Any:
+        transport = receiver.transport
+        topic = self.topic + transport.suffix
+        qos = QoSProfile(
+            history=HistoryPolicy.KEEP_LAST,
+            depth=1,
+            reliability=ReliabilityPolicy[reliability.upper()],
+        )
+
+        def on_image(content: bytes) -> None:
+            self._last_image_s = time.monotonic()
+            receiver.receive(self.topic, lambda: transport.read(content))
+
+        return create_with_events(
+            self._node,
+            lambda callbacks: self._node.create_subscription(
+                transport.message_type,
+                topic,
+                on_image,
+                qos,
+                raw=True,
+                event_callbacks=callbacks,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            ),
+            SubscriptionEventCallbacks(
+                incompatible_qos=self._qos_monitor.callback(topic),
+                message_lost=lambda event: self._drops.lost(self.topic, event.total_count_change),
+            ),
+        )
+
+    def _subscribe_to_info(self) -> Any:
+        """Subscribe to the camera_info beside the images: /eye/image_raw has /eye/camera_info."""
+        topic = info_topic(self.topic)
+        remapped = self._node.resolve_topic_name(INFO_TOPIC)
+        is_remapped = remapped != posixpath.join(self._node.get_namespace(), INFO_TOPIC)
+        return self._node.create_subscription(
+            CameraInfo,
+            remapped if self._is_only and is_remapped else topic,
+            self._on_info,
+            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+        )
+
+    def _on_info(self, message: CameraInfo) -> None:
+        camera = info_to_camera(message, self.topic)
+        if camera is None and (self._camera is not None or not self._has_info):
+            self._node.get_logger().warning(
+                f'the camera_info of {self.topic} is not a calibration (zeros, invalid numbers, or '
+                'a distortion of unknown length): its faces get no pose'
+            )
+        self._camera, self._has_info = camera, True
+
+    def _check_fit(self, is_fitting: bool, size: tuple[int, int]) -> None:
+        """Warn about a calibration for images of another aspect ratio."""
+        if is_fitting or self._camera is None:
+            self._misfit = ''
+        elif not self._misfit:
+            width, height = self._camera.size
+            self._misfit = (
+                f'the camera_info of {self.topic} is for {width}x{height}, its images are '
+                f'{size[0]}x{size[1]}: the aspect ratios differ, so its faces get no pose'
+            )
+            self._node.get_logger().warning(self._misfit, throttle_duration_sec=MISFIT_PERIOD_S)

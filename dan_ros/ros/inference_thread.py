@@ -1,22 +1,32 @@
-"""The newest image of each camera, between the executor's thread and the inference thread."""
+"""The inference thread: takes the newest image of each camera and runs the video pipeline.
+
+Independent of rclpy.
+"""
 
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from dan_ros.errors import GpuLostError
-from dan_ros.pipeline import STEPS as PIPELINE_STEPS
-from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.stopwatch import Stopwatch
-from dan_ros.types import FaceExpression, Frame, SearchHint
+from dan_ros.messages import stamp_to_ns
+from dan_ros.pipeline import STAGES as PIPELINE_STAGES
+from dan_ros.stage_timer import StageTimer
+from dan_ros.tracking.face_tracker import TrackedFace
+from dan_ros.types import Frame
+from dan_ros.video_pipeline import StampedFrame, VideoPipeline
+
+WAIT, DECODE, PUBLISH = 'wait', 'decode', 'publish'
+STAGES = (WAIT, DECODE, *PIPELINE_STAGES, PUBLISH)  # of an image, in this order
+
+RATE_CHECK_S = 0.1  # interval at which a waiting thread notices a change of `max_hz`, seconds
 
 Item = TypeVar('Item')
 
 
 class LatestFrameBuffer(Generic[Item]):
-    """Holds one item a camera; a newer one takes its place, so that nothing ever queues."""
+    """Holds the newest item of each camera, so that nothing ever queues."""
 
     def __init__(self) -> None:
         self._items: dict[str, Item] = {}
@@ -24,7 +34,7 @@ class LatestFrameBuffer(Generic[Item]):
         self._is_open = True
 
     def put(self, camera: str, item: Item) -> bool:
-        """Store an item; whether it took the place of one that nobody had taken yet."""
+        """Store an item; return whether it replaced one that was not taken."""
         with self._changed:
             replaced = camera in self._items
             self._items[camera] = item
@@ -32,7 +42,7 @@ class LatestFrameBuffer(Generic[Item]):
         return replaced
 
     def take(self) -> dict[str, Item]:
-        """Wait for an item and take what is there, by camera; {} once the inbox is closed."""
+        """Wait for items and take them, by camera; {} once the buffer is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._items or not self._is_open)
             if not self._is_open:
@@ -41,144 +51,165 @@ class LatestFrameBuffer(Generic[Item]):
             return items
 
     def close(self) -> int:
-        """Wake whoever waits, and give the number of items nobody took; there are no more."""
+        """Wake all waiting threads; return the number of items that were not taken."""
         with self._changed:
             self._is_open = False
             self._changed.notify_all()
             return len(self._items)
 
 
-WAIT, DECODE, PUBLISH = 'wait', 'decode', 'publish'
-STEPS = (WAIT, DECODE, *PIPELINE_STEPS, PUBLISH)  # what happens to an image, in this order
-
-LOOK_S = 0.1  # so often a waiting thread looks whether the rate was changed
-
-
 @dataclass(frozen=True)
 class StampedMessage:
-    """An image, raw or compressed, and when it came, seconds of the steady clock."""
+    """An image message.
+
+    Attributes:
+        message: has a header.
+        decode: decodes the image; raises a FrameError if it is damaged.
+        received_s: arrival time on the monotonic clock, seconds.
+    """
 
     message: Any
+    decode: Callable[[], Frame]
     received_s: float
 
 
 @dataclass(frozen=True)
 class FrameResult:
-    """A processed image: where it came from, and what was found in it."""
+    """A processed image and its faces."""
 
     camera: str
-    arrival: StampedMessage
+    stamped: StampedMessage
     frame: Frame
-    faces: list[FaceExpression]
+    faces: list[TrackedFace]
+
+    @property
+    def header(self) -> Any:
+        """Header of the image message."""
+        return self.stamped.message.header
+
+
+class FrameHandler(Protocol):
+    """What the inference thread calls, always from its own thread."""
+
+    def prepare(self, video: VideoPipeline) -> None:
+        """Update the settings before a run."""
+
+    def publish(self, result: FrameResult) -> None:
+        """Publish the result of an image."""
+
+    def count_stages(self, images: int, seconds: dict[str, float]) -> None:
+        """Record the seconds spent in each of `STAGES`, summed over some images."""
+
+    def report_failure(self, camera: str, error: Exception) -> None:
+        """Count an image that could not be processed."""
 
 
 class InferenceThread:
-    """Runs the pipeline in one thread of its own, for all cameras in one batch.
+    """Runs a video pipeline in its own thread, for all cameras in one batch.
 
     Args:
-        pipeline: used by this thread alone while it runs.
-        inbox: where images come from; is closed by `stop`.
-        to_frame: decodes an image's message, or raises a FrameError.
-        prepare: called before each run with its cameras, in the thread of the runs: may change the
-            pipeline; gives what is known before, for each camera.
-        publish: called with the outcome of each image.
-        timed: called after each run with the number of its images and the seconds of each of
-            `STEPS`.
-        failed: called with a camera and the exception when an image could not be processed.
+        video: used by this thread alone while it runs.
+        buffer: source of images; closed by `stop`.
+        handler: see `FrameHandler`.
+        max_hz: maximum number of runs per second; 0 for no limit.
 
     Attributes:
-        max_hz: most runs a second; 0 is no limit. May be changed at any time.
+        max_hz: may be changed at any time.
     """
 
     def __init__(
         self,
-        pipeline: ExpressionPipeline,
-        inbox: LatestFrameBuffer[StampedMessage],
-        to_frame: Callable[[Any], Frame],
-        prepare: Callable[[list[str]], list[SearchHint]],
-        publish: Callable[[FrameResult], None],
-        timed: Callable[[int, dict[str, float]], None],
-        failed: Callable[[str, Exception], None],
+        video: VideoPipeline,
+        buffer: LatestFrameBuffer[StampedMessage],
+        handler: FrameHandler,
+        max_hz: float = 0.0,
     ) -> None:
-        self.max_hz = 0.0
-        self._pipeline = pipeline
-        self._inbox = inbox
-        self._to_frame = to_frame
-        self._prepare = prepare
-        self._publish = publish
-        self._timed = timed
-        self._failed = failed
+        self.max_hz = max_hz
+        self._video = video
+        self._buffer = buffer
+        self._handler = handler
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name='inference', daemon=True)
 
     def start(self) -> None:
-        """Begin to take images."""
+        """Start to take images."""
         self._thread.start()
 
     def stop(self) -> int:
-        """End the thread after the run it is in; gives the number of images nobody took."""
+        """Stop after the current run; return the number of images that were not processed."""
         self._stopping.set()
-        left = self._inbox.close()
+        remaining = self._buffer.close()
         if self._thread.is_alive():
             self._thread.join()
-        return left
+        return remaining
 
     def _run(self) -> None:
         started_s = float('-inf')
         while not self._stopping.is_set():
-            self._wait_for_turn(started_s)
-            arrivals = self._inbox.take()
+            self._limit_rate(started_s)
+            messages = self._buffer.take()
             started_s = time.monotonic()
-            self._process(arrivals)
+            self._process(messages)
 
-    def _wait_for_turn(self, started_s: float) -> None:
-        """Keep the rate by waiting before the newest image is taken, so that it is fresh."""
+    def _limit_rate(self, started_s: float) -> None:
+        """Wait before the newest image is taken, so that it is fresh."""
         while (max_hz := self.max_hz) > 0 and not self._stopping.is_set():
-            left_s = started_s + 1 / max_hz - time.monotonic()
-            if left_s <= 0:
+            remaining_s = started_s + 1 / max_hz - time.monotonic()
+            if remaining_s <= 0:
                 return
-            self._stopping.wait(min(left_s, LOOK_S))
+            self._stopping.wait(min(remaining_s, RATE_CHECK_S))
 
-    def _process(self, arrivals: dict[str, StampedMessage]) -> None:
-        watch = Stopwatch()
+    def _process(self, messages: dict[str, StampedMessage]) -> None:
+        timer = StageTimer()
         now_s = time.monotonic()
-        frames = self._decode(arrivals)
+        frames = self._decode(messages)
         if not frames:
             return
-        waited_s = sum(now_s - arrivals[camera].received_s for camera in frames)
-        watch.lap(DECODE)
-        found, is_one_run = self._find(frames)
-        watch.lap('run')
-        for camera, faces in found.items():
+        waited_s = sum(now_s - messages[camera].received_s for camera in frames)
+        timer.lap(DECODE)
+        results, is_joint_run = self._run_pipeline(frames)
+        timer.lap('run')
+        for camera, faces in results.items():
             try:
-                self._publish(FrameResult(camera, arrivals[camera], frames[camera], faces))
-            except Exception as error:  # whatever a middleware can raise must not end the thread
-                self._failed(camera, error)
-        watch.lap(PUBLISH)
-        if is_one_run:
-            steps = {WAIT: waited_s, **watch.seconds, **self._pipeline.watch.seconds}
-            self._timed(len(frames), {step: steps.get(step, 0.0) for step in STEPS})
+                self._handler.publish(
+                    FrameResult(camera, messages[camera], frames[camera].frame, faces)
+                )
+            except Exception as error:  # the thread must survive any error of the middleware
+                self._handler.report_failure(camera, error)
+        timer.lap(PUBLISH)
+        if is_joint_run:
+            seconds = {WAIT: waited_s, **timer.seconds, **self._video.pipeline.timer.seconds}
+            self._handler.count_stages(
+                len(frames), {stage: seconds.get(stage, 0.0) for stage in STAGES}
+            )
 
-    def _find(self, frames: dict[str, Frame]) -> tuple[dict[str, list[FaceExpression]], bool]:
-        """Faces of the frames that could be processed; whether that was one run."""
+    def _run_pipeline(
+        self, frames: dict[str, StampedFrame]
+    ) -> tuple[dict[str, list[TrackedFace]], bool]:
+        """Return the faces by camera, and whether all frames were processed in one run."""
         try:
-            priors = self._prepare(list(frames))
-            found = self._pipeline.run(list(frames.values()), priors)
-        except Exception as error:  # likewise a backend
+            self._handler.prepare(self._video)
+            return self._video.run(frames), True
+        except Exception as error:  # the thread must survive any error of a backend
             if len(frames) == 1 or isinstance(error, GpuLostError):
                 for camera in frames:
-                    self._failed(camera, error)
+                    self._handler.report_failure(camera, error)
                 return {}, False
-            # Alone, those that are not to blame succeed.
-            alone = [self._find({camera: frame}) for camera, frame in frames.items()]
-            return {camera: faces for one, _ in alone for camera, faces in one.items()}, False
-        return dict(zip(frames, found, strict=True)), True
+        # Process each frame alone, so that a bad one does not affect the other cameras.
+        results: dict[str, list[TrackedFace]] = {}
+        for camera, frame in frames.items():
+            results.update(self._run_pipeline({camera: frame})[0])
+        return results, False
 
-    def _decode(self, arrivals: dict[str, StampedMessage]) -> dict[str, Frame]:
-        frames: dict[str, Frame] = {}
-        for camera, arrival in arrivals.items():
+    def _decode(self, messages: dict[str, StampedMessage]) -> dict[str, StampedFrame]:
+        frames: dict[str, StampedFrame] = {}
+        for camera, stamped in messages.items():
             try:
-                frames[camera] = self._to_frame(arrival.message)
-            except Exception as error:  # a FrameError, or there is no memory for the pixels
-                self._failed(camera, error)
+                frames[camera] = StampedFrame(
+                    stamped.decode(),
+                    stamp_to_ns(stamped.message.header.stamp),
+                    round(stamped.received_s * 1e9),
+                )
+            except Exception as error:  # FrameError, or out of memory
+                self._handler.report_failure(camera, error)
         return frames

@@ -1,10 +1,10 @@
-"""The node's parameters: one table with default, meaning, unit and range of each.
+"""The node's parameters: a table with default, description, unit and range, and typed settings.
 
-It drives declaration, validation and `config/dan.yaml`. Where a part that works without ROS has a
-default of its own, it is taken from there: every default is written once.
+The table drives declaration, validation, `config/dan.yaml` and docs/parameters.md. Defaults of
+parts that work without ROS come from their configurations, so that every default is written once.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,21 +22,28 @@ from rclpy.exceptions import (
 )
 from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
-from rclpy.parameter import Parameter
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from dan_ros.backends import BACKENDS, PRECISIONS
+from dan_ros.backends.base import node_threads
 from dan_ros.detect import DETECTORS, DEVICES
 from dan_ros.errors import ParameterError
 from dan_ros.faces.quality import QualityThresholds
 from dan_ros.images.opencv import MAX_PIXELS
 from dan_ros.model.store import DEFAULT_MODEL
-from dan_ros.ros.sources import IMAGES, INPUTS, RAW, TRANSPORTS
+from dan_ros.pipeline import PipelineConfig
+from dan_ros.ros.transports import RAW, TRANSPORTS
 from dan_ros.tracking.config import TrackerConfig
+from dan_ros.video_pipeline import VideoConfig
 
-FOLLOWING, GATES = TrackerConfig(), QualityThresholds()
+IMAGES, CROPPED_FACES = 'images', 'cropped_faces'
+INPUTS = (IMAGES, CROPPED_FACES)
 
-# Declared by rclpy itself, when it needs them.
+VIDEO, PIPELINE, TRACKER, QUALITY = (
+    VideoConfig(), PipelineConfig(), TrackerConfig(), QualityThresholds()
+)  # fmt: skip
+
+# Declared by rclpy itself when needed.
 FOREIGN_PREFIXES = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
 
 
@@ -47,12 +54,13 @@ class Spec:
     Attributes:
         name: dotted.
         default: bool, int, float, str or list of str; its type is the parameter's.
-        description: what it does, a sentence.
-        unit: of the value, or ''.
-        minimum, maximum: of a number, both included.
-        choices: the allowed values, or () for all.
+        description: what it does, in full sentences.
+        unit: unit of the value, or ''.
+        minimum: lowest allowed number.
+        maximum: highest allowed number.
+        choices: allowed values; () for all.
         live: whether it may be changed while the node is configured.
-        check: says in one line what else is wrong with a value, '' if nothing is.
+        check: returns what else is wrong with a value, in one line; '' if it is valid.
     """
 
     name: str
@@ -67,7 +75,7 @@ class Spec:
 
     @property
     def allowed(self) -> str:
-        """The allowed values, for people."""
+        """Allowed values in plain English."""
         if self.choices:
             return 'one of ' + ', '.join(str(choice) for choice in self.choices)
         kind = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a string'}
@@ -77,14 +85,14 @@ class Spec:
         return f'{text} ({self.unit})' if self.unit else text
 
     def problem_with(self, value: Any) -> str:
-        """Why a value is refused, in one line; '' if it is allowed."""
+        """Return why a value is invalid, in one line; '' if it is valid."""
         if not (self._has_right_type(value) and self._is_in_range(value)):
-            return f'{self.name} can not be {value!r}: it must be {self.allowed}'
+            return f'{self.name} cannot be {value!r}: it must be {self.allowed}'
         problem = self.check(value) if self.check else ''
         return f'{self.name}: {problem}' if problem else ''
 
     def to_value(self, value: Any) -> Any:
-        """An allowed value in the type of the default: a whole number becomes a float."""
+        """Convert a valid value to the type of the default: an int may become a float."""
         return type(self.default)(value)
 
     def _has_right_type(self, value: Any) -> bool:
@@ -100,20 +108,22 @@ class Spec:
         return self.minimum is None or self.minimum <= value <= self.maximum
 
     def to_descriptor(self) -> ParameterDescriptor:
-        """Descriptor for rclpy, which shows in `ros2 param describe`."""
+        """Create the descriptor for rclpy, shown by `ros2 param describe`."""
         unit = f' Unit: {self.unit}.' if self.unit else ''
-        when = '' if self.live else ' Set at start or before configuring.'
+        when = '' if self.live else ' Set it at start or before the node is configured.'
         descriptor = ParameterDescriptor(
             description=f'{self.description}{unit}{when}',
             additional_constraints=self.allowed,
-            # so that whole numbers pass for floats; `problem_with` holds the type
+            # Accept integers for floats; `problem_with` checks the type.
             dynamic_typing=isinstance(self.default, float),
         )
-        if self.minimum is not None and isinstance(self.default, float):
+        if self.minimum is None or self.maximum is None:
+            return descriptor
+        if isinstance(self.default, float):
             descriptor.floating_point_range = [
                 FloatingPointRange(from_value=float(self.minimum), to_value=float(self.maximum))
             ]
-        elif self.minimum is not None:
+        else:
             descriptor.integer_range = [
                 IntegerRange(from_value=int(self.minimum), to_value=int(self.maximum))
             ]
@@ -124,7 +134,7 @@ def _problem_with_topics(topics: Iterable[str]) -> str:
     for topic in filter(None, topics):
         try:
             validate_full_topic_name(expand_topic_name(topic, 'dan_node', '/robot'))
-        except (InvalidTopicNameException, ValueError) as error:  # of the whole, or before
+        except (InvalidTopicNameException, ValueError) as error:
             return ' '.join(str(error).split())
     return ''
 
@@ -138,15 +148,15 @@ PARAMETERS = (
     Spec(
         'image_topics',
         [''],
-        'Several cameras: the names of their image topics. The default [""] is the one topic '
-        '`image`, which can be remapped.',
+        'Image topics of several cameras. The default [""] stands for the single topic `image`, '
+        'which can be remapped.',
         check=_problem_with_topics,
     ),
     Spec(
         'image_rotation',
-        0,
-        'Clockwise turn that sets the image of a camera mounted on its side upright; results are '
-        'given in the image as received.',
+        PIPELINE.rotation,
+        'Clockwise rotation that makes the image of a camera mounted on its side upright. Results '
+        'are given in pixels of the image as received.',
         unit='degrees',
         choices=(0, 90, 180, 270),
         live=True,
@@ -154,56 +164,57 @@ PARAMETERS = (
     Spec(
         'input',
         IMAGES,
-        'images of cameras, or cropped_faces: those that another detector publishes under '
-        '/humans/faces (ROS4HRI), to which the expression alone is added.',
+        'images: camera images. cropped_faces: faces that another detector publishes under '
+        '/humans/faces (ROS4HRI); the node adds only their expressions.',
         choices=INPUTS,
     ),
     Spec(
         'ros4hri',
         False,
-        'Publish faces under /humans/faces as well, as REP-155 has them; needs hri_msgs.',
+        'Also publish the faces under /humans/faces as described in REP-155; needs hri_msgs.',
     ),
     Spec(
         'image_transport',
         RAW,
-        'raw, or compressed: JPEG and PNG on the topic of each camera with /compressed behind.',
+        'raw, or compressed: JPEG and PNG images on the topic of each camera plus /compressed.',
         choices=TRANSPORTS,
     ),
     Spec(
         'qos.reliability',
         'best_effort',
-        'Reliability of the image subscriptions; best_effort receives from every publisher.',
+        'Reliability of the image subscriptions. best_effort receives from every publisher.',
         choices=('best_effort', 'reliable'),
     ),
     Spec(
         'model.file',
         DEFAULT_MODEL,
-        'The network: auto is the bundled one, as int8 where that is fastest; else the name of a '
-        'known model (see `dan-ros models`), or the path of an ONNX file of `dan-ros convert`.',
+        'The network. auto: the bundled model, in int8 where that is fastest. Otherwise the name '
+        'of a known model (see `dan-ros models`) or the path of an ONNX file from '
+        '`dan-ros convert`.',
     ),
     Spec(
         'backend.name',
         'auto',
-        'What runs the network; auto takes the first that works of TensorRT, torch and ONNX '
-        'Runtime on a GPU, and the fastest on the CPU.',
+        'Library that runs the network. auto takes the first that works of TensorRT, torch and '
+        'ONNX Runtime on a GPU, or the fastest one on the CPU.',
         choices=BACKENDS,
     ),
     Spec(
         'backend.precision',
         'auto',
-        'Of the network on a GPU; auto is fp16, or int8 for an int8 model.',
+        'Precision of the network on a GPU. auto: fp16, or int8 for an int8 model.',
         choices=PRECISIONS,
     ),
     Spec(
         'backend.fallback',
         False,
-        'Where backend.name asks for a GPU that can not be used: false is an error, true goes on '
-        'with the CPU and a warning in diagnostics.',
+        'What to do if backend.name needs a GPU that cannot be used. false: fail to configure. '
+        'true: use the CPU, with a warning in diagnostics.',
     ),
     Spec(
         'backend.threads',
         0,
-        'CPU threads of network and detector; 0 is one a core but one, which is left to camera and '
+        'CPU threads of network and detector. 0: all cores except one, which is left to camera and '
         'middleware.',
         unit='threads',
         minimum=0,
@@ -212,25 +223,25 @@ PARAMETERS = (
     Spec(
         'detector.name',
         'auto',
-        'What finds faces; auto is YuNet and, where its file can not be had, Haar with a warning.',
+        'Face detector. auto: YuNet, or Haar with a warning if the file of YuNet is missing.',
         choices=DETECTORS,
     ),
     Spec(
         'detector.device',
         'cpu',
-        'Where YuNet runs; cuda needs the GPU build of ONNX Runtime.',
+        'Device that runs YuNet. cuda needs the GPU build of ONNX Runtime.',
         choices=DEVICES,
     ),
     Spec(
         'detector.model_file',
         '',
-        "Path of YuNet's file; empty looks in the usual places.",
+        "Path of YuNet's file. Empty: search the default locations.",
     ),
     Spec(
         'detector.max_side_px',
-        640,
-        'Longer side of the reduced copy that faces are looked for in; crops come from the full '
-        'image. Smaller is faster and misses small faces.',
+        PIPELINE.max_side_px,
+        'Longer side of the downscaled copy on which faces are detected; crops come from the full '
+        'image. Smaller is faster but misses small faces.',
         unit='pixels',
         minimum=64,
         maximum=4096,
@@ -238,10 +249,10 @@ PARAMETERS = (
     ),
     Spec(
         'detector.interval',
-        1,
-        'Every so-manieth image of a camera is looked through whole; in between faces are looked '
-        'for where they were, and in the whole image only if one is not found there. Cheaper; new '
-        'faces come up to so many images later.',
+        VIDEO.detector_interval,
+        'Run full-frame detection on every Nth image; in between, search only around known faces '
+        'and fall back to the full frame if one is lost. Larger is cheaper, but a new face may be '
+        'found N - 1 images late.',
         unit='images',
         minimum=1,
         maximum=100,
@@ -250,15 +261,16 @@ PARAMETERS = (
     Spec(
         'detector.min_score',
         0.6,
-        'Least confidence of the detector in a face.',
+        'Minimum confidence of the detector.',
         minimum=0.0,
         maximum=1.0,
         live=True,
     ),
     Spec(
         'max_faces',
-        16,
-        'So many faces of an image are judged, the largest; the rest are published as unknown.',
+        PIPELINE.max_faces,
+        'Maximum number of faces classified per image, the largest first. The rest are published '
+        'as unknown.',
         unit='faces',
         minimum=1,
         maximum=1000,
@@ -266,8 +278,8 @@ PARAMETERS = (
     ),
     Spec(
         'expression.min_confidence',
-        FOLLOWING.min_confidence,
-        'A face whose most likely expression is less likely than this is published as unknown.',
+        TRACKER.min_confidence,
+        'A face is published as unknown if its most likely expression is less probable than this.',
         unit='probability',
         minimum=0.0,
         maximum=1.0,
@@ -275,8 +287,8 @@ PARAMETERS = (
     ),
     Spec(
         'tracker.max_missed_s',
-        FOLLOWING.max_missed_s,
-        'A face that is away for longer gets a new id.',
+        TRACKER.max_missed_s,
+        'A face that is missing for longer gets a new id.',
         unit='seconds',
         minimum=0.0,
         maximum=60.0,
@@ -284,8 +296,8 @@ PARAMETERS = (
     ),
     Spec(
         'tracker.max_distance',
-        FOLLOWING.max_distance,
-        'Farthest a face may be from where it is expected and keep its id.',
+        TRACKER.max_distance,
+        'Maximum distance between a face and its predicted position at which it keeps its id.',
         unit='face sizes',
         minimum=0.0,
         maximum=10.0,
@@ -293,9 +305,9 @@ PARAMETERS = (
     ),
     Spec(
         'tracker.min_hits',
-        FOLLOWING.min_hits,
-        'A new face is published from the so-manieth image in a row on that it is found in; 2 or 3 '
-        'keep out what is no face.',
+        TRACKER.min_hits,
+        'Number of consecutive images in which a new face must be found before it is published. 2 '
+        'or 3 suppress false detections.',
         unit='images',
         minimum=1,
         maximum=100,
@@ -303,9 +315,9 @@ PARAMETERS = (
     ),
     Spec(
         'smoothing.half_life_s',
-        FOLLOWING.half_life_s,
-        'Weight of the past in probabilities halves in this time, at any rate of images; 0 '
-        'switches smoothing off.',
+        TRACKER.half_life_s,
+        'Time in which the weight of past probabilities halves, at any frame rate. 0 turns '
+        'smoothing off.',
         unit='seconds',
         minimum=0.0,
         maximum=60.0,
@@ -313,8 +325,8 @@ PARAMETERS = (
     ),
     Spec(
         'smoothing.margin',
-        FOLLOWING.margin,
-        'Least lead of another expression over the published one for the label to change.',
+        TRACKER.margin,
+        'Lead that another expression needs over the published one before the label changes.',
         unit='probability',
         minimum=0.0,
         maximum=1.0,
@@ -322,8 +334,8 @@ PARAMETERS = (
     ),
     Spec(
         'quality.min_side_px',
-        GATES.min_side_px,
-        'A face whose box is smaller is published as unknown.',
+        QUALITY.min_side_px,
+        'A face with a smaller box is published as unknown.',
         unit='pixels of the longer side',
         minimum=0.0,
         maximum=4096.0,
@@ -331,17 +343,17 @@ PARAMETERS = (
     ),
     Spec(
         'quality.min_frontality',
-        GATES.min_frontality,
-        'A face turned further away is published as unknown: 1 is frontal, 0 turned by 90 degrees.',
+        QUALITY.min_frontality,
+        'A face turned further away is published as unknown. 1: frontal, 0: turned by 90 degrees.',
         minimum=0.0,
         maximum=1.0,
         live=True,
     ),
     Spec(
         'quality.min_sharpness',
-        GATES.min_sharpness,
-        'A more blurred face is published as unknown; sharp ones have 7 to 12. 0 lets all pass.',
-        unit='cycles a face',
+        QUALITY.min_sharpness,
+        'A less sharp face is published as unknown. Sharp faces have 7 to 12; 0 accepts all faces.',
+        unit='cycles per face',
         minimum=0.0,
         maximum=100.0,
         live=True,
@@ -349,14 +361,14 @@ PARAMETERS = (
     Spec(
         'publish.tf',
         True,
-        'Publish each face as the frame face_<id> on /tf, where camera_info comes and tf2_msgs is '
-        'installed.',
+        'Publish each face as the frame face_<id> on /tf if the camera publishes camera_info and '
+        'tf2_msgs is installed.',
         live=True,
     ),
     Spec(
         'limits.max_pixels',
         40_000_000,
-        'A larger compressed image is refused before it is decoded.',
+        'Larger compressed images are dropped before they are decoded.',
         unit='pixels',
         minimum=1,
         maximum=MAX_PIXELS,
@@ -365,7 +377,7 @@ PARAMETERS = (
     Spec(
         'rate.max_hz',
         0.0,
-        'Most images processed a second, always the newest; 0 is no limit.',
+        'Maximum number of images processed per second, always the newest. 0: no limit.',
         unit='hertz',
         minimum=0.0,
         maximum=1000.0,
@@ -379,10 +391,10 @@ def declare_parameters(node: Node) -> list[str]:
     """Declare the whole table on a node.
 
     Returns:
-        Names among the node's overrides that no parameter has: typing errors, most likely.
+        Overrides of unknown parameters, probably typing errors.
 
     Raises:
-        ParameterError: an override has a value that is not allowed.
+        ParameterError: an override has an invalid value.
     """
     for spec in PARAMETERS:
         try:
@@ -403,17 +415,22 @@ def _problem_with_declared(node: Node, spec: Spec) -> str:
     try:
         value = node.get_parameter(spec.name).value
     except ParameterUninitializedException:
-        return f'{spec.name} can not be []: YAML gives it no type; an empty list is [""]'
+        return f'{spec.name} cannot be []: YAML gives it no type; write an empty list as [""]'
     return spec.problem_with(value)
 
 
 def read_parameters(node: Node) -> dict[str, Any]:
-    """Value of every parameter by name; floats are floats."""
+    """Read every parameter of a node that declared the table."""
     return {name: spec.to_value(node.get_parameter(name).value) for name, spec in SPECS.items()}
 
 
-def check_change(changes: Iterable[Parameter], is_configured: bool) -> SetParametersResult:
-    """Accept or refuse a set of changes as a whole."""
+def check_change(changes: Iterable[Any], is_configured: bool) -> SetParametersResult:
+    """Accept or refuse a set of changes as a whole.
+
+    Args:
+        changes: new values, rclpy.parameter.Parameter.
+        is_configured: whether the node is configured, so that only live parameters may change.
+    """
     for change in changes:
         spec = SPECS.get(change.name)
         if spec is None:
@@ -421,9 +438,106 @@ def check_change(changes: Iterable[Parameter], is_configured: bool) -> SetParame
         problem = spec.problem_with(change.value)
         if not problem and is_configured and not spec.live:
             problem = (
-                f'{spec.name} can not be changed while the node is configured: deactivate and '
+                f'{spec.name} cannot be changed while the node is configured: deactivate and '
                 'clean it up first'
             )
         if problem:
             return SetParametersResult(successful=False, reason=problem)
     return SetParametersResult(successful=True)
+
+
+@dataclass(frozen=True)
+class BackendSettings:
+    """Parameters of the backend and its model; see `choose_backend`."""
+
+    name: str
+    model: str
+    threads: int
+    precision: str
+    fallback: bool
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """Parameters of the detector; see `open_detector`."""
+
+    name: str
+    min_score: float
+    model_file: str
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Typed values of all parameters; the table describes them."""
+
+    autostart: bool
+    input: str
+    image_topics: tuple[str, ...]
+    image_transport: str
+    reliability: str
+    ros4hri: bool
+    backend: BackendSettings
+    detector: DetectorSettings
+    video: VideoConfig
+    publishes_tf: bool
+    max_pixels: int
+    max_hz: float
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> 'Settings':
+        """Build the settings from the value of each parameter by name."""
+        threads = values['backend.threads'] or node_threads()
+        return cls(
+            autostart=values['autostart'],
+            input=values['input'],
+            image_topics=tuple(values['image_topics']),
+            image_transport=values['image_transport'],
+            reliability=values['qos.reliability'],
+            ros4hri=values['ros4hri'],
+            backend=BackendSettings(
+                values['backend.name'],
+                values['model.file'],
+                threads,
+                values['backend.precision'],
+                values['backend.fallback'],
+            ),
+            detector=DetectorSettings(
+                values['detector.name'],
+                values['detector.min_score'],
+                values['detector.model_file'],
+                threads,
+                values['detector.device'],
+            ),
+            video=_video_config(values),
+            publishes_tf=values['publish.tf'],
+            max_pixels=values['limits.max_pixels'],
+            max_hz=values['rate.max_hz'],
+        )
+
+
+def _video_config(values: Mapping[str, Any]) -> VideoConfig:
+    is_cropped = values['input'] == CROPPED_FACES
+    return VideoConfig(
+        # A cropped face fills its image, so there is no region to search.
+        detector_interval=1 if is_cropped else values['detector.interval'],
+        pipeline=PipelineConfig(
+            max_side_px=values['detector.max_side_px'],
+            max_faces=values['max_faces'],
+            rotation=values['image_rotation'],
+            quality=QualityThresholds(
+                min_side_px=values['quality.min_side_px'],
+                min_frontality=values['quality.min_frontality'],
+                min_sharpness=values['quality.min_sharpness'],
+            ),
+        ),
+        tracker=TrackerConfig(
+            max_missed_s=values['tracker.max_missed_s'],
+            max_distance=values['tracker.max_distance'],
+            min_hits=values['tracker.min_hits'],
+            half_life_s=values['smoothing.half_life_s'],
+            margin=values['smoothing.margin'],
+            min_confidence=values['expression.min_confidence'],
+        ),
+    )

@@ -1,66 +1,153 @@
-"""Faces as frames of TF, where ROS has its messages."""
+"""The node's outputs: expressions, debug images and TF frames."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import Point, Point32, Pose, Quaternion, Transform, TransformStamped, Vector3
-from rclpy.node import Node
+from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Header
 
+from dan_ros.annotate import annotate_tracked
 from dan_ros.faces.head_pose import HeadPose
 from dan_ros.messages import MessageClasses
 from dan_ros.msg import FacialExpression, FacialExpressionArray
+from dan_ros.ros.inference_thread import FrameResult
+from dan_ros.ros.qos import PublisherEventCallbacks, QosMonitor, create_with_events
+from dan_ros.tracking.face_tracker import TrackedFace
 
 try:
     from tf2_msgs.msg import TFMessage
 except ModuleNotFoundError:
     TFMessage = None
 
-TOPIC = '/tf'
-DEPTH = 100  # as tf2's own broadcaster has
-
-
-class FaceTfBroadcaster:
-    """Publishes frames `face_<id>` of REP-155; does nothing where tf2_msgs is not installed."""
-
-    def __init__(self, node: Node) -> None:
-        self.publisher: Any = None
-        if TFMessage is not None:
-            self.publisher = node.create_lifecycle_publisher(
-                TFMessage, TOPIC, QoSProfile(depth=DEPTH)
-            )
-
-    def publish(self, faces: Iterable[tuple[str, HeadPose | None]], header: Header) -> None:
-        """Publish the faces of one image that have a pose, by id."""
-        transforms = [
-            TransformStamped(
-                header=header, child_frame_id=f'face_{face_id}', transform=_to_transform(pose)
-            )
-            for face_id, pose in faces
-            if pose is not None
-        ]
-        if self.publisher is not None and transforms and header.frame_id:
-            self.publisher.publish(TFMessage(transforms=transforms))
-
-
-def _to_transform(pose: HeadPose) -> Transform:
-    message = ROS.pose(pose)
-    place = message.position
-    return Transform(
-        translation=Vector3(x=place.x, y=place.y, z=place.z), rotation=message.orientation
-    )
-
+OUTPUT_DEPTH = 10
+TF_TOPIC = '/tf'
+TF_DEPTH = 100  # as in tf2's own broadcaster
+DEBUG_ERROR_PERIOD_S = 10  # interval between two errors about debug images, seconds
 
 ROS = MessageClasses(
     FacialExpression, FacialExpressionArray, Point, Point32, Pose, Quaternion, RegionOfInterest
 )
 
 
+class ExpressionPublishers:
+    """Publishes the results of each image.
+
+    Args:
+        node: publishes.
+        qos_monitor: told about subscriptions with an incompatible QoS.
+    """
+
+    def __init__(self, node: LifecycleNode, qos_monitor: QosMonitor) -> None:
+        self._node = node
+        self._qos_monitor = qos_monitor
+        self._publishers: list[Any] = []
+        self._face_publisher = self._create(FacialExpression, 'facial_expression')
+        self._array_publisher = self._create(FacialExpressionArray, 'facial_expressions')
+        self._debug_publisher = self._create(Image, '~/debug_image')
+        self._tf = FaceTfBroadcaster(node)
+
+    def publish(
+        self, result: FrameResult, poses: Sequence[HeadPose | None], publishes_tf: bool
+    ) -> None:
+        """Publish the faces of an image.
+
+        Args:
+            result: the image and its faces.
+            poses: pose of each face, or None.
+            publishes_tf: whether to publish the poses on /tf as well.
+        """
+        array = ROS.array(result.faces, poses, result.header, result.camera, result.frame.size)
+        # Half of the cost of publishing: skipped while nobody subscribes.
+        if self._face_publisher.get_subscription_count() > 0:
+            for face in array.faces:
+                self._face_publisher.publish(face)
+        self._array_publisher.publish(array)
+        if publishes_tf:
+            self._tf.publish(result.faces, poses, result.header)
+
+    def publish_debug_image(self, result: FrameResult) -> None:
+        """Publish the annotated image if somebody subscribes."""
+        if self._debug_publisher.get_subscription_count() == 0:
+            return
+        try:
+            image_bgr = annotate_tracked(result.frame, result.faces)
+            self._debug_publisher.publish(bgr_to_image(image_bgr, result.header))
+        except Exception as error:  # the results are published already: the image is not dropped
+            self._node.get_logger().error(
+                f'debug image: {error}', throttle_duration_sec=DEBUG_ERROR_PERIOD_S
+            )
+
+    def destroy(self) -> None:
+        """Remove all topics."""
+        self._tf.destroy()
+        for publisher in self._publishers:
+            self._node.destroy_lifecycle_publisher(publisher)
+
+    def _create(self, message_type: type, topic: str) -> Any:
+        publisher = create_with_events(
+            self._node,
+            lambda events: self._node.create_lifecycle_publisher(
+                message_type,
+                topic,
+                QoSProfile(depth=OUTPUT_DEPTH),
+                event_callbacks=events,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            ),
+            PublisherEventCallbacks(incompatible_qos=self._qos_monitor.callback(topic)),
+        )
+        self._publishers.append(publisher)
+        return publisher
+
+
+class FaceTfBroadcaster:
+    """Publishes the frames `face_<id>` of REP-155; does nothing if tf2_msgs is not installed."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._node = node
+        self._publisher: Any = None
+        if TFMessage is not None:
+            self._publisher = node.create_lifecycle_publisher(
+                TFMessage, TF_TOPIC, QoSProfile(depth=TF_DEPTH)
+            )
+
+    def publish(
+        self, faces: Sequence[TrackedFace], poses: Sequence[HeadPose | None], header: Header
+    ) -> None:
+        """Publish the faces of one image that have a pose."""
+        if self._publisher is None or not header.frame_id:
+            return
+        transforms = [
+            TransformStamped(
+                header=header, child_frame_id=f'face_{face.face_id}', transform=_transform(pose)
+            )
+            for face, pose in zip(faces, poses, strict=True)
+            if pose is not None
+        ]
+        if transforms:
+            self._publisher.publish(TFMessage(transforms=transforms))
+
+    def destroy(self) -> None:
+        """Remove the publisher."""
+        if self._publisher is not None:
+            self._node.destroy_lifecycle_publisher(self._publisher)
+
+
+def _transform(pose: HeadPose) -> Transform:
+    message = ROS.pose(pose)
+    position = message.position
+    return Transform(
+        translation=Vector3(x=position.x, y=position.y, z=position.z),
+        rotation=message.orientation,
+    )
+
+
 def bgr_to_image(image_bgr: np.ndarray, header: Header) -> Image:
-    """Message of a picture, uint8 [H, W, 3] in BGR."""
+    """Convert uint8 [H, W, 3] BGR to a message."""
     message = Image(
         header=header,
         height=image_bgr.shape[0],
@@ -68,5 +155,5 @@ def bgr_to_image(image_bgr: np.ndarray, header: Header) -> Image:
         encoding='bgr8',
         step=image_bgr.shape[1] * 3,
     )
-    message.data.frombytes(memoryview(np.ascontiguousarray(image_bgr)).cast('B'))
+    message.data.frombytes(memoryview(np.ascontiguousarray(image_bgr).data).cast('B'))
     return message

@@ -1,6 +1,6 @@
-"""Events of publishers and subscriptions, where the middleware and the distribution have them."""
+"""QoS: event callbacks where middleware and distribution have them, and incompatible peers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
@@ -23,29 +23,36 @@ except ModuleNotFoundError:  # Humble
         UnsupportedEventTypeError,
     )
 
-# What rclpy raises on a value below qos_overrides; it has no class of its own for most.
+# Raised by rclpy for an invalid value below qos_overrides; most have no class of their own.
 OVERRIDE_ERRORS = (
     AssertionError, AttributeError, ParameterException, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
 
+INCOMPATIBLE = (
+    'a peer on {} has an incompatible QoS, no messages pass: compare with '
+    '`ros2 topic info --verbose`, and see the parameters qos.reliability and qos_overrides'
+)
+
 __all__ = [
     'PublisherEventCallbacks',
+    'QosMonitor',
     'SubscriptionEventCallbacks',
     'create_with_events',
-    'has_incompatible_peer',
 ]
 
 
 def create_with_events(node: Node, create: Callable[[Any], Any], events: Any) -> Any:
-    """Create with event callbacks where the middleware has them (Zenoh's has not).
+    """Create a publisher or subscription, with event callbacks if the middleware supports them.
+
+    Zenoh does not.
 
     Args:
-        node: whose parameters may override the QoS.
-        create: makes the publisher or subscription; called with `events`, or with None.
+        node: its parameters may override the QoS.
+        create: creates the publisher or subscription; called with `events` or with None.
         events: the callbacks.
 
     Raises:
-        ParameterError: a parameter below qos_overrides has a value that is not allowed.
+        ParameterError: a parameter below qos_overrides has an invalid value.
     """
     try:
         try:
@@ -57,19 +64,42 @@ def create_with_events(node: Node, create: Callable[[Any], Any], events: Any) ->
             raise
         reason = ' '.join(str(error).split())
         raise ParameterError(
-            f'a topic can not be opened with its QoS: {reason}. Look at the parameters '
-            'qos_overrides, and start the node with other ones'
+            f'cannot open a topic with its QoS: {reason}. Check the parameters qos_overrides, and '
+            'restart the node with valid ones'
         ) from error
 
 
-def has_incompatible_peer(node: Node, topic: str) -> bool:
-    """Whether a topic has a publisher and a subscription, one of them ours, that can't meet.
+class QosMonitor:
+    """Remembers topics with an incompatible peer. Its methods may be called from any thread."""
 
-    No event tells that an incompatible peer has gone again.
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._topics: set[str] = set()
 
-    Args:
-        node: whose topics are ours.
-        topic: its resolved name.
+    def callback(self, topic: str) -> Callable[[Any], None]:
+        """Return an event callback that logs and remembers an incompatible peer on `topic`."""
+
+        def on_incompatible(event: Any) -> None:
+            self._topics.add(self._node.resolve_topic_name(topic))
+            self._node.get_logger().warning(INCOMPATIBLE.format(topic))
+
+        return on_incompatible
+
+    def clear(self) -> None:
+        """Forget all topics."""
+        self._topics.clear()
+
+    def warnings(self) -> Iterator[str]:
+        """Yield a sentence per topic that still has an incompatible peer."""
+        for topic in self._topics.copy():
+            if _has_incompatible_peer(self._node, topic):
+                yield INCOMPATIBLE.format(topic)
+
+
+def _has_incompatible_peer(node: Node, topic: str) -> bool:
+    """Whether a publisher and a subscription of `topic`, one of them ours, are incompatible.
+
+    No event tells when an incompatible peer leaves.
     """
     us = node.get_name(), node.get_namespace()
     return any(

@@ -1,8 +1,8 @@
-"""Faces as ROS4HRI has them (REP-155, https://www.ros.org/reps/rep-0155.html).
+"""Topics of ROS4HRI (REP-155, https://www.ros.org/reps/rep-0155.html).
 
-Two ways: as a face detector, `Ros4HriFacePublisher` publishes everything this node knows of each face under
-/humans/faces/<id>/; as a recogniser, `Ros4HriFaceSource` takes the faces that another detector cut out
-and adds their expression alone.
+`Ros4HriFacePublisher` acts as a face detector: it publishes all that is known about each face under
+/humans/faces/<id>/. `Ros4HriFaceSource` acts as an expression recognizer: it takes faces cropped by
+another detector and publishes only their expression.
 """
 
 import threading
@@ -33,10 +33,11 @@ except ModuleNotFoundError:
     hri = None
 
 FACES = '/humans/faces'
-GOODBYE_S = 0.2  # so long the last list may take to its subscribers
-CROP_SIDE = 128  # pixels of the published face
-CROP_SCALE = 1.0  # side of the published square over the longer side of the box
-# Words of hri_msgs/Expression. It has none for contempt; skeptical is the nearest.
+MAX_ID_LENGTH = 100  # a longer id of another detector might not fit into a topic name
+CLOSING_S = 0.2  # longest wait until the last list of ids has reached its subscribers, seconds
+CROP_SIDE = 128  # side of the published crop, pixels
+CROP_SCALE = 1.0  # side of the published crop, in longer sides of the box
+# Words of hri_msgs/Expression. It has no word for contempt; skeptical is the nearest one.
 WORDS = {
     'neutral': 'neutral',
     'happy': 'happy',
@@ -47,12 +48,12 @@ WORDS = {
     'anger': 'angry',
     'contempt': 'skeptical',
 }
-# Places of our five landmarks among the seventy of hri_msgs/FacialLandmarks.
+# Indices of our five landmarks among the 70 of hri_msgs/FacialLandmarks.
 LANDMARKS = (68, 69, 30, 48, 54)  # right pupil, left pupil, nose, right and left mouth corner
 
 
 def require_messages() -> None:
-    """Raise a BackendError that says what to install where hri_msgs is missing."""
+    """Raise a BackendError with the way to install hri_msgs if it is missing."""
     if hri is None:
         raise BackendError(
             'ROS4HRI needs the messages of hri_msgs: apt install ros-$ROS_DISTRO-hri-msgs, or '
@@ -61,16 +62,15 @@ def require_messages() -> None:
 
 
 def expression_message(face: TrackedFace, header: Header) -> Any:
-    """hri_msgs/Expression of a face whose expression is known. Valence and arousal are not: 0."""
+    """Create a hri_msgs/Expression for a face with a known label; valence and arousal stay 0."""
     word = WORDS[labels.CANONICAL[face.expression]]
     return hri.Expression(header=header, expression=word, confidence=face.confidence)
 
 
 class Ros4HriFacePublisher:
-    """Publishes /humans/faces/tracked and, for each face, roi, cropped, landmarks and expression.
+    """Publishes /humans/faces/tracked and, per face, roi, cropped, landmarks and expression.
 
-    Topics of a face are made when it comes and removed when it is gone for good. May be used by
-    several threads.
+    The topics of a face exist until its id expires. Methods may be called from any thread.
 
     Args:
         node: publishes.
@@ -94,11 +94,11 @@ class Ros4HriFacePublisher:
         """Publish the faces of one frame.
 
         Args:
-            camera: whose frame it is.
-            faces: seen in it.
-            alive: ids of this camera that are there or may come back.
+            camera: image topic.
+            faces: faces in the frame.
+            alive: ids in view of this camera, and of missing faces that may come back.
             frame: the image.
-            header: of the image.
+            header: header of the image.
         """
         with self._lock:
             self._alive[camera] = alive
@@ -107,20 +107,20 @@ class Ros4HriFacePublisher:
                 self._publish_face(face, frame, header)
 
     def forget(self, cameras: Iterable[str]) -> None:
-        """These cameras show nothing any more: nobody is known to be before them."""
+        """Remove the faces of cameras that went silent."""
         with self._lock:
             gone = [faces for c in cameras if (faces := self._alive.pop(c, None))]
             if gone:
                 self._list(Header(stamp=self._node.get_clock().now().to_msg()))
 
     def close(self) -> None:
-        """Say that nobody is there, and remove every topic."""
+        """Publish an empty list of ids and remove all topics."""
         self.forget(list(self._alive))
-        self._tracked.wait_for_all_acked(Duration(seconds=GOODBYE_S))
+        self._tracked.wait_for_all_acked(Duration(seconds=CLOSING_S))
         self._node.destroy_publisher(self._tracked)
 
     def _list(self, header: Header) -> None:
-        """Publish who is there, after their topics were made and those of others removed."""
+        """Publish the ids, after adding and removing the topics of faces."""
         tracked = set().union(*self._alive.values())
         for face_id in self._faces.keys() - tracked:
             self._remove(face_id)
@@ -151,15 +151,17 @@ class Ros4HriFacePublisher:
         if face.expression != labels.UNKNOWN:
             topics['expression'].publish(expression_message(face, header))
         if topics['cropped'].get_subscription_count() > 0:
-            topics['cropped'].publish(bgr_to_image(_cut(face, frame), header))
+            topics['cropped'].publish(bgr_to_image(_crop(face, frame), header))
 
 
 class Ros4HriFaceSource:
-    """Follows the faces that another detector lists, and publishes an expression for each.
+    """Subscribes to the faces that another detector lists, and publishes their expressions.
+
+    The executor's thread follows the list; `publish` and `face_ids` may be used by another one.
 
     Args:
         node: subscribes and publishes.
-        on_image: called with the id of a face and the picture of it, whenever one comes.
+        on_image: called with the id of a face and its image.
         on_gone: called with the id of a face that is no longer listed.
     """
 
@@ -167,9 +169,10 @@ class Ros4HriFaceSource:
         self,
         node: Node,
         on_image: Callable[[str, Image], None],
-        on_gone: Callable[[str], None] = lambda face_id: None,
+        on_gone: Callable[[str], None],
     ) -> None:
         self._node, self._on_image, self._on_gone = node, on_image, on_gone
+        self._lock = threading.Lock()  # so that nothing is published on a topic being removed
         self._faces: dict[str, tuple[Any, Any]] = {}
         self._list = node.create_subscription(
             hri.IdsList, f'{FACES}/tracked', self._on_list, _newest()
@@ -177,17 +180,18 @@ class Ros4HriFaceSource:
 
     @property
     def face_ids(self) -> set[str]:
-        """Ids of the faces that are followed."""
+        """Ids of the listed faces."""
         return set(self._faces)
 
     def publish(self, face_id: str, face: TrackedFace, header: Header) -> None:
-        """Publish what a face shows, if that is known and the face is still there."""
-        topics = self._faces.get(face_id)
-        if topics and face.expression != labels.UNKNOWN:
-            topics[1].publish(expression_message(face, header))
+        """Publish the expression of a face if it is known and the face is still listed."""
+        with self._lock:
+            topics = self._faces.get(face_id)
+            if topics and face.expression != labels.UNKNOWN:
+                topics[1].publish(expression_message(face, header))
 
     def close(self) -> None:
-        """Leave every topic."""
+        """Close all topics."""
         for face_id in list(self._faces):
             self._remove(face_id)
         self._node.destroy_subscription(self._list)
@@ -199,9 +203,9 @@ class Ros4HriFaceSource:
             self._add(face_id)
 
     def _add(self, face_id: str) -> None:
-        if not face_id.isidentifier():
+        if not _fits_into_topic(face_id):
             self._node.get_logger().warning(
-                f'ignored a face whose id {face_id[:40]!r} is no part of a topic name', once=True
+                f'ignored a face: its id {face_id[:40]!r} is not valid in a topic name', once=True
             )
             return
         images = self._node.create_subscription(
@@ -214,15 +218,20 @@ class Ros4HriFaceSource:
         self._faces[face_id] = images, expressions
 
     def _remove(self, face_id: str) -> None:
-        images, expressions = self._faces.pop(face_id)
-        self._node.destroy_subscription(images)
-        self._node.destroy_publisher(expressions)
+        with self._lock:
+            images, expressions = self._faces.pop(face_id)
+            self._node.destroy_subscription(images)
+            self._node.destroy_publisher(expressions)
         self._on_gone(face_id)
 
 
+def _fits_into_topic(face_id: str) -> bool:
+    return face_id.isascii() and face_id.isidentifier() and len(face_id) <= MAX_ID_LENGTH
+
+
 def _publisher(node: Node, kind: type, topic: str) -> Any:
-    # Without events, so that it can be made and removed in the inference thread: events would make
-    # the executor wait for it.
+    # Without event callbacks: the inference thread creates and destroys these publishers, and
+    # events would make the executor wait for them.
     events = PublisherEventCallbacks(use_default_callbacks=False)
     return node.create_publisher(kind, topic, 10, event_callbacks=events)
 
@@ -240,7 +249,7 @@ def _region(face: TrackedFace, frame: Frame, header: Header) -> Any:
 
 
 def _landmarks(face: TrackedFace, frame: Frame, header: Header) -> Any:
-    """Our five landmarks; the confidence of the other sixty-five is 0."""
+    """Fill in our five landmarks; the confidence of the other 65 is 0."""
     width, height = frame.size
     message = hri.FacialLandmarks(header=header, height=height, width=width)
     for place, (x, y) in zip(LANDMARKS, face.detection.landmarks.tolist(), strict=False):
@@ -250,8 +259,8 @@ def _landmarks(face: TrackedFace, frame: Frame, header: Header) -> Any:
     return message
 
 
-def _cut(face: TrackedFace, frame: Frame) -> np.ndarray:
-    """The face and what is about it, uint8 [128, 128, 3], BGR; black beyond the image."""
+def _crop(face: TrackedFace, frame: Frame) -> np.ndarray:
+    """Crop the face, uint8 [128, 128, 3] BGR; black outside the image."""
     left, top, side = square_about(face.detection.box_xyxy, CROP_SCALE)
     width, height = frame.size
     inside = frame.image[max(top, 0) : top + side, max(left, 0) : left + side]

@@ -1,97 +1,254 @@
-"""What comes from one camera: its images, raw or compressed."""
+"""Where images come from and where their results go: cameras, or faces cropped by another node."""
 
-from collections.abc import Callable
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from builtin_interfaces.msg import Time
-from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import Image
 
-from dan_ros.images.cdr import read_image, read_picture
-from dan_ros.images.compressed import check_compressed, compressed_to_frame
-from dan_ros.images.encodings import check_image, image_to_frame
-from dan_ros.ros.qos import SubscriptionEventCallbacks, create_with_events
-from dan_ros.types import Frame
+from dan_ros.ros import ros4hri
+from dan_ros.ros.camera_stream import SILENCE_S, CameraStream
+from dan_ros.ros.drops import DropReporter
+from dan_ros.ros.image_receiver import ImageReceiver
+from dan_ros.ros.inference_thread import FrameResult
+from dan_ros.ros.parameters import CROPPED_FACES, IMAGES, Settings
+from dan_ros.ros.publishers import ExpressionPublishers
+from dan_ros.ros.qos import QosMonitor
+from dan_ros.ros.ros4hri import Ros4HriFacePublisher, Ros4HriFaceSource
+from dan_ros.ros.statistics import Statistics
+from dan_ros.ros.transports import RAW
+from dan_ros.video_pipeline import VideoPipeline
 
-RAW, COMPRESSED = 'raw', 'compressed'
-TRANSPORTS = (RAW, COMPRESSED)
-IMAGES, CROPPED_FACES = 'images', 'cropped_faces'
-INPUTS = (IMAGES, CROPPED_FACES)
+INPUT_TOPIC = 'image'
 
 
 @dataclass(frozen=True)
-class Transport:
-    """How images travel.
+class SourceContext:
+    """What a source needs from the node.
 
     Attributes:
-        kind: of the messages.
-        suffix: of the topic.
-        read: makes a message of its serialised form, or raises a FrameError; quick.
-        check: raises a FrameError if a message is not sound; quick.
-        to_frame: makes a frame of a sound message, or raises a FrameError.
+        node: subscribes and publishes.
+        settings: as of the activation.
+        video: knows which faces are in view.
+        publishers: of the results.
+        statistics: counts processed images.
+        drops: counts dropped images.
+        qos_monitor: told about incompatible peers.
     """
 
-    kind: type
-    suffix: str
-    read: Callable[[bytes], Any]
-    check: Callable[[Any], None]
-    to_frame: Callable[[Any], Frame]
+    node: LifecycleNode
+    settings: Settings
+    video: VideoPipeline
+    publishers: ExpressionPublishers
+    statistics: Statistics
+    drops: DropReporter
+    qos_monitor: QosMonitor
 
 
-def open_transport(name: str, max_pixels: Callable[[], int]) -> Transport:
-    """One of `TRANSPORTS`; `max_pixels` gives the largest compressed picture to decode."""
-    if name == RAW:
-        return Transport(
-            Image, '', lambda content: read_image(content, _header), check_image, image_to_frame
-        )
-    return Transport(
-        CompressedImage,
-        '/compressed',
-        lambda content: read_picture(content, _header),
-        lambda picture: check_compressed(picture.data, max_pixels()),
-        lambda picture: compressed_to_frame(picture.data, max_pixels()),
-    )
-
-
-def _header(sec: int, nanosec: int, frame_id: str) -> Header:
-    return Header(stamp=Time(sec=sec, nanosec=nanosec), frame_id=frame_id)
-
-
-def subscribe_to_images(
-    node: Node,
-    camera: str,
-    transport: Transport,
-    reliability: str,
-    on_image: Callable[[bytes], None],
-    events: SubscriptionEventCallbacks,
-) -> Any:
-    """Subscribe to a camera's images, the newest alone.
+class ImageSource(ABC):
+    """A source of images; open between `open` and `close`.
 
     Args:
-        node: subscribes.
-        camera: resolved name of the image topic; compressed images come on a topic below it.
-        transport: how images travel.
-        reliability: best_effort or reliable.
-        on_image: called with each image in its serialised form, which `transport.read` reads.
-        events: called when images are lost, or a publisher's QoS does not fit.
+        context: see `SourceContext`.
     """
-    qos = QoSProfile(
-        history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy[reliability.upper()]
-    )
-    return create_with_events(
-        node,
-        lambda callbacks: node.create_subscription(
-            transport.kind,
-            camera + transport.suffix,
-            on_image,
-            qos,
-            raw=True,
-            event_callbacks=callbacks,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        ),
-        events,
-    )
+
+    def __init__(self, context: SourceContext) -> None:
+        self._context = context
+
+    @property
+    @abstractmethod
+    def transport(self) -> str:
+        """How the images travel, one of `transports.TRANSPORTS`."""
+
+    @property
+    @abstractmethod
+    def awaited(self) -> str:
+        """Names of the topics whose images are awaited, for the log."""
+
+    @property
+    @abstractmethod
+    def face_count(self) -> int:
+        """Number of faces in the last image of every camera."""
+
+    @abstractmethod
+    def open(self, receiver: ImageReceiver) -> None:
+        """Subscribe; `receiver` takes the images."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close all subscriptions."""
+
+    @abstractmethod
+    def publish(self, result: FrameResult, publishes_tf: bool) -> None:
+        """Publish the result of an image. Called by the inference thread."""
+
+    @abstractmethod
+    def source_of(self, camera: str) -> str:
+        """Return the name under which dropped images of `camera` are counted."""
+
+    @abstractmethod
+    def warnings(self) -> Iterator[str]:
+        """Yield what is wrong with the images. Called by the diagnostics thread."""
+
+    def _count(self, result: FrameResult) -> None:
+        latency_s = time.monotonic() - result.stamped.received_s
+        self._context.statistics.count_processed(
+            latency_s, [face.raw.reason for face in result.faces]
+        )
+
+
+class CameraSource(ImageSource):
+    """Images of one or several cameras."""
+
+    def __init__(self, context: SourceContext) -> None:
+        super().__init__(context)
+        node, settings = context.node, context.settings
+        topics = [topic for topic in settings.image_topics if topic] or [INPUT_TOPIC]
+        cameras = list(dict.fromkeys(node.resolve_topic_name(topic) for topic in topics))
+        self._streams = {
+            camera: CameraStream(
+                node, camera, len(cameras) == 1, context.drops, context.qos_monitor
+            )
+            for camera in cameras
+        }
+        self._ros4hri: Ros4HriFacePublisher | None = None
+
+    @property
+    def transport(self) -> str:
+        """As the parameter says."""
+        return self._context.settings.image_transport
+
+    @property
+    def awaited(self) -> str:
+        """The image topics."""
+        return ', '.join(stream.image_topic for stream in self._streams.values())
+
+    @property
+    def face_count(self) -> int:
+        """Sum over the cameras."""
+        return sum(stream.face_count for stream in self._streams.values())
+
+    def open(self, receiver: ImageReceiver) -> None:
+        """Subscribe to every camera."""
+        if self._context.settings.ros4hri:
+            self._ros4hri = Ros4HriFacePublisher(self._context.node)
+        for stream in self._streams.values():
+            stream.open(receiver, self._context.settings.reliability)
+
+    def close(self) -> None:
+        """Close every camera; their calibrations stay."""
+        for stream in self._streams.values():
+            stream.close()
+        if self._ros4hri is not None:
+            self._ros4hri.close()
+        self._ros4hri = None
+
+    def publish(self, result: FrameResult, publishes_tf: bool) -> None:
+        """Publish expressions, TF frames, ROS4HRI topics and the debug image."""
+        context, stream = self._context, self._streams[result.camera]
+        poses = stream.poses(result.faces, result.frame.size)
+        context.publishers.publish(result, poses, publishes_tf)
+        if self._ros4hri is not None:
+            face_ids = context.video.face_ids(result.camera)
+            self._ros4hri.publish(
+                result.camera, result.faces, face_ids, result.frame, result.header
+            )
+        stream.face_count = len(result.faces)
+        self._count(result)
+        context.publishers.publish_debug_image(result)
+
+    def source_of(self, camera: str) -> str:
+        """Every camera counts on its own."""
+        return camera
+
+    def warnings(self) -> Iterator[str]:
+        """Yield calibrations that do not fit, silent cameras, and frozen stamps."""
+        for stream in self._streams.values():
+            yield from stream.warnings()
+        yield from self._context.qos_monitor.warnings()
+        if silent := [camera for camera, stream in self._streams.items() if stream.is_silent]:
+            yield f'no image for {SILENCE_S:g} s on {", ".join(silent)}'
+            if (publisher := self._ros4hri) is not None:
+                publisher.forget(silent)
+        yield from _frozen_stamps(self._context.video)
+
+
+class CroppedFaceSource(ImageSource):
+    """Faces that another detector publishes under /humans/faces (ROS4HRI)."""
+
+    def __init__(self, context: SourceContext) -> None:
+        super().__init__(context)
+        self._faces: Ros4HriFaceSource | None = None
+        self._face_counts: dict[str, int] = {}
+
+    @property
+    def transport(self) -> str:
+        """Cropped faces are raw images."""
+        return RAW
+
+    @property
+    def awaited(self) -> str:
+        """Pattern of the topics."""
+        return f'{ros4hri.FACES}/<id>/cropped'
+
+    @property
+    def face_count(self) -> int:
+        """Number of faces that were classified and are still listed."""
+        return sum(self._face_counts.copy().values())
+
+    def open(self, receiver: ImageReceiver) -> None:
+        """Subscribe to the list of faces, and to each face that it names."""
+
+        def on_image(face_id: str, image: Image) -> None:
+            receiver.receive(face_id, lambda: image)
+
+        self._faces = Ros4HriFaceSource(self._context.node, on_image, self._on_gone)
+
+    def close(self) -> None:
+        """Close all topics."""
+        if self._faces is not None:
+            self._faces.close()
+        self._faces = None
+        self._face_counts = {}
+
+    def publish(self, result: FrameResult, publishes_tf: bool) -> None:
+        """Publish the expression of a face that is still listed; its id stands for a camera."""
+        faces = self._faces
+        if faces is None:
+            return
+        for face in result.faces:
+            faces.publish(result.camera, face, result.header)
+        self._count(result)
+        self._face_counts[result.camera] = len(result.faces)
+        # Checked last: the executor's thread may remove the face at any time.
+        if result.camera not in faces.face_ids:
+            self._on_gone(result.camera)
+
+    def source_of(self, camera: str) -> str:
+        """One name for all faces, since they come and go."""
+        return ros4hri.FACES
+
+    def warnings(self) -> Iterator[str]:
+        """Yield incompatible peers and frozen stamps."""
+        yield from self._context.qos_monitor.warnings()
+        yield from _frozen_stamps(self._context.video)
+
+    def _on_gone(self, face_id: str) -> None:
+        self._face_counts.pop(face_id, None)
+        self._context.video.forget(face_id)
+
+
+def _frozen_stamps(video: VideoPipeline) -> Iterator[str]:
+    if cameras := video.cameras_with_frozen_stamps():
+        yield (
+            f'the images on {", ".join(cameras)} all carry the same stamp: faces are tracked by '
+            'the arrival time of the images'
+        )
+
+
+SOURCES: dict[str, Callable[[SourceContext], ImageSource]] = {
+    IMAGES: CameraSource,
+    CROPPED_FACES: CroppedFaceSource,
+}

@@ -1,12 +1,12 @@
-"""Run a node until a signal: exit code 0 on Ctrl-C and SIGTERM, 2 on a bad parameter, else its own.
+"""Runs a node until a signal.
 
-SIGINT and SIGTERM are blocked in every thread and taken by one that waits for them. So no signal
-can interrupt half a transition, and the executor wakes at once. Threads that are older than
-`StopSignal` do not block them: then Python's own handler, which is set as well, does the same a
-little later.
+Exit code: 0 after Ctrl-C or SIGTERM, 2 for an invalid parameter, otherwise the node's own.
+
+SIGINT and SIGTERM are blocked in every thread and received by one thread that waits for them. So a
+signal never interrupts a transition, and the executor wakes at once. Threads older than
+`StopSignal` do not block signals; for them, Python's own handler does the same a little later.
 """
 
-import ctypes
 import os
 import signal
 import sys
@@ -15,27 +15,26 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dan_ros.ros import process_tuning
+
 if TYPE_CHECKING:
     from rclpy.executors import Executor
     from rclpy.node import Node
 
 SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 BAD_USAGE = 2
-PATIENCE_S = 3.0
-M_ARENA_MAX = -8  # of glibc's malloc.h
-ARENAS = 2
-SWITCH_S = 1e-4  # in which a thread gets its turn; Python's 5 ms are long beside an inference
+IMPATIENCE_S = 3.0  # a signal later than this after the first one ends the process, seconds
 
 
 class StopSignal:
-    """Waits for SIGINT or SIGTERM in a thread; one that comes 3 s later ends the process."""
+    """Waits for SIGINT or SIGTERM in a thread; a second signal ends the process after 3 s."""
 
     def __init__(self) -> None:
         self.received = threading.Event()
         self._received_s = 0.0
         self.executor: Executor | None = None
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        for number in SIGNALS:  # also because a shell's background jobs ignore SIGINT
+        for number in SIGNALS:  # background jobs of a shell ignore SIGINT otherwise
             signal.signal(number, lambda *_: self._stop())
         threading.Thread(target=self._wait, name='signals', daemon=True).start()
 
@@ -45,9 +44,9 @@ class StopSignal:
             self._stop()
 
     def _stop(self) -> None:
-        # A supervisor may send both signals at once, or repeat one: only a later one is impatience.
+        # A supervisor may send both signals at once or repeat one: only a later one counts.
         if self.received.is_set():
-            if time.monotonic() > self._received_s + PATIENCE_S:
+            if time.monotonic() > self._received_s + IMPATIENCE_S:
                 os._exit(1)
             return
         self._received_s = time.monotonic()
@@ -56,31 +55,21 @@ class StopSignal:
             self.executor.wake()
 
 
-def limit_arenas() -> None:
-    """Let all threads share a few pools of memory, where the C library is glibc.
-
-    It gives threads pools of their own, eight a core, and each keeps the most that any thread ever
-    took of it. Every resuming starts a thread, so over days the process would fill them all.
-    """
-    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
-    if mallopt is not None and 'MALLOC_ARENA_MAX' not in os.environ:
-        mallopt(M_ARENA_MAX, ARENAS)
-
-
-def run_until_signal(make_node: Callable[[], 'type[Node]'], argv: list[str] | None = None) -> int:
+def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None) -> int:
     """Create a node, spin it until a signal, shut it down.
 
     Args:
-        make_node: imports and gives the node's class; called once signals are in hand, so that a
-            Ctrl-C during slow imports is a clean stop as well. The class may have `start()` and
-            `close()`, called before and after spinning, and an `exit_code` that ends it.
-        argv: command line; that of the process if None.
+        make_node: imports and returns the class of the node. It is called after the signal handlers
+            are set, so that Ctrl-C during slow imports is a clean stop as well. The class may have
+            `start()` and `close()`, called before and after spinning, and an `exit_code`; a value
+            other than 0 ends the node.
+        argv: command line; None for that of the process.
 
     Returns:
-        The exit code: 0, or 2 for a bad command line or parameter, said in one line on stderr, or
-        the node's `exit_code`.
+        The exit code: 0, or 2 for an invalid command line or parameter (one line on stderr), or the
+        node's `exit_code`.
     """
-    limit_arenas()
+    process_tuning.limit_arenas()
     stop = StopSignal()
     node_class = make_node()
     import rclpy
@@ -100,7 +89,7 @@ def run_until_signal(make_node: Callable[[], 'type[Node]'], argv: list[str] | No
     executor.add_node(node)
     if not stop.received.is_set():
         _call(node, 'start')
-    sys.setswitchinterval(SWITCH_S)
+    process_tuning.shorten_switch_interval()
     _spin(node, executor, stop)
     _call(node, 'close')
     executor.shutdown(timeout_sec=1.0)
@@ -113,7 +102,7 @@ def _spin(node: 'Node', executor: 'Executor', stop: StopSignal) -> None:
     while not (stop.received.is_set() or _exit_code(node)) and node.context.ok():
         try:
             executor.spin_once(timeout_sec=1.0)
-        except Exception as error:  # a callback's error, such as an invalid transition, on Humble
+        except Exception as error:  # error of a callback, such as an invalid transition on Humble
             node.get_logger().error(f'ignored: {type(error).__name__}: {error}')
 
 

@@ -1,1 +1,1 @@
-"""TODO storage."""
+"""Crash-safe files, private cache folders, and data files of the package."""

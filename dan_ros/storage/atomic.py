@@ -1,163 +1,128 @@
-"""Files written whole or not at all.
+"""Crash-safe writing: a file or folder appears whole or not at all.
 
-A file in the making is locked until it is in its place. So one that nobody has locked was left by a
-process that was killed, and the next writer removes it; process ids would not tell, since
-containers that share a folder have the same ones.
+New content is written into a hidden folder beside its target and then moved into place. The hidden
+folder holds a file that stays locked while its writer runs, so the next writer recognizes and
+removes what killed processes left. Process ids would not do: containers that share a disk reuse
+them.
 """
 
 import errno
 import fcntl
 import glob
 import os
-import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from dan_ros.storage.cache import PRIVATE
-
-TOKEN_BYTES = 8
-ANY_TOKEN = '[0-9a-f]' * 2 * TOKEN_BYTES  # as a pattern of names
+SUFFIX = '.partial'  # of hidden folders
+LOCK = 'lock'  # name of the locked file in a hidden folder
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let `write` fill a file beside `path`, then put it in its place: no half is ever seen.
+    """Replace the file `path` by what `write` puts into the binary file it is given.
 
     Raises:
-        OSError: `path`, which it names, can't be written or is a folder; nothing is left behind.
+        OSError: `path` is a folder or cannot be written. The error names `path`; the old file, if
+            any, is unchanged.
     """
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        for partial in path.parent.glob(f'{glob.escape(path.name)}.{ANY_TOKEN}.partial'):
-            remove_abandoned(partial, Path.unlink)
-        _write(path, write)
-    except OSError as error:  # it names the file beside it, which nobody gave, or none
+        with workspace(path) as folder:
+            partial = folder / path.name
+            with partial.open('xb') as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+    except OSError as error:  # it names the hidden file, or none
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
-def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    partial, file = _open_partial(path)
-    try:
-        with file:  # and its lock is held until it is in its place
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-            partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _open_partial(path: Path) -> tuple[Path, BinaryIO]:
-    """A new file beside `path`, locked."""
-    while True:
-        partial = path.with_name(f'{path.name}.{secrets.token_hex(TOKEN_BYTES)}.partial')
-        file = partial.open('xb')
-        if lock(partial, file.fileno()):
-            return partial, file
-        file.close()
-
-
-def lock(path: Path, descriptor: int) -> bool:
-    """Lock what this process has just made, as long as `descriptor` is open.
-
-    Returns:
-        Whether it is still there: before it was locked, `remove_abandoned` may have come.
-    """
-    with suppress(OSError):  # a file system without locks: there nothing is ever removed
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return path.exists()
-
-
-def remove_abandoned(path: Path, remove: Callable[[Path], object]) -> None:
-    """Call `remove` for what was made with `claim`, file or folder, unless its maker still runs."""
-    access = os.O_RDONLY if path.is_dir() else os.O_RDWR  # NFS locks only what it may write
-    with suppress(OSError):  # it is locked, gone, or not ours
-        descriptor = os.open(path, access | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            remove(path)
-        finally:
-            os.close(descriptor)
-
-
 def atomic_write_bytes(path: Path, content: bytes) -> None:
-    """Write these bytes, as `atomic_write` does."""
+    """Replace the file `path` by `content`; errors as for `atomic_write`."""
     atomic_write(path, lambda file: file.write(content))
 
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Where to make a folder that takes the place of `path` at the end; an error removes it.
+    """Yield the path of a folder to create; it replaces `path` when the block ends.
 
-    What lies at `path` until then is replaced.
+    If the block raises, the new folder is removed and `path` stays as it was.
 
     Raises:
-        OSError: nothing can be written there.
+        OSError: nothing can be written beside `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    hidden, descriptor = make_claimed(path.parent, path.name)
-    try:
-        new = hidden / 'new' / path.name
+    with workspace(path) as folder:
+        new = folder / 'new' / path.name
         new.parent.mkdir()
         yield new
         _flush(new)
         if os.path.lexists(path):
-            path.rename(hidden / 'old')
+            path.rename(folder / 'old')
         new.rename(path)
+
+
+@contextmanager
+def workspace(path: Path) -> Iterator[Path]:
+    """Yield a new hidden folder beside `path`, locked during the block and removed at its end.
+
+    Raises:
+        OSError: the folder cannot be created.
+    """
+    remove_abandoned(path)
+    folder = Path(tempfile.mkdtemp(SUFFIX, f'.{path.name}.', path.parent))
+    held = None
+    try:
+        held = lock(folder)
+        yield folder
     finally:
-        _remove(hidden, path)
-        os.close(descriptor)
+        _remove(folder, path)
+        if held:
+            held.close()
 
 
-def tidy_up(path: Path) -> bool:
-    """Remove what processes that were killed have left beside `path`.
+def lock(folder: Path) -> BinaryIO:
+    """Keep `remove_abandoned` away from a hidden folder until the returned file is closed."""
+    unlocked = folder / f'{LOCK}.new'
+    file = unlocked.open('xb')
+    with suppress(OSError):  # on file systems without locks, nothing is ever removed
+        fcntl.flock(file, fcntl.LOCK_EX)
+    os.rename(unlocked, folder / LOCK)  # other writers see it only once it is locked
+    return file
+
+
+def remove_abandoned(path: Path) -> bool:
+    """Remove the hidden folders that killed writers of `path` left.
 
     Returns:
-        Whether one was killed while it replaced `path`, so that the old folder was put back.
+        Whether a writer was killed while it replaced a folder, so that the old folder was restored.
     """
-    was_there = os.path.lexists(path)
-    remove_abandoned_folders(path.parent, path.name, lambda hidden: _remove(hidden, path))
-    return not was_there and os.path.lexists(path)
+    existed = os.path.lexists(path)
+    for folder in path.parent.glob(f'.{glob.escape(path.name)}.????????{SUFFIX}'):
+        with suppress(OSError), (folder / LOCK).open('r+b') as file:  # NFS locks writable files
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(folder, path)
+    return not existed and os.path.lexists(path)
 
 
-def remove_abandoned_folders(
-    parent: Path, name: str, remove: Callable[[Path], object] = shutil.rmtree
-) -> None:
-    """Call `remove` for what `make_claimed` made for a process that was killed."""
-    for hidden in parent.glob(f'.{glob.escape(name)}.{ANY_TOKEN}'):
-        remove_abandoned(hidden, remove)
-
-
-def make_claimed(parent: Path, name: str) -> tuple[Path, int]:
-    """A new hidden folder `.<name>.<token>`, and the descriptor that locks it while it is open."""
-    while True:
-        hidden = parent / f'.{name}.{secrets.token_hex(TOKEN_BYTES)}'
-        hidden.mkdir(mode=PRIVATE)
-        try:
-            descriptor = os.open(hidden, os.O_RDONLY)
-        except FileNotFoundError:  # another process took it for abandoned before it was locked
-            continue
-        if lock(hidden, descriptor):
-            return hidden, descriptor
-        os.close(descriptor)
+def _remove(folder: Path, path: Path) -> None:
+    """Remove a hidden folder; restore the old `path` if its replacement had not been moved yet."""
+    old, new = folder / 'old', folder / 'new' / path.name
+    if os.path.lexists(old) and os.path.lexists(new) and not os.path.lexists(path):
+        old.rename(path)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:
-    """Have the files of a folder on the disk before an old one is given up for it."""
+    """Write the files of a folder through to the disk."""
     for file in folder.rglob('*'):
         descriptor = os.open(file, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _remove(hidden: Path, path: Path) -> None:
-    """Remove a hidden folder; between the two moves the old folder goes back first."""
-    old, new = hidden / 'old', hidden / 'new' / path.name
-    if os.path.lexists(old) and os.path.lexists(new) and not os.path.lexists(path):
-        old.rename(path)
-    shutil.rmtree(hidden, ignore_errors=True)

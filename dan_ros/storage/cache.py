@@ -1,7 +1,7 @@
-"""Folders of the user's cache, which nobody else can read or write.
+"""Private folders in the user's cache.
 
-What lies there is trusted more than other files: an engine is a program, and a fetched model is
-written where the folder says. So a folder is used only if it is a real one, of this user.
+TensorRT engines in the cache are programs, so a folder that another user owns or can write to, or
+that is a symbolic link, is never used.
 """
 
 import os
@@ -11,44 +11,47 @@ from pathlib import Path
 
 from dan_ros.errors import DanError
 
-PRIVATE = 0o700
+PRIVATE = 0o700  # permissions: read, write and enter for the owner alone
+REMEDY = 'remove it, or set XDG_CACHE_HOME to a folder of your own'
 
 
 def cache_path(kind: str) -> Path:
-    """Where files of one kind are kept, 'models' or 'engines'; nothing is made.
+    """Return the folder for 'models' or 'engines' without creating it.
+
+    It lies in `$XDG_CACHE_HOME/dan_ros`, by default `~/.cache/dan_ros`. An empty `HOME` counts as
+    unset.
 
     Raises:
-        DanError: this user has no home.
+        DanError: this user has no home folder.
     """
     try:
-        root = Path(os.environ.get('XDG_CACHE_HOME') or _home() / '.cache')
-    except RuntimeError:
-        raise DanError(
-            'this user has no home folder for a cache: set XDG_CACHE_HOME to a folder of its own'
-        ) from None
-    return root / 'dan_ros' / kind
+        home = os.environ.get('HOME') or pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        home = ''
+    cache = os.environ.get('XDG_CACHE_HOME') or (home and f'{home}/.cache')
+    if not cache:
+        raise DanError('this user has no home folder: set XDG_CACHE_HOME to a folder of your own')
+    return Path(cache) / 'dan_ros' / kind
 
 
 def has_cache_folder(kind: str) -> bool:
-    """Whether there may be files of one kind; nothing is made.
+    """Return whether `make_cache_folder` would find something to use or to complain about.
 
     Raises:
-        DanError: this user has no home.
+        DanError: this user has no home folder.
     """
     try:
         cache_path(kind).lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:  # `make_cache_folder` says what is wrong with it
-        return True
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError | NotADirectoryError)
     return True
 
 
 def make_cache_folder(kind: str) -> Path:
-    """The folder for files of one kind, made where it is missing, closed where it is open.
+    """Create the folder for 'models' or 'engines' if it is missing, and make it private.
 
     Raises:
-        DanError: it belongs to somebody else, is a link, or can't be made.
+        DanError: see `make_private`; or this user has no home folder.
     """
     folder = cache_path(kind)
     make_private(folder.parent)
@@ -57,42 +60,24 @@ def make_cache_folder(kind: str) -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Make a folder for this user alone.
+    """Create a folder for this user alone, or close an existing one to other users.
 
-    One that is there and open to others is closed, and what others have put into it is removed.
+    When it closes a folder, it also removes the files that other users put there.
 
     Raises:
-        DanError: it belongs to somebody else, is a link or no folder, or can't be made.
+        DanError: the folder belongs to another user, is a link or a file, or cannot be created.
     """
-    remedy = 'remove it, or set XDG_CACHE_HOME to a folder of your own'
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
-        found = folder.lstat()  # not where a link leads
-        if not stat.S_ISDIR(found.st_mode):
-            raise DanError(f'{folder} is a link, which others may lead elsewhere: {remedy}')
-        if found.st_uid != os.getuid():
-            raise DanError(f'{folder} belongs to another user, whose files are not used: {remedy}')
-        if stat.S_IMODE(found.st_mode) != PRIVATE:
+        status = folder.lstat()  # of a link itself, not of its target
+        if not stat.S_ISDIR(status.st_mode):
+            raise DanError(f'{folder} is a link, which could lead to files of others: {REMEDY}')
+        if status.st_uid != os.getuid():
+            raise DanError(f'{folder} belongs to another user, whose files are not used: {REMEDY}')
+        if stat.S_IMODE(status.st_mode) != PRIVATE:
             folder.chmod(PRIVATE)
             for entry in folder.iterdir():
                 if entry.lstat().st_uid != os.getuid() and not entry.is_dir():
                     entry.unlink()
     except OSError as error:
-        raise DanError(f'the folder {folder} can not be used: {error.strerror}; {remedy}') from None
-
-
-def _home() -> Path:
-    """As `Path.home`, but an empty HOME is none: that would be the root of the disk.
-
-    Raises:
-        RuntimeError: this user has no home.
-    """
-    if os.environ.get('HOME') != '':
-        return Path.home()
-    try:
-        home = pwd.getpwuid(os.getuid()).pw_dir
-    except KeyError:
-        home = ''
-    if not home:
-        raise RuntimeError('this user has no home')
-    return Path(home)
+        raise DanError(f'the folder {folder} cannot be used: {error.strerror}; {REMEDY}') from None

@@ -1,16 +1,16 @@
-"""Where the files lie that come with this package and are no Python: models, recipes."""
+"""Find data files that are installed with this package, such as models and recipes."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 
 def data_folders(name: str) -> Iterator[Path]:
-    """Folders that may hold this package's files of one kind: source tree, install prefix.
+    """Yield the folders that may hold data: in the source tree, then under install prefixes.
 
     Args:
         name: 'models', 'msg' or 'recipes'.
     """
-    here = Path(__file__).absolute().parents[1]
-    yield here.resolve().parent / name
-    for parent in here.parents:
+    package = Path(__file__).absolute().parents[1]
+    yield package.resolve().parent / name
+    for parent in package.parents:
         yield parent / 'share' / 'dan_ros' / name

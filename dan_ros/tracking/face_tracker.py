@@ -48,7 +48,7 @@ class TrackedFace:
 
 
 class _FrameClock:
-    """Time of the frames of a camera, from their stamps, or from their arrival if stamps are frozen.
+    """Time of the frames of a camera: by their stamps, or by their arrival if stamps are frozen.
 
     Attributes:
         now_ns: time of the newest frame, nanoseconds; steps back when the stamps do.

@@ -55,7 +55,7 @@ class _Track:
         self._velocity_x = self._velocity_y = 0.0  # pixels per second
 
     def update(self, place: _Place, now_s: float, frame: int, is_pause: bool) -> None:
-        """Record where the face was found; a move during a pause says nothing about its velocity."""
+        """Record where the face was found; a pause resets the velocity."""
         seconds = now_s - self.seen_s
         if is_pause or seconds > VELOCITY_MAX_S:
             self._velocity_x = self._velocity_y = 0.0

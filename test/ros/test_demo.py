@@ -61,7 +61,7 @@ def test_a_demo_that_can_not_save_its_picture_says_so(tmp_path):
     demo = start_demo(out)
     output, _ = demo.communicate(timeout=120)
     assert demo.returncode == 1, output
-    assert f'{out / "annotated.png"} can not be written: ' in output
+    assert f'{out / "annotated.png"} cannot be written: ' in output
     assert 'annotated picture: ' not in output
     assert output.splitlines()[-1].endswith('label=happy')
     assert [path.name for path in out.iterdir()] == ['annotated.png']
@@ -72,7 +72,7 @@ def test_a_demo_without_a_place_for_results_is_one_line(tmp_path):
     demo = start_demo(tmp_path / 'file')
     output, _ = demo.communicate(timeout=60)
     assert demo.returncode == 1
-    assert output == f'Error: {tmp_path / "file"} can not be made a folder: File exists\n'
+    assert output == f'Error: cannot create the folder {tmp_path / "file"}: File exists\n'
 
 
 def test_a_demo_whose_camera_ends_says_so(tmp_path):
@@ -80,7 +80,7 @@ def test_a_demo_whose_camera_ends_says_so(tmp_path):
     output, _ = demo.communicate(timeout=120)
     assert demo.returncode == 1
     assert 'no_such.mp4' in output
-    assert 'a process ended early' in output
+    assert 'A process ended early' in output
     assert output.splitlines()[-1] == 'demo: messages=0 ids=0 label=none'
 
 
@@ -124,13 +124,13 @@ def test_a_video_begins_again_at_its_end(tmp_path):
 def test_what_is_no_source_is_said(tmp_path, name):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'text.mp4').write_text('no video')
-    with pytest.raises(DanError, match=r'no readable picture|no file or folder|can not be opened'):
+    with pytest.raises(DanError, match=r'no readable picture|no file or folder|cannot be opened'):
         open_source(str(tmp_path / name), 10)
 
 
 @pytest.mark.parametrize('source', ['~nobody-of-this-name/x.mp4', 'x' * 300])
 def test_what_can_not_even_be_looked_at_is_said(source):
-    with pytest.raises(DanError, match='can not be read') as error:
+    with pytest.raises(DanError, match='cannot be read') as error:
         open_source(source, 10)
     assert str(error.value).startswith(source)
 
@@ -154,6 +154,6 @@ def test_a_rate_that_is_none_is_one_line_and_exit_code_2(tmp_path, rate):
     camera = Program('sample_camera', '-p', f'rate_hz:={rate}', log=tmp_path / 'log')
     assert camera.process.wait(60) == 2
     last = camera.output.splitlines()[-1]
-    assert 'rate_hz can not be ' in last
+    assert 'rate_hz cannot be ' in last
     assert 'a number from 0.1 to 1000' in last
     assert 'Traceback' not in camera.output

@@ -30,11 +30,11 @@ fault                                  | test
 19 an invalid transition               | test_faults.py::test_an_invalid_transition
 20 a missing, half or wrong model      | test_faults.py::test_a_bad_model_fails_configure_and_mending_it_works
 20 a missing, half or wrong model      | test_faults.py::test_a_bad_detector_fails_configure_and_mending_it_works
-20 a missing, half or wrong model      | test_models_and_backends.py::test_a_wrong_file_is_not_kept
-21 a corrupt or foreign engine         | test_gpu_backends.py::test_a_damaged_or_foreign_engine_is_set_aside_and_built_again
+20 a missing, half or wrong model      | test_model_store.py::test_a_wrong_file_is_not_kept
+21 a corrupt or foreign engine         | test_engine_cache.py::test_a_damaged_or_foreign_engine_is_set_aside_and_built_again
 22 a GPU asked for and absent          | test_node.py::test_a_gpu_that_is_not_there_fails_configure_and_says_so
 23 out of memory                       | test_faults.py::test_memory_that_does_not_suffice
-23 out of memory                       | test_gpu_backends.py::test_a_single_face_that_does_not_fit_is_an_error
+23 out of memory                       | test_batching.py::test_a_single_face_that_does_not_fit_is_an_error
 24 SIGINT, SIGTERM in every state      | test_lifecycle.py::test_stops_in_every_state
 24 SIGINT, SIGTERM during inference    | test_faults.py::test_a_signal_during_inference
 25 two cameras in one process          | test_node_streams.py::test_two_cameras_keep_their_headers_and_never_share_an_id

@@ -294,7 +294,7 @@ def test_with_fallback_the_cpu_works_and_the_diagnostics_warn(start, smile):
     status, values = robot.wait_status(lambda s, _: 'runs on the CPU' in s.message, 'a warning')
     assert status.level == b'\x01'
     assert (values['backend'], values['device']) == ('onnxruntime', 'cpu')
-    assert 'torch_cuda can not be used: no CUDA device' in values['backend_why']
+    assert 'torch_cuda cannot be used: no CUDA device' in values['backend_why']
 
 
 def test_a_lost_gpu_ends_the_process_so_that_it_can_be_started_anew(tmp_path, smile):

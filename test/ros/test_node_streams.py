@@ -114,7 +114,7 @@ def test_stamps_that_stand_still_are_a_warning_and_ids_hold(start, smile, nobody
     robot = start()
     frames = [robot.show(smile, stamp_ns=0) for _ in range(20)]
     assert len({face.face_id for frame in frames for face in frame.faces}) == 1
-    status, _ = robot.wait_status(lambda s, _: 'stand still' in s.message, 'a warning')
+    status, _ = robot.wait_status(lambda s, _: 'carry the same stamp' in s.message, 'a warning')
     assert status.level == b'\x01'
     assert '/image' in status.message
 
@@ -219,13 +219,13 @@ def test_a_calibrated_camera_gives_poses(start, smile):
         'no pose',
         every=lambda: info.publish(calibration(robot, focal_px=0.0)),  # not calibrated after all
     )
-    robot.node.wait_for_output('the camera_info of /eye/image_raw is no calibration')
+    robot.node.wait_for_output('the camera_info of /eye/image_raw is not a calibration')
     robot.spin_until(
         lambda: 'the camera_info of /eye/image_raw is for 320x180' in robot.node.output,
-        'other proportions',
+        'another aspect ratio',
         every=lambda: (info.publish(calibration(robot, height=180)), robot.show(smile)),
     )
-    status, _ = robot.wait_status(lambda s, _: 'other proportions' in s.message, 'a warning')
+    status, _ = robot.wait_status(lambda s, _: 'aspect ratios differ' in s.message, 'a warning')
     assert status.level == b'\x01'
 
 

@@ -109,8 +109,9 @@ def test_faces_of_another_detector_get_their_expression(start, portrait):
     robot.spin_until(
         lambda: {n for n, _ in expressions} == {'abc12', 'x9'},
         'the other face',
-        every=lambda: send(('abc12', 'x9', 'no/topic')),
+        every=lambda: send(('abc12', 'x9', 'no/topic', 'é', 'a' * 300)),
     )
+    assert 'InvalidTopicName' not in robot.node.output
     assert robot.faces == robot.frames == []  # the expression alone
     expressions.clear()
     send(ids=())

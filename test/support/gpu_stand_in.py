@@ -1,7 +1,7 @@
-"""Stands for a GPU: the CUDA runtime as cuda-python has it, and an engine as TensorRT has it.
+"""A stand-in for a GPU: the CUDA runtime with the API of cuda-python, engines with TensorRT's API.
 
-Memory is the host's, work waits until its stream is waited for, and what is used after it was
-freed, or freed twice, is noted as a misuse.
+It allocates host memory, runs enqueued work when its stream is synchronized, and records every use
+after free and double free as a misuse.
 """
 
 import ctypes
@@ -38,16 +38,16 @@ METHODS = {
 
 
 class Gpu:
-    """Takes the place of `cuda.runtime()`.
+    """Replaces `cuda.runtime()`.
 
     Attributes:
-        held: by address or handle, what was taken and not given back.
-        calls: name and arguments of each.
-        misuses: of memory and handles.
-        allocations_left: before memory ends; None is never.
-        refuses_engines: an engine can't be enqueued.
-        is_lost: every call answers that the GPU is lost.
-        spoils_captures: the end of a capture fails, and gives no graph.
+        held: allocated resources, by address or handle.
+        calls: name and arguments of each call.
+        misuses: uses of memory and handles after they were freed.
+        allocations_left: allocations before memory runs out; None for unlimited.
+        refuses_engines: engines cannot be enqueued.
+        is_lost: every call fails because the GPU is lost.
+        spoils_captures: ending a capture fails and returns no graph.
     """
 
     cudaHostAllocDefault, cudaStreamNonBlocking = 0, 1  # noqa: N815
@@ -76,10 +76,10 @@ class Gpu:
         return call
 
     def count(self, name: str) -> int:
-        """How often it was called."""
+        """Number of calls of a function."""
         return [called for called, _ in self.calls].count(name)
 
-    # What is taken and given back
+    # Resources
 
     def allocate(self, size: int, flags: int = 0) -> tuple[int, int | None]:
         if not self._has_memory():
@@ -108,7 +108,7 @@ class Gpu:
         return self.drop(handle)
 
     def drop(self, handle: int) -> tuple[int]:
-        """A graph may go while it runs."""
+        """Free a graph, which may still run."""
         if self.held.pop(handle, None) is None:
             self.misuses.append(f'{handle} was freed and is not held')
         return (SUCCESS,)
@@ -159,7 +159,7 @@ class Gpu:
 
 
 class Engine:
-    """Gives each face its mean and the next seven numbers."""
+    """Returns the mean of each face and the next seven numbers."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
@@ -170,7 +170,7 @@ class Engine:
 
 
 class RtxEngine(Engine):
-    """As of TensorRT for RTX, which compiles kernels and can keep them."""
+    """An engine of TensorRT for RTX, which compiles kernels and can store them."""
 
     def create_runtime_config(self) -> SimpleNamespace:
         cache = SimpleNamespace(serialize=lambda: b'kernels', deserialize=self.kernels_read.append)
@@ -188,7 +188,7 @@ class RtxEngine(Engine):
 
 
 class Context:
-    """Works in memory of its own, which goes with it; goes before what it was told of."""
+    """Has its own memory; must be deleted before the stream and memory that it uses."""
 
     def __init__(self, gpu: Gpu, memory: int) -> None:
         self._gpu, self._memory = gpu, memory
@@ -218,7 +218,7 @@ class Context:
 
     def __del__(self) -> None:
         for handle in filter(None, (self._stream, *self._addresses.values())):
-            self._gpu.require(handle, 'what a context was told of')
+            self._gpu.require(handle, 'what a context uses')
         self._gpu.release(self._memory)
 
 
@@ -228,7 +228,7 @@ def _at(gpu: Gpu, address: int, dtype: type, shape: tuple[int, ...]) -> np.ndarr
 
 
 def expected_logits(faces: np.ndarray) -> np.ndarray:
-    """float32 [N, 8], what `Engine` gives for faces."""
+    """The logits of `Engine`, float32 [N, 8]."""
     means = faces.mean(axis=(1, 2, 3))
     return (means[:, None] + np.arange(CLASSES)).astype(np.float32)
 
@@ -241,7 +241,7 @@ class Logger:
 
 
 def tensorrt_module(load: Callable[[bytes], Engine | None]) -> SimpleNamespace:
-    """The names of TensorRT that `TensorRTBackend` uses to load an engine."""
+    """The part of TensorRT that `TensorRTBackend` uses to load an engine."""
     runtime = SimpleNamespace(deserialize_cuda_engine=load)
     return SimpleNamespace(
         __name__='tensorrt',

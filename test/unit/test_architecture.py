@@ -2,13 +2,11 @@
 
 import ast
 import importlib.util
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 import dan_ros
 
@@ -97,33 +95,6 @@ def test_opencv_is_imported_in_one_place_that_sets_its_limit_first(file):
 
 def test_no_attic():
     assert not [file for file in FILES if file.stem in {'utils', 'helpers', 'common'}]
-
-
-def test_yaml_holds_the_defaults_of_the_table_and_nothing_else():
-    pytest.importorskip('rclpy')
-    from dan_ros.ros.parameters import PARAMETERS
-
-    content = yaml.safe_load((ROOT / 'config' / 'dan.yaml').read_text())
-    assert content == {'/**': {'ros__parameters': {spec.name: spec.default for spec in PARAMETERS}}}
-
-
-def test_yaml_tells_the_ranges_of_the_table():
-    pytest.importorskip('rclpy')
-    from dan_ros.ros.parameters import SPECS
-
-    text = (ROOT / 'config' / 'dan.yaml').read_text()
-    commented = re.findall(r'((?:^ +# .*\n)+) +([\w.]+):', text, re.M)
-    told = {}
-    for comment, name in commented:
-        span = re.search(r'([\d.]+)(?: \([^)]*\))? to ([\d.]+\d|\d)\b', comment)
-        if span:
-            told[name] = tuple(map(float, span.groups()))
-    expected = {
-        name: (spec.minimum, spec.maximum)
-        for name, spec in SPECS.items()
-        if spec.minimum is not None and spec.maximum is not None
-    }
-    assert told == expected
 
 
 def test_no_parameter_name_is_a_prefix_of_another():

@@ -217,7 +217,7 @@ def test_an_unknown_home_folder_is_named(portrait_file, tmp_path, name):
     }[name]
     result = run(name, *arguments, '--out', tmp_path / 'out.png')
     assert isinstance(result.exception, DanError), result.exception
-    assert 'home folder that can not be found' in str(result.exception)
+    assert 'unknown home folder' in str(result.exception)
 
 
 def test_explain_refuses_a_model_that_gives_no_numbers(portrait_file, tmp_path):

@@ -1,20 +1,23 @@
 """What the pages name is there: files, headings, commands, parameters, topics, examples."""
 
 import ast
-import importlib
-import json
+import importlib.util
+import inspect
 import re
 import shlex
+import sys
 from pathlib import Path
-from types import ModuleType
 from xml.etree import ElementTree
 
 import click
+import cv2
 import pytest
 import yaml
 
 import dan_ros
+from dan_ros.backends import registry as backend_registry
 from dan_ros.cli.main import SUBCOMMANDS, cli
+from dan_ros.detect import registry as detector_registry
 from dan_ros.faces import quality
 
 ROOT = Path(__file__).parents[2]
@@ -163,45 +166,24 @@ def test_parameters_exist(page):
     assert named <= {*PARAMETERS, 'use_sim_time'}, named - {*PARAMETERS}
 
 
-def writer_of(page: str) -> ModuleType:
-    """The tool that writes into a page."""
-    spec = importlib.util.spec_from_file_location(page, ROOT / 'tools' / f'write_{page}_page.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_page_of_parameters_is_current():
+def test_generated_files_are_current():
+    """docs/parameters.md and config/dan.yaml are what `make docs` writes."""
     pytest.importorskip('rclpy')
-    module = writer_of('parameters')
-    from dan_ros.ros import parameters
-
-    text = module.write_page(parameters.PARAMETERS)
-    assert text == module.PAGE.read_text(), 'run `make docs`'
-    assert all(f'| `{name}` |' in text for name in PARAMETERS)
-
-
-def test_the_numbers_in_the_pages_are_those_of_the_benchmark():
-    module = writer_of('performance')
-    content = json.loads(module.NUMBERS.read_text())
-    assert all(content.values()), 'a part was left out'
-    used = set()
-    for page in module.PAGES:
-        text = page.read_text()
-        assert module.write_page(text, content) == text, 'run `make docs`'
-        used |= set(re.findall(r'<!-- bench: (\w+) -->', text))
-        assert len(module.BLOCK.findall(text)) == text.count('<!-- bench: ')
-    assert used == module.BLOCKS.keys()
-    content['machine']['cpu'] = 'another'
-    assert module.write_page(module.PAGES[0].read_text(), content) != module.PAGES[0].read_text()
-
-
-def test_the_page_of_faults_tells_of_the_soak_that_is_there():
-    module = writer_of('soak')
-    content, text = json.loads(module.NUMBERS.read_text()), module.PAGE.read_text()
-    assert module.write_page(text, content) == text, 'run `make docs`'
-    content['minutes'] = 99
-    assert 'of 99 minutes' in module.write_page(text, content)
+    path = ROOT / 'tools' / 'write_parameters.py'
+    spec = importlib.util.spec_from_file_location('write_parameters', path)
+    writer = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(writer)
+    page, yaml_text = writer.to_markdown(writer.PARAMETERS), writer.to_yaml(writer.PARAMETERS)
+    assert page == writer.PAGE.read_text(), 'run `make docs`'
+    assert yaml_text == writer.YAML_FILE.read_text(), 'run `make docs`'
+    assert all(f'| `{name}` |' in page for name in PARAMETERS)
+    assert yaml.safe_load(yaml_text) == {
+        '/**': {'ros__parameters': {spec.name: spec.default for spec in writer.PARAMETERS}}
+    }
+    comments = ' '.join(re.findall(r'# (.*)', yaml_text))
+    assert all(
+        f'{spec.description} Allowed: {spec.allowed}.' in comments for spec in writer.PARAMETERS
+    )
 
 
 def test_the_page_of_topics_has_those_of_the_policy():
@@ -231,7 +213,7 @@ def test_the_page_of_topics_has_every_cause_of_a_drop():
                 causes |= {a.value for a in node.args[:1] if isinstance(a, ast.Constant)}
     assert {'bad_step', 'superseded', 'lost'} <= causes
     pytest.importorskip('rclpy')
-    from dan_ros.ros.diagnostics import CAUSES
+    from dan_ros.ros.statistics import CAUSES
 
     assert causes <= set(CAUSES)
     for name in {*CAUSES, *quality.REASONS}:
@@ -245,9 +227,9 @@ SAID = (
     'the middleware loses images on their way',
     'paused, see ~/set_enabled',
     'no CUDA device',
-    'is damaged or of another version at',
+    'is damaged or another version',
     'images dropped: ',
-    'there is no parameter',
+    'unknown parameter',
     'it must be',
 )
 
@@ -268,13 +250,59 @@ def test_there_are_examples():
     assert {'README.md', 'CONTRIBUTING.md'} <= {page.name for page in WITH_EXAMPLES}
 
 
-@pytest.mark.parametrize('page', WITH_EXAMPLES, ids=place_of)
-def test_examples_run(page, portrait, tmp_path, monkeypatch):
-    """Those of a page one after the other, beside a photo."""
-    import cv2
+PATH_OF_BLOCK = re.compile(r'# (dan_ros|test)/(.+)/(\w+)\.py\n')
 
+
+@pytest.fixture
+def registries():
+    """Undo what examples register."""
+    tables = backend_registry.REGISTRY, detector_registry.REGISTRY
+    saved = [dict(table) for table in tables]
+    yield
+    for table, content in zip(tables, saved, strict=True):
+        table.clear()
+        table.update(content)
+
+
+def import_block(block: str, package: str, name: str, folder: Path, monkeypatch) -> None:
+    """Import a block as a new module of a package, for example `dan_ros.detect.lbp`."""
+    (folder / f'{name}.py').write_text(block)
+    parent = importlib.import_module(package)
+    monkeypatch.setattr(parent, '__path__', [*parent.__path__, str(folder)])
+    monkeypatch.delitem(sys.modules, f'{package}.{name}', raising=False)
+    importlib.import_module(f'{package}.{name}')
+
+
+def run_block(block: str, page: Path, names: dict, folder: Path, request) -> None:
+    """Run a block of a page.
+
+    A first line such as `# dan_ros/detect/lbp.py` names the file that it belongs to: it is added to
+    an existing module, or imported as a new one. Functions of a test file are called.
+    """
+    place = PATH_OF_BLOCK.match(block)
+    code = compile(block, place_of(page), 'exec')
+    if not place:
+        exec(code, names)
+    elif place[1] == 'test':
+        tests = {'__name__': place[3]}
+        exec(code, tests)
+        for function in [value for name, value in tests.items() if name.startswith('test_')]:
+            arguments = inspect.signature(function).parameters
+            function(**{name: request.getfixturevalue(name) for name in arguments})
+    else:
+        package = f'dan_ros.{place[2].replace("/", ".")}'
+        if (PACKAGE / place[2] / f'{place[3]}.py').exists():
+            exec(code, vars(importlib.import_module(f'{package}.{place[3]}')))
+        else:
+            monkeypatch = request.getfixturevalue('monkeypatch')
+            import_block(block, package, place[3], folder, monkeypatch)
+
+
+@pytest.mark.parametrize('page', WITH_EXAMPLES, ids=place_of)
+def test_examples_run(page, portrait, tmp_path, monkeypatch, registries, request):
+    """Run the examples of a page in order, beside a photo."""
     cv2.imwrite(str(tmp_path / 'photo.jpg'), portrait)
     monkeypatch.chdir(tmp_path)
     names = {'__name__': 'example'}
     for block in blocks_of(page, 'python'):
-        exec(compile(block, place_of(page), 'exec'), names)
+        run_block(block, page, names, tmp_path, request)

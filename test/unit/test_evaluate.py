@@ -271,7 +271,7 @@ def test_evaluate_ferplus_for_people(run, tmp_path, monkeypatch):
         (('.', 'missing.onnx'), "there is no model 'missing.onnx'"),
         (('.', 'missing.pth'), 'there is no checkpoint at missing.pth'),
         (('.', 'dan_ferplus'), 'has no folders named neutral'),
-        (('.', 'yunet'), 'not one of this package'),
+        (('.', 'yunet'), 'not a model of this package'),
         (('.', 'dan_ferplus', '--dataset', 'ferplus'), 'ferplus_valid.npz is missing'),
         (('.', 'dan_ferplus', '--dataset', 'rafdb'), 'list_patition_label.txt cannot be read'),
         (('.', 'text.npz'), 'there is no model'),

@@ -117,7 +117,7 @@ def test_nobody_in_any_size(yunet, shape):
 def test_without_yunet_haar_steps_in_with_a_warning(monkeypatch, tmp_path):
     known = store.KNOWN_MODELS['yunet']
     nowhere = store.KnownModel(
-        'yunet', 'no_such.onnx', known.sha256, known.what, url='http://127.0.0.1:9/x'
+        'yunet', 'no_such.onnx', known.sha256, known.description, url='http://127.0.0.1:9/x'
     )
     monkeypatch.setitem(store.KNOWN_MODELS, 'yunet', nowhere)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))

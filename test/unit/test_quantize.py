@@ -11,7 +11,6 @@ from dan_ros.backends.onnxruntime import OnnxRuntimeBackend
 from dan_ros.backends.torch import TorchBackend
 from dan_ros.errors import ModelError
 from dan_ros.model.metadata import ModelInfo
-from dan_ros.model.onnx_file import WEIGHTS_KEY, weights_sha256
 from dan_ros.model.store import read_model
 from dan_ros.network.export import export_onnx
 from dan_ros.network.fuse import fuse
@@ -36,7 +35,6 @@ def test_the_contract_is_unchanged(twins):
     assert two.ir_version <= 8
     assert [(o.domain, o.version) for o in two.opset_import] == [('', 17)]
     metadata = {p.key: p.value for p in two.metadata_props}
-    assert metadata.pop(WEIGHTS_KEY) == weights_sha256(two) != weights_sha256(one)
     assert metadata == INFO.to_metadata()
     assert two.graph.input == one.graph.input
     assert two.graph.output == one.graph.output
@@ -70,52 +68,6 @@ def test_answers_are_nearly_the_same_and_the_file_is_a_quarter(twins):
     logits = [OnnxRuntimeBackend(read_model(str(path))).infer(faces) for path in twins]
     assert np.abs(logits[0] - logits[1]).max() <= 0.15 * np.ptp(logits[0])
     assert (logits[0] != logits[1]).any()
-
-
-@pytest.mark.parametrize('part', [0.1, 0.5, 0.9])
-@pytest.mark.parametrize('index', [0, 1], ids=['float', 'int8'])
-def test_a_file_with_one_byte_of_its_weights_changed_is_refused(twins, tmp_path, index, part):
-    content = twins[index].read_bytes()
-    largest = max(
-        onnx.load(twins[index]).graph.initializer, key=lambda tensor: len(tensor.raw_data)
-    ).raw_data
-    place = content.index(largest) + int(part * len(largest))
-    damaged = bytearray(content)
-    damaged[place] ^= 1
-    (tmp_path / 'odd.onnx').write_bytes(damaged)
-    with pytest.raises(ModelError, match=r'odd\.onnx is damaged: its weights'):
-        read_model(str(tmp_path / 'odd.onnx'))
-
-
-@pytest.mark.parametrize('change', ['batch', 'form', 'order', 'no hash'])
-def test_what_leaves_the_weights_alone_is_read(twins, tmp_path, change):
-    """As other tools may: a fixed batch, values in another field, another order; and old files."""
-    model = onnx.load(twins[0])
-    tensors = model.graph.initializer
-    if change == 'batch':
-        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
-    elif change == 'form':
-        bias = next(tensor for tensor in tensors if tensor.name == 'stem.bias')
-        bias.float_data.extend(numpy_helper.to_array(bias))
-        bias.ClearField('raw_data')
-    elif change == 'order':
-        turned = list(tensors)[::-1]
-        del tensors[:]
-        tensors.extend(turned)
-    else:
-        (entry,) = (entry for entry in model.metadata_props if entry.key == WEIGHTS_KEY)
-        model.metadata_props.remove(entry)
-        tensors[0].CopyFrom(numpy_helper.from_array(np.ones(1), tensors[0].name))
-    onnx.save(model, tmp_path / 'even.onnx')
-    assert read_model(str(tmp_path / 'even.onnx')).content
-
-
-def test_a_tensor_that_is_not_what_it_says_is_damage(twins, tmp_path):
-    model = onnx.load(twins[0])
-    model.graph.initializer[0].dims[0] += 1
-    onnx.save(model, tmp_path / 'odd.onnx')
-    with pytest.raises(ModelError, match=r'odd\.onnx is damaged: .*tensor'):
-        read_model(str(tmp_path / 'odd.onnx'))
 
 
 def test_any_batch_can_be_run(twins):

@@ -1,8 +1,9 @@
-"""What SECURITY.md promises of files: none is run that was only read, none leads elsewhere."""
+"""SECURITY.md's promises about files: reading one runs no code and opens no other file."""
 
 import ast
 import importlib.util
 import os
+import pwd
 import stat
 import subprocess
 import sys
@@ -45,7 +46,7 @@ NAMES_PICKLE = ('network/checkpoint.py',)  # the class of its errors
 
 
 def dangers_in(code: str, place: str) -> Iterator[str]:
-    """What a file may not hold, as it is written there."""
+    """Yield the dangerous statements of a Python file."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import | ast.ImportFrom) and place not in NAMES_PICKLE:
             names = [alias.name for alias in node.names] + [getattr(node, 'module', None) or '']
@@ -109,7 +110,7 @@ def test_tensors_alone_are_read_where_a_person_reads_a_checkpoint():
 
 
 def test_a_run_unpickles_nothing_and_speaks_to_nobody(portrait_file):
-    """As Python itself tells it, of the whole way from a picture to an answer."""
+    """By Python's audit events, from opening the pipeline to the answer."""
     code = (
         'import sys\n'
         'forbidden = ("pickle.find_class", "socket.connect", "subprocess.Popen", "os.system")\n'
@@ -130,7 +131,7 @@ def test_a_run_unpickles_nothing_and_speaks_to_nobody(portrait_file):
 
 
 def test_a_run_leaves_no_file_in_the_home(portrait_file, tmp_path):
-    """Such as the id of the device, which ONNX Runtime sends to its maker."""
+    """ONNX Runtime's telemetry, for example, stores an id of the device."""
     code = (
         'import cv2\n'
         'from dan_ros.pipeline import ExpressionPipeline\n'
@@ -153,7 +154,7 @@ OUTSIDE = '../../../../etc/passwd'
 
 
 def external(location: str = OUTSIDE) -> TensorProto:
-    """A tensor that claims to lie in another file."""
+    """A tensor that refers to another file."""
     tensor = TensorProto(name='elsewhere', data_type=TensorProto.FLOAT, dims=[4])
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key='location', value=location)
@@ -230,7 +231,7 @@ def model_with(change) -> bytes:
 
 @pytest.fixture
 def leading_outside(tmp_path) -> Path:
-    """A model file of this package, but for one initialiser that claims to lie in /etc/passwd."""
+    """A model file of this package with one initializer that refers to /etc/passwd."""
     path = tmp_path / 'odd.onnx'
     path.write_bytes(model_with(put_into_initialiser))
     return path
@@ -312,7 +313,7 @@ def test_an_engine_within_a_model_is_refused(tmp_path):
 
 
 def test_sessions_and_files_are_opened_in_one_place_each():
-    """So that none gets round the checks; quantise reads again what it has just written."""
+    """So that no file bypasses the checks; quantize reads only a file that it has just written."""
     openers = {'InferenceSession(': set(), 'onnx.load(': set()}
     for file in FILES:
         for call, places in openers.items():
@@ -320,7 +321,7 @@ def test_sessions_and_files_are_opened_in_one_place_each():
                 places.add(place_of(file))
     assert openers == {
         'InferenceSession(': {'backends/onnxruntime.py'},
-        'onnx.load(': {'network/quantise.py'},
+        'onnx.load(': {'network/quantize.py'},
     }
 
 
@@ -381,7 +382,7 @@ def test_a_folder_of_another_user_is_refused(cache_root, theirs):
 def test_a_file_in_the_place_of_the_folder_is_named(cache_root):
     cache_root.mkdir()
     (cache_root / 'dan_ros').write_text('a file')
-    with pytest.raises(BackendError, match='dan_ros can not be used'):
+    with pytest.raises(BackendError, match='dan_ros cannot be used'):
         EngineCache()
 
 
@@ -397,11 +398,9 @@ def test_what_others_put_into_an_open_folder_is_removed(cache_root):
 
 
 def test_a_user_without_a_home_is_told_so(monkeypatch):
-    def no_home():
-        raise RuntimeError('Could not determine home directory.')
-
-    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
-    monkeypatch.setattr(Path, 'home', no_home)
+    for name in ('XDG_CACHE_HOME', 'HOME'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, 'getpwuid', {}.__getitem__)  # raises KeyError
     with pytest.raises(DanError, match='XDG_CACHE_HOME'):
         make_cache_folder('models')
     assert read_model('yunet').sha256  # from the package that carries it

@@ -1,77 +1,113 @@
-"""Killed with SIGKILL in the middle of any write: nothing half-written is taken for whole.
+"""Files are written whole or not at all: under kill -9, on a full disk, with several writers.
 
-Bags are killed in test_bag.py, engines in test_gpu_backends.py, trainings in test_train_trainer.py.
+Bags are killed in test_bag_slow.py, engines in test_engine_cache.py, trainings in test_train_trainer.py.
 """
 
-import hashlib
+import errno
+import functools
+import http.server
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from dan_ros.cli.main import cli
+from dan_ros.errors import DanError
 from dan_ros.model import store
-from dan_ros.storage.atomic import atomic_write, atomic_write_bytes
+from dan_ros.storage.atomic import atomic_directory, atomic_write, atomic_write_bytes
 
-# The process is killed when half of the file numbered argv[1] lies on the disk.
-KILLER = """
-import builtins, os, pathlib, signal, sys
 
-class Half:
-    def __init__(self, file):
-        self.file = file
-    def write(self, content):
-        global left
+def fail_flush(number: int, fail: Callable[[], object]) -> Callable[[int], None]:
+    """A stand-in for `os.fsync`: call `fail` when the file of this number lies on the disk."""
+    left = number
+
+    def flush(descriptor: int) -> None:
+        nonlocal left
         left -= 1
         if left == 0:
-            self.file.write(memoryview(content)[:len(content) // 2])
-            self.file.flush()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.file.write(content)
-    def __getattr__(self, name):
-        return getattr(self.file, name)
+            fail()
 
-left = int(sys.argv.pop(1))
-from dan_ros.storage import atomic
-real = atomic.atomic_write
-def atomic_write(path, write):
-    real(path, lambda file: write(Half(file)))
-atomic.atomic_write = atomic_write
-"""
+    return flush
 
 
-def killed(code: str, *arguments: object, at: int = 1, **environment: str) -> None:
-    """Run Python code in a process that is killed in its write number `at`."""
-    process = subprocess.run(
-        [sys.executable, '-c', KILLER + code, str(at), *map(str, arguments)],
-        env={**os.environ, **environment},
-        timeout=120,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == -signal.SIGKILL, process.stderr
+def kill_me() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_child(action: Callable[[], object]) -> int:
+    """Run a function in a fork of this process; return what `os.waitpid` says of its end."""
+    child = os.fork()
+    if not child:
+        try:
+            action()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitpid(child, 0)[1]
+
+
+def killed(action: Callable[[], object]) -> None:
+    """Run a function in a process that is killed before its first file is moved into place."""
+
+    def act() -> None:
+        os.fsync = fail_flush(1, kill_me)
+        action()
+
+    assert os.WTERMSIG(in_child(act)) == signal.SIGKILL
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Let the write of this number fail as on a full disk."""
+
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    return lambda number: monkeypatch.setattr(os, 'fsync', fail_flush(number, fail))
 
 
 def partials(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob('*') if path.name.endswith('.partial')]
+    """Files that killed writers left."""
+    files = folder.rglob('.*.partial/*')
+    return [path for path in files if path.is_file() and path.name != 'lock']
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(cli, [*map(str, arguments)])
+
+
+# --- one file -----------------------------------------------------------------------------------
 
 
 def test_the_old_content_stays(tmp_path):
+    def write_half(file: BinaryIO) -> None:
+        file.write(bytes(500))
+        file.flush()
+        kill_me()
+
     path = tmp_path / 'file'
     atomic_write_bytes(path, b'old')
-    killed('atomic.atomic_write_bytes(pathlib.Path(sys.argv[1]), bytes(1000))', path)
+    assert os.WTERMSIG(in_child(lambda: atomic_write(path, write_half))) == signal.SIGKILL
     assert path.read_bytes() == b'old'
     assert [half.stat().st_size for half in partials(tmp_path)] == [500]
     atomic_write_bytes(path, b'new')
     assert path.read_bytes() == b'new'
+    assert [entry.name for entry in tmp_path.iterdir()] == ['file']
 
 
 def test_a_write_that_fails_names_what_was_asked_for_and_leaves_nothing(tmp_path):
@@ -94,227 +130,30 @@ def test_a_folder_is_refused_before_anything_is_written(tmp_path):
         atomic_write(tmp_path, lambda file: pytest.fail('it was written'))
 
 
-def test_a_file_there_is_no_room_for_is_named(tmp_path):
-    """With a limit of 4 KiB a file: the system refuses the rest, as a full disk does."""
-    code = (
-        'import pathlib, resource, sys\n'
-        'path = pathlib.Path(sys.argv[1])\n'
-        'resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n'
-        'try:\n'
-        '    from dan_ros.storage.atomic import atomic_write_bytes; atomic_write_bytes(path, bytes(100_000))\n'
-        'except OSError as error:\n'
-        '    print(error.filename, error.strerror)\n'
-    )
+def test_a_file_that_does_not_fit_on_the_disk_is_named(tmp_path):
+    """With a limit of 4 KiB per file: the system refuses the rest, as a full disk does."""
     path = tmp_path / 'file'
-    command = [sys.executable, '-B', '-c', code, str(path)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert result.stdout.strip() == f'{path} File too large'
+
+    def write() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        with pytest.raises(OSError, match='File too large') as raised:
+            atomic_write_bytes(path, bytes(100_000))
+        assert raised.value.filename == str(path)
+
+    assert in_child(write) == 0
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_fetched_model(tmp_path):
-    """The real model, over HTTP, into an empty cache; then again, to the end."""
-    code = (
-        'import functools, http.server, threading\n'
-        'from dan_ros.model import store\n'
-        'handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])\n'
-        "server = http.server.HTTPServer(('127.0.0.1', 0), handler)\n"
-        'threading.Thread(target=server.serve_forever, daemon=True).start()\n'
-        "url = f'http://127.0.0.1:{server.server_port}/yunet'\n"
-        'import dataclasses\n'
-        "model = dataclasses.replace(store.KNOWN_MODELS['yunet'], url=url)\n"
-        "store.KNOWN_MODELS['yunet'] = model\n"
-        "store.fetch_model('yunet')\n"
-    )
-    content = store.read_model('yunet').content
-    (tmp_path / 'yunet').write_bytes(content)
-    cache = tmp_path / 'cache'
-    killed(code, tmp_path, XDG_CACHE_HOME=str(cache))
-    (half,) = partials(cache)
-    assert half.stat().st_size == len(content) // 2
-    assert list(cache.rglob('*.onnx')) == []
-    subprocess.run(
-        [sys.executable, '-c', KILLER + code, '99', str(tmp_path)],
-        env={**os.environ, 'XDG_CACHE_HOME': str(cache)},
-        timeout=120,
-        check=True,
-        capture_output=True,
-    )
-    (whole,) = cache.rglob('*.onnx')
-    sha256 = hashlib.sha256(whole.read_bytes()).hexdigest()
-    assert sha256 == store.KNOWN_MODELS['yunet'].sha256
-
-
-COMMAND = 'from dan_ros.cli.main import main; sys.argv[0] = "dan-ros"; main()'
-
-
-EVALUATION = {'scores.json', 'report.html', 'confusion.png', 'reliability.png', 'mistakes.png'}
-
-
-@pytest.fixture
-def old_evaluation(tmp_path):
-    """A folder with the result of an earlier run."""
-    out = tmp_path / 'out'
-    out.mkdir()
-    for name in EVALUATION:
-        (out / name).write_bytes(b'old')
-    return out
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-
-
-@pytest.mark.parametrize('at', [1, 2, 3, 4, 5])
-def test_an_evaluation(ferplus_folder, old_evaluation, at):
-    """Until all that is new is on the disk, all that is old stays."""
-    before = contents(old_evaluation)
-    killed(COMMAND, 'evaluate', ferplus_folder, 'dan_ferplus', '--out', old_evaluation, at=at)
-    assert contents(old_evaluation) == before
-    assert len(partials(old_evaluation)) == 1
-
-
-@pytest.mark.parametrize('at', [1, 2, 5])
-def test_an_evaluation_while_it_takes_its_place(ferplus_folder, old_evaluation, at):
-    """`scores.json` comes last: where it is, all is of one run."""
-    code = (
-        'real_replace = pathlib.Path.replace\n'
-        'moves = 0\n'
-        'def replace(self, target):\n'
-        '    global moves\n'
-        '    moves += self.parent != pathlib.Path(target).parent\n'
-        f'    if moves == {at}:\n'
-        '        os.kill(os.getpid(), signal.SIGKILL)\n'
-        '    return real_replace(self, target)\n'
-        'pathlib.Path.replace = replace\n'
-    )
-    arguments = ('evaluate', ferplus_folder, 'dan_ferplus', '--out', old_evaluation)
-    killed(code + COMMAND, *arguments, at=99)
-    left = contents(old_evaluation)
-    assert 'scores.json' not in left
-    subprocess.run([sys.executable, '-m', 'dan_ros.cli.main', *map(str, arguments)], check=True)
-    assert {path.name for path in old_evaluation.iterdir()} == EVALUATION
-    assert b'old' not in contents(old_evaluation).values()
-
-
-UNMEASURED = {k: v for k, v in os.environ.items() if not k.startswith('COVERAGE')}
-
-
-def without_room(*arguments: object) -> subprocess.CompletedProcess:
-    """The command, in a process that can write no more than 50 kB into a file."""
-    return subprocess.run(
-        [sys.executable, '-m', 'dan_ros.cli.main', *map(str, arguments)],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
-        env=UNMEASURED,  # there is no room for that either
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_an_evaluation_that_finds_no_room(ferplus_folder, old_evaluation):
-    before = contents(old_evaluation)
-    arguments = ('evaluate', ferplus_folder, 'dan_ferplus', '--json', '--out', old_evaluation)
-    result = without_room(*arguments)
-    assert result.returncode == 1
-    message = f'Error: the report can not be written to {old_evaluation}: File too large\n'
-    assert result.stderr.endswith(message)
-    assert contents(old_evaluation) == before
-    assert {path.name for path in old_evaluation.iterdir()} == EVALUATION
-    assert json.loads(result.stdout)['faces'] == 8  # the work is not lost
-
-
-def test_an_evaluation_onto_a_folder(ferplus_folder, old_evaluation):
-    (old_evaluation / 'report.html').unlink()
-    (old_evaluation / 'report.html').mkdir()
-    before = contents(old_evaluation)
-    arguments = ('evaluate', ferplus_folder, 'dan_ferplus', '--out', old_evaluation)
-    result = without_room(*arguments)
-    assert 'report.html in it is a folder' in result.stderr
-    assert contents(old_evaluation) == before
-
-
-def test_an_evaluation_to_its_end(ferplus_folder, tmp_path):
-    command = [sys.executable, '-m', 'dan_ros.cli.main', 'evaluate', str(ferplus_folder)]
-    subprocess.run([*command, 'dan_ferplus', '--out', str(tmp_path / 'out')], check=True)
-    assert json.loads((tmp_path / 'out' / 'scores.json').read_text())['faces'] == 8
-    assert {path.name for path in (tmp_path / 'out').iterdir()} == EVALUATION
-
-
-def test_an_annotated_picture(portrait_file, tmp_path):
-    killed(COMMAND, 'predict', portrait_file, '--out', tmp_path / 'out')
-    assert list((tmp_path / 'out').glob('*.png')) == []
-
-
-@pytest.mark.parametrize('kind', ['png', 'jpg', 'pdf', 'svg'])
-def test_an_explained_picture(portrait_file, tmp_path, kind):
-    path = tmp_path / f'explained.{kind}'
-    path.write_bytes(b'old')
-    killed(COMMAND, 'explain', portrait_file, '--out', path)
-    assert path.read_bytes() == b'old'
-
-
-def test_an_explained_picture_that_finds_no_room(portrait_file, tmp_path):
-    path = tmp_path / 'explained.png'
-    path.write_bytes(b'old')
-    result = without_room('explain', portrait_file, '--out', path)
-    assert result.returncode == 1
-    assert result.stderr.splitlines()[-1].startswith(f'Error: {path} can not be written: ')
-    assert path.read_bytes() == b'old'
-    assert partials(tmp_path) == []
-
-
-@pytest.mark.parametrize('writer', ['save_checkpoint', 'save_weights', 'save_text'])
-def test_files_of_a_training(tmp_path, writer):
-    import torch
-
-    from dan_ros.train import checkpoints
-
-    contents = {
-        'save_checkpoint': ({'recipe': {}, 'weights': torch.ones(50_000)},),
-        'save_weights': ({'weights': torch.ones(50_000)}, {'epoch': 1}),
-        'save_text': ('epoch 1\n' * 1000,),
-    }
-    path = tmp_path / 'file'
-    getattr(checkpoints, writer)(path, *contents[writer])
-    before = path.read_bytes()
-    code = (
-        'import torch\n'
-        'from dan_ros.train import saving\n'
-        "contents = {'save_checkpoint': ({'recipe': {}, 'weights': torch.zeros(90_000)},),\n"
-        "  'save_weights': ({'weights': torch.zeros(90_000)}, {}), 'save_text': ('x' * 9_000,)}\n"
-        'getattr(checkpoints, sys.argv[2])(pathlib.Path(sys.argv[1]), *contents[sys.argv[2]])\n'
-    )
-    killed(code, path, writer)
-    assert path.read_bytes() == before
-    assert len(partials(tmp_path)) == 1
-
-
-def test_a_converted_model(tmp_path):
-
-    import torch
-
-    from dan_ros.network.dan import DAN
-
-    torch.save(DAN(8).state_dict(), tmp_path / 'dan.pth')
-    arguments = ('convert', tmp_path / 'dan.pth', '--labels', 'affectnet8')
-    killed(COMMAND, *arguments, '-o', tmp_path / 'dan.onnx')
-    assert not (tmp_path / 'dan.onnx').exists()
-    assert len(partials(tmp_path)) == 1
-    assert np.log10(partials(tmp_path)[0].stat().st_size) > 6  # half of it was there
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
     path, other = tmp_path / 'file', tmp_path / 'file2'
     for each in (path, other):
-        killed('atomic.atomic_write_bytes(pathlib.Path(sys.argv[1]), bytes(1000))', each)
+        killed(lambda each=each: atomic_write_bytes(each, bytes(1000)))
     (tmp_path / 'file.mine.partial').write_bytes(b'of the user')
-    left = partials(tmp_path)
-    assert len(left) == 3
+    (of_other,) = tmp_path.glob('.file2.*')
+    assert len(partials(tmp_path)) == 2
     atomic_write_bytes(path, b'whole')
-    kept = {half.name for half in left if not half.name.startswith('file.') or 'mine' in half.name}
+    kept = {'file.mine.partial', of_other.name}
     assert {entry.name for entry in tmp_path.iterdir()} == {'file', *kept}
-    assert len(kept) == 2
 
 
 # A process in this finds no other in /proc, as in a container that shares the folder.
@@ -338,18 +177,177 @@ def test_the_file_of_a_writer_in_another_container_is_left_alone(tmp_path):
 
     atomic_write(path, write)
     assert path.read_bytes() == b'ours'
-    assert partials(tmp_path) == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ['file']
 
 
 def test_writers_of_one_file_do_not_disturb_each_other(tmp_path):
     path = tmp_path / 'file'
-    contents = [bytes([number]) * 100_000 for number in range(8)]
+    written = [bytes([number]) * 100_000 for number in range(8)]
 
     def write_often(content: bytes) -> None:
         for _ in range(30):
             atomic_write_bytes(path, content)
 
-    with ThreadPoolExecutor(len(contents)) as pool:
-        list(pool.map(write_often, contents))
-    assert path.read_bytes() in contents
+    with ThreadPoolExecutor(len(written)) as pool:
+        list(pool.map(write_often, written))
+    assert path.read_bytes() in written
     assert [entry.name for entry in tmp_path.iterdir()] == ['file']
+
+
+def test_a_folder_takes_its_place_when_it_is_complete(tmp_path):
+    out = tmp_path / 'out'
+    for content in ('old', 'new'):
+        with atomic_directory(out) as folder:
+            folder.mkdir()
+            (folder / 'file').write_text(content)
+            assert out.exists() == (content == 'new')
+        assert (out / 'file').read_text() == content
+
+    def fail() -> None:
+        with atomic_directory(out) as folder:
+            folder.mkdir()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert (out / 'file').read_text() == 'new'
+    assert [entry.name for entry in tmp_path.iterdir()] == ['out']
+
+
+# --- what commands write ------------------------------------------------------------------------
+
+
+def test_a_fetched_model(tmp_path, monkeypatch):
+    """The real model, over HTTP, into an empty cache; killed, then to the end."""
+    content = store.read_model('yunet').content
+    (tmp_path / 'yunet').write_bytes(content)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
+    with http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        known = store.KNOWN_MODELS['yunet']
+        url = f'http://127.0.0.1:{server.server_port}/yunet'
+        monkeypatch.setitem(store.KNOWN_MODELS, 'yunet', replace(known, url=url))
+        killed(lambda: store.fetch_model('yunet'))
+        assert len(partials(tmp_path)) == 1
+        assert not (tmp_path / 'cache' / 'dan_ros' / 'models' / known.filename).exists()
+        assert store.fetch_model('yunet').read_bytes() == content
+        server.shutdown()
+    assert partials(tmp_path) == []
+
+
+EVALUATION = {'scores.json', 'report.html', 'confusion.png', 'reliability.png', 'mistakes.png'}
+
+
+@pytest.fixture
+def old_evaluation(tmp_path):
+    """A folder with the result of an earlier run."""
+    out = tmp_path / 'out'
+    out.mkdir()
+    for name in EVALUATION:
+        (out / name).write_bytes(b'old')
+    return out
+
+
+@pytest.mark.parametrize('number', [1, 2, 3, 4, 5])
+def test_an_evaluation_on_a_full_disk(ferplus_folder, old_evaluation, full_disk, number):
+    """Until all new files are on the disk, all old ones stay."""
+    before = contents(old_evaluation)
+    full_disk(number)
+    arguments = ('evaluate', ferplus_folder, 'dan_ferplus', '--json', '--out', old_evaluation)
+    result = run(*arguments)
+    assert isinstance(result.exception, DanError)
+    assert str(old_evaluation) in str(result.exception)
+    assert str(result.exception).endswith('No space left on device')
+    assert contents(old_evaluation) == before
+    assert {path.name for path in old_evaluation.iterdir()} == EVALUATION
+    assert json.loads(result.stdout)['faces'] == 8  # the work is not lost
+
+
+# The command is killed in the move number argv[1] of a file of the report.
+KILLED_COMMAND = """
+import os, pathlib, signal, sys
+left = int(sys.argv.pop(1))
+replace = pathlib.Path.replace
+def replace_or_die(self, target):
+    global left
+    left -= not self.parent.name.startswith('.' + self.name)  # a file of the report
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return replace(self, target)
+pathlib.Path.replace = replace_or_die
+from dan_ros.cli.main import main
+main()
+"""
+
+
+@pytest.mark.parametrize('number', [1, 5])
+def test_an_evaluation_killed_while_it_takes_its_place(ferplus_folder, old_evaluation, number):
+    """`scores.json` comes last: where it is, all files are of one run."""
+    arguments = ('evaluate', ferplus_folder, 'dan_ferplus', '--out', old_evaluation)
+    command = [sys.executable, '-c', KILLED_COMMAND, str(number), *map(str, arguments)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert 'scores.json' not in contents(old_evaluation)
+    assert run(*arguments).exit_code == 0
+    assert {path.name for path in old_evaluation.iterdir()} == EVALUATION
+    assert b'old' not in contents(old_evaluation).values()
+
+
+def test_an_evaluation_onto_a_folder(ferplus_folder, old_evaluation):
+    (old_evaluation / 'report.html').unlink()
+    (old_evaluation / 'report.html').mkdir()
+    before = contents(old_evaluation)
+    result = run('evaluate', ferplus_folder, 'dan_ferplus', '--out', old_evaluation)
+    assert 'report.html in it is a folder' in str(result.exception)
+    assert contents(old_evaluation) == before
+
+
+def test_an_annotated_picture(portrait_file, tmp_path, full_disk):
+    full_disk(1)
+    result = run('predict', portrait_file, '--out', tmp_path / 'out')
+    assert str(result.exception).endswith('cannot be written: No space left on device')
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+@pytest.mark.parametrize('kind', ['png', 'jpg', 'pdf', 'svg'])
+def test_an_explained_picture(portrait_file, tmp_path, full_disk, kind):
+    path = tmp_path / 'out' / f'explained.{kind}'
+    path.parent.mkdir()
+    path.write_bytes(b'old')
+    full_disk(1)
+    result = run('explain', portrait_file, '--out', path)
+    assert str(result.exception) == f'{path} cannot be written: No space left on device'
+    assert contents(path.parent) == {path.name: b'old'}
+    assert len(list(path.parent.iterdir())) == 1
+
+
+@pytest.mark.parametrize('writer', ['save_checkpoint', 'save_weights', 'save_text'])
+def test_files_of_a_training(tmp_path, writer):
+    import torch
+
+    from dan_ros.train import checkpoints
+
+    contents_of = {
+        'save_checkpoint': lambda n: ({'recipe': {}, 'weights': torch.ones(n)},),
+        'save_weights': lambda n: ({'weights': torch.ones(n)}, {'epoch': 1}),
+        'save_text': lambda n: ('epoch 1\n' * n,),
+    }[writer]
+    path, write = tmp_path / 'file', getattr(checkpoints, writer)
+    write(path, *contents_of(5_000))
+    before = path.read_bytes()
+    killed(lambda: write(path, *contents_of(9_000)))
+    assert path.read_bytes() == before
+    assert len(partials(tmp_path)) == 1
+
+
+def test_a_converted_model(tmp_path, full_disk):
+    import torch
+
+    from dan_ros.network.dan import DAN
+
+    torch.save(DAN(8).state_dict(), tmp_path / 'dan.pth')
+    full_disk(1)
+    arguments = ('convert', tmp_path / 'dan.pth', '--labels', 'affectnet8')
+    result = run(*arguments, '-o', tmp_path / 'dan.onnx')
+    assert 'No space left on device' in f'{result.exception}{result.output}'
+    assert [path.name for path in tmp_path.iterdir()] == ['dan.pth']

@@ -1,1 +1,1 @@
-"""TODO backends.tensorrt."""
+"""TensorRT and TensorRT for RTX: graph conversion, engine builder, engine cache, backend."""

@@ -1,8 +1,8 @@
-"""TensorRT engines kept between runs.
+"""Keeps TensorRT engines between runs.
 
-An engine is a program: it is read only from a folder that nobody else can write to, and never
-fetched. Each file holds what it was made for, and the hash of what it holds, before the engine
-itself; it appears whole or not at all, and is made once even if two processes ask for it at once.
+An engine is a program, so it is read only from a folder that nobody else can write to, and never
+downloaded. A file holds the engine's key and hash before the engine itself. It is written
+atomically, and a lock lets only one process build it.
 """
 
 import fcntl
@@ -12,31 +12,31 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
+from dan_ros.backends.base import OnProgress, ignore_progress
 from dan_ros.errors import BackendError, DanError
 from dan_ros.storage.atomic import atomic_write
 from dan_ros.storage.cache import make_cache_folder, make_private
 
-MAGIC = b'dan_ros engine 2\n'  # raise the number when engines are built in another way
+MAGIC = b'dan_ros engine 2\n'  # raise the number when engines are built differently
 SUFFIX, SET_ASIDE = '.engine', '.unusable'
-HEADER_LIMIT = 1 << 16
-
-Say = Callable[[str], object]
+MAX_HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class EngineKey:
-    """What an engine was built for; it serves nothing else.
+    """What an engine was built for; it is used for nothing else.
 
     Attributes:
         model_sha256: of the ONNX file.
-        runtime: flavour and version of TensorRT.
-        gpu, sm, driver: see `cuda.Device`; 'any' where the engine serves all.
+        runtime: TensorRT's name and version.
+        gpu, sm, driver: see `cuda.Device`; 'any' for an engine that runs on every RTX GPU.
         precision: fp32, fp16 or int8.
-        max_batch: most faces at once.
+        max_batch: largest number of faces per run.
     """
 
     model_sha256: str
@@ -49,18 +49,18 @@ class EngineKey:
 
     @property
     def digest(self) -> str:
-        """Changes with every field."""
+        """SHA-256 of all fields, hexadecimal."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An engine in the cache.
+    """An engine file in the cache.
 
     Attributes:
-        path: its file.
-        model: name of the model it is of.
-        key: what it was built for; None where the file is damaged.
+        path: the file.
+        model: name of the model it was built from.
+        key: what it was built for; None if the file is damaged or set aside.
         size: bytes.
     """
 
@@ -74,10 +74,10 @@ class EngineCache:
     """A folder of engines.
 
     Args:
-        folder: is made, for this user alone; the one in the user's cache if None.
+        folder: created with access for this user alone; None uses the user's cache.
 
     Raises:
-        BackendError: the folder belongs to somebody else, is a link, or can't be made.
+        BackendError: the folder belongs to another user, is a link, or cannot be created.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -91,7 +91,7 @@ class EngineCache:
         self.folder = folder
 
     def path_of(self, key: EngineKey, model: str) -> Path:
-        """Where an engine lies, whether it is there or not."""
+        """The engine's file; it may not exist."""
         stem = re.sub(r'\W+', '_', Path(model).stem)[:64]
         return self.folder / f'{stem}-{key.precision}-{key.digest[:16]}{SUFFIX}'
 
@@ -101,104 +101,133 @@ class EngineCache:
         model: str,
         build: Callable[[], bytes],
         is_usable: Callable[[bytes], bool] = lambda plan: True,
-        say: Say = lambda text: None,
-        must_keep: bool = True,
+        on_progress: OnProgress = ignore_progress,
+        must_store: bool = True,
     ) -> bytes:
-        """The engine, built where there is none that can be used.
+        """Read an engine from the cache, or build and store it.
 
         Args:
-            key: what it is for.
+            key: what the engine is for.
             model: name of the model.
-            build: makes the engine.
-            is_usable: whether an engine read from a file really loads.
-            say: told in a sentence what is done.
-            must_keep: whether it is an error if the engine can't be kept; else it is said.
+            build: builds the engine.
+            is_usable: whether TensorRT can load an engine read from the cache.
+            on_progress: called with one sentence per step.
+            must_store: whether failing to store the engine is an error or only reported.
 
         Raises:
-            BackendError: the engine can't be kept.
+            BackendError: the engine cannot be stored.
         """
         path = self.path_of(key, model)
-        with self._locked(path, say):
-            if path.exists():
-                plan, problem = _read(path, key)
-                if plan is not None and is_usable(plan):
-                    say(f'engine {path.name} taken from the cache')
-                    return plan
-                aside = path.with_suffix(SET_ASIDE)
-                path.replace(aside)
-                problem = problem or 'TensorRT can not load it here'
-                say(f'engine {path.name} is set aside as {aside.name} and built again: {problem}')
-            plan = build()
-            try:
-                self._write(path, key, model, plan)
-            except OSError as error:
-                problem = f'the engine {path} can not be kept: {error.strerror}'
-                if must_keep:
-                    raise BackendError(f'{problem}; make room, or set XDG_CACHE_HOME') from None
-                say(f'{problem}; it will be built again at the next start')
+        with _locked(path, on_progress):
+            plan = _read_usable(path, key, is_usable, on_progress)
+            if plan is None:
+                plan = build()
+                try:
+                    _write(path, key, model, plan)
+                except OSError as error:
+                    problem = f'cannot store the engine {path}: {error.strerror}; free some space'
+                    if must_store:
+                        raise BackendError(f'{problem}, or set XDG_CACHE_HOME') from None
+                    on_progress(f'{problem}, or it will be built again at the next start')
             return plan
 
+    def read_extra(self, name: str) -> bytes:
+        """Read what `store_extra` stored under a name; b'' if nothing."""
+        path = self._extra_path(name)
+        return path.read_bytes() if path.is_file() else b''
+
+    def store_extra(self, name: str, content: bytes) -> None:
+        """Store data that only saves time, such as a timing cache; ignore write errors."""
+        with suppress(OSError):
+            atomic_write(self._extra_path(name), lambda file: file.write(content))
+
     def entries(self) -> list[Entry]:
-        """Everything in the cache, engines set aside as well."""
-        found = []
-        for path in sorted(self.folder.iterdir()):
-            if path.suffix in (SUFFIX, SET_ASIDE):
-                header = _read_header(path) if path.suffix == SUFFIX else None
-                model, key = header or (path.stem, None)
-                found.append(Entry(path, model, key, path.stat().st_size))
-        return found
+        """All engine files, including those set aside."""
+        files = sorted(self.folder.iterdir())
+        return [_to_entry(path) for path in files if path.suffix in (SUFFIX, SET_ASIDE)]
 
     def remove(self, entry: Entry) -> None:
-        """Delete an engine and its lock."""
+        """Delete an engine and its lock file."""
         entry.path.unlink(missing_ok=True)
         entry.path.with_suffix('.lock').unlink(missing_ok=True)
 
-    def _write(self, path: Path, key: EngineKey, model: str, plan: bytes) -> None:
-        header = {
-            'model': model,
-            'sha256': hashlib.sha256(plan).hexdigest(),
-            'key': asdict(key),
-        }
-        content = MAGIC + json.dumps(header).encode() + b'\n'
-        atomic_write(path, lambda file: (file.write(content), file.write(plan)))
-
-    @contextmanager
-    def _locked(self, path: Path, say: Say) -> Iterator[None]:
-        with path.with_suffix('.lock').open('a') as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                say(f'another process builds the engine {path.name}: waiting for it')
-                fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+    def _extra_path(self, name: str) -> Path:
+        return self.folder / re.sub(r'[ /]', '_', name)
 
 
-def _read(path: Path, key: EngineKey) -> tuple[bytes | None, str]:
-    """The engine in a file, or None and what is wrong with it."""
-    if stat.S_IMODE(path.stat().st_mode) & 0o022 or path.stat().st_uid != os.getuid():
-        return None, 'others can write to it'
-    header = _read_header(path)
-    if header is None:
-        return None, 'it is damaged'
-    if header[1] != key:
-        return None, 'it was built for something else'
-    with path.open('rb') as file:
-        file.readline()
-        claimed = json.loads(file.readline())['sha256']
-        plan = file.read()
-    if hashlib.sha256(plan).hexdigest() != claimed:
-        return None, 'it is damaged'
-    return plan, ''
-
-
-def _read_header(path: Path) -> tuple[str, EngineKey] | None:
-    """Model and key of an engine's file; None if it is no such file."""
-    with path.open('rb') as file:
-        if file.readline(len(MAGIC)) != MAGIC:
-            return None
+@contextmanager
+def _locked(path: Path, on_progress: OnProgress) -> Iterator[None]:
+    with path.with_suffix('.lock').open('a') as lock:
         try:
-            header = json.loads(file.readline(HEADER_LIMIT))
-            values = {field.name: header['key'][field.name] for field in fields(EngineKey)}
-            return str(header['model']), EngineKey(**values)
-        except (ValueError, KeyError, TypeError):
-            return None
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            on_progress(f'waiting for another process, which builds the engine {path.name}')
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _write(path: Path, key: EngineKey, model: str, plan: bytes) -> None:
+    header = {'model': model, 'sha256': hashlib.sha256(plan).hexdigest(), 'key': asdict(key)}
+    content = MAGIC + json.dumps(header).encode() + b'\n'
+    atomic_write(path, lambda file: (file.write(content), file.write(plan)))
+
+
+def _read_usable(
+    path: Path, key: EngineKey, is_usable: Callable[[bytes], bool], on_progress: OnProgress
+) -> bytes | None:
+    """The engine in a file; None if there is no file, or if it is unusable and was set aside."""
+    if not path.exists():
+        return None
+    try:
+        plan = _read(path, key)
+        if not is_usable(plan):
+            raise ValueError('TensorRT cannot load it here')
+    except ValueError as problem:
+        aside = path.with_suffix(SET_ASIDE)
+        path.replace(aside)
+        on_progress(f'set the engine {path.name} aside as {aside.name}, building again: {problem}')
+        return None
+    on_progress(f'using the cached engine {path.name}')
+    return plan
+
+
+def _read(path: Path, key: EngineKey) -> bytes:
+    """Read an engine.
+
+    Raises:
+        ValueError: it must not be used; the message says why.
+    """
+    status = path.stat()
+    if stat.S_IMODE(status.st_mode) & 0o022 or status.st_uid != os.getuid():
+        raise ValueError('others can write to it')
+    with path.open('rb') as file:
+        header = _read_header(file)
+        plan = file.read()
+    if header['key'] != asdict(key):
+        raise ValueError('it was built for something else')
+    if hashlib.sha256(plan).hexdigest() != header['sha256']:
+        raise ValueError('it is damaged')
+    return plan
+
+
+def _read_header(file: BinaryIO) -> dict[str, Any]:
+    """Model, key and hash of an engine.
+
+    Raises:
+        ValueError: it is not an engine file of this package.
+    """
+    if file.readline(len(MAGIC)) == MAGIC:
+        with suppress(ValueError, KeyError, TypeError):
+            header: dict[str, Any] = json.loads(file.readline(MAX_HEADER_BYTES))
+            key = EngineKey(**header['key'])
+            return {'model': header['model'], 'sha256': header['sha256'], 'key': asdict(key)}
+    raise ValueError('it is damaged')
+
+
+def _to_entry(path: Path) -> Entry:
+    size = path.stat().st_size
+    with suppress(ValueError), path.open('rb') as file:
+        if path.suffix == SUFFIX:
+            header = _read_header(file)
+            return Entry(path, header['model'], EngineKey(**header['key']), size)
+    return Entry(path, path.stem, None, size)

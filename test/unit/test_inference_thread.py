@@ -2,6 +2,8 @@
 
 import threading
 import time
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,13 +11,14 @@ import pytest
 from dan_ros.errors import FrameError, GpuLostError
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.ros.inference_thread import (
-    STEPS,
+    STAGES,
     FrameResult,
     InferenceThread,
     LatestFrameBuffer,
     StampedMessage,
 )
-from dan_ros.types import NO_HINT, Frame
+from dan_ros.types import Frame
+from dan_ros.video_pipeline import VideoPipeline
 
 WHITE = 255
 
@@ -34,43 +37,50 @@ class Breaking:
         return self._detector.detect(image_bgr)
 
 
+def decode(image: np.ndarray | None) -> Frame:
+    if image is None:
+        raise FrameError('bad_data', 'no image')
+    return Frame(image)
+
+
 class Rig:
-    """A worker, and what it says."""
+    """An inference thread and everything it reports."""
 
     def __init__(self, pipeline: ExpressionPipeline, error: Exception) -> None:
-        self.inbox: LatestFrameBuffer[StampedMessage] = LatestFrameBuffer()
-        self.outcomes: list[FrameResult] = []
+        self.buffer: LatestFrameBuffer[StampedMessage] = LatestFrameBuffer()
+        self.results: list[FrameResult] = []
         self.failures: list[tuple[str, Exception]] = []
         self.timed: list[tuple[int, dict[str, float]]] = []
-        self._said = threading.Semaphore(0)
-        self._worker = InferenceThread(
-            ExpressionPipeline(Breaking(pipeline.detector, error), pipeline.backend),
-            self.inbox,
-            self._to_frame,
-            lambda cameras: [NO_HINT] * len(cameras),
-            lambda outcome: self._note(self.outcomes, outcome),
-            lambda *steps: self.timed.append(steps),
-            lambda *failure: self._note(self.failures, failure),
-        )
+        self._reported = threading.Semaphore(0)
+        detector = Breaking(pipeline.detector, error)
+        video = VideoPipeline(ExpressionPipeline(detector, pipeline.backend))
+        self._thread = InferenceThread(video, self.buffer, self)
 
-    def _note(self, notes: list, note: object) -> None:
-        notes.append(note)
-        self._said.release()
+    def prepare(self, video: VideoPipeline) -> None:
+        pass
 
-    @staticmethod
-    def _to_frame(image) -> Frame:
-        if image is None:
-            raise FrameError('bad_data', 'no image')
-        return Frame(image)
+    def publish(self, result: FrameResult) -> None:
+        self.results.append(result)
+        self._reported.release()
+
+    def count_stages(self, images: int, seconds: dict[str, float]) -> None:
+        self.timed.append((images, seconds))
+
+    def report_failure(self, camera: str, error: Exception) -> None:
+        self.failures.append((camera, error))
+        self._reported.release()
 
     def run(self, images: dict) -> None:
         """Process one image of each camera at once, and stop."""
+        header = SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=0))
         for camera, image in images.items():
-            self.inbox.put(camera, StampedMessage(image, time.monotonic()))
-        self._worker.start()
+            message = SimpleNamespace(header=header)
+            stamped = StampedMessage(message, partial(decode, image), time.monotonic())
+            self.buffer.put(camera, stamped)
+        self._thread.start()
         for _ in images:
-            assert self._said.acquire(timeout=30)
-        self._worker.stop()
+            assert self._reported.acquire(timeout=30)
+        self._thread.stop()
 
 
 @pytest.fixture
@@ -83,14 +93,14 @@ def broken(portrait):
 def test_the_other_cameras_go_on_when_one_can_not_be_processed(pipeline, portrait, broken):
     rig = Rig(pipeline, MemoryError('no room'))
     rig.run({'/left': portrait, '/broken': broken, '/right': portrait})
-    assert [(o.camera, len(o.faces)) for o in rig.outcomes] == [('/left', 1), ('/right', 1)]
+    assert [(o.camera, len(o.faces)) for o in rig.results] == [('/left', 1), ('/right', 1)]
     assert [camera for camera, _ in rig.failures] == ['/broken']
 
 
 def test_a_lost_gpu_is_not_asked_again(pipeline, portrait, broken):
     rig = Rig(pipeline, GpuLostError('gone'))
     rig.run({'/broken': broken, '/right': portrait})
-    assert rig.outcomes == []
+    assert rig.results == []
     assert [camera for camera, _ in rig.failures] == ['/broken', '/right']
 
 
@@ -99,7 +109,7 @@ def test_steps_are_of_images_with_a_result(pipeline, portrait, broken):
     rig.run({'/left': portrait, '/right': None})
     ((frames, steps),) = rig.timed
     assert frames == 1
-    assert tuple(steps) == STEPS
+    assert tuple(steps) == STAGES
     assert all(seconds >= 0 for seconds in steps.values())
     assert steps['infer'] > 0
 

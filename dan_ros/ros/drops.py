@@ -1,0 +1,66 @@
+"""Dropped images: counted by cause and camera, the first of each logged."""
+
+from collections.abc import Callable
+from typing import Any
+
+from dan_ros.errors import FrameError, GpuLostError, GpuMemoryError
+from dan_ros.ros.statistics import Statistics
+
+LOST_HINT = (
+    'the middleware loses images on their way: see docs/troubleshooting.md, or set '
+    'qos.reliability to reliable'
+)
+
+
+class DropReporter:
+    """Counts and logs dropped images. Its methods may be called from any thread.
+
+    Args:
+        statistics: receives the counts.
+        logger: of the node.
+        on_gpu_lost: called when this process cannot use the GPU any more.
+    """
+
+    def __init__(
+        self, statistics: Statistics, logger: Any, on_gpu_lost: Callable[[Exception], None]
+    ) -> None:
+        self._statistics = statistics
+        self._logger = logger
+        self._on_gpu_lost = on_gpu_lost
+
+    def superseded(self, camera: str) -> None:
+        """Count an image that a newer one replaced."""
+        self._statistics.count_dropped('superseded', camera)
+
+    def deactivated(self, images: int) -> None:
+        """Count images that were not processed before the stream was closed."""
+        if images:
+            self._statistics.count_dropped('deactivated', '', images)
+
+    def lost(self, camera: str, images: int) -> None:
+        """Count images that were sent and did not arrive."""
+        if self._statistics.count_dropped('lost', camera, images):
+            self._logger.warning(f'{LOST_HINT} ({camera})')
+
+    def failed(self, camera: str, source: str, error: Exception) -> None:
+        """Count an image that could not be processed.
+
+        Args:
+            camera: topic of the image, for the log.
+            source: name under which the image is counted.
+            error: why it was dropped.
+        """
+        if isinstance(error, GpuLostError):
+            self._on_gpu_lost(error)
+        cause = _cause_of(error)
+        if self._statistics.count_dropped(cause, source):
+            self._logger.warning(
+                f'dropped an image of {camera}: {error} (further ones are counted in /diagnostics '
+                f'as frames_dropped.{cause})'
+            )
+
+
+def _cause_of(error: Exception) -> str:
+    if isinstance(error, FrameError):
+        return error.cause
+    return 'out_of_memory' if isinstance(error, (GpuMemoryError, MemoryError)) else 'failed'

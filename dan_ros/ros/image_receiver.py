@@ -1,0 +1,61 @@
+"""Takes arriving images into the buffer of the inference thread."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dan_ros.ros.drops import DropReporter
+from dan_ros.ros.inference_thread import LatestFrameBuffer, StampedMessage
+from dan_ros.ros.statistics import Statistics
+from dan_ros.ros.transports import Transport
+
+# Pause that lets the inference thread start on a new image, seconds. Without it, the inference
+# thread would wait for the interpreter's lock until the executor has looked for the next message.
+HAND_OVER_S = 2e-4
+
+
+class ImageReceiver:
+    """Checks arriving images and stores the newest valid one of each camera.
+
+    An invalid image never replaces a valid one.
+
+    Args:
+        transport: how the images travel.
+        buffer: of the inference thread.
+        statistics: counts the images.
+        drops: counts the dropped images.
+        source_of: maps a camera to the name under which its drops are counted.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        buffer: LatestFrameBuffer[StampedMessage],
+        statistics: Statistics,
+        drops: DropReporter,
+        source_of: Callable[[str], str],
+    ) -> None:
+        self.transport = transport
+        self._buffer = buffer
+        self._statistics = statistics
+        self._drops = drops
+        self._source_of = source_of
+
+    def receive(self, camera: str, read: Callable[[], Any]) -> None:
+        """Take one image.
+
+        Args:
+            camera: key of the image in the buffer.
+            read: returns the image message.
+        """
+        received_s = time.monotonic()
+        self._statistics.count_received()
+        try:
+            message = read()
+            decode = self.transport.check(message)
+        except Exception as error:  # FrameError, or out of memory for a copy
+            self._drops.failed(camera, self._source_of(camera), error)
+            return
+        if self._buffer.put(camera, StampedMessage(message, decode, received_s)):
+            self._drops.superseded(self._source_of(camera))
+        time.sleep(HAND_OVER_S)

@@ -1,0 +1,83 @@
+"""Loads detector, model and backend, and runs them once."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from dan_ros.backends import Backend, Selection, choose_backend
+from dan_ros.backends.base import smoke_test
+from dan_ros.detect import Detector, open_detector
+from dan_ros.detect.full_frame import FullFrameDetector
+from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.ros.parameters import CROPPED_FACES, Settings
+from dan_ros.ros.session import apply_settings
+from dan_ros.types import Frame
+from dan_ros.video_pipeline import VideoPipeline
+
+WARM_UP_SIZE = (480, 640)  # height, width, pixels
+
+
+@dataclass(frozen=True)
+class Models:
+    """The loaded models.
+
+    Attributes:
+        selection: the backend in use and the reason for it.
+        video: the pipeline.
+    """
+
+    selection: Selection
+    video: VideoPipeline
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user should know about the choice of backend and detector."""
+        warnings = (self.selection.warning, self.video.pipeline.detector.warning)
+        return [warning for warning in warnings if warning]
+
+
+def load_models(
+    settings: Settings, new_ids: Iterator[str], on_progress: Callable[[str], object]
+) -> Models:
+    """Load the models and warm them up.
+
+    Args:
+        settings: names and options.
+        new_ids: source of face ids.
+        on_progress: told about slow steps.
+
+    Raises:
+        DanError: a file or library is missing or invalid, or the model gives no usable answer.
+    """
+    selection = choose_backend(
+        settings.backend.name,
+        settings.backend.model,
+        settings.backend.threads,
+        settings.backend.precision,
+        settings.backend.fallback,
+        on_progress,
+    )
+    detector = _open_detector(settings, selection.backend, on_progress)
+    video = VideoPipeline(ExpressionPipeline(detector, selection.backend), settings.video, new_ids)
+    apply_settings(settings, video)
+    video.pipeline.config = settings.video.pipeline
+    video.pipeline.run([Frame(np.zeros((*WARM_UP_SIZE, 3), np.uint8))])
+    selection.backend.warm_up()
+    smoke_test(selection.backend)
+    return Models(selection, video)
+
+
+def _open_detector(
+    settings: Settings, backend: Backend, on_progress: Callable[[str], object]
+) -> Detector:
+    if settings.input == CROPPED_FACES:
+        return FullFrameDetector(backend.model.crop_scale)
+    return open_detector(
+        settings.detector.name,
+        settings.detector.min_score,
+        settings.detector.model_file,
+        settings.detector.threads,
+        settings.detector.device,
+        on_progress,
+    )

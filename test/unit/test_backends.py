@@ -1,0 +1,216 @@
+"""Backends: the same answers from each, model files that are refused, the registry."""
+
+import gc
+import re
+import sys
+import weakref
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from dan_ros.backends import CPU_BACKENDS, REGISTRY, open_backend
+from dan_ros.backends.base import DEFAULT_CONFIG, smoke_test
+from dan_ros.backends.registry import CPU, BackendEntry
+from dan_ros.errors import BackendError, DanError, ModelError
+from dan_ros.labels import logits_to_probabilities
+from dan_ros.model.store import read_model
+
+
+def test_a_missing_model_is_reported_with_the_known_ones():
+    with pytest.raises(ModelError, match=r'no_such\.onnx.*dan_ferplus'):
+        open_backend('onnxruntime', 'no_such.onnx')
+
+
+@pytest.mark.parametrize('backend', CPU_BACKENDS)
+def test_invalid_model_files_are_refused_by_name(backend, tmp_path):
+    (tmp_path / 'text.onnx').write_text('not ONNX')
+    (tmp_path / 'yunet.onnx').write_bytes(read_model('yunet').content)
+    (tmp_path / 'half.onnx').write_bytes(read_model('dan_ferplus').content[:100_000])
+    for path in tmp_path.iterdir():
+        with pytest.raises(ModelError, match=path.name):
+            open_backend(backend, str(path))
+
+
+def test_an_unknown_backend_is_refused_with_the_known_ones():
+    with pytest.raises(BackendError, match='onnxruntime, torch'):
+        open_backend('tpu')
+
+
+def test_a_backend_whose_library_is_missing_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'dan_ros.backends.torch', None)
+    with pytest.raises(DanError, match='pip install'):
+        open_backend('torch')
+
+
+def test_the_packages_of_a_backend_are_named_if_a_module_is_missing():
+    entry = BackendEntry('odd', 'no.such.module:Backend', CPU, 'one two')
+    with pytest.raises(BackendError, match="needs the Python module 'no': `pip install one two`"):
+        entry.load(read_model('dan_ferplus'), DEFAULT_CONFIG)
+
+
+@pytest.fixture(scope='module')
+def backends():
+    return {name: open_backend(name, 'dan_ferplus') for name in CPU_BACKENDS}
+
+
+@pytest.mark.parametrize('batch', [0, 1, 5, 33])
+def test_backends_agree(backends, batch):
+    faces = np.random.RandomState(1).randint(0, 256, (batch, 96, 96, 3), np.uint8)
+    expected = backends['torch'].infer(faces)
+    assert expected.shape == (batch, 8)
+    for name, backend in backends.items():
+        tolerance = 0.1 if name == 'openvino' else 1e-3  # uses bf16 on CPUs where that is fast
+        np.testing.assert_allclose(backend.infer(faces), expected, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize('name', CPU_BACKENDS)
+def test_a_backend_is_freed_as_soon_as_nobody_refers_to_it(name):
+    """Not only when the garbage collector runs: a node configured again would hold two."""
+    open_backend(name, 'dan_ferplus')  # the first import of torch keeps references to frames
+    gc.disable()
+    try:
+        backend = open_backend(name, 'dan_ferplus')
+        backend.infer(np.zeros((2, *backend.model.input_size, 3), np.uint8))
+        gone = weakref.ref(backend)
+        del backend
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize('name', CPU_BACKENDS)
+def test_a_warm_up_changes_neither_answers_nor_the_limit(backends, name):
+    backend, faces = backends[name], np.full((3, 96, 96, 3), 99, np.uint8)
+    before = backend.infer(faces)
+    backend.warm_up()
+    np.testing.assert_array_equal(backend.infer(faces), before)
+    assert backend.batcher.limit == backend.batcher.max_batch >= 32
+
+
+@pytest.mark.parametrize('name', CPU_BACKENDS)
+def test_a_large_set_runs_in_batches(monkeypatch, name):
+    backend, sizes = open_backend(name, 'dan_ferplus'), []
+    real = backend._run
+    monkeypatch.setattr(backend, '_run', lambda faces: sizes.append(len(faces)) or real(faces))
+    max_batch = backend.batcher.max_batch
+    faces = np.zeros((max_batch + 1, 96, 96, 3), np.uint8)
+    assert backend.infer(faces).shape == (max_batch + 1, 8)
+    assert sizes == [max_batch, 1]
+
+
+@pytest.mark.parametrize('tool', ["ONNX's reference", 'OpenCV'])
+def test_other_tools_run_the_file_as_well(backends, portrait, tool):
+    """On a face, because there the attention heads differ by thousands."""
+    from onnx.reference import ReferenceEvaluator
+
+    path = str(read_model('dan_ferplus').path)
+    face = cv2.resize(portrait[63:176, 166:279, ::-1], (96, 96))[None]
+    if tool == 'OpenCV':
+        if tuple(int(part) for part in cv2.__version__.split('.')[:2]) < (4, 8):
+            pytest.skip(f'OpenCV {cv2.__version__} reads fewer operators')
+        network = cv2.dnn.readNetFromONNX(path)
+        network.setInput(face)
+        logits = network.forward('logits')
+    else:
+        (logits,) = ReferenceEvaluator(path).run(['logits'], {'faces': face})
+    np.testing.assert_allclose(logits, backends['torch'].infer(face), atol=1e-3)
+
+
+def test_auto_reports_its_choice():
+    backend = open_backend()
+    assert (backend.name, backend.device) == ('onnxruntime', 'cpu')
+    assert backend.model_name == 'dan_ferplus_int8'
+    assert open_backend('torch').model_name == 'dan_ferplus'
+    assert open_backend('openvino').model_name == 'dan_ferplus_int8'
+
+
+def test_the_int8_twin_has_the_same_metadata(backends):
+    assert open_backend('onnxruntime', 'dan_ferplus_int8').model == backends['torch'].model
+
+
+@pytest.mark.parametrize('name', [n for n in CPU_BACKENDS if REGISTRY[n].prefers_int8])
+def test_the_int8_twin_agrees_on_a_face(backends, portrait, name):
+    face = cv2.resize(portrait[63:176, 166:279, ::-1], (96, 96))[None]
+    one = logits_to_probabilities(backends['torch'].infer(face), backends['torch'].model.labels)
+    twin = open_backend(name, 'dan_ferplus_int8')
+    two = logits_to_probabilities(twin.infer(face), twin.model.labels)
+    np.testing.assert_allclose(one, two, atol=0.05)
+
+
+@pytest.mark.parametrize('name', ['onnxruntime', 'openvino'])
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda model: set_property(model, 'dan_ros.labels', 'happy,sad'),
+        lambda model: set_property(model, 'dan_ros.input_size', '64x64'),
+        lambda model: rename_output(model, 'scores'),
+    ],
+)
+def test_a_graph_that_contradicts_its_metadata_is_refused(tmp_path, change, name):
+    model = onnx.load_from_string(read_model('dan_ferplus').content)
+    change(model)
+    onnx.save(model, tmp_path / 'odd.onnx')
+    with pytest.raises(ModelError, match=r'odd\.onnx: its metadata promises'):
+        open_backend(name, str(tmp_path / 'odd.onnx'))
+
+
+@pytest.mark.parametrize('name', CPU_BACKENDS)
+def test_a_model_with_unusable_answers_is_refused(tmp_path, name):
+    model = onnx.load_from_string(read_model('dan_ferplus').content)
+    (bias,) = (t for t in model.graph.initializer if t.name == 'classifier.bias')
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.full(8, np.nan, np.float32), bias.name))
+    onnx.save(model, tmp_path / 'odd.onnx')
+    with pytest.raises(ModelError, match=r'odd\.onnx gives .*nan.*expected 8 finite numbers'):
+        smoke_test(open_backend(name, str(tmp_path / 'odd.onnx')))
+    smoke_test(open_backend(name))
+
+
+def test_metadata_that_is_wrong_and_incomplete_is_one_line_as_well(tmp_path):
+    model = onnx.load_from_string(read_model('dan_ferplus').content)
+    kept = [entry for entry in model.metadata_props if entry.key != 'dan_ros.crop']
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    set_property(model, 'dan_ros.input_size', '96')
+    onnx.save(model, tmp_path / 'odd.onnx')
+    with pytest.raises(ModelError, match=r'odd\.onnx'):
+        open_backend('onnxruntime', str(tmp_path / 'odd.onnx'))
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('input_size', '60000x60000', 'outside 32 .. 2048'),
+        ('input_size', '31x96', 'outside 32 .. 2048'),
+        ('input_size', '-96x96', 'outside 32 .. 2048'),
+        ('input_size', '9' * 4000 + 'x96', 'outside 32 .. 2048'),
+        ('input_size', '9' * 5000 + 'x96', 'cannot be read'),
+        ('input_size', '96', 'cannot be read'),
+        ('labels', 'a,b,c', 'unknown label'),
+        ('labels', 'x' * 5000, 'unknown label'),
+        ('labels', 'happy,happy', 'is repeated'),
+        ('crop', 'square nan', 'crop scale nan'),
+        ('crop', 'round ' + '1' * 5000, 'crop rule'),
+        ('crop', 'square ' + 'x' * 5000, 'cannot be read'),
+    ],
+)
+def test_metadata_that_is_wrong_is_named_with_its_file_in_a_few_words(
+    tmp_path, key, value, message
+):
+    model = onnx.load_from_string(read_model('dan_ferplus').content)
+    set_property(model, f'dan_ros.{key}', value)
+    set_property(model, 'dan_ros.source', 'long' * 1000)
+    onnx.save(model, tmp_path / 'odd.onnx')
+    with pytest.raises(ModelError, match=r'odd\.onnx: its metadata') as error:
+        open_backend('onnxruntime', str(tmp_path / 'odd.onnx'))
+    assert re.search(message, str(error.value))
+    assert len(str(error.value)) < 800
+
+
+def set_property(model, key: str, value: str) -> None:
+    next(entry for entry in model.metadata_props if entry.key == key).value = value
+
+
+def rename_output(model, name: str) -> None:
+    model.graph.output[0].name = model.graph.node[-1].output[0] = name
