@@ -25,7 +25,6 @@ LIBRARY = ('core', 'bag', 'openvino', 'torch', 'train', 'rtx', 'dev')
 STAMP = 'dan_ros_environment'
 # Requirements whose module has another name.
 MODULES = {
-    'pillow': 'PIL',
     'cuda-python': 'cuda',
     'tensorrt-rtx-cu12': 'tensorrt_rtx',
     'opencv-python-headless': 'cv2',
