@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Give this package what it needs to build and run, with the Python that runs this script.
 
 `wheels`: no ROS distribution is sourced. Makes `.venv` with ROS 2 from wheels, colcon, and every
