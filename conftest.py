@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Isolates the test run; where ROS is not installed, leaves out everything that needs it."""
 
 import importlib.util

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make stress`: the robustness tests with many more messages, lifecycle cycles and stops.
 
     python3 benchmarks/stress.py [--out stress] [--only messages --only cycles --only stops]

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """Checks a commit message: a short imperative subject, then a blank line.
 
 python3 tools/check_commit_message.py FILE

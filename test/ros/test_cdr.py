@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Messages read directly from their bytes have the fields that rclpy reads."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make demo` and its camera: results, and errors that say what to do; see also test/slow."""
 
 import itertools

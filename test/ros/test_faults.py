@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything that goes wrong on a robot, and the test that shows how the node handles it.
 
 Each test asserts what is published, what is counted (`frames_dropped.<cause>`) and what is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The launch files, where ROS's own launch is installed."""
 
 import os

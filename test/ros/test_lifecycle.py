@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lifecycle, pauses and stops, with images arriving; test/slow repeats them far more often."""
 
 import signal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The real node over real DDS: what it publishes, its parameters, its start and stop."""
 
 import signal

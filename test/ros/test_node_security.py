@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What SECURITY.md promises about the running node: its models, its rights under SROS2."""
 
 import importlib.util

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The real node over time: stable labels, quality limits, compressed images, pauses, cameras."""
 
 import itertools

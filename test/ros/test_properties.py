@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What holds for any input: no exception but a FrameError, bounded memory, valid results.
 
 test/slow/test_odd_messages.py sends many more messages.

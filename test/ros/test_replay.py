@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recorded data in a loop, and a behavior that listens."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ROS4HRI (REP-155) with the real hri_msgs, in both directions, and the error without them."""
 
 import importlib.util

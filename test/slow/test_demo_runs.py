@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whole runs of `make demo`: they take at least ten seconds each."""
 
 import re

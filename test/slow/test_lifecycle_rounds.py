@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Many rounds through the lifecycle, many pauses, many stops; `make stress` repeats them more."""
 
 import signal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Many odd messages to the library and to the node; `make stress` sends ten times as many."""
 
 import fuzzing

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The soak test fails if the node grows or slows down, and always writes its results."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Amounts for the tests in test/slow: `make stress` sets DAN_ROS_STRESS and gets many more.
 
 The variable names a folder; each test writes there what it counted, for the report.

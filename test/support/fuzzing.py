@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sends odd messages to the library and to the node, and checks what becomes of them."""
 
 import itertools

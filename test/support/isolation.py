@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes a test run independent of the shell, the user and the home folder that start it."""
 
 import os

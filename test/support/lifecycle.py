@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Rounds through the lifecycle, pauses and stops of the node, with images arriving."""
 
 import signal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Strategies for image messages that are almost valid: one field or a few bytes are wrong."""
 
 import zlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes for tests, each in a ROS domain of its own, with its output in a file."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A robot for tests: the real dan_node in a process, and a client that talks to it over DDS."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scripted scenes for the tracker: faces that move, cross and hide, with their true boxes."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The structure of the package: which folder may import which, and where libraries load."""
 
 import ast

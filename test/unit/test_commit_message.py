@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The commit-msg hook accepts good messages and names what is wrong with others."""
 
 import subprocess

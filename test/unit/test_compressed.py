@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compressed images: complete ones decode, damaged and huge ones are refused before decoding."""
 
 import struct

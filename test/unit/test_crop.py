@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The crop rule: a square around the face, resized to the input of the network."""
 
 import numpy as np

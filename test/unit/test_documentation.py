@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the pages name exists: files, headings, commands, parameters, topics; examples run."""
 
 import ast

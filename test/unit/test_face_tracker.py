@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Smoothing of probabilities and labels, and the tracking of faces over time."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Poses of faces: from exact and noisy projections, from photos, and from invalid input."""
 
 from types import SimpleNamespace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The inference thread: cameras fail independently, and only results count in the timing."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tests run alike in any shell and home folder, and beside other tests."""
 
 import os

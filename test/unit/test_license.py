@@ -1,8 +1,7 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every source file names its license in the form of SPDX (https://spdx.dev/ids)."""
 
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 LINE = '# SPDX-License-Identifier: Apache-2.0'
@@ -19,7 +18,6 @@ FILES = sorted(
 )
 
 
-@pytest.mark.xfail(reason='the line is not inserted yet')
 def test_the_first_line_is_the_license():
     """Only a shebang comes before it."""
     missing = []

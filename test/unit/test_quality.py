@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which faces are classified, and why others are rejected."""
 
 import cv2

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stable ids: in small examples, on scripted scenes with noise, and on images of such scenes."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The CI workflows: pinned actions, read-only rights, and every promised platform."""
 
 import re
