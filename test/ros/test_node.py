@@ -49,10 +49,11 @@ def test_a_face_gives_a_message(robot, smile):
     robot.spin_until(lambda: face in robot.faces, 'the same face on facial_expression')
 
 
-def test_nobody_gives_an_empty_array_and_no_face(robot, nobody):
-    """A face would be published before its array."""
+def test_nobody_gives_an_empty_array_and_no_face(robot, nobody, smile):
     assert robot.show(nobody).faces == []
-    assert robot.faces == []
+    (face,) = robot.show(smile).faces
+    robot.spin_until(lambda: face in robot.faces, 'the face of the second image')
+    assert {other.header.stamp.nanosec for other in robot.faces} == {face.header.stamp.nanosec}
 
 
 def test_a_moving_face_keeps_its_id(robot, smile):

@@ -68,9 +68,7 @@ def cycle(robot: Robot, smile: np.ndarray, cycles: int) -> Report:
     """Go through the lifecycle; each cycle returns what it takes, and the last one still works."""
     robot.clean_up()
     image = robot.image(smile)
-    timer = robot.client.create_timer(
-        IMAGE_PERIOD_S, lambda: robot.publisher.publish(image), autostart=True
-    )
+    timer = robot.client.create_timer(IMAGE_PERIOD_S, lambda: robot.publisher.publish(image))
     uses = []
     for number in range(cycles):
         for transition in CYCLE:
