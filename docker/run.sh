@@ -1,5 +1,5 @@
 #!/bin/bash
-# Sources ROS and the workspace, then launches the node with the arguments given.
+# Source ROS and the workspace, then launch the node with the given arguments.
 set -e
 . "/opt/ros/$ROS_DISTRO/setup.bash"
 . "$HOME/ws/install/setup.bash"
