@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pipeline over time: stamped frames of several cameras in, tracked faces out."""
 
 import itertools
@@ -109,7 +110,7 @@ class VideoPipeline:
         return [c for c, tracker in self._trackers.copy().items() if tracker.has_frozen_stamps]
 
     def forget(self, camera: str) -> None:
-        """Forget the faces of a camera."""
+        """Forget the faces of a camera. May be called by any thread."""
         self._trackers.pop(camera, None)
 
     def reset(self) -> None:

@@ -1,4 +1,6 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
 # Source ROS and the workspace, then launch the node with the given arguments.
 set -e
 . "/opt/ros/$ROS_DISTRO/setup.bash"

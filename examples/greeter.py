@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A behavior: greet each smiling face once, and look concerned while a face looks sad.
 
     python3 examples/greeter.py --ros-args -r __ns:=/head

@@ -1,3 +1,5 @@
+// SPDX-License-Identifier: Apache-2.0
+//
 // Log the expression of each face: how to subscribe in C++.
 //
 // package.xml needs <depend>dan_ros</depend>, CMakeLists.txt needs

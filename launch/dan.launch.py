@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start dan_node; `ros2 launch dan_ros dan.launch.py --show-args` lists the arguments.
 
 An empty argument leaves the value of the parameter file, or the default of the node.

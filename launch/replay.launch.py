@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Play a recorded bag into dan_node: `ros2 launch dan_ros replay.launch.py bag:=PATH`.
 
 The node uses the time of the bag. The launch ends with the bag, unless loop:=true. To process every

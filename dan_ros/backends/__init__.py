@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inference backends, one per file; the library of each is imported at first use."""
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dan_ros.backends.base import (
 )
 from dan_ros.backends.registry import (
     BACKENDS,
+    CPU,
     CPU_BACKENDS,
     GPU,
     GPU_BACKENDS,
@@ -123,7 +125,7 @@ def _choose_automatically(model: str, config: BackendConfig) -> Selection:
         return Selection(backend, 'no CUDA device; fastest on a CPU')
     problems: list[str] = []
     for name, entry in REGISTRY.items():
-        if entry.kind != GPU or not entry.is_automatic:
+        if entry.kind != GPU or entry.only_by_name:
             continue
         try:
             backend = _load(name, model, config)
@@ -136,9 +138,7 @@ def _choose_automatically(model: str, config: BackendConfig) -> Selection:
 
 
 def _best_on_cpu() -> str:
-    return next(
-        name for name, entry in REGISTRY.items() if entry.kind != GPU and entry.is_automatic
-    )
+    return next(name for name, entry in REGISTRY.items() if entry.kind == CPU)
 
 
 def _fall_back(model: str, threads: int, problem: str) -> Selection:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of inference backends. A new backend is one `register` call here."""
 
 from dataclasses import dataclass
@@ -20,10 +21,10 @@ class BackendEntry:
     Attributes:
         name: value of `backend.name` and of `--backend`.
         factory: 'module:callable', imported at first use and called with (ModelFile,
-            BackendConfig).
+            BackendConfig); a leading dot means `dan_ros.backends`.
         kind: `CPU` or `GPU`.
         packages: pip packages it needs, separated by spaces.
-        is_automatic: whether 'auto' may choose it; 'auto' follows the order of the table.
+        only_by_name: whether 'auto' skips it.
         prefers_int8: whether the bundled model runs fastest as int8.
         takes_precision: whether a float model can run in fp32 or fp16.
     """
@@ -32,7 +33,7 @@ class BackendEntry:
     factory: str
     kind: str
     packages: str = ''
-    is_automatic: bool = False
+    only_by_name: bool = False
     prefers_int8: bool = False
     takes_precision: bool = False
 
@@ -44,7 +45,8 @@ class BackendEntry:
             ModelError: the model is damaged or not of this package.
         """
         try:
-            backend: Backend = resolve_name(self.factory)(file, config)
+            package = __package__ if self.factory.startswith('.') else ''
+            backend: Backend = resolve_name(f'{package}{self.factory}')(file, config)
         except ModuleNotFoundError as error:
             raise BackendError(
                 f'the backend {self.name!r} needs the Python module {error.name!r}: '
@@ -65,47 +67,22 @@ def register(name: str, factory: str, kind: str, packages: str = '', **flags: bo
     REGISTRY[name] = BackendEntry(name, factory, kind, packages, **flags)
 
 
+# `auto` tries the GPU backends in this order, or takes the first CPU backend.
 register(
-    'tensorrt',
-    'dan_ros.backends.tensorrt.backend:TensorRTBackend',
-    GPU,
-    'cuda-python onnx',
-    is_automatic=True,
-    takes_precision=True,
+    'tensorrt', '.tensorrt.backend:TensorRTBackend', GPU, 'cuda-python onnx', takes_precision=True
 )
-register(
-    'torch_cuda',
-    'dan_ros.backends.torch_cuda:TorchCudaBackend',
-    GPU,
-    'torch onnx',
-    is_automatic=True,
-    takes_precision=True,
-)
-register(
-    'onnxruntime_cuda',
-    'dan_ros.backends.onnxruntime:OnnxRuntimeCudaBackend',
-    GPU,
-    'onnxruntime-gpu',
-    is_automatic=True,
-)
+register('torch_cuda', '.torch_cuda:TorchCudaBackend', GPU, 'torch onnx', takes_precision=True)
+register('onnxruntime_cuda', '.onnxruntime:OnnxRuntimeCudaBackend', GPU, 'onnxruntime-gpu')
 register(
     'onnxruntime_tensorrt',
-    'dan_ros.backends.onnxruntime:OnnxRuntimeTensorRTBackend',
+    '.onnxruntime:OnnxRuntimeTensorRTBackend',
     GPU,
-    'onnxruntime-gpu onnx',
+    'onnxruntime-gpu',
+    only_by_name=True,
 )
-register(
-    'onnxruntime',
-    'dan_ros.backends.onnxruntime:OnnxRuntimeBackend',
-    CPU,
-    'onnxruntime',
-    is_automatic=True,
-    prefers_int8=True,
-)
-register('torch', 'dan_ros.backends.torch:TorchBackend.read', CPU, 'torch onnx')
-register(
-    'openvino', 'dan_ros.backends.openvino:OpenVinoBackend', CPU, 'openvino', prefers_int8=True
-)
+register('onnxruntime', '.onnxruntime:OnnxRuntimeBackend', CPU, 'onnxruntime', prefers_int8=True)
+register('torch', '.torch:TorchBackend.read', CPU, 'torch onnx')
+register('openvino', '.openvino:OpenVinoBackend', CPU, 'openvino', prefers_int8=True)
 
 GPU_BACKENDS = tuple(name for name, entry in REGISTRY.items() if entry.kind == GPU)
 CPU_BACKENDS = tuple(name for name, entry in REGISTRY.items() if entry.kind == CPU)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dan-ros doctor`: checks what this machine has, what runs on it, and what to install."""
 
 import importlib.metadata
@@ -42,10 +43,10 @@ PACKAGES = (
     ('numpy', 'numpy', 'apt install python3-numpy, or pip install numpy', True),
     ('cv2', 'opencv-python-headless', 'apt install python3-opencv', True),
     ('onnxruntime', 'onnxruntime', 'pip install onnxruntime', True),
-    ('onnx', 'onnx', 'pip install onnx', True),
     ('matplotlib', 'matplotlib', 'pip install matplotlib; only to evaluate and explain', False),
     ('yaml', 'pyyaml', 'pip install pyyaml; only for training and bags', False),
     ('rosbags', 'rosbags', 'pip install rosbags; only for dan-ros bag', False),
+    ('onnx', 'onnx', 'pip install onnx; only for TensorRT and to convert models', False),
     ('torch', 'torch', 'pip install torch safetensors; only to convert or train models', False),
 )
 

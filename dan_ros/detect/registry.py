@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of face detectors. A new detector is one `register` call here."""
 
 from pkgutil import resolve_name
@@ -14,18 +15,21 @@ def register(name: str, path: str) -> None:
 
     Args:
         name: value of `detector.name` and of `--detector`.
-        path: 'module:class' of a `Detector`, imported at first use.
+        path: 'module:class' of a `Detector`, imported at first use; a leading dot means
+            `dan_ros.detect`.
     """
     REGISTRY[name] = path
 
 
 def detector_class(name: str) -> 'type[Detector]':
     """Import a registered detector."""
-    found: type[Detector] = resolve_name(REGISTRY[name])
+    path = REGISTRY[name]
+    package = __package__ if path.startswith('.') else ''
+    found: type[Detector] = resolve_name(f'{package}{path}')
     return found
 
 
-register('yunet', 'dan_ros.detect.yunet:YuNetDetector')
-register('haar', 'dan_ros.detect.haar:HaarDetector')
+register('yunet', '.yunet:YuNetDetector')
+register('haar', '.haar:HaarDetector')
 
 DETECTORS = ('auto', *REGISTRY)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Check ONNX files from untrusted sources before any runtime reads them.
 
 The format lets a tensor lie in another file, at a path that the model gives, and a node carry a
@@ -52,7 +53,7 @@ def inspect_onnx(content: bytes, where: str) -> dict[str, str]:
         for kind, message in _messages(content):
             if kind == 'tensor':
                 _refuse_external_data(message, where)
-            elif kind == 'node' and _is_engine(message):
+            elif kind == 'node' and _runs(message, ENGINE_NODE):
                 raise ModelError(
                     f'{where} holds an engine (a node {ENGINE_NODE}), which is a program: '
                     'give the model that it was made from'
@@ -80,6 +81,11 @@ def parse_onnx(content: bytes, where: str) -> 'onnx.ModelProto':
         raise ModelError(f'{where} is not an ONNX file: {error}') from None
 
 
+def has_operator(content: bytes, operator: str) -> bool:
+    """Return whether a valid ONNX file has a node with this operator, such as 'Conv'."""
+    return any(kind == 'node' and _runs(message, operator) for kind, message in _messages(content))
+
+
 def _messages(content: bytes) -> Iterator[tuple[str, memoryview]]:
     """Yield the type and bytes of each message in a model, at any depth.
 
@@ -103,8 +109,8 @@ def _messages(content: bytes) -> Iterator[tuple[str, memoryview]]:
             stack.append((kind, fields(value)))
 
 
-def _is_engine(node: memoryview) -> bool:
-    return any(number == OP_TYPE and _text(value) == ENGINE_NODE for number, value in fields(node))
+def _runs(node: memoryview, operator: str) -> bool:
+    return any(number == OP_TYPE and _text(value) == operator for number, value in fields(node))
 
 
 def _refuse_external_data(tensor: memoryview, where: str) -> None:

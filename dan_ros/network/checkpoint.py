@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read DAN checkpoints: the official `.pth` files, this package's own, and safetensors.
 
 A pickle can run code, so people convert checkpoints once with `dan-ros convert`; the node only
@@ -135,20 +136,25 @@ def load_dan(path: Path) -> DAN:
         ModelError: the file is missing, is not a checkpoint, or does not fit DAN.
     """
     state = read_state(path)
-    state = {str(name).removeprefix('module.'): value for name, value in state.items()}
+    state = {str(name).removeprefix('module.'): _to_float32(v) for name, v in state.items()}
     num_head = len({name.split('.')[0] for name in state if name.startswith('cat_head')})
     if not num_head or 'fc.weight' not in state or state['fc.weight'].ndim != 2:
         raise ModelError(
             f'{path} is not a DAN: `cat_head0` or `fc.weight` is missing in its {len(state)} '
             'entries. Use a checkpoint of the whole network, not only of its ResNet-18.'
         )
-    dan = DAN(num_class=state['fc.weight'].shape[0], num_head=num_head)
+    with torch.device('meta'):  # without the time for random weights
+        dan = DAN(num_class=state['fc.weight'].shape[0], num_head=num_head)
     try:
-        dan.load_state_dict(state, strict=True)
+        dan.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         problems = '; '.join(line.strip() for line in str(error).splitlines()[1:4])
         raise ModelError(f'{path} does not fit DAN: {problems[:400]}') from None
     return dan.eval()
+
+
+def _to_float32(value: torch.Tensor) -> torch.Tensor:
+    return value.float() if value.is_floating_point() else value
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write a fused DAN to an ONNX file with this package's interface, and read it back.
 
 The interface: input `faces`, uint8 [N, H, W, 3] RGB, which feeds only a Cast; output `logits`,
@@ -211,11 +212,12 @@ def _fused_from_arrays(arrays: dict[str, np.ndarray], where: str) -> FusedDAN:
     import torch
 
     try:
-        fused = FusedDAN(
-            num_class=arrays['classifier.weight'].shape[0],
-            num_head=arrays['channel1_weight'].shape[0],
-            channels=arrays['stem.weight'].shape[1],
-        )
+        with torch.device('meta'):  # without the time for random weights
+            fused = FusedDAN(
+                num_class=arrays['classifier.weight'].shape[0],
+                num_head=arrays['channel1_weight'].shape[0],
+                channels=arrays['stem.weight'].shape[1],
+            )
         state = {
             name: torch.from_numpy(arrays[name].astype(np.float32)).reshape(parameter.shape)
             for name, parameter in fused.state_dict().items()
@@ -225,5 +227,5 @@ def _fused_from_arrays(arrays: dict[str, np.ndarray], where: str) -> FusedDAN:
             f'{where}: the float weights {error.args[0]} are missing, because the file is '
             'quantized or was not written by this package; use the fp32 or fp16 file'
         ) from None
-    fused.load_state_dict(state)
+    fused.load_state_dict(state, assign=True)
     return fused.eval().requires_grad_(False)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fold a trained DAN and its preprocessing into a smaller network with the same outputs.
 
 `fuse` folds, exact up to rounding:
@@ -167,7 +168,9 @@ def fuse(
         ValueError: `mean` or `std` is out of range, or a weight is not finite.
     """
     check_normalization(mean, std)
-    fused = FusedDAN(dan.fc.out_features, dan.num_head, channels=1 if grey else 3)
+    with torch.device('meta'):  # without the time for random weights
+        fused = FusedDAN(dan.fc.out_features, dan.num_head, channels=1 if grey else 3)
+    fused.to_empty(device='cpu')
     dan = copy.deepcopy(dan).double()  # in float64, so that folding does not round
     with torch.no_grad():
         _set_colours(fused, dan, mean, std, grey)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Topics of ROS4HRI (REP-155, https://www.ros.org/reps/rep-0155.html).
 
 `Ros4HriFacePublisher` acts as a face detector: it publishes all that is known about each face under
@@ -33,6 +34,7 @@ except ModuleNotFoundError:
     hri = None
 
 FACES = '/humans/faces'
+MAX_ID_LENGTH = 100  # a longer id of another detector might not fit into a topic name
 CLOSING_S = 0.2  # longest wait until the last list of ids has reached its subscribers, seconds
 CROP_SIDE = 128  # side of the published crop, pixels
 CROP_SCALE = 1.0  # side of the published crop, in longer sides of the box
@@ -156,6 +158,8 @@ class Ros4HriFacePublisher:
 class Ros4HriFaceSource:
     """Subscribes to the faces that another detector lists, and publishes their expressions.
 
+    The executor's thread follows the list; `publish` and `face_ids` may be used by another one.
+
     Args:
         node: subscribes and publishes.
         on_image: called with the id of a face and its image.
@@ -169,6 +173,7 @@ class Ros4HriFaceSource:
         on_gone: Callable[[str], None],
     ) -> None:
         self._node, self._on_image, self._on_gone = node, on_image, on_gone
+        self._lock = threading.Lock()  # so that nothing is published on a topic being removed
         self._faces: dict[str, tuple[Any, Any]] = {}
         self._list = node.create_subscription(
             hri.IdsList, f'{FACES}/tracked', self._on_list, _newest()
@@ -181,9 +186,10 @@ class Ros4HriFaceSource:
 
     def publish(self, face_id: str, face: TrackedFace, header: Header) -> None:
         """Publish the expression of a face if it is known and the face is still listed."""
-        topics = self._faces.get(face_id)
-        if topics and face.expression != labels.UNKNOWN:
-            topics[1].publish(expression_message(face, header))
+        with self._lock:
+            topics = self._faces.get(face_id)
+            if topics and face.expression != labels.UNKNOWN:
+                topics[1].publish(expression_message(face, header))
 
     def close(self) -> None:
         """Close all topics."""
@@ -198,7 +204,7 @@ class Ros4HriFaceSource:
             self._add(face_id)
 
     def _add(self, face_id: str) -> None:
-        if not face_id.isidentifier():
+        if not _fits_into_topic(face_id):
             self._node.get_logger().warning(
                 f'ignored a face: its id {face_id[:40]!r} is not valid in a topic name', once=True
             )
@@ -213,10 +219,15 @@ class Ros4HriFaceSource:
         self._faces[face_id] = images, expressions
 
     def _remove(self, face_id: str) -> None:
-        images, expressions = self._faces.pop(face_id)
-        self._node.destroy_subscription(images)
-        self._node.destroy_publisher(expressions)
+        with self._lock:
+            images, expressions = self._faces.pop(face_id)
+            self._node.destroy_subscription(images)
+            self._node.destroy_publisher(expressions)
         self._on_gone(face_id)
+
+
+def _fits_into_topic(face_id: str) -> bool:
+    return face_id.isascii() and face_id.isidentifier() and len(face_id) <= MAX_ID_LENGTH
 
 
 def _publisher(node: Node, kind: type, topic: str) -> Any:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where images come from and where their results go: cameras, or faces cropped by another node."""
 
 import time
@@ -218,13 +219,13 @@ class CroppedFaceSource(ImageSource):
         faces = self._faces
         if faces is None:
             return
-        if result.camera not in faces.face_ids:
-            self._context.video.forget(result.camera)
-            return
         for face in result.faces:
             faces.publish(result.camera, face, result.header)
-        self._face_counts[result.camera] = len(result.faces)
         self._count(result)
+        self._face_counts[result.camera] = len(result.faces)
+        # Checked last: the executor's thread may remove the face at any time.
+        if result.camera not in faces.face_ids:
+            self._on_gone(result.camera)
 
     def source_of(self, camera: str) -> str:
         """One name for all faces, since they come and go."""

@@ -1,8 +1,9 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights and images derived from names, equal on every machine, for tests with golden values."""
 
 import re
 import zlib
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -22,20 +23,15 @@ def seeded_dan(num_class: int = 8, num_head: int = 4) -> DAN:
     """A DAN in evaluation mode; all values have a realistic size and derive from their names."""
     with torch.device('meta'):  # without random weights
         dan = DAN(num_class, num_head).eval()
-    state = _seeded_state(num_class, num_head)
-    dan.load_state_dict({name: value.clone() for name, value in state.items()}, assign=True)
+    state = {
+        name: _seeded_value(name, tuple(value.shape)).clone()
+        for name, value in dan.state_dict().items()
+    }
+    dan.load_state_dict(state, assign=True)
     return dan
 
 
-@lru_cache(maxsize=8)
-def _seeded_state(num_class: int, num_head: int) -> dict[str, torch.Tensor]:
-    with torch.device('meta'):
-        shapes = {
-            name: value.shape for name, value in DAN(num_class, num_head).state_dict().items()
-        }
-    return {name: _seeded_value(name, tuple(shape)) for name, shape in shapes.items()}
-
-
+@cache
 def _seeded_value(name: str, shape: tuple[int, ...]) -> torch.Tensor:
     if name.endswith('num_batches_tracked'):
         return torch.tensor(0)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Backends: the same answers from each, model files that are refused, the registry."""
 
 import gc
@@ -189,7 +190,7 @@ def test_metadata_that_is_wrong_and_incomplete_is_one_line_as_well(tmp_path):
         ('input_size', '96', 'cannot be read'),
         ('labels', 'a,b,c', 'unknown label'),
         ('labels', 'x' * 5000, 'unknown label'),
-        ('labels', 'happy,happy', 'stands twice'),
+        ('labels', 'happy,happy', 'is repeated'),
         ('crop', 'square nan', 'crop scale nan'),
         ('crop', 'round ' + '1' * 5000, 'crop rule'),
         ('crop', 'square ' + 'x' * 5000, 'cannot be read'),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading checkpoints, and `dan-ros convert` and `export`."""
 
 import json
@@ -236,3 +237,12 @@ def test_a_pickled_model_says_what_to_do(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / 'whole.pth')
     with pytest.raises(ModelError, match=r'whole\.pth contains more than tensors.*state_dict'):
         load_dan(tmp_path / 'whole.pth')
+
+
+def test_half_precision_checkpoints_become_float32(tmp_path):
+    dan = seeded_dan(num_head=1)
+    torch.save({k: v.half() for k, v in dan.state_dict().items()}, tmp_path / 'half.pth')
+    loaded = load_dan(tmp_path / 'half.pth')
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+    expected = dan.fc.weight.half().float()
+    assert torch.equal(loaded.fc.weight, expected)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation: metrics by hand, the commands `evaluate` and `explain` on small data, the report."""
 
 import json
@@ -18,6 +19,7 @@ from dan_ros.datasets.catalog import open_faces
 from dan_ros.datasets.faces import Faces
 from dan_ros.detect import open_detector
 from dan_ros.errors import DataError
+from dan_ros.evaluate import report
 from dan_ros.evaluate.evaluator import evaluate, predict_crops, predict_photos
 from dan_ros.evaluate.metrics import CALIBRATION_BINS, measure
 from dan_ros.evaluate.plots import heat_over
@@ -30,6 +32,12 @@ ABC = ('a', 'b', 'c')
 @pytest.fixture
 def run(monkeypatch, capsys):
     return Command(monkeypatch, capsys)
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Skip the drawing, which takes seconds."""
+    monkeypatch.setattr(report, 'encode', lambda figure: b'')
 
 
 def is_figure(path: Path, min_px: int = 200) -> bool:
@@ -245,6 +253,7 @@ def test_evaluate_json_and_report(run, own_images, tmp_path):
     assert f'{content["accuracy"]:.2%}' in text
 
 
+@pytest.mark.usefixtures('no_figures')
 def test_evaluate_ferplus_for_people(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_ferplus(tmp_path, 'valid')
@@ -285,6 +294,7 @@ def test_invalid_input_is_one_line_that_names_it(run, tmp_path, arguments, words
     assert not (tmp_path / 'evaluation').exists()
 
 
+@pytest.mark.usefixtures('no_figures')
 def test_whole_photos_from_the_command_line(run, portrait, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'photos' / 'happy').mkdir(parents=True)

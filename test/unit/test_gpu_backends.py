@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GPU backends: how one is chosen, what is allocated and freed, how errors are reported.
 
 Memory and CUDA graphs are tested on a stand-in, whose calls the real CUDA runtime must accept. The
@@ -24,7 +25,7 @@ from dan_ros.backends.tensorrt.backend import GRAPH_BATCHES, MAX_BATCH, TensorRT
 from dan_ros.errors import BackendError, GpuLostError, GpuMemoryError
 from dan_ros.model import store
 
-AUTOMATIC = [name for name in GPU_BACKENDS if REGISTRY[name].is_automatic]
+AUTOMATIC = [name for name in GPU_BACKENDS if not REGISTRY[name].only_by_name]
 HAS_GPU = cuda.find_device() is not None
 needs_gpu = pytest.mark.skipif(not HAS_GPU, reason='no CUDA device')
 without_gpu = pytest.mark.skipif(HAS_GPU, reason='there is a CUDA device')

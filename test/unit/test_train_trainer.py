@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small trainings: resuming exactly, stopping at a NaN, errors in one line."""
 
 import json
@@ -91,7 +92,7 @@ def test_a_log_that_a_kill_cut_short_is_completed(folder):
 
 def test_result_is_a_checkpoint_with_official_names(folder, monkeypatch):
     monkeypatch.setattr(trainer, 'DAN', DAN)
-    run(folder, 'out', change(stages=((1, 32),)))
+    run(folder, 'out', change(**SHORT))
     dan = load_dan(folder / 'out' / 'best.safetensors')
     assert (dan.fc.out_features, dan.num_head) == (8, 2)
     assert not list((folder / 'out').glob('*.partial'))

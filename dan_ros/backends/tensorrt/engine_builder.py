@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builds a TensorRT engine from ONNX with TensorRT 8.6, 10, 11 or TensorRT for RTX.
 
 It uses the API calls that all of them share. The differences:
@@ -16,14 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import onnx
-
-from dan_ros.backends.tensorrt import onnx_transforms
 from dan_ros.errors import BackendError, ModelError
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo
+from dan_ros.model.onnx_file import has_operator
 
 if TYPE_CHECKING:
+    import onnx
     import tensorrt as trt
 
 FLAVORS = ('tensorrt', 'tensorrt_rtx')
@@ -77,7 +77,7 @@ def choose_precision(precision: str, content: bytes) -> str:
     Raises:
         ModelError: the model cannot run in this precision.
     """
-    is_quantized = onnx_transforms.is_quantized(content)
+    is_quantized = has_operator(content, 'QuantizeLinear')
     if precision == 'auto':
         return INT8 if is_quantized else FP16
     if is_quantized != (precision == INT8):
@@ -106,6 +106,8 @@ def parse(trt: Any, content: bytes, precision: str) -> Network:
         BackendError: TensorRT cannot parse it; the message names the node.
         ModelError: it cannot be converted, or its inputs and outputs differ from its metadata.
     """
+    import onnx
+
     log = _logger(trt)
     builder = trt.Builder(log)
     definition = builder.create_network(_network_flags(trt))
@@ -160,7 +162,7 @@ def build(
     return bytes(plan), bytes(cache.serialize()) if cache else b''
 
 
-def _name_of(nodes: Sequence[onnx.NodeProto], index: int) -> str:
+def _name_of(nodes: 'Sequence[onnx.NodeProto]', index: int) -> str:
     if not 0 <= index < len(nodes):
         return 'the graph'
     return f'node {nodes[index].name} ({nodes[index].op_type})'
@@ -177,6 +179,8 @@ def _network_flags(trt: Any) -> int:
 
 
 def _convert(trt: Any, content: bytes, precision: str) -> bytes:
+    from dan_ros.backends.tensorrt import onnx_transforms
+
     content = onnx_transforms.expand_log_softmax(content)
     if precision == INT8:
         return onnx_transforms.to_symmetric_int8(content)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Converts a model's graph for TensorRT: to strongly typed fp16, or to symmetric int8.
 
 Both are derived from the ONNX file when an engine is built, so that one file serves every backend.
@@ -10,18 +11,15 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from dan_ros.errors import ModelError
+from dan_ros.model.onnx_file import has_operator
 
+QUANTIZE = 'QuantizeLinear'
 FP16_MAX = float(np.finfo(np.float16).max)
 S8_MAX, U8_MAX = 127, 255
 AXES_INPUT_OPSET = 18  # from this opset on, the axes of ReduceMax are an input
 # Operators that run in fp16 between convolutions. The attention's sums reach 4e4, close to the
 # largest fp16 number, so they and everything after them stay in fp32.
 FP16_OPERATORS = ('Conv', 'Relu', 'Add', 'MaxPool')
-
-
-def is_quantized(content: bytes) -> bool:
-    """Whether the graph of an ONNX file is quantized to int8."""
-    return any(n.op_type == 'QuantizeLinear' for n in onnx.load_from_string(content).graph.node)
 
 
 def to_fp16(content: bytes) -> bytes:
@@ -36,7 +34,7 @@ def to_fp16(content: bytes) -> bytes:
     Raises:
         ModelError: it is quantized, or a weight is too large for fp16.
     """
-    if is_quantized(content):
+    if has_operator(content, QUANTIZE):
         raise ModelError('an int8 model has no fp16 form: use the model with float weights')
     model = onnx.load_from_string(content)
     converter = _Fp16Converter(model)
@@ -58,13 +56,13 @@ def to_symmetric_int8(content: bytes) -> bytes:
     Raises:
         ModelError: it is not quantized.
     """
-    if not is_quantized(content):
+    if not has_operator(content, QUANTIZE):
         raise ModelError('the model has float weights: use its int8 twin, see `dan-ros export`')
     model = onnx.load_from_string(content)
     arrays = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     nodes: list[NodeProto] = []
     for node in model.graph.node:
-        if node.op_type == 'QuantizeLinear':
+        if node.op_type == QUANTIZE:
             nodes += _quantize_activation(model.graph, node, arrays)
         elif node.op_type == 'DequantizeLinear' and node.input[0] in arrays:
             nodes += _quantize_constant(model.graph, node, arrays)
