@@ -1,1 +1,1 @@
-"""How good a model is, in numbers and pictures, and where in a face it looks."""
+"""Evaluation of models: metrics, figures, report, attention maps."""
