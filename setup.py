@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Adds what pyproject.toml can't say: where the files go that are no Python."""
 
 from glob import glob

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make bench`: compare each part with a plain implementation of the same task.
 
     python3 benchmarks/bench.py [--out FOLDER] [--rounds N] [--only network --only node ...]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts nodes and talks to them over DDS: sends images and records the age of each result."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Accuracy, latency, throughput and memory of every GPU backend on this machine.
 
     python3 benchmarks/gpu.py --data FERPLUS_FOLDER --json gpu.json

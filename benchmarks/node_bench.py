@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compares the node with a plain rclpy node, over DDS, each in a process of its own.
 
 A client sends images at a fixed rate and measures the age of each result. The cases run alternately

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compares each part of the package with a plain implementation of the same task."""
 
 import tempfile

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Accuracy of the bundled model on camera images, measured through the whole pipeline.
 
     python3 benchmarks/robustness.py DATA [--faces 800] [--out FOLDER]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make soak MINUTES=30`: run the node for a long time with injected faults.
 
     python3 benchmarks/soak.py [--minutes 30] [--rate 30] [--out soak]

@@ -1,9 +1,10 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make stress`: the robustness tests with many more messages, lifecycle cycles and stops.
 
     python3 benchmarks/stress.py [--out stress] [--only messages --only cycles --only stops]
 
-Runs test_properties.py and test_lifecycle.py with the larger counts of test/support/amounts.py and
-writes what they counted to stress.json. Exit code 1 if a test fails.
+Runs the tests in test/slow with larger amounts (test/support/amounts.py), and writes what
+they counted to stress.json. Exit code 1 if a test fails.
 """
 
 import json
@@ -17,11 +18,11 @@ from typing import Any
 
 import click
 
-TESTS = Path(__file__).parents[1] / 'test' / 'ros'
+TESTS = Path(__file__).parents[1] / 'test' / 'slow'
 PARTS = {  # file and pytest's -k expression
-    'messages': ('test_properties.py', ''),
-    'cycles': ('test_lifecycle.py', 'cycles or pauses'),
-    'stops': ('test_lifecycle.py', 'stops'),
+    'messages': ('test_odd_messages.py', ''),
+    'cycles': ('test_lifecycle_rounds.py', 'cycles or pauses'),
+    'stops': ('test_lifecycle_rounds.py', 'stops'),
 }
 
 

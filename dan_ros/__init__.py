@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import os
 
 __path__ = __import__('pkgutil').extend_path(__path__, __name__)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draw faces and their expressions on an image."""
 
 from collections.abc import Sequence

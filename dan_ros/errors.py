@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors of this package. Each message says what was wrong, where, and what to do next."""
 
 MAX_SHOWN_CHARACTERS = 200  # length at which `shorten` cuts a text

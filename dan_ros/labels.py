@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Expression classes: the canonical order, and the class order of each data set.
 
 No other module knows class orders. Everything outside a model uses canonical indices, which are the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Converts the faces of a frame to messages, with the classes of ROS or of rosbags."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From camera images to expressions: find the faces, crop them, classify them."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Time spent in each stage of a repeated task."""
 
 import time

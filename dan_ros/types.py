@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The values passed between the steps of the pipeline.
 
 Pixel coordinates: x points right, y points down, and the origin is the outer corner of the top left

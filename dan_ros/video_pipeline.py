@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pipeline over time: stamped frames of several cameras in, tracked faces out."""
 
 import itertools

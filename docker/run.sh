@@ -1,4 +1,6 @@
 #!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+#
 # Sources ROS and the workspace, then launches the node with the arguments given.
 set -e
 . "/opt/ros/$ROS_DISTRO/setup.bash"

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
 """A behaviour node: greets every smiling face once and is concerned while somebody looks sad.
 
     python3 examples/greeter.py --ros-args -r __ns:=/head

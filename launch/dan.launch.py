@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Start dan_node. Try `ros2 launch dan_ros dan.launch.py --show-args`.
 
 An argument left empty overrides nothing: defaults are the node's own, or the parameter file's.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Play a recorded bag into dan_node: `ros2 launch dan_ros replay.launch.py bag:=PATH`.
 
 The node takes its time from the bag. Without loop:=true the launch ends with the bag. For every

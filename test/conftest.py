@@ -1,4 +1,5 @@
-"""What several tests need."""
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures that several tests need."""
 
 import cv2
 import hypothesis
@@ -9,7 +10,7 @@ from skimage.data import astronaut
 
 from dan_ros.pipeline import ExpressionPipeline
 
-hypothesis.settings.register_profile('tests', deadline=None)  # a shared machine pauses now and then
+hypothesis.settings.register_profile('tests', deadline=None)  # a loaded machine pauses at times
 hypothesis.settings.load_profile('tests')
 
 
@@ -20,8 +21,20 @@ def portrait() -> np.ndarray:
 
 
 @pytest.fixture(scope='session')
+def smile(portrait) -> np.ndarray:
+    """The astronaut in a small image; her face is about 57 pixels wide and in the middle."""
+    return portrait[:240, 60 : 60 + 320].copy()
+
+
+@pytest.fixture(scope='session')
+def nobody() -> np.ndarray:
+    """An image without a face."""
+    return np.full((240, 320, 3), 120, np.uint8)
+
+
+@pytest.fixture(scope='session')
 def pipeline() -> ExpressionPipeline:
-    """The default pipeline with the bundled model; not to be changed."""
+    """The default pipeline with the bundled model; tests must not change it."""
     return ExpressionPipeline.open(detector='yunet')
 
 
@@ -42,8 +55,7 @@ def ferplus_folder(tmp_path):
 
 @pytest.fixture
 def start(tmp_path):
-    """Start robots that are stopped at the end; every one must end with exit code 0."""
-    pytest.importorskip('rclpy')
+    """Start nodes that stop at the end of the test; each must end with exit code 0."""
     from robot import Robot
 
     started = []
@@ -63,11 +75,24 @@ def start(tmp_path):
 
 
 @pytest.fixture(scope='session')
-def smile(portrait) -> np.ndarray:
-    """The astronaut in a small image; her face is about 57 pixels wide, at the middle."""
-    return portrait[:240, 60 : 60 + 320].copy()
+def running_robots(tmp_path_factory):
+    """The node that all tests of this process share; a list, so that it can be replaced."""
+    robots = []
+    yield robots
+    assert [robot.close() for robot in robots] in ([], [0])
 
 
-@pytest.fixture(scope='session')
-def nobody() -> np.ndarray:
-    return np.full((240, 320, 3), 120, np.uint8)
+@pytest.fixture
+def robot(running_robots, tmp_path_factory):
+    """A running node with default parameters, shared with other tests and reset before each."""
+    from robot import Robot
+
+    if running_robots and running_robots[0].node.exit_code is not None:
+        running_robots.pop().close()
+    if not running_robots:
+        running_robots.append(Robot(tmp_path_factory.mktemp('robot') / 'node.log'))
+        running_robots[0].wait_active()
+    (robot,) = running_robots
+    robot.reset()
+    yield robot
+    assert 'Traceback' not in robot.output, robot.output

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ask whether the locked packages have known vulnerabilities, and say what was learnt.
 
 Needs the network. Exit code 0: asked about all, none known; 1: some are known; 2: not all could be

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Give this package what it needs to build and run, with the Python that runs this script.
 
 `wheels`: no ROS distribution is sourced. Makes `.venv` with ROS 2 from wheels, colcon, and every
@@ -25,7 +26,6 @@ LIBRARY = ('core', 'bag', 'openvino', 'torch', 'train', 'rtx', 'dev')
 STAMP = 'dan_ros_environment'
 # Requirements whose module has another name.
 MODULES = {
-    'pillow': 'PIL',
     'cuda-python': 'cuda',
     'tensorrt-rtx-cu12': 'tensorrt_rtx',
     'opencv-python-headless': 'cv2',

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mend the include folders in the CMake files of the ROS 2 wheels, in this Python's environment.
 
 `export_*__rosidl_generator_pyExport.cmake` name the folders of the machine the wheels were built

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Mend the type stubs of TensorRT in this Python's environment, so that a type checker reads them.
 
 Some parameters in them are called `in`, which Python has as a word of its own, and one without a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write docs/parameters.md and config/dan.yaml from the table in dan_ros/ros/parameters.py."""
 
 import json

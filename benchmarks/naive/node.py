@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A plain rclpy node: conversion and inference in the callback, queue depth 10.
 
 It publishes the message of this package, so that one client can measure both nodes.

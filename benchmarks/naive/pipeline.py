@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pipeline of the official demo: Haar cascade, PIL, torch eager, fp32 at 224 pixels.
 
 Source: https://github.com/yaoing/DAN. The network is not fused and runs once per face. Unlike the

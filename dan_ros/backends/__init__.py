@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Inference backends, one per file; the library of each is imported at first use."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Splits sets of faces into batches, which bounds memory."""
 
 import threading

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NVIDIA GPUs: the device, its memory, streams and graphs.
 
 `find_device` asks the driver through ctypes and so needs no package. Memory and streams use

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime: the default on CPUs; its GPU build also runs CUDA and TensorRT."""
 
 from typing import ClassVar

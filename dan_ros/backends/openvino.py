@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenVINO: Intel's inference runtime, an alternative on CPUs.
 
 Settings: https://docs.openvino.ai, "High-level Performance Hints" and "CPU Device".

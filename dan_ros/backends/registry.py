@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of inference backends. A new backend is one `register` call here."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch on the CPU: the reference backend, the fused network of `network.fuse`."""
 
 import numpy as np

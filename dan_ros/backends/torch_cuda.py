@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PyTorch on a GPU: fp16 convolutions in channels-last order, run as CUDA graphs."""
 
 from collections.abc import Callable

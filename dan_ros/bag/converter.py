@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Converts a bag of images to a bag of expressions, frame by frame, in bounded memory."""
 
 import os

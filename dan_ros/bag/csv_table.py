@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes the faces of a bag as a table, faces.csv."""
 
 import csv

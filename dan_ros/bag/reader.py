@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads the images of a rosbag2 by bag time, as far as the bag is undamaged."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads the messages that are left in a damaged or unfinished storage file of a rosbag2.
 
 A killed recorder, a full disk or an interrupted copy leaves files without an index or an end, which

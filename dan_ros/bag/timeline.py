@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws one picture per face: its probabilities and its published label over time."""
 
 from collections.abc import Collection

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes expressions to a rosbag2, as the node would publish them."""
 
 import posixpath

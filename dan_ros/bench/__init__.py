@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Measures how fast a machine runs this package, and suggests parameters for the node."""

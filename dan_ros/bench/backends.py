@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Times the network on every backend and in every precision that works on this machine."""
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Describes the machine without importing the libraries that it names."""
 
 import importlib.metadata

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Times the detectors and the whole pipeline by image size, number of faces and threads."""
 
 import itertools

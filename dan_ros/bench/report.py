@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tables and plots of measured times. Only the plots need matplotlib."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images with faces for measurements."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Interleaved timing: variants of one task run alternately and are compared by their medians."""
 
 import math

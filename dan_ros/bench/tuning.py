@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Suggests parameters of the node from measured times."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dan-ros bag`: convert a recorded bag of images to a bag of expressions, without ROS."""
 
 import sys

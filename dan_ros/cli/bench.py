@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dan-ros bench`: measure how fast this machine runs dan_ros, and suggest parameters."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Shared by the subcommands: checks for optional packages, opening a model, a progress bar."""
 
 import importlib

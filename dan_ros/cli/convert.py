@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dan-ros convert`: convert a DAN checkpoint to a model file."""
 
 from pathlib import Path

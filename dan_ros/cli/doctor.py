@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dan-ros doctor`: checks what this machine has, what runs on it, and what to install."""
 
 import importlib.metadata

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dan-ros engine`: builds TensorRT engines before the robot needs them."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dan-ros evaluate`: measure a model on labeled faces."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dan-ros explain`: draw where in a face each attention head looks."""
 
 from pathlib import Path

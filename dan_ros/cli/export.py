@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dan-ros export`: write a model file in another precision or with a fixed batch."""
 
 from collections.abc import Iterator

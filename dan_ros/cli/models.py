@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dan-ros models`: list, verify and fetch model files."""
 
 import sys

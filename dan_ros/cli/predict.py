@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dan-ros predict`: prints the expressions of the faces in images."""
 
 import json

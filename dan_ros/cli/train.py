@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dan-ros train`: train DAN by a recipe."""
 
 import shlex

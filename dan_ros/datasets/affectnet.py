@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """AffectNet with seven or eight classes.
 
 Mollahosseini, Hasani, Mahoor 2017, https://arxiv.org/abs/1708.03985.

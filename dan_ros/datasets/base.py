@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Base classes of the data set readers.
 
 A reader of image files only lists them (`ImageDataset.list_images`); this module checks that each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Registry of the data sets. To add one, write its reader in a new module and enter it here."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The container that every data set reader returns."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """FER+ (Barsoum et al. 2016, https://arxiv.org/abs/1608.01041) from `.npz` files."""
 
 from collections.abc import Mapping

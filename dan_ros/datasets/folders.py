@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Data sets with one folder per class: SFEW, and your own images."""
 
 from collections.abc import Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """RAF-DB: basic expressions, aligned faces.
 
 Li, Deng, Du 2017, https://doi.org/10.1109/CVPR.2017.277.

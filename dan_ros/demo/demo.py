@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make demo`: run a sample camera and dan_node, and show the messages that arrive over DDS.
 
 The demo saves an annotated picture and prints `demo: messages=N ids=N label=L` as its last line.

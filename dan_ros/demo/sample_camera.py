@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A camera node for trials: publishes pictures, a video or a real camera as sensor_msgs/Image.
 
 It publishes on `image_raw` and has the parameters `source` and `rate_hz`. The default source is a

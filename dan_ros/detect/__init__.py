@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Face detectors, one per file; the library of each is imported at first use."""
 
 from dan_ros.backends.base import OnProgress, ignore_progress

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Finds faces on the full frame, or only around the boxes where they are expected."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """No detection: each image is one face, already cropped by another detector."""
 
 import numpy as np

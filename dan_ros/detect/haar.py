@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenCV's Haar cascade: works without a model file, misses more faces, finds no landmarks."""
 
 from pathlib import Path

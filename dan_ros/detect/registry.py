@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of face detectors. A new detector is one `register` call here."""
 
 from pkgutil import resolve_name

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The face detector YuNet, run by ONNX Runtime and decoded with NumPy.
 
 Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023,

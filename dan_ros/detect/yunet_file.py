@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Adapt YuNet's ONNX file to uint8 camera images of any size.
 
 The file wants float32 [1, 3, 640, 640], though its network takes any multiple of 32. The

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run a model on a data set and measure it; class orders of both may differ."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Classification metrics; needs only numpy."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figures of an evaluation, drawn with matplotlib without a window."""
 
 import io

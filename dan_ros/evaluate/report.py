@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Report of an evaluation: numbers as JSON, figures as PNG, and one HTML page with all of them."""
 
 import base64

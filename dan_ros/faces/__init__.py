@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Geometry of faces: boxes, crops, quality, head pose and camera calibration."""

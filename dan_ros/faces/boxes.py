@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bounding boxes: float [4], left, top, right, bottom, pixels."""
 
 import numpy as np

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Camera calibrations, as described by sensor_msgs/CameraInfo, without ROS."""
 
 import posixpath

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Crops faces for the network, in training and inference alike.
 
 The crop rule `square S`: a square around the center of the face's box, with S times the longer side

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Estimates the position and orientation of a face from its landmarks."""
 
 from collections.abc import Iterable

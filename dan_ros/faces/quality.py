@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Decides which faces are large, frontal and sharp enough to be classified."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read image messages from their serialized bytes without copying pixels.
 
 rclpy's own conversion copies an image of 1920x1080 three times, which blocks all threads for a

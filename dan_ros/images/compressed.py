@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Check and decode compressed pictures: JPEG and PNG, as ROS 2's image transport sends them.
 
 Pictures are checked before they are decoded, because OpenCV fills the missing part of a truncated

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Convert sensor_msgs/Image to `Frame`, without ROS: any object with the message's fields will do.
 
 8-bit color and gray images become views of the message's data; nothing is copied. OpenCV converts

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenCV with a limit on the size of pictures; all modules import `cv2` from here.
 
 OpenCV reads the limit from the environment when it is loaded. A limit that the user has set stays.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Resize images without aliasing, at the cost of linear interpolation."""
 
 import numpy as np

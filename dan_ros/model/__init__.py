@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Model files: find them, check them, and read their metadata."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Metadata of this package's models, stored in the `metadata_props` of the ONNX file."""
 
 from collections.abc import Mapping

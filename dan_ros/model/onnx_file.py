@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Check ONNX files from untrusted sources before any runtime reads them.
 
 The format lets a tensor lie in another file, at a path that the model gives, and a node carry a

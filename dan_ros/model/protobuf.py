@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read and write protobuf messages field by field, without a schema and without copies.
 
 ONNX files are protobuf messages; the package `onnx` would take 30 MB of memory to read them. The

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find, verify and fetch model files.
 
 Known models are pinned by SHA-256, which is checked on each read. Other ONNX files are inspected

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Read DAN checkpoints: the official `.pth` files, this package's own, and safetensors.
 
 A pickle can run code, so people convert checkpoints once with `dan-ros convert`; the node only

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAN, the Distract Your Attention Network, whole, in one file.
 
 Zhengyao Wen, Wenzhong Lin, Tao Wang, Ge Xu: "Distract Your Attention: Multi-head Cross Attention

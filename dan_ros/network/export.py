@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write a fused DAN to an ONNX file with this package's interface, and read it back.
 
 The interface: input `faces`, uint8 [N, H, W, 3] RGB, which feeds only a Cast; output `logits`,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Fold a trained DAN and its preprocessing into a smaller network with the same outputs.
 
 `fuse` folds, exact up to rounding:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Quantize a network to int8: a smaller model file that is several times faster on a CPU.
 
 Static quantization by ONNX Runtime (Jacob et al. 2018, https://arxiv.org/abs/1712.05877): the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Everything that belongs to one camera: subscriptions, calibration, silence, warnings."""
 
 import posixpath

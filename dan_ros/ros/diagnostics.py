@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Publishes the node's status on /diagnostics at 1 Hz.
 
 A thread of its own runs on the steady clock: also under simulated time without /clock, in every

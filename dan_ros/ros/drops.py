@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Dropped images: counted by cause and camera, the first of each logged."""
 
 from collections.abc import Callable

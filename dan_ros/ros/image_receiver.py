@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Takes arriving images into the buffer of the inference thread."""
 
 import time

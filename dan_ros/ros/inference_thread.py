@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The inference thread: takes the newest image of each camera and runs the video pipeline.
 
 Independent of rclpy.

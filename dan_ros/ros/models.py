@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loads detector, model and backend, and runs them once."""
 
 from collections.abc import Callable, Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lifecycle node: camera images in, facial expressions out; README.md lists topics."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's parameters: a table with default, description, unit and range, and typed settings.
 
 The table drives declaration, validation, `config/dan.yaml` and docs/parameters.md. Defaults of

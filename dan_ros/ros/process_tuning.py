@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Process settings for steady latency and memory: garbage collector, lock, allocator."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's outputs: expressions, debug images and TF frames."""
 
 from collections.abc import Sequence

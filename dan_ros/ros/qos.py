@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """QoS: event callbacks where middleware and distribution have them, and incompatible peers."""
 
 from collections.abc import Callable, Iterator

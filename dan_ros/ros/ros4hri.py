@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Topics of ROS4HRI (REP-155, https://www.ros.org/reps/rep-0155.html).
 
 `Ros4HriFacePublisher` acts as a face detector: it publishes all that is known about each face under

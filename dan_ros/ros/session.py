@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A running stream: a source, its receiver and the inference thread."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where images come from and where their results go: cameras, or faces cropped by another node."""
 
 import time

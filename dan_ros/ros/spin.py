@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs a node until a signal.
 
 Exit code: 0 after Ctrl-C or SIGTERM, 2 for an invalid parameter, otherwise the node's own.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's diagnostic status: a pure function of a snapshot."""
 
 from collections.abc import Iterator, Sequence

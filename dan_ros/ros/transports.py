@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How images travel: raw or compressed."""
 
 from collections.abc import Callable

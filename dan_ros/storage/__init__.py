@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Crash-safe files, private cache folders, and data files of the package."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Crash-safe writing: a file or folder appears whole or not at all.
 
 New content is written into a hidden folder beside its target and then moved into place. The hidden

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Private folders in the user's cache.
 
 TensorRT engines in the cache are programs, so a folder that another user owns or can write to, or

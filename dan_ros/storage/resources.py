@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Find data files that are installed with this package, such as models and recipes."""
 
 from collections.abc import Iterator

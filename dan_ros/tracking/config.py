@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings of tracking and smoothing."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tracks the faces of one camera: stable ids, smoothed probabilities, stable labels."""
 
 from collections.abc import Iterator, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Smoothed probabilities and a stable label for one face."""
 
 from collections import deque

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Face ids: greedy nearest-neighbor association with constant-velocity prediction and gating."""
 
 import math

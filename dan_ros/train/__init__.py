@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training DAN as the paper does: losses, data sets, augmentation, recipes, the trainer."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Augmentation of training batches: framing, light, focus, noise, compression, mixing.
 
 All operations run on whole batches, which takes a small part of a training step. All random numbers

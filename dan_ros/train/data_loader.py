@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches of an epoch, prepared ahead by threads.
 
 All random numbers of a batch derive from (seed, epoch, number of the batch). So batches do not

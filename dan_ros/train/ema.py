@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Exponential moving average of the weights, which generalizes better than the last weights."""
 
 from functools import partial

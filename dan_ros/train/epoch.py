@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One epoch of training, and the validation after it."""
 
 import math

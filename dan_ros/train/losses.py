@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The two losses that DAN adds to cross-entropy.
 
 Values and gradients are those of the official implementation (https://github.com/yaoing/DAN). Each

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Optimizer and learning rate schedule of a recipe."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Progress display of a training."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Training recipes: every setting of a training except the place of the data.
 
 The defaults are the official RAF-DB training (DAN paper, section 4.2, and its code). A recipe file

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Train epoch by epoch, keep the best weights, stop and resume exactly.
 
 The output folder contains `last.pt` (everything needed to resume), `best.safetensors` (the averaged

@@ -1,4 +1,5 @@
-"""Messages read from their bytes say what rclpy says of them."""
+# SPDX-License-Identifier: Apache-2.0
+"""Messages read directly from their bytes have the fields that rclpy reads."""
 
 import struct
 
@@ -50,7 +51,7 @@ def test_any_image(message, height, width, encoding, is_bigendian, step):
 
 
 @given(stamped(CompressedImage), texts)
-def test_any_picture(message, kind):
+def test_any_compressed_image(message, kind):
     message.format = kind
     read = read_picture(serialize_message(message), make_header)
     assert read.header == header_of(message)
@@ -70,7 +71,7 @@ def test_pixels_are_not_copied(content, smile):
     assert np.shares_memory(frame.image, np.frombuffer(content, np.uint8))
 
 
-def test_a_message_cut_anywhere_is_refused(content):
+def test_a_truncated_message_is_refused(content):
     for end in [*range(80), len(content) // 2, len(content) - 1]:
         with pytest.raises(FrameError) as refused:
             read_image(content[:end], make_header)
@@ -78,7 +79,7 @@ def test_a_message_cut_anywhere_is_refused(content):
 
 
 @given(st.binary(max_size=200))
-def test_noise_is_refused_or_read(noise):
+def test_noise_is_read_or_refused(noise):
     for read in (read_image, read_picture):
         for start in (b'', b'\x00\x01\x00\x00', b'\x00\x00\x00\x00'):
             try:
@@ -88,7 +89,7 @@ def test_noise_is_refused_or_read(noise):
 
 
 @given(st.binary(min_size=5, max_size=5))
-def test_a_name_that_is_no_text_is_read_as_rclpy_does(name):
+def test_an_invalid_frame_id_is_decoded_as_by_rclpy(name):
     content = bytearray(serialize_message(Image(header=Header(frame_id='camer'), data=[1, 2])))
     place = content.index(b'camer')
     content[place : place + 5] = name
@@ -96,7 +97,7 @@ def test_a_name_that_is_no_text_is_read_as_rclpy_does(name):
     assert read_image(bytes(content), make_header).header[2] == expected
 
 
-def test_the_other_byte_order():
+def test_big_endian_bytes():
     fields = struct.pack('>iI', -5, 7), struct.pack('>I', 4), b'eye\0', struct.pack('>I', 0)
     read = read_picture(
         b'\x00\x00\x00\x00' + b''.join(fields) + struct.pack('>I', 2) + b'ab', make_header

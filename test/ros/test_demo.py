@@ -1,100 +1,95 @@
-"""`make demo` and its camera: what they show, and what they say where there is nothing to show."""
+# SPDX-License-Identifier: Apache-2.0
+"""`make demo` and its camera: results, and errors that say what to do; see also test/slow."""
 
 import itertools
-import re
-import signal
 import struct
-import subprocess
 import sys
 import zlib
 
 import cv2
 import numpy as np
 import pytest
-from robot import Program, environment_of, new_domain, wait_until
+import rclpy
+from processes import Process
+from rclpy.executors import SingleThreadedExecutor
+from robot import Program
 
 from dan_ros.demo.sample_camera import moving_face, open_source
 from dan_ros.errors import DanError
+from dan_ros.msg import FacialExpression
 
 
-def start_demo(out, *arguments):
-    return subprocess.Popen(
-        [sys.executable, '-m', 'dan_ros.demo.demo', '--out', out, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment_of(new_domain()),
-    )
+@pytest.fixture
+def start_demo(tmp_path):
+    """Start demos that are killed at the end of the test, if they still run."""
+    started = []
+
+    def start_one(out, *arguments) -> Process:
+        command = [sys.executable, '-m', 'dan_ros.demo.demo', '--out', out, *arguments]
+        started.append(Process(command, tmp_path / 'log'))
+        return started[-1]
+
+    yield start_one
+    for process in started:
+        process.kill()
 
 
-def test_the_demo_shows_a_smile_and_ends_by_itself(tmp_path):
-    demo = start_demo(tmp_path / 'demo')
-    output, _ = demo.communicate(timeout=120)
-    assert demo.returncode == 0, output
-    last = output.splitlines()[-1]
-    found = re.fullmatch(r'demo: messages=(\d+) ids=1 label=happy', last)
-    assert found, output
-    assert int(found[1]) >= 150
-    assert cv2.imread(str(tmp_path / 'demo' / 'annotated.png')).shape == (480, 640, 3)
+def wait_for_faces(demo: Process, count: int) -> None:
+    """Wait until the node of a demo has published some faces."""
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=demo.domain.number)
+    node = rclpy.create_node('listener', context=context)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    faces = []
+    node.create_subscription(FacialExpression, 'facial_expression', faces.append, 10)
+
+    def step() -> bool:
+        executor.spin_once(timeout_sec=0.1)
+        return len(faces) >= count
+
+    demo.wait_until(step, f'{count} faces')
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.shutdown(context=context)
 
 
-def test_a_demo_of_ones_own_pictures_runs_until_ctrl_c(tmp_path, portrait):
+def test_a_demo_with_own_pictures_ends_with_ctrl_c(start_demo, tmp_path, portrait):
     pictures = tmp_path / 'pictures'
     pictures.mkdir()
     cv2.imwrite(str(pictures / 'one.png'), portrait)
     demo = start_demo(tmp_path / 'demo', '--source', pictures)
-    try:
-        wait_until((tmp_path / 'demo').is_dir, 'the demo to begin', lambda: '')
-        with pytest.raises(subprocess.TimeoutExpired):
-            demo.wait(12)
-        demo.send_signal(signal.SIGINT)
-        output, _ = demo.communicate(timeout=60)
-    finally:
-        demo.kill()
-    assert demo.returncode == 0, output
-    assert 'label=happy' in output.splitlines()[-1]
+    wait_for_faces(demo, 5)
+    assert demo.stop() == 0, demo.output
+    assert 'label=happy' in demo.output.splitlines()[-1]
 
 
-def test_a_demo_that_can_not_save_its_picture_says_so(tmp_path):
-    out = tmp_path / 'demo'
-    (out / 'annotated.png').mkdir(parents=True)
-    demo = start_demo(out)
-    output, _ = demo.communicate(timeout=120)
-    assert demo.returncode == 1, output
-    assert f'{out / "annotated.png"} cannot be written: ' in output
-    assert 'annotated picture: ' not in output
-    assert output.splitlines()[-1].endswith('label=happy')
-    assert [path.name for path in out.iterdir()] == ['annotated.png']
-
-
-def test_a_demo_without_a_place_for_results_is_one_line(tmp_path):
+def test_a_demo_without_a_place_for_results_is_one_line(start_demo, tmp_path):
     (tmp_path / 'file').touch()
     demo = start_demo(tmp_path / 'file')
-    output, _ = demo.communicate(timeout=60)
-    assert demo.returncode == 1
-    assert output == f'Error: cannot create the folder {tmp_path / "file"}: File exists\n'
+    assert demo.wait() == 1
+    assert demo.output == f'Error: cannot create the folder {tmp_path / "file"}: File exists\n'
 
 
-def test_a_demo_whose_camera_ends_says_so(tmp_path):
+def test_a_demo_whose_camera_ends_says_so(start_demo, tmp_path):
     demo = start_demo(tmp_path / 'demo', '--source', tmp_path / 'no_such.mp4')
-    output, _ = demo.communicate(timeout=120)
-    assert demo.returncode == 1
-    assert 'no_such.mp4' in output
-    assert 'A process ended early' in output
-    assert output.splitlines()[-1] == 'demo: messages=0 ids=0 label=none'
+    assert demo.wait() == 1
+    assert 'no_such.mp4' in demo.output
+    assert 'A process ended early' in demo.output
+    assert demo.output.splitlines()[-1] == 'demo: messages=0 ids=0 label=none'
 
 
 # --- the camera ---------------------------------------------------------------------------------
 
 
-def test_the_face_moves_and_comes_round_again():
+def test_the_face_moves_and_returns():
     first, later, again = (next(itertools.islice(moving_face(10), n, None)) for n in (0, 30, 120))
     assert first.shape == (480, 640, 3)
     assert not np.array_equal(first, later)
     np.testing.assert_array_equal(first, again)
 
 
-def test_a_picture_stays(tmp_path, portrait):
+def test_a_picture_is_repeated(tmp_path, portrait):
     path = tmp_path / 'one.png'
     cv2.imwrite(str(path), portrait)
     for image in itertools.islice(open_source(str(path), 10), 50):
@@ -109,7 +104,7 @@ def test_pictures_of_a_folder_take_turns_of_two_seconds(tmp_path, portrait):
     assert values == [10] * 10 + [20] * 10 + [10] * 10 + [20] * 10
 
 
-def test_a_video_begins_again_at_its_end(tmp_path):
+def test_a_video_restarts_at_its_end(tmp_path):
     path = tmp_path / 'video.avi'
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 48))
     for value in (0, 100, 200):
@@ -121,7 +116,7 @@ def test_a_video_begins_again_at_its_end(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['empty', 'no_such', 'text.mp4'])
-def test_what_is_no_source_is_said(tmp_path, name):
+def test_an_invalid_source_is_named(tmp_path, name):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'text.mp4').write_text('no video')
     with pytest.raises(DanError, match=r'no readable picture|no file or folder|cannot be opened'):
@@ -129,13 +124,13 @@ def test_what_is_no_source_is_said(tmp_path, name):
 
 
 @pytest.mark.parametrize('source', ['~nobody-of-this-name/x.mp4', 'x' * 300])
-def test_what_can_not_even_be_looked_at_is_said(source):
+def test_an_unreadable_source_is_named(source):
     with pytest.raises(DanError, match='cannot be read') as error:
         open_source(source, 10)
     assert str(error.value).startswith(source)
 
 
-def test_a_picture_larger_than_any_is_none(tmp_path):
+def test_a_picture_above_the_limit_is_unreadable(tmp_path):
     rows = zlib.compress(bytes(100))
     header = struct.pack('>2I5B', 60_000, 60_000, 8, 0, 0, 0, 0)
     chunks = ((b'IHDR', header), (b'IDAT', rows), (b'IEND', b''))
@@ -150,9 +145,9 @@ def test_a_picture_larger_than_any_is_none(tmp_path):
 
 
 @pytest.mark.parametrize('rate', ['0.0', 'abc', 'true', '[1, 2]', '.nan'])
-def test_a_rate_that_is_none_is_one_line_and_exit_code_2(tmp_path, rate):
+def test_an_invalid_rate_is_one_line_and_exit_code_2(tmp_path, rate):
     camera = Program('sample_camera', '-p', f'rate_hz:={rate}', log=tmp_path / 'log')
-    assert camera.process.wait(60) == 2
+    assert camera.wait() == 2
     last = camera.output.splitlines()[-1]
     assert 'rate_hz cannot be ' in last
     assert 'a number from 0.1 to 1000' in last

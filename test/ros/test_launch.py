@@ -1,17 +1,16 @@
-"""The launch file, where ROS's own launch is installed."""
+# SPDX-License-Identifier: Apache-2.0
+"""The launch files, where ROS's own launch is installed."""
 
 import os
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
+from processes import Process
+from recording import record_images
 
 pytest.importorskip('launch_ros')
 pytest.importorskip('ros2launch')
-
-import robot as robots
-from recording import record_images
 
 ARGUMENTS = (
     'image_topic', 'namespace', 'params_file', 'backend', 'model', 'autostart', 'use_sim_time',
@@ -19,16 +18,27 @@ ARGUMENTS = (
 )  # fmt: skip
 
 
-def launch(log: Path, *arguments: str, file: str = 'dan.launch.py') -> subprocess.Popen:
-    with log.open('w') as output:
-        return subprocess.Popen(
-            ['ros2', 'launch', 'dan_ros', file, *arguments],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=robots.environment_of(robots.new_domain()),
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        )
+@pytest.fixture
+def launch(tmp_path):
+    """Start launch files; the whole process group is killed at the end of the test."""
+    started = []
+
+    def start(*arguments: str, file: str = 'dan.launch.py') -> Process:
+        command = ['ros2', 'launch', 'dan_ros', file, *arguments]
+        started.append(Process(command, tmp_path / 'log', start_new_session=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.exit_code is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+
+
+def stop(process: Process) -> None:
+    """Send Ctrl-C to the launch file and its nodes."""
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait()
 
 
 def test_every_argument_is_described():
@@ -43,55 +53,35 @@ def test_every_argument_is_described():
     assert 'no description given' not in shown
 
 
-def test_the_node_comes_up_and_goes_down(tmp_path):
-    log = tmp_path / 'log'
-    process = launch(
-        log, 'image_topic:=/camera/image_raw', 'namespace:=/head', 'use_sim_time:=true'
-    )
-    try:
-        robots.wait_until(
-            lambda: 'waiting for images on /camera/image_raw' in log.read_text(),
-            'the node',
-            log.read_text,
-        )
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(30)
-    assert 'process has finished cleanly' in log.read_text()
+def test_the_node_starts_and_stops(launch):
+    process = launch('image_topic:=/camera/image_raw', 'namespace:=/head', 'use_sim_time:=true')
+    process.wait_for_output('waiting for images on /camera/image_raw')
+    stop(process)
+    assert 'process has finished cleanly' in process.output
 
 
-def test_arguments_reach_the_node(tmp_path):
-    log = tmp_path / 'log'
-    process = launch(log, 'image_topic:=/eye/image', 'image_transport:=compressed')
-    try:
-        robots.wait_until(
-            lambda: 'waiting for images on /eye/image/compressed' in log.read_text(),
-            'the node',
-            log.read_text,
-        )
-    finally:
-        os.killpg(process.pid, signal.SIGINT)
-        process.wait(30)
+def test_arguments_reach_the_node(launch):
+    process = launch('image_topic:=/eye/image', 'image_transport:=compressed')
+    process.wait_for_output('waiting for images on /eye/image/compressed')
+    stop(process)
 
 
 @pytest.mark.parametrize('argument', ['use_sim_time:=maybe', 'params_file:=/no/such.yaml'])
-def test_a_bad_argument_is_named(tmp_path, argument):
-    process = launch(tmp_path / 'log', argument)
-    assert process.wait(30) != 0
-    assert argument.split(':=')[1] in (tmp_path / 'log').read_text()
+def test_an_invalid_argument_is_named(launch, argument):
+    process = launch(argument)
+    assert process.wait() != 0
+    assert argument.split(':=')[1] in process.output
 
 
-def test_replay_plays_a_bag_into_the_node_and_ends(tmp_path, smile):
+def test_replay_plays_a_bag_into_the_node_and_ends(launch, tmp_path, smile):
     pytest.importorskip('ros2bag')
     bag = record_images(tmp_path / 'bag', [smile] * 20)
-    log = tmp_path / 'log'
-    process = launch(log, f'bag:={bag}', 'image_topic:=/camera/image_raw', file='replay.launch.py')
-    assert process.wait(60) == 0, log.read_text()
-    assert 'waiting for images on /camera/image_raw' in log.read_text()
+    process = launch(f'bag:={bag}', 'image_topic:=/camera/image_raw', file='replay.launch.py')
+    assert process.wait() == 0, process.output
+    assert 'waiting for images on /camera/image_raw' in process.output
 
 
-def test_replay_names_what_is_missing(tmp_path):
-    log = tmp_path / 'log'
-    assert launch(log, 'bag:=/no/such/bag', file='replay.launch.py').wait(30) != 0
-    text = log.read_text()
-    assert '/no/such/bag' in text or 'dan-ros bag IN OUT' in text
+def test_replay_names_what_is_missing(launch):
+    process = launch('bag:=/no/such/bag', file='replay.launch.py')
+    assert process.wait() != 0
+    assert '/no/such/bag' in process.output or 'dan-ros bag IN OUT' in process.output

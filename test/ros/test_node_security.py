@@ -1,4 +1,5 @@
-"""What SECURITY.md promises of the running node: its models, its rights under SROS2."""
+# SPDX-License-Identifier: Apache-2.0
+"""What SECURITY.md promises about the running node: its models, its rights under SROS2."""
 
 import importlib.util
 from collections import defaultdict
@@ -9,18 +10,19 @@ from xml.etree import ElementTree
 import onnx
 import pytest
 from lifecycle_msgs.msg import Transition
+from sensor_msgs.msg import CompressedImage
 
 from dan_ros.model.store import read_model
 
 ERROR = b'\x02'
 POLICY = Path(__file__).parents[2] / 'config' / 'sros2' / 'dan_node.policy.xml'
-GRAPH = {  # what a rule allows: how the graph is asked for it
+GRAPH = {  # what a rule allows, and the query of the graph for it
     ('topics', 'publish'): 'get_publisher_names_and_types_by_node',
     ('topics', 'subscribe'): 'get_subscriber_names_and_types_by_node',
     ('services', 'reply'): 'get_service_names_and_types_by_node',
     ('services', 'request'): 'get_client_names_and_types_by_node',
 }
-# What the node has only where a package is installed, or the distribution is new enough.
+# Names that exist only with an optional package or in a newer distribution.
 OPTIONAL = {
     '/tf': importlib.util.find_spec('tf2_msgs'),
     '/humans/*': importlib.util.find_spec('hri_msgs'),
@@ -29,7 +31,7 @@ OPTIONAL = {
 
 
 def read_policy(ns: str) -> dict[tuple[str, str], set[str]]:
-    """Full names by what is allowed with them, as sros2 expands them, for a namespace."""
+    """Full names by what the policy allows with them, expanded for a namespace as by sros2."""
     (profile,) = ElementTree.parse(POLICY).getroot().iter('profile')
     assert (profile.get('ns'), profile.get('node')) == ('/', 'dan_node')
     prefix = ns.rstrip('/') + '/'
@@ -44,34 +46,34 @@ def read_policy(ns: str) -> dict[tuple[str, str], set[str]]:
 
 
 def graph_of(robot, ns: str) -> dict[tuple[str, str], set[str]]:
-    """The same, of a running node."""
+    """Full names by what the running node does with them."""
     asked = {rule: getattr(robot.client, method) for rule, method in GRAPH.items()}
     return {rule: {n for n, _ in ask('dan_node', ns)} for rule, ask in asked.items()}
 
 
 def settled_graph(robot, ns: str) -> dict[tuple[str, str], set[str]]:
-    """The graph of a node once nothing new has been heard of it for a while."""
+    """The graph of a node after twenty equal answers."""
     heard = [graph_of(robot, ns)]
 
     def is_settled():
         heard.append(graph_of(robot, ns))
         return heard[-1]['topics', 'subscribe'] and heard[-20:] == [heard[-1]] * 20
 
-    robot.spin_until(is_settled, 'the graph')
+    robot.spin_until(is_settled, 'a settled graph')
     return heard[-1]
 
 
 @pytest.mark.parametrize('ns', ['/', '/head'])
-def test_the_policy_is_what_the_node_uses_and_no_more(start, ns):
+def test_the_policy_allows_what_the_node_uses_and_no_more(start, ns):
     """With raw and with compressed images, under the system's clock and a simulated one."""
-    options = ('-r', f'__ns:={ns}')
     name = f'{ns.rstrip("/")}/dan_node'
+    robot = start('-r', f'__ns:={ns}', name=name, topic=f'{ns.rstrip("/")}/image')
     used = defaultdict(set)
-    for more in ((), ('-p', 'use_sim_time:=true', '-p', 'image_transport:=compressed')):
-        robot = start(*options, *more, name=name, wait=False)
-        robot.node.wait_for_output('active: waiting for images')
-        robot.change_state(Transition.TRANSITION_DEACTIVATE)  # nothing more is added by that
-        robot.change_state(Transition.TRANSITION_ACTIVATE)
+    for parameters in ({}, {'use_sim_time': True, 'image_transport': 'compressed'}):
+        if parameters:
+            robot.reconfigure(
+                f'{name.removesuffix("dan_node")}image/compressed', CompressedImage, **parameters
+            )
         for rule, names in settled_graph(robot, ns).items():
             used[rule] |= names
     allowed = read_policy(ns)
@@ -93,7 +95,7 @@ def test_topics_of_ros4hri_are_in_the_policy(start, smile, option):
         robot.show(smile)
     else:
         robot.node.wait_for_output('active: waiting')
-        tracked = robot.client.create_publisher(hri.IdsList, '/humans/faces/tracked', 1)
+        tracked = robot.new_publisher('/humans/faces/tracked', hri.IdsList)
         robot.spin_until(
             lambda: any('/cropped' in n for n in graph_of(robot, '/')['topics', 'subscribe']),
             'the topic of a face',
@@ -106,16 +108,17 @@ def test_topics_of_ros4hri_are_in_the_policy(start, smile, option):
     assert any(name.startswith('/humans/') for name in used['topics', 'publish'])
 
 
-def test_a_model_that_leads_to_another_file_is_not_configured(start, tmp_path):
+def test_a_model_that_refers_to_another_file_is_not_configured(robot, tmp_path):
     model = onnx.load_from_string(read_model('dan_ferplus').content)
     tensor = model.graph.initializer[0]
     tensor.data_location = tensor.EXTERNAL
     tensor.external_data.add(key='location', value='../../../../etc/passwd')
     (tmp_path / 'odd.onnx').write_bytes(model.SerializeToString())
-    robot = start('-p', f'model.file:={tmp_path}/odd.onnx', wait=False)
-    robot.wait_status(
-        lambda s, _: s.level == ERROR and 'in another file' in s.message, 'the refusal'
-    )
-    assert robot.state == 'unconfigured'
+    robot.clean_up()
+    assert robot.set_parameters(model__file=f'{tmp_path}/odd.onnx').successful
+    assert not robot.change_state(Transition.TRANSITION_CONFIGURE)
+    status, values = robot.wait_status(lambda s, _: s.level == ERROR, 'the failure')
+    assert 'in another file' in status.message
+    assert values['state'] == 'unconfigured'
     assert robot.set_parameters(model__file='auto').successful
-    assert robot.change_state(Transition.TRANSITION_CONFIGURE)
+    robot.configure()

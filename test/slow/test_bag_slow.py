@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Slow tests of `dan-ros bag`: signals, kills, full disks, and more cases of damage."""
 
 import fcntl

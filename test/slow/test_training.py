@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Trainings of the real network in processes that are killed or interrupted, and its learning."""
 
 import signal

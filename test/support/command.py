@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs the command `dan-ros` inside the process of the tests."""
 
 import signal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes small data sets for tests."""
 
 from pathlib import Path

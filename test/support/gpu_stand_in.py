@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A stand-in for a GPU: the CUDA runtime with the API of cuda-python, engines with TensorRT's API.
 
 It allocates host memory, runs enqueued work when its stream is synchronized, and records every use

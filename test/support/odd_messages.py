@@ -1,4 +1,5 @@
-"""Strategies for image messages that are nearly right: all fits but a field, or a few bytes."""
+# SPDX-License-Identifier: Apache-2.0
+"""Strategies for image messages that are almost valid: one field or a few bytes are wrong."""
 
 import zlib
 from dataclasses import dataclass, replace
@@ -35,7 +36,7 @@ class OddImage:
 
 
 def _pixels(seed: int, length: int) -> bytes:
-    """Noise, or a part of a face: bytes that cost hypothesis nothing."""
+    """Noise or part of a face; made from a seed, because hypothesis is slow with long bytes."""
     if seed % 3 == 0:
         face = astronaut()[63:176, 166:279].tobytes()
         return (face * (length // len(face) + 1))[:length]
@@ -43,12 +44,12 @@ def _pixels(seed: int, length: int) -> bytes:
 
 
 @st.composite
-def sound_images(draw: st.DrawFn) -> OddImage:
-    """Every field fits the others; the width of yuv may be odd, which is refused."""
+def valid_images(draw: st.DrawFn) -> OddImage:
+    """Images with consistent fields; only the width of YUV may be odd, which is refused."""
     encoding = draw(st.sampled_from(sorted(BYTES_PER_PIXEL)))
     sizes = st.one_of(st.integers(1, 12), st.integers(1, 160))
     height, width = draw(sizes), draw(sizes)
-    if draw(st.integers(0, 19)) == 0:  # a line
+    if draw(st.integers(0, 19)) == 0:  # one row or column
         height, width = draw(st.sampled_from([(1, 2000), (2000, 1), (2, 3000)]))
     step = width * BYTES_PER_PIXEL[encoding] + draw(st.sampled_from([0, 0, 0, 1, 7, 64]))
     rows = height * 3 // 2 if encoding == 'nv21' else height
@@ -58,8 +59,8 @@ def sound_images(draw: st.DrawFn) -> OddImage:
 
 @st.composite
 def odd_images(draw: st.DrawFn) -> OddImage:
-    """A sound image of which up to two fields are changed."""
-    image = draw(sound_images())
+    """Valid images with up to two changed fields."""
+    image = draw(valid_images())
     for _ in range(draw(st.sampled_from([0, 0, 1, 1, 1, 2]))):
         name = draw(st.sampled_from(['height', 'width', 'step', 'encoding', 'endian', 'data']))
         if name == 'encoding':
@@ -85,7 +86,7 @@ def _odd_lengths(data: bytes) -> st.SearchStrategy[bytes]:
 
 @cache
 def pictures() -> tuple[bytes, ...]:
-    """Real JPEG and PNG files of many kinds, of a face in 96 x 112 pixels."""
+    """JPEG and PNG files of many kinds, of a face with 96 x 112 pixels."""
     colour = np.ascontiguousarray(astronaut()[63:175, 166:262, ::-1])
     grey = cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY)
     alpha = np.dstack([colour, grey])
@@ -110,7 +111,7 @@ def pictures() -> tuple[bytes, ...]:
 
 @st.composite
 def odd_pictures(draw: st.DrawFn) -> bytes:
-    """A real file with up to three changes, each of some bytes; seldom noise with a right start."""
+    """Valid files with up to three changes; one in twenty is noise after a valid start."""
     if draw(st.integers(0, 19)) == 0:
         start = draw(st.sampled_from([b'', b'\xff\xd8', b'\xff\xd8\xff\xc0', pictures()[6][:16]]))
         return start + draw(st.binary(max_size=300))
@@ -124,7 +125,7 @@ def odd_pictures(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def _changed(draw: st.DrawFn, content: bytes) -> bytes:
-    """One change: near the start, where the headers are, as often as anywhere."""
+    """Content with one change, half of the time near the start, where the headers are."""
     last = max(len(content) - 1, 0)
     start = draw(st.one_of(st.integers(0, min(700, last)), st.integers(0, last)))
     end = min(len(content), start + draw(st.sampled_from([1, 1, 2, 4, 40, 2000])))
@@ -146,7 +147,7 @@ def _changed(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 def _with_right_checksums(content: bytes) -> bytes:
-    """Chunks that are changed and still pass their checksum, as an attacker would send them."""
+    """Give each chunk of a PNG the right checksum, as an attacker would."""
     fixed, place = bytearray(content), 8
     while place + 12 <= len(fixed):
         length = int.from_bytes(fixed[place : place + 4], 'big')
@@ -160,7 +161,7 @@ def _with_right_checksums(content: bytes) -> bytes:
 
 @st.composite
 def odd_headers(draw: st.DrawFn) -> Header:
-    """Stamps of any time, negative ones and more than a second of nanoseconds as well."""
+    """Headers with any stamp, including negative ones and more than 10^9 nanoseconds."""
     header = Header(frame_id=draw(st.text(max_size=20)))
     header.stamp.sec = draw(st.one_of(st.integers(-(2**31), 2**31 - 1), st.integers(0, 3)))
     header.stamp.nanosec = draw(st.one_of(st.sampled_from(EDGES), st.integers(0, 999_999_999)))
@@ -176,7 +177,7 @@ odd_numbers = st.one_of(
 
 @st.composite
 def odd_calibrations(draw: st.DrawFn) -> CameraInfo:
-    """A usual calibration of a camera of 320 x 240 pixels, of which some numbers are changed."""
+    """Calibrations of a camera with 320 x 240 pixels, with some changed numbers."""
     sizes = st.sampled_from([*EDGES, 160, 240, 320])
     matrix = [400.0, 0.0, 160.0, 0.0, 400.0, 120.0, 0.0, 0.0, 1.0]
     for _ in range(draw(st.integers(0, 3))):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes and reads rosbag2 bags for tests, with rosbags."""
 
 import os

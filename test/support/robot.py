@@ -1,50 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
 """A robot for tests: the real dan_node in a process, and a client that talks to it over DDS."""
 
-import fcntl
-import itertools
-import os
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import rclpy
 from ament_index_python.packages import get_package_prefix
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
-from rcl_interfaces.srv import SetParametersAtomically
+from processes import Process, RosDomain
+from rcl_interfaces.msg import Parameter as ParameterMessage
+from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
+from std_srvs.srv import SetBool
 
 from dan_ros.msg import FacialExpression, FacialExpressionArray
 from dan_ros.ros.publishers import bgr_to_image
 
 SMALL = (320, 240)  # width, height of test images: 230 kB, which any middleware carries
-PATIENCE_S = 30.0
-PERIOD_S = 1 / 30
-MEETING_S = 0.3  # in which a service meets a new client; before, an answer may get lost
-LOST_S = 3.0  # after which a message without an answer is taken for lost
-DOMAINS = 100
-_DOMAINS = itertools.count(os.getpid() * 37)
-# Locks on the latest domains; an earlier one is free again, its robot is gone.
-_RESERVED: deque[TextIO] = deque(maxlen=25)
+SEND_PERIOD_S = 0.1  # between two attempts of `spin_until`
+RESEND_S = 0.3  # until an image without an answer is sent again
+LOST_S = 3.0  # until an image without an answer must have been lost
+MEETING_S = 0.3  # until a service knows a new client; an earlier answer may get lost
+SPIN_S = 0.02  # for one message to arrive
 PROGRAMS = Path(get_package_prefix('dan_ros')) / 'lib' / 'dan_ros'
 
+# Transitions from each lifecycle state to `unconfigured`.
+WAY_BACK = {
+    State.PRIMARY_STATE_UNCONFIGURED: (),
+    State.PRIMARY_STATE_INACTIVE: (Transition.TRANSITION_CLEANUP,),
+    State.PRIMARY_STATE_ACTIVE: (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_CLEANUP),
+}
 
-class Program:
-    """One of the package's executables, running; its output goes to a file.
 
-    Attributes:
-        process: the process.
+class Program(Process):
+    """One of the package's executables, running.
+
+    Args:
+        name: of the executable, or the path of a script.
+        ros_arguments: what follows `--ros-args`.
+        log, domain, variables: see `Process`.
     """
 
     def __init__(
@@ -52,46 +56,33 @@ class Program:
         name: str | Path,
         *ros_arguments: str,
         log: Path,
-        domain: int = 0,
+        domain: RosDomain | None = None,
         **variables: str,
     ) -> None:
-        self._log = log
-        with log.open('w') as output:
-            self.process = subprocess.Popen(
-                [sys.executable, str(PROGRAMS / name), '--ros-args', *ros_arguments],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**environment_of(domain or new_domain()), **variables},
-            )
+        command = [sys.executable, PROGRAMS / name, '--ros-args', *ros_arguments]
+        super().__init__(command, log, domain, variables)
 
-    @property
-    def output(self) -> str:
-        """What it printed so far."""
-        return self._log.read_text()
-
-    def wait_for_output(self, text: str) -> None:
-        """Wait until it has printed something."""
-        wait_until(lambda: text in self.output, f'{text!r} in the output', lambda: self.output)
-
-    def stop(self, number: int = signal.SIGINT) -> int:
-        """Send a signal and give the exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        try:
-            return self.process.wait(PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            self.process.send_signal(signal.SIGABRT)  # prints where each thread is
-            self.process.wait(PATIENCE_S)
-            raise AssertionError(f'it did not stop; output:\n{self.output}') from None
+    def wait_for_library(self, name: str) -> None:
+        """Wait until a shared library is loaded, which tells how far the start has come."""
+        maps = Path(f'/proc/{self.pid}/maps')
+        self.wait_until(lambda: name in maps.read_text(), f'it loads {name}')
 
 
 class Robot:
     """The node and its client, in a ROS domain of their own.
 
+    Args:
+        log: file for the node's output.
+        ros_arguments: for the node.
+        topic: of the images that `publisher` sends.
+        name: full name of the node.
+        script: a Python file to start in place of the node's executable.
+
     Attributes:
-        node: the process.
+        node: the node's process.
         domain: the ROS domain.
-        faces, frames, diagnostics, pictures: messages received, oldest first.
+        faces, frames, diagnostics: messages received, oldest first.
+        publisher: of images.
     """
 
     def __init__(
@@ -99,141 +90,190 @@ class Robot:
         log: Path,
         *ros_arguments: str,
         topic: str = 'image',
-        name: str = '',
+        name: str = '/dan_node',
         script: str | Path = 'dan_node',
     ) -> None:
-        self.domain = new_domain()
+        self.domain = RosDomain()
         self.node = Program(script, *ros_arguments, log=log, domain=self.domain)
         self.faces: list[FacialExpression] = []
         self.frames: list[FacialExpressionArray] = []
         self.diagnostics: list[Any] = []
-        self.pictures: list[Image] = []
         self._context = rclpy.Context()
-        rclpy.init(context=self._context, domain_id=self.domain)
+        rclpy.init(context=self._context, domain_id=self.domain.number)
         self.client = rclpy.create_node('client', context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.client)
-        self._full_name = name or '/dan_node'
-        namespace = self._full_name.rsplit('/', 1)[0]
-        self.publisher = self.new_publisher(topic)
+        self._full_name = name
+        namespace = name.rsplit('/', 1)[0]
         subscribe = self.client.create_subscription
         subscribe(FacialExpression, f'{namespace}/facial_expression', self.faces.append, 100)
         subscribe(FacialExpressionArray, f'{namespace}/facial_expressions', self.frames.append, 100)
         subscribe(DiagnosticArray, '/diagnostics', self._on_diagnostics, 10)
+        self.publisher = self._usual_publisher = self._create_publisher(topic)
         self._services: dict[str, Any] = {}
         self._next_stamp_ns = 1_000_000_000
+        self._original_parameters: dict[str, Any] = {}
+        self._additional: list[Callable[[], Any]] = []  # destroy what the present test created
+        self._is_changed = False
+        self._reset_at = 0  # length of the node's output at the last reset
 
     def close(self) -> int:
-        """Stop the node and give its exit code."""
+        """Stop the node and return its exit code."""
         code = self.node.stop()
         self._executor.shutdown()
         self.client.destroy_node()
         rclpy.shutdown(context=self._context)
+        self.domain.close()
         return code
+
+    @property
+    def output(self) -> str:
+        """What the node has printed since the last reset."""
+        return self.node.output[self._reset_at :]
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.diagnostics += [s for s in message.status if self._full_name[1:] in s.name]
 
-    # --- images ---
+    # --- publishers and subscriptions -------------------------------------------------------------
 
-    def new_publisher(self, topic: str, reliability: str = 'RELIABLE') -> Any:
-        """A publisher of images; reliable, so that no test depends on a middleware's buffers."""
+    def new_publisher(
+        self, topic: str, kind: type = Image, reliability: str = 'RELIABLE', **options: Any
+    ) -> Any:
+        """Create a publisher that exists until `reset`; reliable, so that no image is lost."""
+        publisher = self._create_publisher(topic, kind, reliability, **options)
+        self._additional.append(lambda: self.client.destroy_publisher(publisher))
+        return publisher
+
+    def _create_publisher(
+        self, topic: str, kind: type = Image, reliability: str = 'RELIABLE', **options: Any
+    ) -> Any:
         qos = QoSProfile(depth=5, reliability=ReliabilityPolicy[reliability])
-        return self.client.create_publisher(Image, topic, qos)
+        return self.client.create_publisher(kind, topic, qos, **options)
 
-    def image(self, image_bgr: np.ndarray, stamp_ns: int | None = None) -> Image:
-        """A sound message; without a stamp each is 33 ms after the last."""
+    def received(self, topic: str, kind: type) -> list[Any]:
+        """Subscribe to a topic until `reset`; the list grows with each message."""
+        messages: list[Any] = []
+        subscription = self.client.create_subscription(kind, topic, messages.append, 10)
+        self._additional.append(lambda: self.client.destroy_subscription(subscription))
+        return messages
+
+    def wait_for_subscriber(self, publisher: Any) -> None:
+        """Wait until the node receives what a publisher sends."""
+        self.spin_until(publisher.get_subscription_count, f'a subscription to {publisher.topic}')
+
+    # --- images -----------------------------------------------------------------------------------
+
+    def header(self, stamp_ns: int | None = None) -> Header:
+        """A header; without a stamp each is 33 ms later than the last."""
         if stamp_ns is None:
             self._next_stamp_ns += 33_333_333
             stamp_ns = self._next_stamp_ns
         header = Header(frame_id='optical_frame')
         header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
-        return bgr_to_image(image_bgr, header)
+        return header
 
-    def show(self, image_bgr: np.ndarray, **options: Any) -> FacialExpressionArray:
-        """Publish an image until its result comes, and give that."""
-        message = self.image(image_bgr, **options)
-        return self.send_until_answered(message)
+    def image(self, image_bgr: np.ndarray, stamp_ns: int | None = None) -> Image:
+        """A valid message with the next stamp, or the given one."""
+        return bgr_to_image(image_bgr, self.header(stamp_ns))
 
-    def show_once(self, image_bgr: np.ndarray, **options: Any) -> FacialExpressionArray:
-        """The same where every image counts: publish again only what must have got lost.
+    def show(self, image_bgr: np.ndarray, stamp_ns: int | None = None) -> FacialExpressionArray:
+        """Publish an image until the node answers it; return the answer."""
+        return self.send_until_answered(self.image(image_bgr, stamp_ns))
 
-        The node has to know this client already: show it something that doesn't count before.
+    def show_once(self, image_bgr: np.ndarray) -> FacialExpressionArray:
+        """Publish an image that the node must not see twice; return the answer.
+
+        The node must know this client already: call `show` before.
         """
-        message = self.image(image_bgr, **options)
-        return self.send_until_answered(message, period_s=LOST_S)
+        return self.send_until_answered(self.image(image_bgr), period_s=LOST_S)
 
     def send_until_answered(
-        self, message: Image, publisher: Any = None, period_s: float = 0.1
+        self, message: Any, publisher: Any = None, period_s: float = RESEND_S
     ) -> FacialExpressionArray:
-        """Publish a message until its result comes, and give that."""
+        """Publish a message until the node answers it; return the answer."""
         first = len(self.frames)
-        next_s = 0.0
+        return self.spin_until(
+            lambda: next((f for f in self.frames[first:] if f.header == message.header), None),
+            'the answer to an image',
+            every=lambda: (publisher or self.publisher).publish(message),
+            period_s=period_s,
+        )
 
-        def answer() -> FacialExpressionArray | None:
-            return next((f for f in self.frames[first:] if f.header == message.header), None)
-
-        def send() -> None:
-            nonlocal next_s
-            if time.monotonic() >= next_s:
-                (publisher or self.publisher).publish(message)
-                next_s = time.monotonic() + period_s
-
-        self.spin_until(answer, 'an answer to an image', every=send)
-        return answer()
-
-    # --- waiting ---
+    # --- waiting ----------------------------------------------------------------------------------
 
     def spin(self, seconds: float) -> None:
-        """Receive for a while."""
+        """Receive messages for some time."""
         end_s = time.monotonic() + seconds
         while (left_s := end_s - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=left_s)
 
     def spin_until(
-        self, is_true: Callable[[], Any], what: str, every: Callable[[], None] = lambda: None
-    ) -> None:
-        """Receive until something is true, doing something every 100 ms."""
+        self,
+        condition: Callable[[], Any],
+        what: str,
+        every: Callable[[], Any] = lambda: None,
+        period_s: float = SEND_PERIOD_S,
+    ) -> Any:
+        """Receive messages until a condition is true; return its value.
+
+        Args:
+            condition: is called after each message.
+            what: what the test waits for, for the error message.
+            every: is called at the start and then each period.
+            period_s: the period, seconds.
+        """
+        next_s = time.monotonic()
 
         def step() -> Any:
-            every()
-            self.spin(0.1)
-            return is_true()
+            nonlocal next_s
+            if time.monotonic() >= next_s:
+                every()
+                next_s = time.monotonic() + period_s
+            self._executor.spin_once(timeout_sec=SPIN_S)
+            return condition()
 
-        wait_until(step, what, lambda: self.node.output)
+        return self.node.wait_until(step, what)
 
     def wait_active(self) -> None:
-        """Wait until the node takes images and we know it; it may not know us yet."""
+        """Wait until the node is active and receives the images of `publisher`."""
         self.node.wait_for_output('active: waiting for images')
-        self.spin_until(lambda: self.publisher.get_subscription_count() > 0, 'the subscription')
+        self.wait_for_subscriber(self.publisher)
 
-    def wait_status(self, is_right: Callable[[Any, dict[str, str]], bool], what: str) -> Any:
-        """Wait for a diagnostic status that is right, given it and its keys; give it."""
+    def wait_status(self, is_right: Callable[[Any, dict[str, str]], Any], what: str) -> Any:
+        """Wait for a new diagnostic status that is right; return it and its values by key.
+
+        Args:
+            is_right: is called with each status and its values.
+            what: what the test waits for, for the error message.
+        """
         self.diagnostics.clear()
 
         def matching() -> Any:
             pairs = ((s, {v.key: v.value for v in s.values}) for s in self.diagnostics)
             return next(((s, v) for s, v in pairs if is_right(s, v)), None)
 
-        self.spin_until(matching, f'diagnostics: {what}')
-        return matching()
+        return self.spin_until(matching, f'diagnostics: {what}')
 
-    # --- services ---
+    def values(self) -> dict[str, str]:
+        """The values of the next diagnostic status, by key."""
+        return self.wait_status(lambda *_: True, 'any')[1]
+
+    # --- services ---------------------------------------------------------------------------------
 
     def call(self, kind: type, name: str, request: Any) -> Any:
-        """Call a service of the node."""
+        """Call a service of the node and return the answer."""
         if name not in self._services:
             client = self.client.create_client(kind, f'{self._full_name}/{name}')
-            assert client.wait_for_service(PATIENCE_S), f'no service {name}\n{self.node.output}'
+            self.spin_until(client.service_is_ready, f'the service {name}')
             self._services[name] = client
             self.spin(MEETING_S)
+        self._is_changed |= kind not in (GetState, GetParameters)
         future = self._services[name].call_async(request)
-        self._executor.spin_until_future_complete(future, PATIENCE_S)
-        assert future.done(), f'no answer of {name}; output:\n{self.node.output}'
+        self.spin_until(future.done, f'the answer of {name}')
         return future.result()
 
     def change_state(self, transition: int) -> bool:
-        """Ask for a lifecycle transition; whether it succeeded."""
+        """Request a lifecycle transition; return whether it succeeded."""
         request = ChangeState.Request()
         request.transition.id = transition
         return self.call(ChangeState, 'change_state', request).success
@@ -243,44 +283,63 @@ class Robot:
         """Label of the node's lifecycle state."""
         return self.call(GetState, 'get_state', GetState.Request()).current_state.label
 
+    def set_enabled(self, enabled: bool) -> Any:
+        """Pause or resume the node; return the answer."""
+        return self.call(SetBool, 'set_enabled', SetBool.Request(data=enabled))
+
     def set_parameters(self, **values: Any) -> Any:
-        """Set parameters, __ standing for a dot; gives the result."""
+        """Set parameters, with __ for a dot in their names; return the result."""
         parameters = [Parameter(k.replace('__', '.'), value=v) for k, v in values.items()]
-        request = SetParametersAtomically.Request(
-            parameters=[parameter.to_parameter_msg() for parameter in parameters]
-        )
+        self._remember([p.name for p in parameters if p.name not in self._original_parameters])
+        return self._set([parameter.to_parameter_msg() for parameter in parameters])
+
+    def _remember(self, names: list[str]) -> None:
+        request = GetParameters.Request(names=names)
+        answers = self.call(GetParameters, 'get_parameters', request).values if names else []
+        for name, value in zip(names, answers, strict=True):
+            self._original_parameters[name] = ParameterMessage(name=name, value=value)
+
+    def _set(self, messages: list[Any]) -> Any:
+        request = SetParametersAtomically.Request(parameters=messages)
         return self.call(SetParametersAtomically, 'set_parameters_atomically', request).result
 
+    # --- a new beginning --------------------------------------------------------------------------
 
-def wait_until(is_true: Callable[[], Any], what: str, output: Callable[[], str]) -> None:
-    """Wait with patience; fail with what the process printed."""
-    end_s = time.monotonic() + PATIENCE_S
-    while not is_true():
-        if time.monotonic() > end_s:
-            raise AssertionError(f'waited {PATIENCE_S:g} s for {what}; output:\n{output()}')
-        time.sleep(0.01)
+    def clean_up(self) -> None:
+        """Bring the node to the state `unconfigured`."""
+        state = self.call(GetState, 'get_state', GetState.Request()).current_state.id
+        for transition in WAY_BACK[state]:
+            assert self.change_state(transition), self.node.output
 
+    def configure(self) -> None:
+        """Configure the node, activate it, and wait until it receives images."""
+        assert self.change_state(Transition.TRANSITION_CONFIGURE), self.node.output
+        assert self.change_state(Transition.TRANSITION_ACTIVATE), self.node.output
+        self.wait_for_subscriber(self.publisher)
 
-def environment_of(domain: int) -> dict[str, str]:
-    """Environment of a process that shall meet only those of one ROS domain on this machine."""
-    return {
-        **os.environ,
-        'PYTHONFAULTHANDLER': '1',
-        'ROS_DOMAIN_ID': str(domain),
-        'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
-    }
+    def reconfigure(self, topic: str = 'image', kind: type = Image, **parameters: Any) -> None:
+        """Configure the node with other parameters; `publisher` then sends to another topic."""
+        self.clean_up()
+        result = self.set_parameters(**parameters)
+        assert result.successful, result.reason
+        if (topic, kind) != ('image', Image):
+            self.publisher = self.new_publisher(topic, kind)
+        self.configure()
+        self.frames.clear()
 
-
-def new_domain() -> int:
-    """A ROS domain that no other test uses, of this run or of one beside it on this machine."""
-    for _ in range(DOMAINS):
-        domain = 1 + next(_DOMAINS) % DOMAINS
-        path = Path(tempfile.gettempdir(), f'dan_ros_test_domain_{domain}')
-        try:
-            lock = path.open('w')
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:  # somebody else's
-            continue
-        _RESERVED.append(lock)
-        return domain
-    raise RuntimeError(f'all {DOMAINS} ROS domains are in use')
+    def reset(self) -> None:
+        """Undo what a test did to the node, and forget all messages."""
+        for destroy in self._additional:
+            destroy()
+        self._additional.clear()
+        self.publisher = self._usual_publisher
+        if self._is_changed:
+            self.clean_up()
+            result = self._set(list(self._original_parameters.values()))
+            assert result.successful, result.reason
+            assert self.set_enabled(True).success
+            self.configure()
+            self._is_changed = False
+        for messages in (self.faces, self.frames, self.diagnostics):
+            messages.clear()
+        self._reset_at = len(self.node.output)

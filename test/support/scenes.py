@@ -1,4 +1,5 @@
-"""Scripted scenes for the tracker: faces that move, cross, hide, with the truth of each frame."""
+# SPDX-License-Identifier: Apache-2.0
+"""Scripted scenes for the tracker: faces that move, cross and hide, with their true boxes."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -9,17 +10,17 @@ from scipy.optimize import linear_sum_assignment
 
 SIZE = (480, 640)  # height, width, pixels
 SECOND = 1_000_000_000
-MIN_OVERLAP = 0.5  # of a found box with the true one, for it to count
+MIN_OVERLAP = 0.5  # intersection over union of a detected and a true box, for a match
 
 
 @dataclass(frozen=True)
 class Actor:
-    """A face that moves by a script.
+    """A face with a scripted path.
 
     Attributes:
-        path: time in seconds -> centre (x, y), pixels.
-        side: of its picture, pixels.
-        hidden: times (from, to) in which it can't be seen.
+        path: maps the time in seconds to the center (x, y), pixels.
+        side: of its square picture, pixels.
+        hidden: intervals (from, to) in which it is invisible, seconds.
     """
 
     path: Callable[[float], tuple[float, float]]
@@ -36,14 +37,14 @@ class Actor:
 
 
 def line(start: tuple[float, float], end: tuple[float, float], seconds: float):
-    """A walk at constant speed."""
+    """Path with constant speed."""
     return lambda t: tuple(
         a + (b - a) * min(max(t / seconds, 0), 1) for a, b in zip(start, end, strict=True)
     )
 
 
 def sway(centre: tuple[float, float], reach: float, period_s: float):
-    """To and fro, as people who stand and talk."""
+    """Path of people who stand and talk: they sway from side to side."""
     return lambda t: (centre[0] + reach * np.sin(2 * np.pi * t / period_s), centre[1])
 
 
@@ -77,7 +78,7 @@ SCENES = {
 
 
 def visible(actors: Sequence[Actor], time_s: float) -> dict[int, np.ndarray]:
-    """Boxes of the actors that can be seen; who is more than half behind a later one can't."""
+    """Boxes of the visible actors; one that is more than half behind a later actor is hidden."""
     boxes: dict[int, np.ndarray] = {}
     for number, actor in enumerate(actors):
         if actor.is_hidden(time_s):
@@ -93,7 +94,7 @@ def visible(actors: Sequence[Actor], time_s: float) -> dict[int, np.ndarray]:
 def render(
     actors: Sequence[Actor], pictures: Sequence[np.ndarray], time_s: float, seed: int = 0
 ) -> np.ndarray:
-    """The image, uint8 [480, 640, 3], BGR; later actors stand in front."""
+    """Draw the image, uint8 [480, 640, 3], BGR; later actors stand in front."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(60, 200, (6, 8, 3)).astype(np.float32)
     image = cv2.resize(coarse, SIZE[::-1], interpolation=cv2.INTER_CUBIC)
@@ -107,7 +108,7 @@ def render(
 
 
 def covered(box: np.ndarray, by: np.ndarray) -> float:
-    """Part of a box that lies under another."""
+    """Fraction of a box that another box covers."""
     return shared_area(box, by) / float((box[2] - box[0]) * (box[3] - box[1]))
 
 
@@ -123,14 +124,14 @@ def intersection_over_union(a: np.ndarray, b: np.ndarray) -> float:
 
 
 class IdScore:
-    """Counts for IDF1 (Ristani et al. 2016, https://arxiv.org/abs/1609.01775, section 4)."""
+    """Computes IDF1 (Ristani et al. 2016, https://arxiv.org/abs/1609.01775, section 4)."""
 
     def __init__(self) -> None:
         self._both: dict[tuple[int, str], int] = {}
         self._true = self._found = 0
 
     def add(self, truth: dict[int, np.ndarray], found: Sequence[tuple[str, np.ndarray]]) -> None:
-        """One frame: true boxes by actor, and found boxes with their ids."""
+        """Add a frame: the true boxes by actor, and the detected boxes with their ids."""
         self._true += len(truth)
         self._found += len(found)
         for number, box in truth.items():
@@ -141,7 +142,7 @@ class IdScore:
 
     @property
     def idf1(self) -> float:
-        """2 IDTP / (true + found), with the best one-to-one pairing of actors and ids."""
+        """2 IDTP / (true + found), with the best one-to-one assignment of ids to actors."""
         actors = sorted({number for number, _ in self._both})
         ids = sorted({face_id for _, face_id in self._both})
         table = np.array([[self._both.get((a, i), 0) for i in ids] for a in actors])

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights and images derived from names, equal on every machine, for tests with golden values."""
 
 import re

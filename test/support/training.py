@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recipe for trainings of seconds, and a network for trainings of milliseconds."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Backends: the same answers from each, model files that are refused, the registry."""
 
 import gc

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dan-ros bag` in this process: storages, damage, several cameras, and what it writes."""
 
 import contextlib

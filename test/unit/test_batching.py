@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches: size limits, growth after a lack of memory, padding, threads."""
 
 import threading

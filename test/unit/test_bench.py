@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dan-ros bench` and the timing code."""
 
 import json

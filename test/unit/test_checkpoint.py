@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reading checkpoints, and `dan-ros convert` and `export`."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command `dan-ros`: output, exit codes, errors, signals."""
 
 import importlib.util

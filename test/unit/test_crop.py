@@ -1,4 +1,5 @@
-"""The crop rule."""
+# SPDX-License-Identifier: Apache-2.0
+"""The crop rule: a square around the face, resized to the input of the network."""
 
 import numpy as np
 import pytest
@@ -15,11 +16,11 @@ def cut(image, box, size=32, scale=1.0, encoding='bgr8', turns=0):
     return out
 
 
-def test_square_has_the_centre_of_the_box_and_its_longer_side():
+def test_the_square_has_the_center_of_the_box_and_its_longer_side():
     assert square_about(np.array([100.0, 50.0, 140.0, 110.0]), 0.5) == (105, 65, 30)
 
 
-def test_a_crop_of_its_own_size_is_the_very_pixels_in_rgb():
+def test_a_crop_without_scaling_has_the_exact_pixels_in_rgb():
     image = np.random.RandomState(0).randint(0, 256, (64, 64, 3), np.uint8)
     np.testing.assert_array_equal(cut(image, [16, 8, 48, 40]), image[8:40, 16:48, ::-1])
 
@@ -39,7 +40,7 @@ def test_every_encoding_gives_rgb(encoding, pixel):
 
 
 def test_a_box_far_larger_than_the_image_takes_no_memory_for_it():
-    """A square of 1.6 million pixels a side: 7 TiB, were it copied."""
+    """A copy of the square of 1.6 million x 1.6 million pixels would take 7 TiB."""
     image = np.full((50, 50, 3), 60, np.uint8)
     crop = cut(image, [-8e5, -8e5, 8e5, 8e5])
     assert (crop == 60).all()
@@ -50,7 +51,7 @@ def test_grey_is_repeated():
     assert (cut(image, [5, 5, 45, 45], encoding='mono8') == 77).all()
 
 
-def test_past_the_border_the_nearest_pixel_is_repeated():
+def test_the_nearest_pixel_is_repeated_beyond_the_border():
     image = np.zeros((40, 40, 3), np.uint8)
     image[:, 0] = 200
     crop = cut(image, [-16, 4, 16, 36])
@@ -58,7 +59,7 @@ def test_past_the_border_the_nearest_pixel_is_repeated():
     assert (crop[:, 17:] == 0).all()
 
 
-def test_a_quarter_turn_sets_the_face_upright():
+def test_a_quarter_turn_rotates_the_crop():
     image = np.zeros((32, 32, 3), np.uint8)
     image[:, :8] = 255  # the left edge, which a clockwise turn brings to the top
     crop = cut(image, [0, 0, 32, 32], turns=1)
@@ -76,6 +77,6 @@ corner = st.floats(-500, 500)
 
 
 @given(corner, corner, st.floats(0, 500), st.floats(0, 500), st.floats(0.1, 3))
-def test_any_box_can_be_cut(left, top, width, height, scale):
+def test_any_box_can_be_cropped(left, top, width, height, scale):
     image = np.full((30, 50, 3), 9, np.uint8)
     assert (cut(image, [left, top, left + width, top + height], scale=scale) == 9).all()

@@ -1,4 +1,5 @@
-"""What the pages name is there: files, headings, commands, parameters, topics, examples."""
+# SPDX-License-Identifier: Apache-2.0
+"""What the pages name exists: files, headings, commands, parameters, topics; examples run."""
 
 import ast
 import importlib.util
@@ -19,6 +20,7 @@ from dan_ros.backends import registry as backend_registry
 from dan_ros.cli.main import SUBCOMMANDS, cli
 from dan_ros.detect import registry as detector_registry
 from dan_ros.faces import quality
+from dan_ros.ros.statistics import CAUSES
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(dan_ros.__path__[0])
@@ -166,28 +168,8 @@ def test_parameters_exist(page):
     assert named <= {*PARAMETERS, 'use_sim_time'}, named - {*PARAMETERS}
 
 
-def test_generated_files_are_current():
-    """docs/parameters.md and config/dan.yaml are what `make docs` writes."""
-    pytest.importorskip('rclpy')
-    path = ROOT / 'tools' / 'write_parameters.py'
-    spec = importlib.util.spec_from_file_location('write_parameters', path)
-    writer = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(writer)
-    page, yaml_text = writer.to_markdown(writer.PARAMETERS), writer.to_yaml(writer.PARAMETERS)
-    assert page == writer.PAGE.read_text(), 'run `make docs`'
-    assert yaml_text == writer.YAML_FILE.read_text(), 'run `make docs`'
-    assert all(f'| `{name}` |' in page for name in PARAMETERS)
-    assert yaml.safe_load(yaml_text) == {
-        '/**': {'ros__parameters': {spec.name: spec.default for spec in writer.PARAMETERS}}
-    }
-    comments = ' '.join(re.findall(r'# (.*)', yaml_text))
-    assert all(
-        f'{spec.description} Allowed: {spec.allowed}.' in comments for spec in writer.PARAMETERS
-    )
-
-
 def test_the_page_of_topics_has_those_of_the_policy():
-    """Which a test of its own holds against the running node."""
+    """test_node_security.py compares the policy with the running node."""
     policy = ElementTree.parse(ROOT / 'config' / 'sros2' / 'dan_node.policy.xml').getroot()
     allowed = {
         entry.text.replace('*', '<id>')
@@ -212,16 +194,13 @@ def test_the_page_of_topics_has_every_cause_of_a_drop():
             ):
                 causes |= {a.value for a in node.args[:1] if isinstance(a, ast.Constant)}
     assert {'bad_step', 'superseded', 'lost'} <= causes
-    pytest.importorskip('rclpy')
-    from dan_ros.ros.statistics import CAUSES
-
     assert causes <= set(CAUSES)
     for name in {*CAUSES, *quality.REASONS}:
         assert f'`{name}`' in text, name
 
 
-# Of what the node says, as far as nothing is put into it.
-SAID = (
+# Constant parts of the node's messages.
+MESSAGES = (
     'waiting for images on',
     'has an incompatible QoS, no messages pass',
     'the middleware loses images on their way',
@@ -234,8 +213,8 @@ SAID = (
 )
 
 
-@pytest.mark.parametrize('text', SAID)
-def test_what_troubleshooting_quotes_is_said(text):
+@pytest.mark.parametrize('text', MESSAGES)
+def test_messages_in_troubleshooting_exist(text):
     sources = ''.join(file.read_text() for file in PACKAGE.rglob('*.py'))
     assert text in (ROOT / 'docs' / 'troubleshooting.md').read_text()
     assert text in sources

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From image messages to frames, sound ones and others."""
 
 from dataclasses import dataclass, field, replace

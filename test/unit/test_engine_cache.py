@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cache of TensorRT engines: keys, damage, other users, races, a killed build."""
 
 import multiprocessing

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Evaluation: metrics by hand, the commands `evaluate` and `explain` on small data, the report."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Faces looked for where they were, instead of in the whole image."""
 
 import itertools

@@ -1,4 +1,5 @@
-"""Smoothing by hand and by properties, and faces followed over time."""
+# SPDX-License-Identifier: Apache-2.0
+"""Smoothing of probabilities and labels, and the tracking of faces over time."""
 
 import itertools
 
@@ -18,7 +19,7 @@ NEUTRAL, HAPPY, SAD = 0, 1, 2
 
 
 def probabilities(**shares: float) -> np.ndarray:
-    """float32 [8]; what is left over goes to anger."""
+    """float32 [8] with the given shares; the rest is anger."""
     row = np.zeros(8, np.float32)
     for label, share in shares.items():
         row[labels.CANONICAL.index(label)] = share
@@ -35,7 +36,7 @@ def new_smoother(
 
 
 def play(smoother: Smoother, frames, hz: float, start_s: float = 0.0):
-    """Feed frames at a rate; gives probabilities [N, 8] and labels."""
+    """Feed frames at a rate; return probabilities [N, 8] and labels."""
     stamps = [round((start_s + step / hz) * SECOND) for step in range(len(frames))]
     results = [smoother.update(f, stamp) for f, stamp in zip(frames, stamps, strict=True)]
     return np.array([p for p, _ in results]), [label for _, label in results]
@@ -50,14 +51,14 @@ def test_weights_halve_every_half_life():
     assert later[HAPPY] == pytest.approx(0.125, abs=1e-3)
 
 
-def test_first_frame_is_taken_as_it_is():
+def test_the_first_frame_is_not_smoothed():
     p, label = new_smoother().update(probabilities(happy=0.7), 5)
     np.testing.assert_allclose(p, probabilities(happy=0.7), rtol=1e-6)
     assert label == HAPPY
 
 
-def test_first_frame_weighs_little():
-    """A bad first frame is outweighed soon, though it was all there was to go by."""
+def test_the_first_frame_has_little_weight():
+    """The label follows a bad first frame, but a few good frames outweigh it."""
     smoother = new_smoother(half_life_s=1.0)
     frames = [probabilities(sad=1)] + [probabilities(happy=1)] * 10
     p, found = play(smoother, frames, hz=30)
@@ -71,7 +72,7 @@ def test_first_frame_weighs_little():
 
 @pytest.mark.parametrize('hz', [4, 7.5, 15, 30, 60])
 def test_frame_rate_does_not_matter(hz):
-    """The same second of sadness after ten of a smile."""
+    """A second of sadness after ten seconds of a smile has the same effect at any rate."""
     smoother = new_smoother(half_life_s=0.4)
     play(smoother, [probabilities(happy=1)] * round(10 * hz), hz=hz, start_s=1 / hz)
     p, _ = play(smoother, [probabilities(sad=1)] * round(hz), hz=hz, start_s=10 + 1 / hz)
@@ -102,7 +103,7 @@ def default_smoother() -> Smoother:
 
 
 def spread(label: int, share: float) -> np.ndarray:
-    """float32 [8]; what is left over goes to all others alike."""
+    """float32 [8] with the given share; the others share the rest equally."""
     row = np.full(8, (1 - share) / 7, np.float32)
     row[label] = share
     return row
@@ -128,7 +129,7 @@ def test_by_default_one_frame_alone_never_changes_the_label_nor_makes_it_unknown
 @given(hz=st.floats(5, 60), before=st.floats(0.45, 0.95), after=st.floats(0.45, 0.99))
 def test_by_default_a_change_shows_within_two_half_lives_and_is_never_unknown(hz, before, after):
     if after < before - 0.45:
-        return  # what was shown so clearly outweighs what is hardly shown for longer
+        return  # a clear expression outweighs an unclear one for longer
     smoother = default_smoother()
     play(smoother, [spread(HAPPY, before)] * round(3 * hz), hz)
     frames = [spread(SAD, after)] * (round(2 * hz) + 2)
@@ -139,7 +140,7 @@ def test_by_default_a_change_shows_within_two_half_lives_and_is_never_unknown(hz
     assert set(found[change:]) == {SAD}
 
 
-def test_a_face_that_shows_nothing_for_sure_becomes_unknown_and_comes_back():
+def test_an_unclear_face_becomes_unknown_until_it_is_clear_again():
     smoother = default_smoother()
     play(smoother, [spread(HAPPY, 0.8)] * 30, hz=15)
     _, found = play(smoother, [spread(HAPPY, 0.2)] * 30, hz=15, start_s=2)
@@ -154,7 +155,7 @@ def test_a_face_that_shows_nothing_for_sure_becomes_unknown_and_comes_back():
 @given(hz=st.floats(5, 60), half_life_s=st.floats(0.2, 2), share=st.floats(0.55, 1))
 def test_a_real_change_shows_within_two_half_lives_and_once(hz, half_life_s, share):
     if 2 * half_life_s * hz < 3:
-        return  # one frame can't be told from an outlier
+        return  # one frame looks like an outlier
     before = [probabilities(happy=share)] * round(6 * half_life_s * hz)
     after = [probabilities(sad=share)] * (round(4 * half_life_s * hz) + 2)
     smoother = new_smoother(half_life_s)
@@ -176,8 +177,8 @@ def test_a_face_between_two_classes_keeps_its_label():
     assert changes <= 6
 
 
-def test_a_label_that_nothing_speaks_for_does_not_stay():
-    """No two frames in a row agree, but all agree that it is no longer sad."""
+def test_a_label_without_support_does_not_stay():
+    """Consecutive frames disagree, but none of them shows sadness."""
     smoother = new_smoother(0.3)
     play(smoother, [probabilities(sad=0.9)] * 10, hz=10)
     turns = [probabilities(happy=0.6, neutral=0.3), probabilities(happy=0.3, neutral=0.6)]
@@ -200,7 +201,7 @@ def test_below_the_threshold_is_unknown():
     assert label == labels.UNKNOWN
 
 
-def test_no_half_life_is_no_smoothing():
+def test_a_half_life_of_zero_turns_smoothing_off():
     frames = [probabilities(happy=1), probabilities(sad=1), probabilities(happy=1)]
     p, found = play(new_smoother(half_life_s=0), frames, hz=30)
     np.testing.assert_array_equal(p, frames)
@@ -215,7 +216,7 @@ def test_no_half_life_is_no_smoothing():
         max_size=20,
     )
 )
-def test_probabilities_stay_probabilities(steps):
+def test_smoothed_probabilities_sum_to_one(steps):
     smoother, stamp = new_smoother(), 0
     for gap_ns, weights in steps:
         stamp += gap_ns
@@ -225,7 +226,7 @@ def test_probabilities_stay_probabilities(steps):
         assert label in range(8)
 
 
-# Following
+# --- tracking -----------------------------------------------------------------------------------
 
 
 def face(x: float, **shares: float) -> FaceExpression:
@@ -239,7 +240,7 @@ def new_tracker(**options: float) -> FaceTracker:
     return FaceTracker(ids, TrackerConfig(**options))
 
 
-def test_each_face_has_its_own_past():
+def test_each_face_has_its_own_history():
     tracker = new_tracker()
     for step in range(30):
         found = tracker.update([face(0, happy=0.8), face(300, sad=0.8)], step * SECOND // 30)
@@ -249,7 +250,7 @@ def test_each_face_has_its_own_past():
     assert [f.expression for f in swapped] == [SAD, HAPPY]
 
 
-def test_an_outlier_shows_in_the_raw_probabilities_alone():
+def test_an_outlier_changes_only_the_raw_probabilities():
     tracker = new_tracker()
     for step in range(30):
         tracker.update([face(0, happy=0.8)], step * SECOND // 30)
@@ -260,7 +261,7 @@ def test_an_outlier_shows_in_the_raw_probabilities_alone():
     assert found.confidence == found.probabilities.max()
 
 
-def test_a_face_that_could_not_be_judged_is_unknown_and_keeps_its_past():
+def test_a_rejected_face_is_unknown_and_keeps_its_history():
     tracker = new_tracker()
     for step in range(30):
         tracker.update([face(0, happy=0.8)], step * SECOND // 30)
@@ -277,7 +278,7 @@ def test_new_faces_wait_for_min_hits():
     assert found.face_id == 'f1'
 
 
-def test_time_that_jumps_back_forgets():
+def test_an_earlier_stamp_resets_the_tracks():
     tracker = new_tracker()
     for step in range(30):
         tracker.update([face(0, happy=0.8)], step * SECOND // 30)
@@ -286,7 +287,7 @@ def test_time_that_jumps_back_forgets():
 
 
 @pytest.mark.parametrize('stamp', [0, 5, -5])
-def test_stamps_that_stand_still_are_replaced_by_the_time_of_arrival(stamp):
+def test_frozen_stamps_are_replaced_by_the_arrival_time(stamp):
     tracker = new_tracker()
     for step in range(10):
         (found,) = tracker.update([face(0, happy=0.8)], stamp, 7 + step * SECOND // 10)
@@ -302,7 +303,7 @@ def test_stamps_that_stand_still_are_replaced_by_the_time_of_arrival(stamp):
     assert not tracker.has_frozen_stamps
 
 
-def test_two_equal_stamps_are_no_time():
+def test_two_equal_stamps_are_the_same_time():
     tracker = new_tracker()
     tracker.update([face(0, happy=0.8)], 0, 0)
     (found,) = tracker.update([face(0, sad=0.8)], 0, SECOND)
@@ -311,8 +312,8 @@ def test_two_equal_stamps_are_no_time():
 
 
 @pytest.mark.parametrize('tick_ns', [SECOND // 10, SECOND])
-def test_coarse_stamps_tell_the_time_once(tick_ns):
-    """A face that left is gone after max_missed_s, not in half of it."""
+def test_coarse_stamps_count_no_time_twice(tick_ns):
+    """A face that left is forgotten after max_missed_s, not after half of it."""
     tracker = new_tracker()
     tracker.update([face(0, happy=0.8)], 0, 0)
     gone_ns = 0

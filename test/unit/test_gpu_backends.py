@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """GPU backends: how one is chosen, what is allocated and freed, how errors are reported.
 
 Memory and CUDA graphs are tested on a stand-in, whose calls the real CUDA runtime must accept. The

@@ -1,4 +1,5 @@
-"""Poses of faces: what is projected is found again, and noise does what noise must."""
+# SPDX-License-Identifier: Apache-2.0
+"""Poses of faces: from exact and noisy projections, from photos, and from invalid input."""
 
 from types import SimpleNamespace
 
@@ -13,12 +14,12 @@ from dan_ros.faces.head_pose import FACE_POINTS, matrix_to_quaternion, solve_pos
 
 MATRIX = np.array([[600.0, 0, 322], [0, 610, 236], [0, 0, 1]])
 PINHOLE = Camera(MATRIX, np.zeros(0), 'plumb_bob', (640, 480))
-# A face that looks at the camera: its x is the camera's -z, its y the camera's x, its z up.
+# Rotation of a face that looks at the camera: x along the camera's -z, y along its x, z up.
 FACING = np.array([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]])
 
 
 def calibration(distortion: list[float], model: str) -> SimpleNamespace:
-    """With the fields of sensor_msgs/CameraInfo."""
+    """An object with the fields of sensor_msgs/CameraInfo."""
     region = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0)
     return SimpleNamespace(
         width=640,
@@ -34,7 +35,7 @@ def calibration(distortion: list[float], model: str) -> SimpleNamespace:
 
 
 def turned(yaw_deg: float = 0, pitch_deg: float = 0, roll_deg: float = 0) -> np.ndarray:
-    """Rotation of a face that faces the camera and then turns by its own axes, [3, 3]."""
+    """Rotation [3, 3] of a face that looks at the camera and then turns about its own axes."""
     rotation = FACING
     for axis, degrees in (((0, 0, 1), yaw_deg), ((0, 1, 0), pitch_deg), ((1, 0, 0), roll_deg)):
         rotation = rotation @ cv2.Rodrigues(np.deg2rad(degrees) * np.array(axis, float))[0]
@@ -75,7 +76,7 @@ CAMERAS = {
 
 @pytest.mark.parametrize('name', CAMERAS)
 @pytest.mark.parametrize('angles', [(0, 0, 0), (30, 0, 0), (-45, 10, 0), (10, -20, 30), (0, 0, 90)])
-def test_what_is_projected_is_found_again(name, angles):
+def test_a_projected_pose_is_recovered(name, angles):
     rotation, position = turned(*angles), np.array([0.15, -0.1, 1.2])
     pose = solve_pose(project(rotation, position, CAMERAS[name]), CAMERAS[name])
     np.testing.assert_allclose(pose.position, position, atol=2e-3)
@@ -85,7 +86,7 @@ def test_what_is_projected_is_found_again(name, angles):
 def test_axes_are_those_of_rep_155():
     pose = solve_pose(project(FACING, np.array([0.0, 0, 1]), PINHOLE), PINHOLE)
     x, y, z, w = pose.quaternion_xyzw
-    # Forward, out of the face, is towards the camera: -z of its optical frame.
+    # The face looks towards the camera, along -z of its optical frame.
     forward = [1 - 2 * (y * y + z * z), 2 * (x * y + z * w), 2 * (x * z - y * w)]
     np.testing.assert_allclose(forward, [0, 0, -1], atol=1e-3)
     up = [2 * (x * z + y * w), 2 * (y * z - x * w), 1 - 2 * (x * x + y * y)]
@@ -99,7 +100,7 @@ def test_axes_are_those_of_rep_155():
     distance=st.floats(0.4, 3),
     seed=st.integers(0, 2**16),
 )
-def test_a_percent_of_noise_is_a_few_percent_of_distance(yaw, pitch, distance, seed):
+def test_a_little_noise_changes_the_pose_a_little(yaw, pitch, distance, seed):
     position = np.array([0.1, 0.05, 1.0]) * distance
     points = project(turned(yaw, pitch), position, PINHOLE)
     eyes_px = 0.063 / distance * 600
@@ -117,7 +118,7 @@ def test_the_portrait_looks_at_the_camera(pipeline, portrait):
     )
     pose = solve_pose(face.landmarks, camera)
     assert 0.7 < pose.position[2] < 1.2
-    assert angle_between_deg(pose.quaternion_xyzw, FACING) < 35  # she holds her head a little aside
+    assert angle_between_deg(pose.quaternion_xyzw, FACING) < 35  # her head is slightly turned
 
 
 @pytest.mark.parametrize(
@@ -127,11 +128,11 @@ def test_the_portrait_looks_at_the_camera(pipeline, portrait):
         np.zeros((5, 2)),
         np.full((5, 2), np.nan),
         np.array([[0, 0], [1, 0], [2, 0], [3, 0], [4, 0]]) * 30.0,
-        np.array([[300, 300], [360, 300], [330, 200], [300, 140], [360, 140.0]]),  # a mirror's
+        np.array([[300, 300], [360, 300], [330, 200], [300, 140], [360, 140.0]]),  # mirrored
         np.array([[300, 200], [360, 200], [600, 20], [300, 280], [360, 280.0]]),
     ],
 )
-def test_what_is_no_face_has_no_pose(landmarks):
+def test_invalid_landmarks_have_no_pose(landmarks):
     assert solve_pose(landmarks, PINHOLE) is None
 
 
@@ -143,7 +144,7 @@ def test_what_is_no_face_has_no_pose(landmarks):
     ),
     st.sampled_from(['plumb_bob', 'rational_polynomial', 'equidistant', 'fisheye', '', 'x']),
 )
-def test_any_landmarks_and_calibration_raise_nothing(values, distortion, model):
+def test_no_landmarks_and_calibration_raise_an_error(values, distortion, model):
     camera = info_to_camera(calibration(distortion, model), '/camera/image_raw')
     assert camera is None or len(distortion) != 3
     pose = camera and solve_pose(np.array(values).reshape(5, 2), camera)
@@ -156,7 +157,7 @@ def test_a_fisheye_has_four_coefficients(coefficients):
     assert info_to_camera(calibration([0.0] * 4, 'equidistant'), '/eye/image').is_fisheye
 
 
-def test_a_reduced_image_is_the_same_camera():
+def test_a_reduced_image_gives_the_same_pose():
     position = np.array([0.1, 0, 1.0])
     points = project(turned(20), position, PINHOLE) / 2
     half = PINHOLE.scaled_to((320, 240))
@@ -167,7 +168,7 @@ def test_a_reduced_image_is_the_same_camera():
 
 @settings(max_examples=100)
 @given(st.lists(st.floats(-4, 4), min_size=3, max_size=3))
-def test_quaternions_turn_as_their_matrices(vector):
+def test_quaternions_equal_their_matrices(vector):
     matrix = cv2.Rodrigues(np.array(vector))[0]
     x, y, z, w = quaternion = matrix_to_quaternion(matrix)
     assert np.linalg.norm(quaternion) == pytest.approx(1)

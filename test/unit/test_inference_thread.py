@@ -1,4 +1,5 @@
-"""The inference thread: one camera's failure is not another's, and steps are those of results."""
+# SPDX-License-Identifier: Apache-2.0
+"""The inference thread: cameras fail independently, and only results count in the timing."""
 
 import threading
 import time
@@ -24,7 +25,7 @@ WHITE = 255
 
 
 class Breaking:
-    """A detector that can't look at an image whose first pixel is white."""
+    """A detector that fails for an image whose first pixel is white."""
 
     name, warning, min_score = 'breaking', '', 0.6
 
@@ -90,21 +91,21 @@ def broken(portrait):
     return image
 
 
-def test_the_other_cameras_go_on_when_one_can_not_be_processed(pipeline, portrait, broken):
+def test_other_cameras_continue_when_one_fails(pipeline, portrait, broken):
     rig = Rig(pipeline, MemoryError('no room'))
     rig.run({'/left': portrait, '/broken': broken, '/right': portrait})
     assert [(o.camera, len(o.faces)) for o in rig.results] == [('/left', 1), ('/right', 1)]
     assert [camera for camera, _ in rig.failures] == ['/broken']
 
 
-def test_a_lost_gpu_is_not_asked_again(pipeline, portrait, broken):
+def test_a_lost_gpu_is_not_used_again(pipeline, portrait, broken):
     rig = Rig(pipeline, GpuLostError('gone'))
     rig.run({'/broken': broken, '/right': portrait})
     assert rig.results == []
     assert [camera for camera, _ in rig.failures] == ['/broken', '/right']
 
 
-def test_steps_are_of_images_with_a_result(pipeline, portrait, broken):
+def test_stages_are_timed_for_images_with_a_result(pipeline, portrait, broken):
     rig = Rig(pipeline, MemoryError('no room'))
     rig.run({'/left': portrait, '/right': None})
     ((frames, steps),) = rig.timed
@@ -115,7 +116,7 @@ def test_steps_are_of_images_with_a_result(pipeline, portrait, broken):
 
 
 @pytest.mark.parametrize('image', [None, np.full((64, 64, 3), WHITE, np.uint8)])
-def test_without_a_result_there_are_no_steps(pipeline, image):
+def test_an_image_without_a_result_is_not_timed(pipeline, image):
     rig = Rig(pipeline, MemoryError('no room'))
     rig.run({'/left': image})
     assert rig.timed == []

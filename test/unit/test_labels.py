@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Class orders, and from logits to canonical probabilities."""
 
 import numpy as np

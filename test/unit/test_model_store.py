@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The model store: where files are found, what is refused, downloads."""
 
 import contextlib

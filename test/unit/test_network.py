@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DAN against the official implementation, and its fused and exported forms against it.
 
 `golden/upstream_dan.json` holds outputs of the official code (github.com/yaoing/DAN, commit

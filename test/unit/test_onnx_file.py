@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ONNX files are checked and changed without the package onnx, with the same result."""
 
 import subprocess

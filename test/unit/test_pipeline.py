@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Detectors, and the pipeline on a real face."""
 
 import cv2

@@ -1,4 +1,5 @@
-"""Which faces are judged, and what becomes of the others."""
+# SPDX-License-Identifier: Apache-2.0
+"""Which faces are classified, and why others are rejected."""
 
 import cv2
 import numpy as np
@@ -12,12 +13,12 @@ from dan_ros.faces.quality import QualityThresholds, frontality, sharpness
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.types import Face, Frame, SearchHint
 
-# Eyes, nose tip, mouth corners of a head: right, down, away from the camera; eyes to mouth is 1.
+# Eyes, nose tip and mouth corners of a head (x right, y down, z away); eyes to mouth is 1.
 HEAD = np.array([[-0.5, 0, 0], [0.5, 0, 0], [0, 0.6, -0.45], [-0.4, 1, 0], [0.4, 1, 0]])
 
 
 def landmarks_of(turn_deg: float, roll_deg: float = 0, size: float = 50) -> np.ndarray:
-    """The head turned to a side, then rolled, seen from far away: [5, 2], pixels."""
+    """Landmarks [5, 2] in pixels of the head, turned and then rolled, from far away."""
     turn, roll = np.deg2rad([turn_deg, roll_deg])
     x = HEAD[:, 0] * np.cos(turn) - HEAD[:, 2] * np.sin(turn)
     y = HEAD[:, 1]
@@ -37,12 +38,12 @@ def test_frontality_is_one_less_the_sine_of_the_turn(turn_deg, roll_deg):
         assert frontality(landmarks_of(turn_deg, roll_deg, size)) == pytest.approx(expected)
 
 
-def test_frontality_without_use_of_landmarks():
-    assert frontality(np.zeros((0, 2))) == 1  # a detector that gives none
-    assert frontality(np.zeros((5, 2))) == 0  # all in one place
+def test_frontality_of_missing_and_degenerate_landmarks():
+    assert frontality(np.zeros((0, 2))) == 1  # the detector has no landmarks
+    assert frontality(np.zeros((5, 2))) == 0  # all at one point
 
 
-def test_sharpness_of_waves_is_their_number():
+def test_sharpness_of_a_wave_is_its_number_of_cycles():
     x = np.arange(96)
     for cycles in (4, 8, 12):
         wave = 128 + 100 * np.cos(2 * np.pi * cycles * x / 96)
@@ -66,7 +67,7 @@ def test_a_plain_surface_has_no_sharpness():
     assert sharpness(np.full((96, 96, 3), 77, np.uint8)) == 0
 
 
-def test_gates_by_hand():
+def test_thresholds_reject_small_and_turned_faces():
     gates = QualityThresholds(min_side_px=40, min_frontality=0.5)
     large, small = (np.array([0, 0, side, side * 1.2], np.float32) for side in (40, 30))
     assert gates.rejection_reason(Face(large, 1, landmarks_of(0))) == ''
@@ -76,11 +77,11 @@ def test_gates_by_hand():
 
 @pytest.fixture
 def strict():
-    """A pipeline of its own, to change."""
+    """A pipeline that the test may change."""
     return ExpressionPipeline(open_detector('yunet'), open_backend())
 
 
-def test_faces_that_can_not_be_judged_stay_in_the_result(strict, portrait):
+def test_rejected_faces_stay_in_the_result(strict, portrait):
     ((face,),) = strict.run([Frame(portrait)])
     assert face.reason == ''
     for gates, reason in (
@@ -96,7 +97,7 @@ def test_faces_that_can_not_be_judged_stay_in_the_result(strict, portrait):
         np.testing.assert_array_equal(found.face.box_xyxy, face.face.box_xyxy)
 
 
-def test_a_blurred_face_is_not_guessed_and_its_neighbour_is(strict, portrait):
+def test_a_blurred_face_is_rejected_and_its_neighbor_is_not(strict, portrait):
     face = portrait[20:220, 120:320]
     blurred = cv2.GaussianBlur(face, (0, 0), 9)
     ((one, two),) = strict.run([Frame(np.hstack([face, blurred]))])
@@ -105,7 +106,7 @@ def test_a_blurred_face_is_not_guessed_and_its_neighbour_is(strict, portrait):
     assert labels.label_of(judged.expression()) == 'happy'
 
 
-def test_places_of_the_largest_go_to_faces_that_can_be_judged(strict, portrait):
+def test_max_faces_counts_only_accepted_faces(strict, portrait):
     turned_away = Face(np.array([0, 0, 300, 300], np.float32), 1, landmarks_of(80))
     (real,) = strict.detector.detect(portrait)
     tiny = Face(np.array([400, 400, 430, 440], np.float32), 1, landmarks_of(0))
@@ -120,8 +121,8 @@ def test_places_of_the_largest_go_to_faces_that_can_be_judged(strict, portrait):
     assert [f.reason for f in found] == [quality.TURNED_AWAY, '', quality.TOO_MANY]
 
 
-def test_a_face_at_a_gate_does_not_come_and_go(strict, portrait):
-    """Its size is just below the gate: judged only if it was judged in the image before."""
+def test_a_face_near_a_threshold_is_stable(strict, portrait):
+    """Slightly below the limit, a face is classified only if it was in the previous image."""
     (found,) = strict.find_faces(Frame(portrait))
     side = float((found.box_xyxy[2:] - found.box_xyxy[:2]).max())
     strict.config = PipelineConfig(quality=QualityThresholds(side * 1.1, 0, 0))
@@ -140,7 +141,7 @@ def test_a_face_at_a_gate_does_not_come_and_go(strict, portrait):
     assert smaller.reason == quality.TOO_SMALL
 
 
-def test_a_place_stays_with_the_face_that_has_it(strict, portrait):
+def test_a_classified_face_keeps_its_place_in_max_faces(strict, portrait):
     pair = np.hstack([portrait, portrait])
     strict.config = PipelineConfig(1024, max_faces=1, quality=quality.ACCEPT_ALL)
     ((first, second),) = strict.run([Frame(pair)])
@@ -151,7 +152,7 @@ def test_a_place_stays_with_the_face_that_has_it(strict, portrait):
     assert (first.reason, second.reason) == (quality.TOO_MANY, '')
 
 
-def test_a_place_goes_to_a_newcomer_who_is_clearly_larger(strict, portrait):
+def test_a_clearly_larger_new_face_takes_the_place(strict, portrait):
     small = cv2.resize(portrait, None, fx=0.7, fy=0.7)
     pair = np.hstack([portrait, np.pad(small, ((0, len(portrait) - len(small)), (0, 0), (0, 0)))])
     strict.config = PipelineConfig(1024, max_faces=1, quality=quality.ACCEPT_ALL)
@@ -169,7 +170,7 @@ def test_a_blurred_face_takes_no_place(strict, portrait):
     assert (first.reason, second.reason) == (quality.BLURRED, '')
 
 
-def test_a_network_that_gives_no_numbers_is_said_so(strict, portrait, monkeypatch):
+def test_logits_of_nan_are_a_rejection(strict, portrait, monkeypatch):
     monkeypatch.setattr(
         strict.backend, 'infer', lambda faces: np.full((len(faces), 8), np.nan, np.float32)
     )

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The int8 form of a model: its graph, its accuracy, and its readers."""
 
 import numpy as np

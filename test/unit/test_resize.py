@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images made smaller: close to the mean over areas, at any sizes."""
 
 import cv2

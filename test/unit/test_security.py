@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SECURITY.md's promises about files: reading one runs no code and opens no other file."""
 
 import ast

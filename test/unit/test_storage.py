@@ -1,6 +1,8 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files are written whole or not at all: under kill -9, on a full disk, with several writers.
 
-Bags are killed in test_bag_slow.py, engines in test_engine_cache.py, trainings in test_train_trainer.py.
+Bags are killed in test_bag_slow.py, engines in test_engine_cache.py, trainings in
+test_train_trainer.py.
 """
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lock file, and what is said of an audit: neither needs the network."""
 
 import importlib.util

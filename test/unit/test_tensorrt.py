@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Graph conversion for TensorRT, checked on ONNX Runtime; engines built by TensorRT for RTX."""
 
 import json

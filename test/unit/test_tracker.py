@@ -1,4 +1,5 @@
-"""Ids that hold: by hand, on scripted scenes with noise, and on pictures of such scenes."""
+# SPDX-License-Identifier: Apache-2.0
+"""Stable ids: in small examples, on scripted scenes with noise, and on images of such scenes."""
 
 import itertools
 
@@ -37,7 +38,7 @@ def test_two_faces_keep_their_ids_when_their_order_changes():
 
 
 @pytest.mark.parametrize(('away_s', 'same'), [(0.9, True), (1.1, False)])
-def test_a_face_may_be_away_for_a_while(away_s, same):
+def test_a_face_keeps_its_id_for_max_missed_s(away_s, same):
     tracker = new_tracker(max_missed_s=1.0)
     (first,) = tracker.update([box(0)], 0)
     tracker.update([], SECOND // 2)
@@ -46,18 +47,18 @@ def test_a_face_may_be_away_for_a_while(away_s, same):
 
 
 @pytest.mark.parametrize('max_missed_s', [0.0, 1.0])
-def test_a_face_in_every_frame_keeps_its_id_however_slow_the_frames(max_missed_s):
+def test_a_face_in_every_frame_keeps_its_id_at_any_frame_rate(max_missed_s):
     tracker = new_tracker(max_missed_s=max_missed_s)
     assert {tracker.update([box(0)], 2 * step * SECOND)[0] for step in range(5)} == {'f1'}
 
 
-def test_time_that_jumps_back_starts_afresh():
+def test_an_earlier_stamp_resets_the_tracks():
     tracker = new_tracker()
     tracker.update([box(0)], 10 * SECOND)
     assert tracker.update([box(0)], SECOND) == ['f2']
 
 
-def test_an_equal_stamp_is_no_jump():
+def test_an_equal_stamp_resets_nothing():
     tracker = new_tracker()
     tracker.update([box(0)], -5)
     assert tracker.update([box(0)], -5) == ['f1']
@@ -75,8 +76,8 @@ def test_ids_are_never_shared_by_two_faces_of_a_frame(frames):
         assert all(face_id[0].isalpha() for face_id in ids)
 
 
-def test_a_face_is_expected_where_it_was_going():
-    """It walks behind a pillar and comes out on the other side, nearer to where another stood."""
+def test_a_hidden_face_is_predicted_along_its_path():
+    """A person walks behind a pillar and appears again on the other side."""
     tracker = new_tracker()
     for step in range(11):
         tracker.update([box(20 * step)], step * SECOND // 20)
@@ -85,26 +86,26 @@ def test_a_face_is_expected_where_it_was_going():
     assert tracker.update([box(400)], SECOND) == ['f1']
 
 
-def test_a_face_far_from_where_it_can_be_is_another():
+def test_a_face_far_from_every_prediction_gets_a_new_id():
     tracker = new_tracker()
     tracker.update([box(0)], 0)
     assert tracker.update([box(450)], SECOND // 30) == ['f2']
 
 
-def test_a_face_of_another_size_is_another():
+def test_a_face_of_another_size_gets_a_new_id():
     tracker = new_tracker()
     tracker.update([box(0, size=40)], 0)
     assert tracker.update([box(0, size=120)], SECOND // 30) == ['f2']
 
 
-def test_a_camera_that_pauses_loses_nobody_however_they_moved():
+def test_ids_survive_a_pause_of_the_camera():
     tracker = new_tracker()
     for step in range(10):
         tracker.update([box(5 * step), box(400 - 5 * step)], step * SECOND // 30)
     assert tracker.update([box(60), box(330)], 20 * SECOND) == ['f1', 'f2']
 
 
-def test_a_camera_that_pauses_after_a_missed_face_loses_nobody():
+def test_ids_survive_a_pause_after_a_missed_face():
     tracker = new_tracker()
     for step in range(10):
         tracker.update([box(0)], step * SECOND // 30)
@@ -119,7 +120,7 @@ def test_a_slow_camera_is_not_a_pause():
     assert tracker.update([box(0)], 10 * SECOND) == ['f2']
 
 
-def test_a_face_long_gone_takes_in_no_stranger():
+def test_a_lost_track_does_not_match_a_distant_face():
     tracker = new_tracker(max_missed_s=60.0)
     tracker.update([box(0)], 0)
     for step in range(1, 100):
@@ -150,8 +151,8 @@ def test_new_faces_wait_for_min_hits_in_a_row():
 
 @pytest.mark.parametrize('hz', [5, 10, 30])
 @pytest.mark.parametrize('name', SCENES)
-def test_ids_hold_on_scripted_scenes(name, hz):
-    """Boxes jitter by 3 % and one in twenty is missed; the best possible score is then 0.975."""
+def test_ids_are_stable_on_scripted_scenes(name, hz):
+    """With a jitter of 3 % and one box in twenty missing, the best possible score is 0.975."""
     rng = np.random.default_rng(1)
     tracker, score = new_tracker(), IdScore()
     for step in range(round(DURATION_S * hz)):
@@ -167,8 +168,8 @@ def test_ids_hold_on_scripted_scenes(name, hz):
 
 
 @pytest.mark.parametrize('name', ['cross and hide', 'four at a table'])
-def test_ids_hold_on_pictures_of_scenes(name, pipeline, portrait):
-    """The real detector on rendered images; its box is compared with the actor's own."""
+def test_ids_are_stable_on_images_of_scenes(name, pipeline, portrait):
+    """The real detector runs on rendered images."""
     face = portrait[43:196, 146:299]
     pictures = [face, face[:, ::-1], cv2.convertScaleAbs(face, alpha=0.8), face[:, ::-1]]
     tracker, score = new_tracker(), IdScore()
@@ -183,7 +184,7 @@ def test_ids_hold_on_pictures_of_scenes(name, pipeline, portrait):
 
 
 def grow(box_xyxy: np.ndarray) -> np.ndarray:
-    """The actor's whole picture about a detected face."""
+    """The box of the actor's whole picture, estimated from the detected face."""
     centre = (box_xyxy[:2] + box_xyxy[2:]) / 2
     half = (box_xyxy[2:] - box_xyxy[:2]).max() / 2 / 0.75
     return np.concatenate([centre - half, centre + half])

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`dan-ros train` and what follows it: evaluate, convert, export to int8."""
 
 import json

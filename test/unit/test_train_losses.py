@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The losses against values by hand, and against the official code on seeded tensors."""
 
 import json

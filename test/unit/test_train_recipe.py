@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recipes, learning rates, averaging of weights, augmentation, pretrained weights."""
 
 from collections.abc import Iterable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Small trainings: resuming exactly, stopping at a NaN, errors in one line."""
 
 import json

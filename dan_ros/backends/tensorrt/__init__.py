@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """TensorRT and TensorRT for RTX: graph conversion, engine builder, engine cache, backend."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """TensorRT and TensorRT for RTX: the fastest backend on NVIDIA GPUs, from a cached engine.
 
 Memory is allocated once and pinned. Batches of 1, 2, 4 and 8 faces run as CUDA graphs; other

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builds a TensorRT engine from ONNX with TensorRT 8.6, 10, 11 or TensorRT for RTX.
 
 It uses the API calls that all of them share. The differences:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps TensorRT engines between runs.
 
 An engine is a program, so it is read only from a folder that nobody else can write to, and never

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Converts a model's graph for TensorRT: to strongly typed fp16, or to symmetric int8.
 
 Both are derived from the ONNX file when an engine is built, so that one file serves every backend.

@@ -1,4 +1,5 @@
-"""Compressed pictures: whole ones decode, others are refused by their header, nothing escapes."""
+# SPDX-License-Identifier: Apache-2.0
+"""Compressed images: complete ones decode, damaged and huge ones are refused before decoding."""
 
 import struct
 import subprocess
@@ -11,8 +12,6 @@ import pytest
 
 from dan_ros.errors import FrameError
 from dan_ros.images.compressed import check_compressed, compressed_to_frame
-from dan_ros.images.opencv import MAX_PIXELS
-from dan_ros.ros.parameters import SPECS
 
 MANY = 40_000_000
 
@@ -27,7 +26,7 @@ def picture(portrait):
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.jpg'])
-def test_pictures_come_back(picture, suffix):
+def test_a_complete_image_is_decoded(picture, suffix):
     frame = compressed_to_frame(encoded(suffix, picture), MANY)
     assert frame.encoding == 'bgr8'
     assert frame.size == (161, 120)
@@ -48,12 +47,12 @@ def test_progressive_grey_and_sixteen_bit(picture):
         assert np.abs(frame.image[..., 1].astype(int) - grey).mean() < 8
 
 
-def test_bytes_behind_the_end_of_a_jpeg_do_no_harm(picture):
+def test_bytes_after_the_end_of_a_jpeg_are_ignored(picture):
     assert compressed_to_frame(encoded('.jpg', picture) + bytes(512), MANY).size == (161, 120)
 
 
-def test_a_turned_phone_picture_is_given_as_sent(picture):
-    """Boxes are in pixels of the image as received, whatever its EXIF says."""
+def test_the_exif_orientation_is_ignored(picture):
+    """Boxes are in pixels of the image as received; phones store how they were held."""
     content = encoded('.jpg', picture)
     tiff = b'II*\0\x08\0\0\0\x01\0' + struct.pack('<HHII', 0x0112, 3, 1, 6) + bytes(4)
     exif = b'Exif\0\0' + tiff
@@ -63,7 +62,7 @@ def test_a_turned_phone_picture_is_given_as_sent(picture):
 
 
 @pytest.mark.parametrize('suffix', ['.png', '.jpg'])
-def test_a_picture_that_ends_early_is_refused_before_decoding(picture, suffix):
+def test_an_image_that_ends_early_is_refused_before_decoding(picture, suffix):
     content = encoded(suffix, picture)
     for length in (len(content) // 2, len(content) - 30):
         with pytest.raises(FrameError) as error:
@@ -72,14 +71,14 @@ def test_a_picture_that_ends_early_is_refused_before_decoding(picture, suffix):
 
 
 @pytest.mark.parametrize('content', [b'', b'\xff', b'GIF89a' + bytes(40), bytes(1000)])
-def test_what_is_neither_jpeg_nor_png_is_refused(content):
+def test_a_format_other_than_jpeg_and_png_is_refused(content):
     with pytest.raises(FrameError) as error:
         check_compressed(content, MANY)
     assert error.value.cause == 'bad_format'
 
 
 def test_a_bomb_is_refused_by_its_header():
-    """60000 x 60000 pixels in 30 kB; decoded they would be 10 GB."""
+    """60000 x 60000 pixels in 30 kB, which would take 10 GB decoded."""
     header = struct.pack('>IIBBBBB', 60_000, 60_000, 8, 2, 0, 0, 0)
 
     def chunk(kind: bytes, data: bytes) -> bytes:
@@ -97,9 +96,8 @@ def test_a_bomb_is_refused_by_its_header():
 @pytest.mark.parametrize(
     'module', ['dan_ros.images.compressed', 'dan_ros.images.files', 'dan_ros.pipeline']
 )
-def test_opencv_refuses_what_is_larger_than_any_limit_that_can_be_set(module):
-    """In a process that begins with the package, as the node and the command do."""
-    assert SPECS['limits.max_pixels'].maximum == MAX_PIXELS
+def test_opencv_refuses_images_above_the_largest_limit(module):
+    """In a new process that imports the package first, as the node and the command do."""
     code = (
         f'import {module}, cv2, numpy, sys\n'
         'try:\n'
@@ -112,7 +110,7 @@ def test_opencv_refuses_what_is_larger_than_any_limit_that_can_be_set(module):
 
 
 def test_a_jpeg_with_endless_scans_is_refused(picture):
-    """Each scan of a few bytes costs as much time as decoding the whole picture."""
+    """Each scan of a few bytes costs as much time as decoding the whole image."""
     content = encoded('.jpg', picture, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     check_compressed(content, MANY)
     last = content.rindex(b'\xff\xda')
@@ -121,8 +119,8 @@ def test_a_jpeg_with_endless_scans_is_refused(picture):
     assert error.value.cause == 'bad_data'
 
 
-def test_memory_that_does_not_suffice_is_no_damage(picture):
-    """A process that may take no more than it has decodes 108 MB."""
+def test_too_little_memory_is_a_memory_error(picture):
+    """Decode 108 MB in a process that may take 16 MiB more than it has."""
     code = (
         'import numpy, resource, sys\n'
         'from dan_ros.images.compressed import compressed_to_frame\n'
@@ -139,14 +137,14 @@ def test_memory_that_does_not_suffice_is_no_damage(picture):
     subprocess.run([sys.executable, '-c', code], check=True)
 
 
-def test_the_limit_is_the_largest_that_passes(picture):
+def test_an_image_of_exactly_the_limit_passes(picture):
     content = encoded('.jpg', picture)
     check_compressed(content, 161 * 120)
     with pytest.raises(FrameError, match='161 x 120'):
         check_compressed(content, 161 * 120 - 1)
 
 
-def test_no_pixels_are_refused(picture):
+def test_an_image_without_pixels_is_refused(picture):
     content = bytearray(encoded('.png', picture))
     content[16:20] = bytes(4)
     with pytest.raises(FrameError) as error:
