@@ -69,7 +69,7 @@ def test_bytes_that_are_no_message_over_dds(robot, smile):
 @pytest.fixture(scope='module')
 def portrait_landmarks(pipeline, smile) -> np.ndarray:
     ((face,),) = pipeline.run([Frame(smile)])
-    return face.detection.landmarks
+    return face.face.landmarks
 
 
 @given(odd_calibrations(), st.sampled_from(['/eye/image_raw', '/eye/image_rect']))

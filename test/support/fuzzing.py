@@ -92,10 +92,10 @@ class Tally:
 def assert_valid(faces: list[FaceExpression]) -> None:
     """Boxes and probabilities are finite, and a face without probabilities has a known reason."""
     for face in faces:
-        assert np.isfinite(face.detection.box_xyxy).all()
+        assert np.isfinite(face.face.box_xyxy).all()
         total = face.probabilities.sum()
-        assert total == pytest.approx(1, abs=1e-4) if face.is_classified else total == 0
-        assert face.is_classified or face.rejection_reason in quality.REASONS
+        assert total == pytest.approx(1, abs=1e-4) if face.is_judged else total == 0
+        assert face.is_judged or face.reason in quality.REASONS
 
 
 def run_odd_images(pipeline: ExpressionPipeline, count: int, rounds: int = 1) -> Report:
@@ -244,8 +244,8 @@ def _send(
     sent = itertools.count()
 
     @examples(count)
-    @given(*strategies)
-    def send_one(*example: Any) -> None:
+    @given(st.tuples(*strategies))
+    def send_one(example: tuple[Any, ...]) -> None:
         send(*example)
         robot.spin(PAUSE_S)
         next(sent)
