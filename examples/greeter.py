@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""A behaviour node: greets every smiling face once and is concerned while somebody looks sad.
+"""A behavior: greet each smiling face once, and look concerned while a face looks sad.
 
     python3 examples/greeter.py --ros-args -r __ns:=/head
 
-It subscribes to facial_expressions, which has one message per image, even without faces.
+It subscribes to facial_expressions, which has one message per image, also without faces.
 """
 
 import rclpy
@@ -13,7 +13,7 @@ from std_msgs.msg import String
 
 from dan_ros.msg import FacialExpression, FacialExpressionArray
 
-CONCERN_S = 2.0  # time for which a face must look sad, seconds
+CONCERN_S = 2.0  # time that a face must look sad, seconds
 
 
 class Greeter(Node):

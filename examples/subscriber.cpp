@@ -1,6 +1,8 @@
-// Prints the expression of every face: how a behaviour in C++ subscribes.
+// SPDX-License-Identifier: Apache-2.0
 //
-// In its package.xml: <depend>dan_ros</depend>; in its CMakeLists.txt:
+// Log the expression of each face: how to subscribe in C++.
+//
+// package.xml needs <depend>dan_ros</depend>, CMakeLists.txt needs
 //   find_package(dan_ros REQUIRED)
 //   add_executable(subscriber subscriber.cpp)
 //   ament_target_dependencies(subscriber rclcpp dan_ros)

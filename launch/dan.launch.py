@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start dan_node. Try `ros2 launch dan_ros dan.launch.py --show-args`.
+"""Start dan_node; `ros2 launch dan_ros dan.launch.py --show-args` lists the arguments.
 
-An argument left empty overrides nothing: defaults are the node's own, or the parameter file's.
+An empty argument leaves the value of the parameter file, or the default of the node.
 """
 
 import os
@@ -14,27 +14,27 @@ from launch_ros.actions import Node
 
 DEFAULT_PARAMS_FILE = os.path.join(get_package_share_directory('dan_ros'), 'config', 'dan.yaml')
 
-TRUTHS = ['true', 'false', 'True', 'False']
+BOOLEANS = ['true', 'false', 'True', 'False']
 
 # name: (default, description)
 ARGUMENTS = {
-    'image_topic': ('', 'Image topic of the camera, such as /camera/image_raw; default: image.'),
+    'image_topic': ('', 'Image topic, for example /camera/image_raw; default: image.'),
     'namespace': ('', 'Namespace of the node and its topics.'),
-    'params_file': (DEFAULT_PARAMS_FILE, 'YAML file of parameters.'),
-    'respawn': ('false', 'Whether to start the node anew when it ends by itself, true or false.'),
-    'log_level': ('', 'Logger level: debug, info, warn, error or fatal.'),
+    'params_file': (DEFAULT_PARAMS_FILE, 'YAML file with parameters.'),
+    'respawn': ('false', 'Restart the node if it exits, true or false.'),
+    'log_level': ('', 'Log level: debug, info, warn, error or fatal.'),
 }
 # name: (parameter, description)
 PARAMETERS = {
-    'backend': ('backend.name', 'What runs the network, such as auto, tensorrt or onnxruntime.'),
-    'model': ('model.file', 'auto, a known model, or the path of an ONNX file.'),
-    'image_transport': ('image_transport', 'raw, or compressed for JPEG and PNG.'),
-    'input': ('input', 'images, or cropped_faces for those of another ROS4HRI face detector.'),
+    'backend': ('backend.name', 'Library that runs the network: auto, tensorrt, onnxruntime, ...'),
+    'model': ('model.file', 'auto, the name of a known model, or the path of an ONNX file.'),
+    'image_transport': ('image_transport', 'raw, or compressed for JPEG and PNG images.'),
+    'input': ('input', 'images, or cropped_faces for the faces of another ROS4HRI detector.'),
 }
 SWITCHES = {
-    'ros4hri': ('ros4hri', 'Whether to publish under /humans/faces as well, true or false.'),
-    'autostart': ('autostart', 'Whether the node activates itself, true or false.'),
-    'use_sim_time': ('use_sim_time', 'Whether to take time from /clock, true or false.'),
+    'ros4hri': ('ros4hri', 'Also publish the faces under /humans/faces, true or false.'),
+    'autostart': ('autostart', 'Configure and activate at start, true or false.'),
+    'use_sim_time': ('use_sim_time', 'Use the time of /clock, true or false.'),
 }
 
 
@@ -46,7 +46,7 @@ def make_node(context: LaunchContext) -> list[Node]:
     values = {name: read_argument(context, name) for name in ARGUMENTS}
     params_file = values['params_file']
     if params_file and not os.path.isfile(params_file):
-        raise FileNotFoundError(f'params_file:={params_file}: there is no such file')
+        raise FileNotFoundError(f'params_file:={params_file}: the file does not exist')
     overrides = {}
     for name, (parameter, _) in {**PARAMETERS, **SWITCHES}.items():
         if value := read_argument(context, name):
@@ -77,7 +77,7 @@ def generate_launch_description() -> LaunchDescription:
         for name, (parameter, text) in PARAMETERS.items()
     ]
     arguments += [
-        DeclareLaunchArgument(name, default_value='', description=text, choices=['', *TRUTHS])
+        DeclareLaunchArgument(name, default_value='', description=text, choices=['', *BOOLEANS])
         for name, (_, text) in SWITCHES.items()
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=make_node)])

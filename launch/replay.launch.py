@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Play a recorded bag into dan_node: `ros2 launch dan_ros replay.launch.py bag:=PATH`.
 
-The node takes its time from the bag. Without loop:=true the launch ends with the bag. For every
-image of a bag, however slow the computer, use `dan-ros bag IN OUT` instead.
+The node uses the time of the bag. The launch ends with the bag, unless loop:=true. To process every
+image of a bag on any computer, use `dan-ros bag IN OUT` instead.
 """
 
 import os
@@ -29,12 +29,12 @@ from launch.substitutions import LaunchConfiguration
 
 NODE_LAUNCH = os.path.join(get_package_share_directory('dan_ros'), 'launch', 'dan.launch.py')
 ARGUMENTS = {
-    'bag': (None, 'The bag: a folder, or a .db3 or .mcap file.'),
-    'rate': ('1.0', 'Speed of playing.'),
-    'delay': ('5.0', 'Seconds before it begins, in which the node loads its models.'),
-    'play_options': ('', 'Further options of `ros2 bag play`.'),
+    'bag': (None, 'Bag: a folder, or a .db3 or .mcap file.'),
+    'rate': ('1.0', 'Playback speed; 1.0 is real time.'),
+    'delay': ('5.0', 'Seconds before playback starts, while the node loads its models.'),
+    'play_options': ('', 'More options for `ros2 bag play`.'),
 }
-TRUTHS = ['true', 'false', 'True', 'False']
+BOOLEANS = ['true', 'false', 'True', 'False']
 
 
 def make_player(context: LaunchContext) -> list:
@@ -44,10 +44,10 @@ def make_player(context: LaunchContext) -> list:
     except PackageNotFoundError:
         raise RuntimeError(
             '`ros2 bag` is not installed: apt install ros-$ROS_DISTRO-rosbag2, or use '
-            '`dan-ros bag IN OUT`, which needs no ROS'
+            '`dan-ros bag IN OUT`, which does not need ROS'
         ) from None
     if not os.path.exists(values['bag']):
-        raise FileNotFoundError(f'bag:={values["bag"]}: there is no such bag')
+        raise FileNotFoundError(f'bag:={values["bag"]}: the bag does not exist')
     is_endless = LaunchConfiguration('loop').perform(context).lower() == 'true'
     command = ['ros2', 'bag', 'play', values['bag'], '--clock', '100']
     command += ['--rate', values['rate'], '--delay', values['delay']]
@@ -68,8 +68,8 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             'loop',
             default_value='false',
-            description='Play it again and again, true or false.',
-            choices=TRUTHS,
+            description='Repeat the bag until Ctrl-C, true or false.',
+            choices=BOOLEANS,
         )
     )
     node = IncludeLaunchDescription(

@@ -28,9 +28,7 @@ from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_P
     help='Side of the input in pixels; default 224.',
 )
 @click.option('--mean', nargs=3, type=float, help='Mean of RGB in 0 .. 1; default of ImageNet.')
-@click.option(
-    '--std', nargs=3, type=float, help='Standard deviation of RGB in 0 .. 1; default of ImageNet.'
-)
+@click.option('--std', nargs=3, type=float, help='Standard deviation, likewise.')
 @click.option('--grey/--colour', default=None, help='Training images; default color.')
 @click.option(
     '--crop-scale',
@@ -38,9 +36,7 @@ from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_P
     show_default=True,
     help="Side of the square crop as a multiple of the face box's longer side.",
 )
-@click.option(
-    '--source', default='', help='Training data, accuracy and license, stored as metadata.'
-)
+@click.option('--source', default='', help='Training data, accuracy, license.')
 def command(
     checkpoint: Path,
     label_set: str | None,

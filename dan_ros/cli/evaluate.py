@@ -3,17 +3,21 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from dan_ros.backends import BACKENDS
+from dan_ros.backends import BACKENDS, Backend
 from dan_ros.cli.common import DATASETS, need, open_model, progress_bar
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.labels import LABEL_SETS
 from dan_ros.pipeline import ExpressionPipeline
+
+if TYPE_CHECKING:
+    from dan_ros.datasets.faces import Faces
+    from dan_ros.evaluate.evaluator import Evaluation
 
 
 @click.command('evaluate')
@@ -65,37 +69,15 @@ def command(
     """
     need('matplotlib', 'jinja2')
     from dan_ros.datasets.catalog import guess_dataset, open_faces
-    from dan_ros.evaluate.evaluator import evaluate, predict_crops, predict_photos
     from dan_ros.evaluate.report import Subject, to_json, write_report
 
     opened = open_model(model, backend, label_set)
     name = guess_dataset(data, opened.model.labels) if dataset == 'auto' else dataset
     faces = open_faces(name, data, split)
     out.mkdir(parents=True, exist_ok=True)
-    if detector:
-        finder = open_detector(detector)
-        if finder.warning:
-            click.echo(f'Warning: {finder.warning}', err=True)
-        predict = predict_photos(faces, ExpressionPipeline(finder, opened))
-    else:
-        predict = predict_crops(faces, opened)
-    with progress_bar() as bar:
-        task = bar.add_task('evaluating', total=len(faces))
-        evaluation = evaluate(
-            faces,
-            opened.model.labels,
-            predict,
-            lambda done, count: bar.update(task, completed=done, total=count),
-        )
-    subject = Subject(
-        model=opened.model_name,
-        data=str(data),
-        dataset=name,
-        split=split,
-        backend=opened.name,
-        device=opened.device,
-        look='photo' if detector else 'face',
-    )
+    evaluation = _evaluate(faces, opened, detector)
+    look = 'photo' if detector else 'face'
+    subject = Subject(opened.model_name, str(data), name, split, opened.name, opened.device, look)
     content = to_json(subject, evaluation)
     if as_json:
         click.echo(json.dumps(content))
@@ -103,6 +85,25 @@ def command(
         _print(content)
     page = write_report(subject, evaluation, out)  # last: an error hides no numbers
     click.echo(f'report: {page}', err=as_json)
+
+
+def _evaluate(faces: 'Faces', model: Backend, detector: str | None) -> 'Evaluation':
+    from dan_ros.evaluate.evaluator import evaluate, predict_crops, predict_photos
+
+    if detector:
+        finder = open_detector(detector)
+        if finder.warning:
+            click.echo(f'Warning: {finder.warning}', err=True)
+        predict = predict_photos(faces, ExpressionPipeline(finder, model))
+    else:
+        predict = predict_crops(faces, model)
+    with progress_bar() as bar:
+        task = bar.add_task('evaluating', total=len(faces))
+
+        def on_progress(done: int, count: int) -> None:
+            bar.update(task, completed=done, total=count)
+
+        return evaluate(faces, model.model.labels, predict, on_progress)
 
 
 def _print(content: dict[str, Any]) -> None:

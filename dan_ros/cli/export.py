@@ -21,15 +21,10 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
     '-o', '--output', type=click.Path(path_type=Path), required=True, help='The ONNX file to write.'
 )
 @click.option(
-    '--fp32', 'precision', flag_value='fp32', default=True, help='Full-precision weights (default).'
+    '--fp32', 'precision', flag_value='fp32', default=True, help='fp32 weights (default).'
 )
-@click.option('--fp16', 'precision', flag_value='fp16', help='fp16 weights, which halve the file.')
-@click.option(
-    '--int8',
-    'precision',
-    flag_value='int8',
-    help='int8 weights and activations, fast on CPUs; needs --calibrate.',
-)
+@click.option('--fp16', 'precision', flag_value='fp16', help='fp16 weights: half the size.')
+@click.option('--int8', 'precision', flag_value='int8', help='Fast on CPUs; needs --calibrate.')
 @click.option(
     '--calibrate',
     'data',
@@ -44,11 +39,7 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
     help='Name of the data set of --calibrate.',
 )
 @click.option(
-    '--faces',
-    default=1024,
-    show_default=True,
-    type=click.IntRange(1),
-    help='Number of calibration faces.',
+    '--faces', default=1024, show_default=True, type=click.IntRange(1), help='Calibration faces.'
 )
 @click.option(
     '--batch', type=click.IntRange(1, 1024), help='Fixed batch size, for tools that need one.'

@@ -16,10 +16,7 @@ from dan_ros.cli.common import TRAINING_MODULES, need
     '--data', type=click.Path(path_type=Path), required=True, help="The data set's folder."
 )
 @click.option(
-    '--out',
-    type=click.Path(path_type=Path),
-    required=True,
-    help='Folder for the weights and the log.',
+    '--out', type=click.Path(path_type=Path), required=True, help='Folder for weights and log.'
 )
 @click.option('--resume', is_flag=True, help='Continue the training in --out.')
 @click.option(

@@ -56,7 +56,7 @@ class FaceDataset(ABC):
         """
 
     def matches(self, root: Path, model_labels: tuple[str, ...]) -> bool:
-        """Return whether the files in `root` can only be this data set.
+        """Tell by its files if `root` can only be this data set.
 
         Args:
             root: an existing folder or file.

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good a model is, in numbers and pictures, and where in a face it looks."""
+"""Evaluation of models: metrics, figures, report, attention maps."""

@@ -217,8 +217,10 @@ def _download(url: str, timeout_s: float) -> bytes:
     Raises:
         OSError: the transfer failed or took too long.
     """
-    from pooch import HTTPDownloader
-
+    try:
+        from pooch import HTTPDownloader
+    except ModuleNotFoundError as error:
+        raise OSError(f'the Python package {error.name!r} is missing: `pip install pooch`') from None
     buffer, errors = _Buffer(), list[Exception]()
 
     def fetch() -> None:

@@ -53,13 +53,7 @@ def fuse_checkpoint(
     dan = load_dan(path)
     notes = read_notes(path)
     labels = labels or tuple(notes.get('labels', ()))
-    if not labels:
-        raise ModelError(f'{path} does not contain its labels; name them with --labels')
-    if dan.fc.out_features != len(labels):
-        raise ModelError(
-            f'{path} has {dan.fc.out_features} classes, but got {len(labels)} labels: '
-            f'{", ".join(labels)}'
-        )
+    _check_labels(path, dan, labels)
     side = input_size or notes.get('input_size', OFFICIAL_INPUT_SIZE)
     try:
         info = ModelInfo(
@@ -78,6 +72,16 @@ def fuse_checkpoint(
     except (ValueError, ModelError) as error:
         raise ModelError(f'{path}: {error}') from None
     return fused, info
+
+
+def _check_labels(path: Path, dan: DAN, labels: tuple[str, ...]) -> None:
+    if not labels:
+        raise ModelError(f'{path} does not contain its labels; name them with --labels')
+    if dan.fc.out_features != len(labels):
+        raise ModelError(
+            f'{path} has {dan.fc.out_features} classes, but got {len(labels)} labels: '
+            f'{", ".join(labels)}'
+        )
 
 
 def read_notes(path: Path) -> dict[str, Any]:

@@ -105,12 +105,12 @@ def export_onnx(
 
 
 def save_model(model: onnx.ModelProto, info: ModelInfo, path: Path) -> None:
-    """Give a model its metadata, opset and IR version, check it, and write it.
+    """Set a model's metadata, opset and IR version, check it, and write it.
 
     Args:
         model: changed in place.
-        info: goes into the metadata.
-        path: the file to write; replaced as a whole, so that no reader sees half a file.
+        info: stored as metadata.
+        path: the ONNX file, replaced atomically.
     """
     model.ir_version = IR_VERSION
     del model.opset_import[:]

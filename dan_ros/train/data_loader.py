@@ -43,6 +43,12 @@ def training_batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Prepare the augmented and mixed batches of an epoch.
 
+    Args:
+        faces: the training faces.
+        recipe: the settings.
+        epoch: number of the epoch, from 0.
+        device: device of the batches.
+
     Yields:
         Normalized faces, float32 [B, 3, S, S], and targets, float32 [B, C].
     """
@@ -53,8 +59,8 @@ def training_batches(
     def load(number: int) -> tuple[torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng((recipe.seed, epoch, number))
         part = order[number * recipe.batch_size : (number + 1) * recipe.batch_size]
-        pictures = faces.read(part, read_size)
-        x = augmented_faces(pictures, size, recipe, rng, device)
+        images = faces.read(part, read_size)
+        x = augmented_faces(images, size, recipe, rng, device)
         targets = torch.from_numpy(faces.targets[part]).to(device)
         return mix(x, targets, recipe.augmentation, rng)
 
@@ -70,8 +76,8 @@ def plain_batches(
     starts = range(0, len(indices), recipe.batch_size)
 
     def load(start: int) -> torch.Tensor:
-        pictures = faces.read(indices[start : start + recipe.batch_size], size)
-        return plain_faces(pictures, size, recipe, device)
+        images = faces.read(indices[start : start + recipe.batch_size], size)
+        return plain_faces(images, size, recipe, device)
 
     yield from _ahead(load, starts, recipe.workers)
 

@@ -85,11 +85,8 @@ def train_epoch(
     """Train on every face once.
 
     Args:
-        learner: changed in place.
-        faces: the training faces.
-        recipe: the settings.
-        epoch: number of the epoch, from 0.
-        device: device of the learner's modules.
+        learner: changed in place; its modules are on `device`.
+        faces, recipe, epoch: see `training_batches`.
         on_progress: called after each step with its number, from 1, and the number of steps.
 
     Returns:

@@ -11,15 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    Strict,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, Field, Strict, ValidationError, model_validator
 
 from dan_ros.datasets.catalog import DATASETS
 from dan_ros.errors import TrainingError
@@ -27,7 +19,6 @@ from dan_ros.model.metadata import MAX_INPUT_PX, MIN_INPUT_PX
 from dan_ros.network.fuse import check_normalization
 from dan_ros.storage.resources import data_folders
 
-SETTINGS = ConfigDict(frozen=True, extra='forbid', strict=True, allow_inf_nan=False)
 # Quotes values in messages: YAML aliases can expand a few lines to lists of millions.
 QUOTE = reprlib.Repr()
 QUOTE.maxlevel = 2
@@ -58,7 +49,11 @@ Pixels = Annotated[int, Field(ge=MIN_INPUT_PX, le=MAX_INPUT_PX)]
 Stage = Annotated[tuple[Epochs, Pixels], Strict(False)]
 
 
-class Augmentation(BaseModel):
+class _Settings(BaseModel, frozen=True, extra='forbid', strict=True, allow_inf_nan=False):
+    pass
+
+
+class Augmentation(_Settings, frozen=True):
     """Random changes of training faces. Chances are in [0, 1]; ranges are [low, high].
 
     Attributes:
@@ -89,8 +84,6 @@ class Augmentation(BaseModel):
         cutmix_chance: paste rectangles between faces (Yun et al. 2019,
             https://arxiv.org/abs/1905.04899).
     """
-
-    model_config = SETTINGS
 
     flip_chance: Chance = 0.5
     affine_chance: Chance = 0.2
@@ -129,7 +122,7 @@ class Augmentation(BaseModel):
         return self
 
 
-class Recipe(BaseModel):
+class Recipe(_Settings, frozen=True):
     """All settings of a training.
 
     Attributes:
@@ -158,8 +151,6 @@ class Recipe(BaseModel):
         workers: threads that prepare batches; 0 prepares them in the training thread.
         augmentation: random changes of training faces.
     """
-
-    model_config = SETTINGS
 
     dataset: Dataset = 'rafdb'
     stages: Annotated[tuple[Stage, ...], Strict(False), Field(min_length=1)] = ((40, 224),)

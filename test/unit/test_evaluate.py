@@ -278,7 +278,7 @@ def test_evaluate_ferplus_for_people(run, tmp_path, monkeypatch):
         (('.', 'text.npz'), 'there is no model'),
         (('text.npz', 'dan_ferplus'), 'text.npz cannot be read as .npz'),
         (('.', 'text.safetensors'), 'text.safetensors is not a safetensors file'),
-        (('.', 'x.pth', '--backend', 'onnxruntime'), 'is a checkpoint, which only torch runs'),
+        (('.', 'x.pth', '--backend', 'onnxruntime'), 'is a checkpoint, which runs only on torch'),
     ],
 )
 def test_invalid_input_is_one_line_that_names_it(run, tmp_path, arguments, words, monkeypatch):

@@ -282,3 +282,11 @@ def test_a_user_without_a_home_can_not_fetch_and_is_told_so(monkeypatch):
     monkeypatch.setattr(pwd, 'getpwuid', {}.__getitem__)  # raises KeyError
     with pytest.raises(ModelError, match='XDG_CACHE_HOME'):
         store.fetch_model('yunet')
+
+
+def test_a_missing_downloader_is_one_error(served, monkeypatch):
+    """Then a detector that needs no file takes over."""
+    served(b'content', hashlib.sha256(b'content').hexdigest())
+    monkeypatch.setitem(sys.modules, 'pooch', None)
+    with pytest.raises(ModelError, match='pip install pooch'):
+        store.fetch_model('sample')
