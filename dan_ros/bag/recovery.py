@@ -6,6 +6,7 @@ rosbags refuses. The readers here go through such a file in storage order.
 """
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import struct
@@ -27,10 +28,9 @@ from dan_ros.errors import DataError
 
 BLOCK_BYTES = 1 << 16  # compressed data read at a time; damage loses at most one block before it
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
-MAX_UNREADABLE_ROWS = 100  # consecutive ids of one page; then no more rows are expected
+SQLITE_MAGIC = b'SQLite format 3\0'
+SQLITE_PAGE_BYTES = tuple(1 << power for power in range(9, 17))
 TABLE_LEAF = b'\x0d'  # first byte of a page
-SELECT_TOPICS = 'SELECT id, name, type, serialization_format FROM topics WHERE id >= ? ORDER BY id'
-SELECT_MESSAGES = 'SELECT id, topic_id, timestamp, data FROM messages WHERE id >= ? ORDER BY id'
 
 
 class RawMessage(NamedTuple):
@@ -95,40 +95,83 @@ def _apply_write_ahead_log(file: Path, folder: Path) -> Path:
 
 
 def read_sqlite3(file: Path) -> Iterator[RawMessage]:
-    """Yield the readable messages of a damaged .db3 file in the order of recording.
+    """Yield the readable messages of a damaged .db3 file in the order of its pages.
 
     Raises:
-        DamageError: always at the end, because SQLite cannot tell what is missing.
+        DamageError: always at the end, because SQLite cannot tell what is missing. At the start if
+            the file does not begin like an SQLite file or its list of topics cannot be read.
     """
+    page_bytes = _page_bytes(file)
     with tempfile.TemporaryDirectory() as folder:
-        copy = Path(shutil.copyfile(file, Path(folder, file.name)))  # writable, unlike some files
+        copy = _copy_with_new_schema(file, Path(folder), page_bytes)
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as database:
-            # Without writable_schema, SQLite refuses a file that is shorter than its header says.
-            database.execute('PRAGMA writable_schema = ON')
-            topics = {
-                number: (name, kind)
-                for number, name, kind, encoding in _rows(database, SELECT_TOPICS)
-                if encoding == 'cdr'
-            }
-            for row in _leaf_rows(database, copy):
+            topics = _topics(database, copy, page_bytes)
+            if not topics:
+                raise DamageError(f'the list of topics in {file.name} cannot be read')
+            for row in _rows(database, copy, page_bytes):
                 match row:
-                    case [_, int(topic), int(time_ns), bytes(data)] if topic in topics:
-                        yield RawMessage(*topics[topic], time_ns, data)
+                    case [_, int(number), int(time_ns), bytes(data)] if number in topics:
+                        yield RawMessage(*topics[number], time_ns, data)
     raise DamageError(f'{file.name} is not a complete SQLite file')
 
 
-def _leaf_rows(database: sqlite3.Connection, file: Path) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of all leaf pages as if they belonged to the table `messages`.
+def _topics(
+    database: sqlite3.Connection, file: Path, page_bytes: int
+) -> dict[int, tuple[str, str]]:
+    """Return the name and type of each topic by its number in the database."""
+    topics = {}
+    for row in _rows(database, file, page_bytes):
+        match row:
+            case [int(number), str(name), str(kind), 'cdr']:
+                topics[number] = name, kind
+    return topics
 
-    Truncation removes pages that lead from the root of a table to its leaves. Therefore each leaf
-    in turn becomes the root, in a transaction that is never committed.
+
+def _page_bytes(file: Path) -> int:
+    """Return the page size of an SQLite file, see https://www.sqlite.org/fileformat2.html.
+
+    Raises:
+        DamageError: the first 18 bytes of the file are damaged.
     """
-    for page in _leaf_pages(file, database.execute('PRAGMA page_size').fetchone()[0]):
+    with file.open('rb') as source:
+        header = source.read(18)
+    size = int.from_bytes(header[16:], 'big')
+    size = 1 << 16 if size == 1 else size
+    if not header.startswith(SQLITE_MAGIC) or size not in SQLITE_PAGE_BYTES:
+        raise DamageError(f'{file.name} does not begin like an SQLite file')
+    return size
+
+
+def _copy_with_new_schema(file: Path, folder: Path, page_bytes: int) -> Path:
+    """Copy the complete pages of a database, with a first page that declares only table `leaf`.
+
+    SQLite would fill an incomplete last page with zeros, and these would end up in a message.
+    """
+    empty = folder / 'empty.db3'
+    with contextlib.closing(sqlite3.connect(empty)) as database:
+        database.execute(f'PRAGMA page_size = {page_bytes}')
+        database.execute('CREATE TABLE leaf (id INTEGER PRIMARY KEY, a, b, c)')
+    first_page = bytearray(empty.read_bytes()[:page_bytes])
+    first_page[28:32] = bytes(4)  # number of pages; 0 stands for all pages of the file
+    copy = Path(shutil.copyfile(file, folder / file.name))
+    os.truncate(copy, copy.stat().st_size // page_bytes * page_bytes)
+    with copy.open('r+b') as target:
+        target.write(first_page)
+    return copy
+
+
+def _rows(database: sqlite3.Connection, file: Path, page_bytes: int) -> Iterator[tuple[Any, ...]]:
+    """Yield the first four columns of the rows of all tables, without unreadable rows.
+
+    Damage removes pages that lead from the root of a table to its leaves. Therefore each leaf in
+    turn becomes the root of table `leaf`, in a transaction that is never committed.
+    """
+    for page in _leaf_pages(file, page_bytes):
         database.execute('BEGIN')
-        database.execute("UPDATE sqlite_schema SET rootpage = ? WHERE name = 'messages'", (page,))
-        database.execute('PRAGMA writable_schema = RESET')  # read the schema again
         database.execute('PRAGMA writable_schema = ON')
-        yield from _rows(database, SELECT_MESSAGES)
+        database.execute("UPDATE sqlite_schema SET rootpage = ? WHERE name = 'leaf'", (page,))
+        database.execute('PRAGMA writable_schema = RESET')  # read the schema again
+        yield from _leaf_rows(database)
         database.execute('ROLLBACK')
 
 
@@ -141,17 +184,20 @@ def _leaf_pages(file: Path, page_bytes: int) -> Iterator[int]:
                 yield page
 
 
-def _rows(database: sqlite3.Connection, query: str) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of a query by ascending id, without those that SQLite cannot read."""
-    next_id = unreadable = 0
-    while unreadable < MAX_UNREADABLE_ROWS:
-        try:
-            for row in database.execute(query, (next_id,)):
-                next_id, unreadable = row[0] + 1, 0
+def _leaf_rows(database: sqlite3.Connection) -> Iterator[tuple[Any, ...]]:
+    """Yield the readable rows of table `leaf`.
+
+    Each row has its own query, because the first unreadable row ends a query.
+    """
+    try:
+        (count,) = database.execute('SELECT count(*) FROM leaf').fetchone()
+    except sqlite3.Error:
+        return
+    for index in range(count):
+        with contextlib.suppress(sqlite3.Error):
+            row = database.execute('SELECT * FROM leaf LIMIT 1 OFFSET ?', (index,)).fetchone()
+            if row is not None:
                 yield row
-            return
-        except sqlite3.Error:
-            next_id, unreadable = next_id + 1, unreadable + 1
 
 
 def read_mcap(file: Path) -> Iterator[RawMessage]:

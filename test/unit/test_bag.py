@@ -323,6 +323,73 @@ def test_messages_on_both_sides_of_damaged_pages_are_read(tmp_path, texts, part)
     assert 2985 <= count_recovered(read_sqlite3(file)) < 3000
 
 
+def recovered_data(file: Path) -> list[bytes]:
+    data: list[bytes] = []
+    with pytest.raises(DamageError):
+        data.extend(message.data for message in read_sqlite3(file))
+    return data
+
+
+@pytest.fixture
+def long_texts(tmp_path):
+    """A database whose 40 messages fill several pages each, and the data of the messages."""
+    string = TYPES.types['std_msgs/msg/String']
+    texts = [string(f'{i:02}' * 9000 + f'end of {i:02}') for i in range(40)]
+    messages = (('/text', 'std_msgs/msg/String', 10**18 + i, m) for i, m in enumerate(texts))
+    file = record(tmp_path / 'bag', messages) / 'bag.db3'
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        return file, [row[0] for row in database.execute('SELECT data FROM messages ORDER BY id')]
+
+
+@pytest.mark.parametrize('part', [0.3, 0.6, 0.9])
+@pytest.mark.parametrize('extra_bytes', [1, 2000, 4095])
+def test_a_cut_inside_a_page_costs_only_the_messages_behind_it(long_texts, part, extra_bytes):
+    file, data = long_texts
+    content = file.read_bytes()
+    content = content[: round(part * len(content)) // 4096 * 4096]
+    complete = [m for m in data if m[:60] in content and m[-10:] in content]
+    file.write_bytes(content + b'\xff' * extra_bytes)
+    assert 10 <= len(complete) < 40
+    assert recovered_data(file) == complete
+
+
+def test_an_incomplete_last_page_is_not_filled_with_zeros(long_texts):
+    file, data = long_texts
+    end = file.read_bytes().index(data[20][-10:])
+    os.truncate(file, end)
+    assert recovered_data(file) == data[:20]
+
+
+@pytest.mark.parametrize('index', [0, 1, 20, 39])
+def test_an_unreadable_message_costs_no_other(long_texts, index):
+    file, data = long_texts
+    end = file.read_bytes().index(data[index][-10:])
+    with file.open('r+b') as target:
+        target.seek((end // 4096 - 1) * 4096)  # the page before the last one of the message
+        target.write(b'\xff' * 4)  # number of the next page
+    assert recovered_data(file) == data[:index] + data[index + 1 :]
+
+
+@pytest.mark.parametrize('begin', [18, 100, 3000])
+def test_messages_are_read_despite_a_damaged_first_page(long_texts, begin):
+    file, data = long_texts
+    with file.open('r+b') as target:
+        target.seek(begin)
+        target.write(b'\xa5' * (4096 - begin))
+    assert recovered_data(file) == data
+
+
+@pytest.mark.parametrize(
+    ('begin', 'message'),
+    [(0, 'does not begin like an SQLite file'), (18, 'list of topics .* cannot be read')],
+)
+def test_a_database_without_topics_is_damage(long_texts, begin, message):
+    file, _ = long_texts
+    file.write_bytes(file.read_bytes()[:begin] + bytes(8 * 4096 - begin))
+    with pytest.raises(DamageError, match=message):
+        next(read_sqlite3(file))
+
+
 @pytest.mark.parametrize('compression', ['NONE', 'LZ4', 'ZSTD'])
 @pytest.mark.parametrize('is_cut', [True, False])
 def test_a_damaged_chunk_is_read_up_to_the_damage(tmp_path, compression, is_cut):
