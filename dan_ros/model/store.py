@@ -220,7 +220,7 @@ def _download(url: str, timeout_s: float) -> bytes:
     try:
         from pooch import HTTPDownloader
     except ModuleNotFoundError as error:
-        raise OSError(f'the Python package {error.name!r} is missing: `pip install pooch`') from None
+        raise OSError(f'the module {error.name!r} is missing: `pip install pooch`') from None
     buffer, errors = _Buffer(), list[Exception]()
 
     def fetch() -> None:

@@ -10,6 +10,7 @@ from xml.etree import ElementTree
 import onnx
 import pytest
 from lifecycle_msgs.msg import Transition
+from rclpy.node import NodeNameNonExistentError
 from sensor_msgs.msg import CompressedImage
 
 from dan_ros.model.store import read_model
@@ -46,9 +47,12 @@ def read_policy(ns: str) -> dict[tuple[str, str], set[str]]:
 
 
 def graph_of(robot, ns: str) -> dict[tuple[str, str], set[str]]:
-    """Full names by what the running node does with them."""
+    """Full names by what the running node does with them; {} before the node is discovered."""
     asked = {rule: getattr(robot.client, method) for rule, method in GRAPH.items()}
-    return {rule: {n for n, _ in ask('dan_node', ns)} for rule, ask in asked.items()}
+    try:
+        return {rule: {n for n, _ in ask('dan_node', ns)} for rule, ask in asked.items()}
+    except NodeNameNonExistentError:
+        return {}
 
 
 def settled_graph(robot, ns: str) -> dict[tuple[str, str], set[str]]:
@@ -57,7 +61,7 @@ def settled_graph(robot, ns: str) -> dict[tuple[str, str], set[str]]:
 
     def is_settled():
         heard.append(graph_of(robot, ns))
-        return heard[-1]['topics', 'subscribe'] and heard[-20:] == [heard[-1]] * 20
+        return heard[-1].get(('topics', 'subscribe')) and heard[-20:] == [heard[-1]] * 20
 
     robot.spin_until(is_settled, 'a settled graph')
     return heard[-1]
