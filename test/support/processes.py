@@ -14,13 +14,15 @@ from typing import Any
 PATIENCE_S = 60.0  # for anything to happen; a loaded machine may need much of it
 POLL_S = 0.01
 DOMAINS = range(1, 102)  # whose ports lie below those that the system gives out
-DISCOVERY_PORT, PORTS_PER_DOMAIN = 7400, 250  # DDSI-RTPS 2.5, section 9.6.2.3
+# UDP ports of a domain, from DDSI-RTPS 2.5, section 9.6.2.3.
+DISCOVERY_PORT, PORTS_PER_DOMAIN, FIRST_PARTICIPANT = 7400, 250, 10
 
 
 class RosDomain:
     """A ROS domain that no other test on this machine uses.
 
-    The reservation is a TCP port, which the system releases when this process ends.
+    The reservation is a TCP port, which the system releases when this process ends. A domain in
+    which some other program already runs is left alone.
 
     Attributes:
         number: the domain id.
@@ -28,11 +30,13 @@ class RosDomain:
 
     def __init__(self) -> None:
         for number in random.SystemRandom().sample(DOMAINS, len(DOMAINS)):
+            port = DISCOVERY_PORT + PORTS_PER_DOMAIN * number
             self._reservation = socket.socket()
             try:
-                port = DISCOVERY_PORT + PORTS_PER_DOMAIN * number
                 self._reservation.bind(('127.0.0.1', port))
-            except OSError:  # in use by another test
+                with socket.socket(type=socket.SOCK_DGRAM) as first_participant:
+                    first_participant.bind(('', port + FIRST_PARTICIPANT))
+            except OSError:  # in use
                 self._reservation.close()
                 continue
             self.number = number
