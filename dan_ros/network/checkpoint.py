@@ -37,8 +37,9 @@ def fuse_checkpoint(
 ) -> tuple[fuse.FusedDAN, ModelInfo]:
     """Load a checkpoint and fuse it with its preprocessing.
 
-    An argument that is None defaults to the notes in the checkpoint (see `read_notes`), then to the
-    official training: 224 px, ImageNet's mean and std, color. Labels have no further default.
+    If an argument is None, its value comes from the notes in the checkpoint (see `read_notes`), or
+    else from the official training: 224 px, ImageNet's mean and std, color. Labels must be in the
+    notes if they are not given.
 
     Args:
         path: the checkpoint, see `load_dan`.

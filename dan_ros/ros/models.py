@@ -12,7 +12,6 @@ from dan_ros.detect import Detector, open_detector
 from dan_ros.detect.full_frame import FullFrameDetector
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.ros.parameters import CROPPED_FACES, Settings
-from dan_ros.ros.session import apply_settings
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import VideoPipeline
 
@@ -60,10 +59,9 @@ def load_models(
         on_progress,
     )
     detector = _open_detector(settings, selection.backend, on_progress)
-    video = VideoPipeline(ExpressionPipeline(detector, selection.backend), settings.video, new_ids)
-    apply_settings(settings, video)
-    video.pipeline.config = settings.video.pipeline
-    video.pipeline.run([Frame(np.zeros((*WARM_UP_SIZE, 3), np.uint8))])
+    pipeline = ExpressionPipeline(detector, selection.backend, settings.video.pipeline)
+    video = VideoPipeline(pipeline, settings.video, new_ids)
+    pipeline.run([Frame(np.zeros((*WARM_UP_SIZE, 3), np.uint8))])
     selection.backend.warm_up()
     smoke_test(selection.backend)
     return Models(selection, video)

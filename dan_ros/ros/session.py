@@ -71,7 +71,9 @@ class StreamSession:
 
     def prepare(self, video: VideoPipeline) -> None:
         """Update the settings before a run."""
-        apply_settings(self._get_settings(), video)
+        settings = self._get_settings()
+        video.config = settings.video
+        video.pipeline.detector.min_score = settings.detector.min_score
 
     def publish(self, result: FrameResult) -> None:
         """Publish the result of an image."""
@@ -84,9 +86,3 @@ class StreamSession:
     def report_failure(self, camera: str, error: Exception) -> None:
         """Count an image that could not be processed."""
         self._drops.failed(camera, self._source.source_of(camera), error)
-
-
-def apply_settings(settings: Settings, video: VideoPipeline) -> None:
-    """Hand the live settings to the video pipeline."""
-    video.config = settings.video
-    video.pipeline.detector.min_score = settings.detector.min_score
