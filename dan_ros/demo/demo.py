@@ -165,11 +165,15 @@ def _watch(
     executor = SingleThreadedExecutor()
     executor.add_node(subscriber)
     started_s = shown_s = time.monotonic()
+    announced = False
     with Live(subscriber.table(), console=console, auto_refresh=False) as live:
         while not stop.is_set():
             if not endless and _is_enough(subscriber, time.monotonic() - started_s):
                 break
             executor.spin_once(timeout_sec=0.1)
+            if subscriber.ids and not announced:
+                announced = True
+                console.print(f'First face after {time.monotonic() - started_s:.1f} s.')
             if any(process.poll() is not None for process in processes):
                 console.print('[red]A process ended early; see its output above.[/red]')
                 return False
