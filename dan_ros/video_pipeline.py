@@ -33,8 +33,8 @@ class StampedFrame:
 
     Attributes:
         frame: the image.
-        stamp_ns: time of acquisition, nanoseconds. A time before the last one of the same camera
-            clears the tracks of that camera.
+        stamp_ns: time of acquisition, nanoseconds. A new recording clears the tracks of the
+            camera, see `FrameClock.is_restart`.
         arrived_ns: arrival time on a monotonic clock, nanoseconds; used while the stamps of the
             camera do not change. None if unknown.
     """
@@ -108,6 +108,10 @@ class VideoPipeline:
     def cameras_with_frozen_stamps(self) -> list[str]:
         """Return the cameras whose images all carry the same stamp. May be called by any thread."""
         return [c for c, tracker in self._trackers.copy().items() if tracker.has_frozen_stamps]
+
+    def cameras_with_unordered_stamps(self) -> list[str]:
+        """Return the cameras whose stamps recently stepped back. May be called by any thread."""
+        return [c for c, tracker in self._trackers.copy().items() if tracker.has_unordered_stamps]
 
     def forget(self, camera: str) -> None:
         """Forget the faces of a camera. May be called by any thread."""

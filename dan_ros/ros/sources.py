@@ -165,7 +165,7 @@ class CameraSource(ImageSource):
         return camera
 
     def warnings(self) -> Iterator[str]:
-        """Yield calibrations that do not fit, silent cameras, and frozen stamps."""
+        """Yield calibrations that do not fit, silent cameras, and bad stamps."""
         for stream in self._streams.values():
             yield from stream.warnings()
         yield from self._context.qos_monitor.warnings()
@@ -173,7 +173,7 @@ class CameraSource(ImageSource):
             yield f'no image for {SILENCE_S:g} s on {", ".join(silent)}'
             if (publisher := self._ros4hri) is not None:
                 publisher.forget(silent)
-        yield from _frozen_stamps(self._context.video)
+        yield from _stamp_warnings(self._context.video)
 
 
 class CroppedFaceSource(ImageSource):
@@ -232,20 +232,25 @@ class CroppedFaceSource(ImageSource):
         return ros4hri.FACES
 
     def warnings(self) -> Iterator[str]:
-        """Yield incompatible peers and frozen stamps."""
+        """Yield incompatible peers and bad stamps."""
         yield from self._context.qos_monitor.warnings()
-        yield from _frozen_stamps(self._context.video)
+        yield from _stamp_warnings(self._context.video)
 
     def _on_gone(self, face_id: str) -> None:
         self._face_counts.pop(face_id, None)
         self._context.video.forget(face_id)
 
 
-def _frozen_stamps(video: VideoPipeline) -> Iterator[str]:
-    if cameras := video.cameras_with_frozen_stamps():
+def _stamp_warnings(video: VideoPipeline) -> Iterator[str]:
+    if cameras := video.cameras_with_stamp_warnings():
         yield (
             f'the images on {", ".join(cameras)} all carry the same stamp: faces are tracked by '
             'the arrival time of the images'
+        )
+    if cameras := video.cameras_with_unordered_stamps():
+        yield (
+            f'the stamps of the images on {", ".join(cameras)} step back: check that the driver '
+            'stamps and publishes its images in order'
         )
 
 

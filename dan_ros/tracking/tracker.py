@@ -138,8 +138,7 @@ class BoxTracker:
 
         Args:
             boxes_xyxy: float [4] each, pixels.
-            stamp_ns: time of the frame, nanoseconds. A time before the last one clears all tracks:
-                a bag loops, or a simulation was reset.
+            stamp_ns: time of the frame, nanoseconds, not before the last one.
 
         Returns:
             One id per box, in the same order; '' for a face that has too few hits.
@@ -161,11 +160,8 @@ class BoxTracker:
         return any(track.seen_frame < self._frame for track in self._tracks)
 
     def _advance(self, stamp_ns: int) -> None:
-        last_ns = stamp_ns if self._last_ns is None else self._last_ns
-        if stamp_ns < last_ns:
-            self._tracks, self._clock = [], _StreamClock()
-        elif self._last_ns is not None:
-            self._clock.advance((stamp_ns - last_ns) / 1e9)
+        if self._last_ns is not None:
+            self._clock.advance((stamp_ns - self._last_ns) / 1e9)
         self._last_ns = stamp_ns
         self._frame += 1
 
