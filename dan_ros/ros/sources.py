@@ -242,7 +242,7 @@ class CroppedFaceSource(ImageSource):
 
 
 def _stamp_warnings(video: VideoPipeline) -> Iterator[str]:
-    if cameras := video.cameras_with_stamp_warnings():
+    if cameras := video.cameras_with_frozen_stamps():
         yield (
             f'the images on {", ".join(cameras)} all carry the same stamp: faces are tracked by '
             'the arrival time of the images'

@@ -65,6 +65,11 @@ class FaceTracker:
         self._boxes: list[np.ndarray] = []
         self._frames = 0
 
+    def _forget(self) -> None:
+        self._box_tracker = BoxTracker(self._new_ids)
+        self._smoothers: dict[str, Smoother] = {}
+        self._clock = FrameClock()
+
     def update(
         self, faces: Sequence[FaceExpression], stamp_ns: int, arrived_ns: int | None = None
     ) -> list[TrackedFace]:
@@ -118,11 +123,6 @@ class FaceTracker:
     def face_ids(self) -> set[str]:
         """Ids of the faces in view, and of missing faces that may come back."""
         return self._box_tracker.face_ids
-
-    def _forget(self) -> None:
-        self._box_tracker = BoxTracker(self._new_ids)
-        self._smoothers: dict[str, Smoother] = {}
-        self._clock = FrameClock()
 
     def _smooth(self, face_id: str, face: FaceExpression, now_ns: int) -> TrackedFace:
         if not face.is_judged:
