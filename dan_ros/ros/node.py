@@ -259,7 +259,7 @@ class DanNode(LifecycleNode):
 
     def _on_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         is_configured = self._phase in ('configuring', 'inactive', 'active')
-        result = check_change(changes, is_configured)
+        result = check_change(changes, self._values, is_configured)
         if result.successful:
             known = {c.name: SPECS[c.name].to_value(c.value) for c in changes if c.name in SPECS}
             self._values = {**self._values, **known}

@@ -425,11 +425,14 @@ def read_parameters(node: Node) -> dict[str, Any]:
     return {name: spec.to_value(node.get_parameter(name).value) for name, spec in SPECS.items()}
 
 
-def check_change(changes: Iterable[Any], is_configured: bool) -> SetParametersResult:
+def check_change(
+    changes: Iterable[Any], values: Mapping[str, Any], is_configured: bool
+) -> SetParametersResult:
     """Accept or refuse a set of changes as a whole.
 
     Args:
         changes: new values, rclpy.parameter.Parameter.
+        values: present values by name; to set one of them again is no change.
         is_configured: whether the node is configured, so that only live parameters may change.
     """
     for change in changes:
@@ -437,7 +440,8 @@ def check_change(changes: Iterable[Any], is_configured: bool) -> SetParametersRe
         if spec is None:
             continue
         problem = spec.problem_with(change.value)
-        if not problem and is_configured and not spec.live:
+        is_fixed = is_configured and not spec.live
+        if not problem and is_fixed and spec.to_value(change.value) != values[spec.name]:
             problem = (
                 f'{spec.name} cannot be changed while the node is configured: deactivate and '
                 'clean it up first'

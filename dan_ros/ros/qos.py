@@ -78,11 +78,15 @@ class QosMonitor:
         self._topics: set[str] = set()
 
     def callback(self, topic: str) -> Callable[[Any], None]:
-        """Return an event callback that logs and remembers an incompatible peer on `topic`."""
+        """Return an event callback that logs and remembers an incompatible peer.
+
+        Args:
+            topic: name before remapping, because rclpy remaps it in every call.
+        """
 
         def on_incompatible(event: Any) -> None:
-            self._topics.add(self._node.resolve_topic_name(topic))
-            self._node.get_logger().warning(INCOMPATIBLE.format(topic))
+            self._topics.add(topic)
+            self._node.get_logger().warning(self._sentence(topic))
 
         return on_incompatible
 
@@ -94,7 +98,10 @@ class QosMonitor:
         """Yield a sentence per topic that still has an incompatible peer."""
         for topic in self._topics.copy():
             if _has_incompatible_peer(self._node, topic):
-                yield INCOMPATIBLE.format(topic)
+                yield self._sentence(topic)
+
+    def _sentence(self, topic: str) -> str:
+        return INCOMPATIBLE.format(self._node.resolve_topic_name(topic))
 
 
 def _has_incompatible_peer(node: Node, topic: str) -> bool:

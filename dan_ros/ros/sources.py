@@ -11,6 +11,7 @@ from sensor_msgs.msg import Image
 
 from dan_ros.ros import ros4hri
 from dan_ros.ros.camera_stream import SILENCE_S, CameraStream
+from dan_ros.ros.camera_topics import CameraTopics
 from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.image_receiver import ImageReceiver
 from dan_ros.ros.inference_thread import FrameResult
@@ -19,7 +20,7 @@ from dan_ros.ros.publishers import ExpressionPublishers
 from dan_ros.ros.qos import QosMonitor
 from dan_ros.ros.ros4hri import Ros4HriFacePublisher, Ros4HriFaceSource
 from dan_ros.ros.statistics import Statistics
-from dan_ros.ros.transports import RAW
+from dan_ros.ros.transports import RAW, suffix_of
 from dan_ros.video_pipeline import VideoPipeline
 
 INPUT_TOPIC = 'image'
@@ -107,12 +108,11 @@ class CameraSource(ImageSource):
         super().__init__(context)
         node, settings = context.node, context.settings
         topics = [topic for topic in settings.image_topics if topic] or [INPUT_TOPIC]
-        cameras = list(dict.fromkeys(node.resolve_topic_name(topic) for topic in topics))
+        suffix, is_only = suffix_of(settings.image_transport), len(set(topics)) == 1
+        cameras = [CameraTopics.resolve(node, topic, suffix, is_only) for topic in topics]
         self._streams = {
-            camera: CameraStream(
-                node, camera, len(cameras) == 1, context.drops, context.qos_monitor
-            )
-            for camera in cameras
+            topics.camera: CameraStream(node, topics, context.drops, context.qos_monitor)
+            for topics in cameras
         }
         self._ros4hri: Ros4HriFacePublisher | None = None
 
@@ -124,7 +124,7 @@ class CameraSource(ImageSource):
     @property
     def awaited(self) -> str:
         """The image topics."""
-        return ', '.join(stream.image_topic for stream in self._streams.values())
+        return ', '.join(stream.topics.listened for stream in self._streams.values())
 
     @property
     def face_count(self) -> int:
@@ -169,10 +169,11 @@ class CameraSource(ImageSource):
         for stream in self._streams.values():
             yield from stream.warnings()
         yield from self._context.qos_monitor.warnings()
-        if silent := [camera for camera, stream in self._streams.items() if stream.is_silent]:
-            yield f'no image for {SILENCE_S:g} s on {", ".join(silent)}'
+        if silent := [stream for stream in self._streams.values() if stream.is_silent]:
+            listened = ', '.join(stream.topics.listened for stream in silent)
+            yield f'no image for {SILENCE_S:g} s on {listened}'
             if (publisher := self._ros4hri) is not None:
-                publisher.forget(silent)
+                publisher.forget([stream.topic for stream in silent])
         yield from _stamp_warnings(self._context.video)
 
 

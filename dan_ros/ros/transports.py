@@ -16,6 +16,7 @@ from dan_ros.types import Frame
 
 RAW, COMPRESSED = 'raw', 'compressed'
 TRANSPORTS = (RAW, COMPRESSED)
+COMPRESSED_SUFFIX = '/compressed'
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Transport:
     check: Callable[[Any], Callable[[], Frame]]
 
 
+def suffix_of(name: str) -> str:
+    """Return what a transport of `TRANSPORTS` appends to the name of the image topic."""
+    return COMPRESSED_SUFFIX if name == COMPRESSED else ''
+
+
 def open_transport(name: str, max_pixels: Callable[[], int]) -> Transport:
     """Create a transport.
 
@@ -47,7 +53,7 @@ def open_transport(name: str, max_pixels: Callable[[], int]) -> Transport:
         return Transport(Image, '', lambda content: read_image(content, _header), _check_raw)
     return Transport(
         CompressedImage,
-        '/compressed',
+        COMPRESSED_SUFFIX,
         lambda content: read_picture(content, _header),
         lambda message: _check_compressed(message, max_pixels()),
     )
