@@ -35,10 +35,10 @@ class _Layout:
 
     Attributes:
         channels: values per pixel.
-        bytes_per_value: 1 or 2; of 16 bits the upper 8 are kept, as in cv_bridge.
+        bytes_per_value: 1 or 2; only the upper 8 of 16 bits are kept, as in cv_bridge.
         result: encoding of the frame.
         code: OpenCV's conversion to `result`, or None.
-        is_paired: pixels in a row share color values in pairs, so the width must be even.
+        is_paired: each pair of pixels in a row shares its color, so the width must be even.
         planes: rows of data per row of the image; above 1, color lies below the gray values.
     """
 
@@ -119,7 +119,7 @@ _TO_BGR = {
 
 
 def check_image(message: ImageMessage) -> None:
-    """Check that the fields of an image fit each other; takes microseconds, reads no pixel.
+    """Check that the fields of an image are consistent; takes microseconds, reads no pixels.
 
     Raises:
         FrameError: with the cause 'bad_encoding', 'bad_size', 'bad_step' or 'bad_data'.
@@ -178,7 +178,7 @@ def checked_image_to_frame(message: ImageMessage) -> Frame:
     """Convert an image that passed `check_image`; 8-bit color and gray become views of its data.
 
     Raises:
-        FrameError: with the cause 'bad_size': OpenCV cannot convert an image of this size.
+        FrameError: OpenCV cannot convert an image of this size (cause 'bad_size').
         MemoryError: there is too little memory for the pixels.
     """
     layout = _LAYOUTS.get(message.encoding)
@@ -218,7 +218,7 @@ def _nv24_to_bgr(data: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def to_bgr(image: np.ndarray, encoding: str) -> np.ndarray:
-    """Convert an image in one of `types.FRAME_ENCODINGS` to uint8 [H, W, 3] BGR; bgr8 as it is."""
+    """Convert an image in one of `types.FRAME_ENCODINGS` to uint8 [H, W, 3] BGR; keep bgr8."""
     return cv2.cvtColor(image, _TO_BGR[encoding]) if encoding in _TO_BGR else image
 
 

@@ -31,10 +31,10 @@ class SourceContext:
     """What a source needs from the node.
 
     Attributes:
-        node: subscribes and publishes.
-        settings: as of the activation.
+        node: node that subscribes and publishes.
+        settings: settings at the time of activation.
         video: knows which faces are in view.
-        publishers: of the results.
+        publishers: publish the results.
         statistics: counts processed images.
         drops: counts dropped images.
         qos_monitor: told about incompatible peers.
@@ -62,7 +62,7 @@ class ImageSource(ABC):
     @property
     @abstractmethod
     def transport(self) -> str:
-        """How the images travel, one of `transports.TRANSPORTS`."""
+        """Transport of the images, one of `transports.TRANSPORTS`."""
 
     @property
     @abstractmethod
@@ -118,7 +118,7 @@ class CameraSource(ImageSource):
 
     @property
     def transport(self) -> str:
-        """As the parameter says."""
+        """Value of the parameter `image_transport`."""
         return self._context.settings.image_transport
 
     @property
@@ -161,7 +161,7 @@ class CameraSource(ImageSource):
         context.publishers.publish_debug_image(result)
 
     def source_of(self, camera: str) -> str:
-        """Every camera counts on its own."""
+        """Drops are counted per camera."""
         return camera
 
     def warnings(self) -> Iterator[str]:
@@ -229,7 +229,7 @@ class CroppedFaceSource(ImageSource):
             self._on_gone(result.camera)
 
     def source_of(self, camera: str) -> str:
-        """One name for all faces, since they come and go."""
+        """Drops of all faces are counted together, since faces come and go."""
         return ros4hri.FACES
 
     def warnings(self) -> Iterator[str]:

@@ -27,7 +27,7 @@ class FrameClock:
         self._arrived_ns: int | None = None
         self._equal = 0
         self._behind = 0
-        self._ahead_ns = 0  # advance by arrival times since the stamps last changed
+        self._ahead_ns = 0  # time added by arrival times since the stamps last changed
         self._ordered = UNORDERED_FRAMES
 
     @property
@@ -41,9 +41,9 @@ class FrameClock:
         return self._ordered < UNORDERED_FRAMES
 
     def is_restart(self, stamp_ns: int) -> bool:
-        """Return whether a stamp begins a new recording: a bag loops, a simulation was reset.
+        """Return whether a stamp begins a new recording, as in a looping bag or reset simulation.
 
-        It steps back far, or to one of the first stamps of the present recording. The end of a
+        It steps back far, or to one of the first stamps of the current recording. The end of a
         single stamp from the future is not a restart, nor is a single missing stamp (zero).
         """
         if self._last_ns is None or stamp_ns >= self._newest_ns or stamp_ns == self._last_ns:
