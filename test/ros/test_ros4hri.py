@@ -167,11 +167,12 @@ def test_of_two_nodes_one_publishes_faces_and_the_other_waits(start, smile, tmp_
     )  # fmt: skip
     second.wait_for_output('active: waiting for images')
     faces = first.received('/right/facial_expression', FacialExpression)
-    lists.clear()
-    first.spin_until(lambda: len(faces) > 20, 'faces', every=lambda: first.show(smile))
-    assert len({tuple(message.ids) for message in lists}) == 1
     warning = '/left/dan_node publishes /humans/faces/tracked, so this node does not'
     first.spin_until(lambda: warning in second.output, 'a warning')
+    lists.clear()
+    faces.clear()
+    first.spin_until(lambda: len(faces) > 20, 'faces', every=lambda: first.show(smile))
+    assert len({tuple(message.ids) for message in lists}) == 1
     assert first.change_state(Transition.TRANSITION_DEACTIVATE)
     first.spin_until(
         lambda: lists[-1].ids and lists[-1].ids[0] == faces[-1].face_id,
