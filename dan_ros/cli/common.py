@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dan_ros.backends import Backend, open_backend
 from dan_ros.backends.base import smoke_test
-from dan_ros.datasets import catalog
+from dan_ros.datasets import catalog, faces
 from dan_ros.errors import BackendError, DanError
 from dan_ros.labels import LABEL_SETS
 from dan_ros.model import store
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dan_ros.backends.torch import TorchBackend
 
 DATASETS = ('auto', *catalog.DATASETS)
+SPLITS = faces.SPLITS
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.safetensors')
 TRAINING_MODULES = ('torch', 'yaml', 'safetensors', 'pydantic')
 PACKAGES = {'yaml': 'pyyaml'}  # where a package is not called like its module

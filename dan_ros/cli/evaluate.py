@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dan_ros.backends import BACKENDS, Backend
-from dan_ros.cli.common import DATASETS, need, open_model, progress_bar
+from dan_ros.cli.common import DATASETS, SPLITS, need, open_model, progress_bar
 from dan_ros.detect import DETECTORS, open_detector
+from dan_ros.errors import DataError
 from dan_ros.labels import LABEL_SETS
 from dan_ros.pipeline import ExpressionPipeline
 
@@ -31,8 +32,14 @@ if TYPE_CHECKING:
     show_default=True,
     help='Folder for the report, its figures and scores.json.',
 )
-@click.option('--dataset', default='auto', show_default=True, type=click.Choice(DATASETS))
-@click.option('--split', default='valid', show_default=True, type=click.Choice(['train', 'valid']))
+@click.option(
+    '--dataset',
+    default='auto',
+    show_default=True,
+    type=click.Choice(DATASETS),
+    help='Name of the data set; auto recognizes it by its files, never by numbered folders.',
+)
+@click.option('--split', default='valid', show_default=True, type=click.Choice(SPLITS))
 @click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
 @click.option(
     '--labels',
@@ -60,21 +67,26 @@ def command(
     """Measure MODEL on the labeled faces of DATA.
 
     MODEL is a known model (see `dan-ros models`), an ONNX file or a checkpoint. DATA is a folder
-    with FER+, RAF-DB, AffectNet or SFEW, an FER+ .npz file, or a folder of your own images with one
-    folder per class.
+    with FER+, FER-2013, RAF-DB, AffectNet or SFEW, one of their files, or a folder of your own
+    images with one folder per class.
 
-    Prints accuracy, balanced accuracy, calibration error, and precision, recall and F1 per class.
-    Writes an HTML page with the confusion matrix, the reliability diagram and the most confident
-    mistakes.
+    Prints how DATA was understood, accuracy, balanced accuracy, calibration error, and precision,
+    recall and F1 per class. Writes an HTML page with the confusion matrix, the reliability diagram
+    and the most confident mistakes.
+
+    The exit code is 1 if an image could not be judged. The numbers are those of the other images.
     """
     need('matplotlib', 'jinja2')
     from dan_ros.datasets.catalog import guess_dataset, open_faces
+    from dan_ros.datasets.faces import summarize
     from dan_ros.evaluate.report import Subject, to_json, write_report
 
     opened = open_model(model, backend, label_set)
     name = guess_dataset(data, opened.model.labels) if dataset == 'auto' else dataset
     faces = open_faces(name, data, split)
     out.mkdir(parents=True, exist_ok=True)
+    for line in summarize(name, split, faces):
+        click.echo(line, err=as_json)
     evaluation = _evaluate(faces, opened, detector)
     look = 'photo' if detector else 'face'
     subject = Subject(opened.model_name, str(data), name, split, opened.name, opened.device, look)
@@ -83,8 +95,13 @@ def command(
         click.echo(json.dumps(content))
     else:
         _print(content)
+    _print_images(content)
     page = write_report(subject, evaluation, out)  # last: an error hides no numbers
     click.echo(f'report: {page}', err=as_json)
+    missing = content['not_judged'] + len(content['skipped'])
+    if missing:
+        count = content['faces'] + len(content['skipped'])
+        raise DataError(f'{missing} of {count} images were not judged; scores.json lists them')
 
 
 def _evaluate(faces: 'Faces', model: Backend, detector: str | None) -> 'Evaluation':
@@ -107,7 +124,6 @@ def _evaluate(faces: 'Faces', model: Backend, detector: str | None) -> 'Evaluati
 
 
 def _print(content: dict[str, Any]) -> None:
-    from dan_ros.datasets.faces import summarize_skipped
     from dan_ros.evaluate.report import percent
 
     table = Table('class', box=None)
@@ -126,5 +142,14 @@ def _print(content: dict[str, Any]) -> None:
         click.echo(f'{content["not_judged"]} faces without a result count as wrong')
     for label, count in content['left_out'].items():
         click.echo(f'{count} faces left out: the model does not have the class {label}')
-    for line in summarize_skipped(content['skipped'], 'scores.json'):
+
+
+def _print_images(content: dict[str, Any]) -> None:
+    """List the images without a result, on standard error."""
+    from dan_ros.datasets.faces import list_paths, summarize_skipped
+
+    for line in (
+        *list_paths('have no detected face', content['not_judged_images'], 'scores.json'),
+        *summarize_skipped(content['skip_reasons'], 'scores.json'),
+    ):
         click.echo(line, err=True)
