@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from dan_ros import labels as label_sets
-from dan_ros.datasets.base import LabeledImage, Listing, numbered, read_csv
+from dan_ros.datasets.base import LabeledImage, Listing, numbered
+from dan_ros.datasets.csv_files import read_csv
 from dan_ros.datasets.faces import TEST, TRAIN, VALID
 from dan_ros.datasets.folders import FolderDataset
 from dan_ros.errors import DataError

@@ -10,10 +10,9 @@ from dan_ros.datasets.base import (
     find_file,
     gray_faces,
     numbered,
-    read_header,
-    read_table,
     why_empty,
 )
+from dan_ros.datasets.csv_files import read_header, read_table
 from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces
 from dan_ros.datasets.folders import FolderDataset
 from dan_ros.errors import DataError
@@ -91,9 +90,9 @@ def read_pixels(path: Path, number: int, text: str) -> np.ndarray:
         DataError: it does not contain 48 x 48 numbers from 0 to 255.
     """
     try:
-        pixels = np.array(text.split(), np.int64)
-    except (ValueError, OverflowError):
-        pixels = np.array([-1])
+        pixels = np.fromstring(text, np.int64, sep=' ')  # six times faster than `int` per number
+    except (ValueError, DeprecationWarning):  # not a number; numpy changes from one to the other
+        pixels = np.zeros(0, np.int64)
     if pixels.size != SIDE_PX**2 or pixels.min() < 0 or pixels.max() > 255:
         raise DataError(
             f'{path}, line {number}: pixels are not {SIDE_PX} x {SIDE_PX} numbers from 0 to 255'

@@ -14,11 +14,10 @@ from dan_ros.datasets.base import (
     READ_THREADS,
     FaceDataset,
     gray_faces,
-    read_csv,
-    read_table,
     try_picture,
     why_empty,
 )
+from dan_ros.datasets.csv_files import read_csv, read_table
 from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces
 from dan_ros.datasets.fer2013 import SIDE_PX, USAGE, find_pixels, find_votes, read_pixels
 from dan_ros.datasets.folders import candidate_folders

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from dan_ros import labels as label_sets
-from dan_ros.datasets.base import LabeledImage, Listing, numbered, read_lines
+from dan_ros.datasets.base import LabeledImage, Listing, numbered
+from dan_ros.datasets.csv_files import read_lines
 from dan_ros.datasets.faces import TRAIN
 from dan_ros.datasets.folders import (
     FolderDataset,
