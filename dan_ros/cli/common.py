@@ -23,7 +23,7 @@ DATASETS = ('auto', *catalog.DATASETS)
 SPLITS = faces.SPLITS
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.safetensors')
 TRAINING_MODULES = ('torch', 'yaml', 'safetensors', 'pydantic')
-PACKAGES = {'yaml': 'pyyaml'}  # where a package is not called like its module
+PACKAGES = {'yaml': 'pyyaml'}  # packages named differently from their module
 
 
 def need(*modules: str) -> None:

@@ -96,7 +96,7 @@ def command(
     else:
         _print(content)
     _print_images(content)
-    page = write_report(subject, evaluation, out)  # last: an error hides no numbers
+    page = write_report(subject, evaluation, out)  # last, so an error hides no numbers
     click.echo(f'report: {page}', err=as_json)
     missing = content['not_judged'] + len(content['skipped'])
     if missing:

@@ -34,7 +34,7 @@ CSV_NAMES = {
     TEST: ('test.csv',),
 }
 CSV_FOLDER = 'Manually_Annotated_file_lists'
-# The CSV files of the first release name images relative to one of these folders.
+# The CSV files of the first release give image paths relative to one of these folders.
 IMAGE_FOLDERS = (
     *('', 'Manually_Annotated_Images', 'Manually_Annotated/Manually_Annotated_Images'),
     *('Manually_Annotated', 'images'),

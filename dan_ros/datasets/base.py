@@ -2,7 +2,7 @@
 """Base classes of the data set readers, and what the readers share.
 
 A reader of image files only lists them (`ImageDataset.list_images`); this module checks that each
-image can be decoded, crops and resizes it.
+image can be decoded, and crops and resizes it.
 """
 
 import os
@@ -32,7 +32,7 @@ class LabeledImage:
     Attributes:
         path: the image file.
         label: index into the data set's `labels`.
-        crop: the face in the image, (left, top, width, height) in pixels; None is all of it.
+        crop: the face in the image, (left, top, width, height) in pixels; None for all of it.
     """
 
     path: Path
@@ -88,7 +88,7 @@ class FaceDataset(ABC):
         """
 
     def matches(self, root: Path, model_labels: tuple[str, ...]) -> bool:
-        """Whether the files in `root` prove that it is this data set.
+        """Return whether the files in `root` prove that it is this data set.
 
         Args:
             root: an existing folder or file.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registry of the data sets. To add one, write its reader in a new module and enter it here."""
+"""Registry of the data sets. To add one, write its reader in a new module and add it here."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from dan_ros.datasets.rafdb import RafDb
 from dan_ros.errors import DataError
 
 MAX_SHOWN_NUMBERS = 10  # names of folders in an error message
-# Data set per name.
+# Data sets by name.
 DATASETS: Mapping[str, type[FaceDataset]] = MappingProxyType(
     {
         'ferplus': FerPlus,

@@ -10,7 +10,7 @@ import numpy as np
 from dan_ros.images.files import readable
 
 TRAIN, VALID, TEST = SPLITS = ('train', 'valid', 'test')
-MAX_LISTED_SKIPS = 20  # images named on the screen
+MAX_LISTED_SKIPS = 20  # images listed on the screen
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Faces:
         skipped: reason per image that is left out because it cannot be read or has no class.
         excluded: number of faces that the rules of the data set exclude, per reason.
         empty_folders: class folders without a readable image.
-        paths: file of each face, N of them; () if the faces are not in files of their own.
+        paths: file of each face, N of them; () if the faces are not in separate files.
     """
 
     labels: tuple[str, ...]

@@ -70,9 +70,9 @@ class FerPlus(FaceDataset):
       uint8 [N, 48, 48], and `votes`, uint8 [N, 10], in the order of `VOTE_COLUMNS`.
 
     The protocol is FER+'s "majority". Single votes are ignored. Faces without votes, or with
-    "unknown" or "not a face" as first choice, are excluded; outside training, so are faces without
-    an absolute majority. The targets are the shares of the eight expressions' votes, the class is
-    the first choice.
+    "unknown" or "not a face" as first choice, are excluded. Validation and test also exclude
+    faces without an absolute majority. The targets are the vote shares of the eight expressions,
+    the class is the first choice.
     """
 
     labels = label_sets.FERPLUS
