@@ -22,7 +22,13 @@ from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
 
 READ_THREADS = 4  # threads that decode every image once; each holds one image in memory
-IGNORED_NAMES = ('__macosx', '@eadir', 'thumbs.db', 'desktop.ini')  # of operating systems
+IGNORED_NAMES = (
+    '__macosx',
+    '@eadir',
+    'thumbs.db',
+    'ehthumbs.db',
+    'desktop.ini',
+)  # of operating systems
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from dan_ros.errors import DataError
 
 CSV_NAMES = ('fer2013.csv', 'icml_face_data.csv')
 VOTES_NAME = 'fer2013new.csv'  # the labels of FER+, which replace those of FER-2013
-USAGE = {TRAIN: 'training', VALID: 'publictest', TEST: 'privatetest'}
+USAGE = {TRAIN: 'Training', VALID: 'PublicTest', TEST: 'PrivateTest'}
 SIDE_PX = 48
 
 
@@ -45,7 +45,7 @@ class Fer2013(FolderDataset):
             return super().open(root, split)
         images, classes = [], []
         for number, row in read_table(path, ('emotion', 'pixels', 'usage')):
-            if row['usage'].lower() == USAGE[split]:
+            if row['usage'].lower() == USAGE[split].lower():
                 images.append(read_pixels(path, number, row['pixels']))
                 classes.append(self._class_of(path, number, row['emotion']))
         layout = f'{path}, the rows of {USAGE[split]}'

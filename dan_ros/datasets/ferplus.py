@@ -147,7 +147,7 @@ def _read_csv_files(pixels: Path, votes: Path, split: str) -> _Content:
                 f'{pixels} and {votes} do not fit together: they differ in line {line}; both must '
                 'be complete and in the original order'
             )
-        if row.usage != USAGE[split]:
+        if row.usage != USAGE[split].lower():
             continue
         if not row.name:
             unnamed += 1
@@ -198,7 +198,8 @@ def _read_folder(folder: Path, votes: Path | None, split: str) -> _Content:
         rows = list(_read_labels(path))
     else:
         path = votes
-        rows = [row for row in _read_votes(votes) if row.usage == USAGE[split] and row.name]
+        usage = USAGE[split].lower()
+        rows = [row for row in _read_votes(votes) if row.usage == usage and row.name]
     layout = f'images in {folder} with the votes of {path}'
     with ThreadPoolExecutor(READ_THREADS) as threads:
         read = list(threads.map(lambda row: _read_gray(folder / row.name), rows))

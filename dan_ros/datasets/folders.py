@@ -12,7 +12,7 @@ from dan_ros.datasets.base import ImageDataset, LabeledImage, Listing, is_ignore
 from dan_ros.datasets.faces import TEST, TRAIN, VALID
 from dan_ros.errors import DataError
 
-# Names of a split's folder, best first.
+# Names of a split's folder, in order of preference.
 SPLIT_FOLDERS = {
     TRAIN: ('train', 'training', 'fer2013train'),
     VALID: (
@@ -123,9 +123,11 @@ def has_class_folders(folder: Path, names: Mapping[str, str]) -> bool:
 def enter_outer_folders(folder: Path, names: Mapping[str, str]) -> Path:
     """Enter folders that contain only one folder, unless it is a class or a split."""
     splits = {name for names_of_split in SPLIT_FOLDERS.values() for name in names_of_split}
-    while len(children := subfolders(folder)) == 1:
+    children = subfolders(folder)
+    while len(children) == 1 and children[0].name.lower() not in names:
         (child,) = children
-        if child.name.lower() in names or any(_is_split(child, name) for name in splits):
+        children = subfolders(child)
+        if not children or any(_is_split(child, name) for name in splits):
             break
         folder = child
     return folder
@@ -195,7 +197,7 @@ def is_number(name: str) -> bool:
 
 
 def list_image_files(folder: Path) -> list[Path]:
-    """Files in `folder` and below that may be images, whatever their suffix, sorted."""
+    """List the files in `folder` and below that may be images, whatever their suffix, sorted."""
     paths = []
     for parent, children, names in os.walk(folder, onerror=_raise, followlinks=True):
         children[:] = [name for name in children if not is_ignored(Path(name))]

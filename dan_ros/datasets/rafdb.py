@@ -58,9 +58,9 @@ class RafDb(FolderDataset):
         path = root / LABEL_FILE
         images = []
         for number, line in enumerate(read_lines(path), 1):
-            name, _, label = line.strip().partition(' ')
-            if not name:
+            if not line.strip():
                 continue
+            name, _, label = line.strip().partition(' ')
             if label.strip() not in self.numbers:
                 raise DataError(
                     f'{path}, line {number}: {line.strip()!r} is invalid; expected a file name and '
