@@ -10,14 +10,21 @@ from rich.console import Console
 from rich.table import Table
 
 from dan_ros.backends import BACKENDS, Backend
-from dan_ros.cli.common import DATASETS, SPLITS, need, open_model, progress_bar
+from dan_ros.cli.common import (
+    DATASETS,
+    need,
+    open_faces,
+    open_model,
+    print_summary,
+    progress_bar,
+)
+from dan_ros.datasets.faces import SPLITS, Faces, list_paths
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import DataError
 from dan_ros.labels import LABEL_SETS
 from dan_ros.pipeline import ExpressionPipeline
 
 if TYPE_CHECKING:
-    from dan_ros.datasets.faces import Faces
     from dan_ros.evaluate.evaluator import Evaluation
 
 
@@ -77,16 +84,12 @@ def command(
     The exit code is 1 if an image could not be judged. The numbers are those of the other images.
     """
     need('matplotlib', 'jinja2')
-    from dan_ros.datasets.catalog import guess_dataset, open_faces
-    from dan_ros.datasets.faces import summarize
     from dan_ros.evaluate.report import Subject, to_json, write_report
 
     opened = open_model(model, backend, label_set)
-    name = guess_dataset(data, opened.model.labels) if dataset == 'auto' else dataset
-    faces = open_faces(name, data, split)
+    name, faces = open_faces(data, dataset, split, opened.model.labels)
     out.mkdir(parents=True, exist_ok=True)
-    for line in summarize(name, split, faces):
-        click.echo(line, err=as_json)
+    print_summary(name, split, faces, 'scores.json', err=as_json)
     evaluation = _evaluate(faces, opened, detector)
     look = 'photo' if detector else 'face'
     subject = Subject(opened.model_name, str(data), name, split, opened.name, opened.device, look)
@@ -95,16 +98,12 @@ def command(
         click.echo(json.dumps(content))
     else:
         _print(content)
-    _print_images(content)
     page = write_report(subject, evaluation, out)  # last, so an error hides no numbers
     click.echo(f'report: {page}', err=as_json)
-    missing = content['not_judged'] + len(content['skipped'])
-    if missing:
-        count = content['faces'] + len(content['skipped'])
-        raise DataError(f'{missing} of {count} images were not judged; scores.json lists them')
+    _check_complete(content)
 
 
-def _evaluate(faces: 'Faces', model: Backend, detector: str | None) -> 'Evaluation':
+def _evaluate(faces: Faces, model: Backend, detector: str | None) -> 'Evaluation':
     from dan_ros.evaluate.evaluator import evaluate, predict_crops, predict_photos
 
     if detector:
@@ -144,12 +143,11 @@ def _print(content: dict[str, Any]) -> None:
         click.echo(f'{count} faces left out: the model does not have the class {label}')
 
 
-def _print_images(content: dict[str, Any]) -> None:
-    """List the images without a result, on standard error."""
-    from dan_ros.datasets.faces import list_paths, summarize_skipped
-
-    for line in (
-        *list_paths('have no detected face', content['not_judged_images'], 'scores.json'),
-        *summarize_skipped(content['skip_reasons'], 'scores.json'),
-    ):
+def _check_complete(content: dict[str, Any]) -> None:
+    """Raise `DataError` if an image was not judged, after a list of those without a face."""
+    for line in list_paths('have no detected face', content['not_judged_images'], 'scores.json'):
         click.echo(line, err=True)
+    missing = content['not_judged'] + len(content['skipped'])
+    if missing:
+        count = content['faces'] + len(content['skipped'])
+        raise DataError(f'{missing} of {count} images were not judged; scores.json lists them')

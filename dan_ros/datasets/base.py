@@ -117,8 +117,8 @@ class ImageDataset(FaceDataset):
         with ThreadPoolExecutor(READ_THREADS) as threads:
             problems = list(threads.map(_find_problem, listing.images))
         checked = list(zip(listing.images, problems, strict=True))
-        skipped = {str(image.path): problem for image, problem in checked if problem}
-        skipped = {**listing.skipped, **skipped}
+        unreadable = {str(image.path): problem for image, problem in checked if problem}
+        skipped = {**listing.skipped, **unreadable}
         images = [image for image, problem in checked if not problem]
         if not images:
             raise DataError(f'{root}: {why_empty(listing.layout, skipped)}')

@@ -106,24 +106,13 @@ class Subject:
 
 def to_json(subject: Subject, evaluation: Evaluation) -> dict[str, Any]:
     """Convert to plain numbers, strings, lists and dicts; None where a metric is undefined."""
-    scores, faces = evaluation.scores, evaluation.faces
+    scores = evaluation.scores
     columns = zip(
         scores.labels, scores.precision, scores.recall, scores.f1, scores.faces, strict=True
     )
     return {
         **vars(subject),
-        'layout': faces.layout,
-        'counts': faces.all_counts,
-        'faces': len(evaluation.chosen),
-        'not_judged': len(evaluation.without_result),
-        'not_judged_images': [
-            str(faces.paths[i]) for i in evaluation.without_result if faces.paths
-        ],
-        'left_out': evaluation.left_out,
-        'excluded': dict(faces.excluded),
-        'empty_folders': list(faces.empty_folders),
-        'skipped': list(faces.skipped),
-        'skip_reasons': dict(faces.skipped),
+        **_describe_images(evaluation),
         'accuracy': scores.accuracy,
         'balanced_accuracy': scores.balanced_accuracy,
         'macro_f1': scores.macro_f1,
@@ -145,6 +134,23 @@ def to_json(subject: Subject, evaluation: Evaluation) -> dict[str, Any]:
                 scores.bin_faces, scores.bin_confidence, scores.bin_accuracy, strict=True
             )
         ],
+    }
+
+
+def _describe_images(evaluation: Evaluation) -> dict[str, Any]:
+    """Which images were evaluated, and which were not and why."""
+    faces, missing = evaluation.faces, evaluation.without_result
+    return {
+        'layout': faces.layout,
+        'counts': faces.all_counts,
+        'faces': len(evaluation.chosen),
+        'not_judged': len(missing),
+        'not_judged_images': [str(faces.paths[index]) for index in missing if faces.paths],
+        'left_out': evaluation.left_out,
+        'excluded': dict(faces.excluded),
+        'empty_folders': list(faces.empty_folders),
+        'skipped': list(faces.skipped),
+        'skip_reasons': dict(faces.skipped),
     }
 
 
