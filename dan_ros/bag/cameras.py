@@ -114,3 +114,143 @@ def _one_per_camera(images: list[Topic]) -> list[Topic]:
         if earlier is None or (earlier.count == 0 and topic.count):
             chosen[topic.camera] = topic
     return list(chosen.values())
+
+
+class _Cameras:
+    """Compares the image topics of a bag."""
+
+    def __init__(self, bag: Bag, topics: list[Topic]) -> None:
+        self._bag, self._topics = bag, topics
+        kinds = {topic.name: topic.kind for topic in bag.topics.values()}
+        self._calibrated = {
+            t.name for t in topics if kinds.get(info_topic(t.camera)) == CAMERA_INFO
+        }
+        self._has_results = RESULTS in kinds.values()
+        self._samples = _sample(bag, topics)
+
+    def choose(self) -> CameraChoice:
+        """Choose one topic per camera; of equal ones, the one that was first after the stamp."""
+        choice = CameraChoice([])
+        for topic in sorted(self._topics, key=self._rank):
+            reason = self._reason_against(topic, choice.topics)
+            if reason:
+                choice.left_out[topic.name] = reason
+            else:
+                choice.topics.append(topic)
+        choice.topics.sort(key=self._topics.index)
+        return choice
+
+    def _rank(self, topic: Topic) -> tuple[bool, bool, bool, float, bool]:
+        samples = self._samples[topic.name]
+        return (
+            _is_debug_image(topic),
+            all(sample.preview is None for sample in samples),
+            topic.name not in self._calibrated,
+            median(sample.delay_ns for sample in samples) if samples else 0,
+            posixpath.basename(topic.camera)
+            != 'image_raw',  # the name of the original by convention
+        )
+
+    def _reason_against(self, topic: Topic, cameras: list[Topic]) -> str:
+        """Return why a topic is not a camera of its own; '' if it is one."""
+        encodings = {sample.encoding for sample in self._samples[topic.name]}
+        if encodings and all(NOT_LIGHT.fullmatch(encoding) for encoding in encodings):
+            return f'its images are distances or other numbers ({", ".join(sorted(encodings))})'
+        for camera in cameras:
+            if self._is_copy(topic, camera):
+                return f'it is a copy of {camera.name} with the same headers'
+        return ''
+
+    def _is_copy(self, topic: Topic, camera: Topic) -> bool:
+        pairs = self._pairs(topic, camera)
+        if len(pairs) < 2:
+            return False
+        is_of_camera = (
+            info_topic(topic.camera) == info_topic(camera.camera)
+            or _is_debug_image(topic)
+            or (camera.name in self._calibrated and topic.name not in self._calibrated)
+        )
+        if is_of_camera:
+            return median(_correlation(*pair) for pair in pairs) >= MIN_CORRELATION
+        equal = median(_equal_share(*pair) for pair in pairs)
+        return equal >= MIN_EQUAL and (equal < 1 or self._has_results)
+
+    def _pairs(self, topic: Topic, camera: Topic) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return previews of the images of two topics with equal headers."""
+        own, other = (
+            {sample.header: sample.preview for sample in self._samples[t.name]}
+            for t in (topic, camera)
+        )
+        common = own.keys() & other.keys()
+        if len(common) < min(len(own), len(other)) / 2:
+            return []
+        pairs = [(own[header], other[header]) for header in common]
+        return [(a, b) for a, b in pairs if a is not None and b is not None]
+
+
+def _is_debug_image(topic: Topic) -> bool:
+    return posixpath.basename(topic.camera) == DEBUG_IMAGE
+
+
+def _sample(bag: Bag, topics: list[Topic]) -> dict[str, list[_Sample]]:
+    """Look at the first images of each topic, and at those of the other topics at that time."""
+    samples: dict[str, list[_Sample]] = {topic.name: [] for topic in topics}
+    for topic in sorted(topics, key=lambda topic: topic.start_ns):
+        needed = min(SAMPLES, topic.count)
+        records = bag.records(samples.keys(), topic.start_ns - LEAD_NS)
+        for _, record in zip(range(MAX_SAMPLES), records, strict=False):
+            if len(samples[topic.name]) >= needed:
+                break
+            if record.message is not None:
+                samples[record.topic.name].append(_to_sample(record))
+    return samples
+
+
+def _to_sample(record: Record) -> _Sample:
+    header = record.message.header
+    stamp_ns = stamp_to_ns(header.stamp)
+    try:
+        frame = record_to_frame(record)
+        step = -(-max(frame.size) // PREVIEW_SIDE_PX)
+        image_bgr = to_bgr(np.ascontiguousarray(frame.image[::step, ::step]), frame.encoding)
+        preview = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
+    except (FrameError, MemoryError):
+        preview = None
+    header_key = stamp_ns, header.frame_id
+    return _Sample(header_key, record.time_ns - stamp_ns, _encoding(record), preview)
+
+
+def _encoding(record: Record) -> str:
+    """Return the encoding of the pixels; of compressed images, as image_transport writes it."""
+    if record.topic.kind == COMPRESSED_IMAGE:  # such as '16UC1; png compressed'
+        return str(record.message.format).split(';')[0].strip()
+    return str(record.message.encoding)
+
+
+def _correlation(image: np.ndarray, other: np.ndarray) -> float:
+    """Return how alike two gray images are if seen coarsely: 1 for equal images, about 0 for others.
+
+    Images without any contrast are equal.
+    """
+    values = np.array(
+        [cv2.resize(i, COARSE_SIZE, interpolation=cv2.INTER_AREA).ravel() for i in (image, other)],
+        float,
+    )
+    values -= values.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(values, axis=1)
+    if norms.min() < 1:
+        return float(norms.max() < 1)
+    return float(values[0] @ values[1] / norms.prod())
+
+
+def _equal_share(image: np.ndarray, other: np.ndarray) -> float:
+    """Return the share of equal pixels in two gray images, ignoring areas without contrast."""
+    if image.shape != other.shape:
+        return 0.0
+    difference = cv2.absdiff(image, other)
+    kernel = np.ones((3, 3), np.uint8)
+    contrast = np.maximum(
+        *(cv2.morphologyEx(i, cv2.MORPH_GRADIENT, kernel) for i in (image, other))
+    )
+    looked_at = difference[contrast >= MIN_CONTRAST]
+    return float((looked_at <= MAX_DIFFERENCE).mean()) if looked_at.size else 0.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the images of a rosbag2 by bag time, as far as the bag is undamaged."""
+"""Reads the messages of a rosbag2 in order of bag time; each file up to its first damage."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -14,12 +14,16 @@ from dan_ros.bag import storage
 from dan_ros.bag.recovery import decompress_message, full_kind
 from dan_ros.bag.storage import StorageFile
 from dan_ros.errors import DataError, FrameError
+from dan_ros.images.compressed import compressed_to_frame
+from dan_ros.images.encodings import image_to_frame
+from dan_ros.types import Frame
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 IMAGE_KINDS = (IMAGE, COMPRESSED_IMAGE)
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 COMPRESSED_SUFFIX = '/compressed'
+MAX_PIXELS = 100_000_000  # largest compressed image
 METADATA = 'metadata.yaml'
 NEWEST_VERSION = 9  # of the metadata that rosbags writes
 # The definitions of these three messages are the same in every distribution since Foxy.
@@ -67,6 +71,20 @@ class Record:
     def to_error(self) -> FrameError:
         """Describe the error of a record without a message."""
         return FrameError('bad_data', f'invalid {self.topic.kind} on {self.topic.name}')
+
+
+def record_to_frame(record: Record) -> Frame:
+    """Convert the image of a record.
+
+    Raises:
+        FrameError: the image is invalid.
+        MemoryError: there is too little memory for its pixels.
+    """
+    if record.message is None:
+        raise record.to_error()
+    if record.topic.kind == COMPRESSED_IMAGE:
+        return compressed_to_frame(bytes(record.message.data), MAX_PIXELS)
+    return image_to_frame(record.message)
 
 
 class Bag:
@@ -200,7 +218,9 @@ def _storage_files(path: Path, metadata: _Metadata) -> list[Path]:
     named = [f for f in files if storage.has_storage_suffix(f)]
     if found := named or [f for f in files if storage.is_storage(f)]:
         # `zstd -d` leaves the compressed file beside the other.
-        return [f for f in found if storage.uncompressed(f) == f or storage.uncompressed(f) not in found]
+        return [
+            f for f in found if storage.uncompressed(f) == f or storage.uncompressed(f) not in found
+        ]
     for file in files:
         if file.suffix == '.bag':
             storage.check_format(file)

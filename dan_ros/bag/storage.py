@@ -210,7 +210,8 @@ class McapReader:
         return [
             chunk
             for chunk in self._chunks
-            if not chunk.message_index_offsets or not numbers.isdisjoint(chunk.message_index_offsets)
+            if not chunk.message_index_offsets
+            or not numbers.isdisjoint(chunk.message_index_offsets)
         ]
 
     def _read_chunk(self, index: ChunkIndex, numbers: set[int]) -> Iterator[RawMessage]:

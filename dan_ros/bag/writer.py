@@ -2,6 +2,7 @@
 """Writes expressions to a rosbag2, as the node would publish them."""
 
 import posixpath
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2.enums import CompressionMode
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -23,9 +26,9 @@ from dan_ros.storage.resources import data_folders
 
 FACE, FACES = 'dan_ros/msg/FacialExpression', 'dan_ros/msg/FacialExpressionArray'
 PLUGINS = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
-METADATA_VERSIONS = (8, 9)  # that rosbags can write
+METADATA_VERSIONS = (8, 9)  # supported by rosbags
 FOREVER = QosTime(2147483647, 4294967295)  # RMW_DURATION_INFINITE
-NODE_QOS = Qos(  # of the node's publishers: reliable, volatile, depth 10
+NODE_QOS = Qos(  # as in the node's publishers: reliable, volatile, depth 10
     QosHistory.KEEP_LAST,
     10,
     QosReliability.RELIABLE,
@@ -36,6 +39,20 @@ NODE_QOS = Qos(  # of the node's publishers: reliable, volatile, depth 10
     FOREVER,
     False,
 )
+
+
+class _SqliteStorage(Sqlite3Writer):
+    """Opens a path with any characters; rosbags puts the path into a URI without quoting it."""
+
+    def __init__(self, path: Path, _: CompressionMode) -> None:
+        self.path = path / f'{path.name}.db3'
+        self.conn = sqlite3.connect(self.path)
+        self.conn.executescript(self.SQLITE_SCHEMA)
+        self.cursor = self.conn.cursor()
+
+
+class _Writer(Writer):
+    STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.SQLITE3: _SqliteStorage}
 
 
 class ExpressionBagWriter:
@@ -70,7 +87,7 @@ class ExpressionBagWriter:
             )
         )
         nearest = min(max(version, METADATA_VERSIONS[0]), METADATA_VERSIONS[-1])
-        self._writer = Writer(path, version=nearest, storage_plugin=PLUGINS[storage])  # type: ignore[arg-type]
+        self._writer = _Writer(path, version=nearest, storage_plugin=PLUGINS[storage])  # type: ignore[arg-type]
         self._connections: dict[str, Any] = {}
 
     def __enter__(self) -> 'ExpressionBagWriter':

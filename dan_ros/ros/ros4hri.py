@@ -35,9 +35,9 @@ except ModuleNotFoundError:
 
 FACES = '/humans/faces'
 MAX_ID_LENGTH = 100  # a longer id of another detector might not fit into a topic name
-CLOSING_S = 0.2  # longest wait until the last list of ids has reached its subscribers, seconds
+CLOSING_S = 0.2  # longest wait until subscribers acknowledge the last list of ids, seconds
 CROP_SIDE = 128  # side of the published crop, pixels
-CROP_SCALE = 1.0  # side of the published crop, in longer sides of the box
+CROP_SCALE = 1.0  # side of the published crop, relative to the longer side of the box
 # Words of hri_msgs/Expression. It has no word for contempt; skeptical is the nearest one.
 WORDS = {
     'neutral': 'neutral',
@@ -54,7 +54,7 @@ LANDMARKS = (68, 69, 30, 48, 54)  # right pupil, left pupil, nose, right and lef
 
 
 def require_messages() -> None:
-    """Raise a BackendError with the way to install hri_msgs if it is missing."""
+    """Raise a BackendError that says how to install hri_msgs if it is missing."""
     if hri is None:
         raise BackendError(
             'ROS4HRI needs the messages of hri_msgs: apt install ros-$ROS_DISTRO-hri-msgs, or '
@@ -74,7 +74,7 @@ class Ros4HriFacePublisher:
     The topics of a face exist until its id expires. Methods may be called from any thread.
 
     Args:
-        node: publishes.
+        node: node that publishes.
     """
 
     def __init__(self, node: Node) -> None:
@@ -108,7 +108,7 @@ class Ros4HriFacePublisher:
                 self._publish_face(face, frame, header)
 
     def forget(self, cameras: Iterable[str]) -> None:
-        """Remove the faces of cameras that went silent."""
+        """Remove the faces of cameras that stopped sending images."""
         with self._lock:
             gone = [faces for c in cameras if (faces := self._alive.pop(c, None))]
             if gone:
@@ -158,10 +158,10 @@ class Ros4HriFacePublisher:
 class Ros4HriFaceSource:
     """Subscribes to the faces that another detector lists, and publishes their expressions.
 
-    The executor's thread follows the list; `publish` and `face_ids` may be used by another one.
+    The executor's thread receives the list; another thread may use `publish` and `face_ids`.
 
     Args:
-        node: subscribes and publishes.
+        node: node that subscribes and publishes.
         on_image: called with the id of a face and its image.
         on_gone: called with the id of a face that is no longer listed.
     """

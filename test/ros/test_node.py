@@ -13,10 +13,13 @@ import pytest
 from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
+from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import parameter_value_to_python
 from robot import PROGRAMS, SMALL, Program, Robot
 from sensor_msgs.msg import Image
 
 from dan_ros.backends import cuda
+from dan_ros.ros.parameters import SPECS
 
 without_gpu = pytest.mark.skipif(cuda.find_device() is not None, reason='there is a CUDA device')
 SHARE = Path(get_package_share_directory('dan_ros'))
@@ -177,6 +180,18 @@ def test_a_change_that_needs_configuring_is_refused_while_configured(robot):
     refused = robot.set_parameters(backend__name='torch')
     assert not refused.successful
     assert 'clean it up' in refused.reason
+
+
+def test_all_present_values_can_be_set_again_with_a_live_change(robot):
+    """As `ros2 param load` and set_parameters_atomically do with a dump of the node."""
+    names = [name for name in SPECS if name != 'max_faces']
+    request = GetParameters.Request(names=names)
+    values = robot.call(GetParameters, 'get_parameters', request).values
+    dump = {n: parameter_value_to_python(v) for n, v in zip(names, values, strict=True)}
+    changes = {name.replace('.', '__'): value for name, value in dump.items()}
+    result = robot.set_parameters(**changes, max_faces=3)
+    assert result.successful, result.reason
+    assert not robot.set_parameters(**{**changes, 'model__file': 'another'}).successful
 
 
 def test_several_changes_are_taken_or_refused_as_a_whole(robot, smile):
