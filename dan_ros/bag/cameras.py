@@ -228,9 +228,9 @@ def _encoding(record: Record) -> str:
 
 
 def _correlation(image: np.ndarray, other: np.ndarray) -> float:
-    """Return how alike two gray images are if seen coarsely: 1 for equal images, about 0 for others.
+    """Return the correlation of two gray images at a coarse resolution, [-1, 1].
 
-    Images without any contrast are equal.
+    Images without contrast are equal to each other.
     """
     values = np.array(
         [cv2.resize(i, COARSE_SIZE, interpolation=cv2.INTER_AREA).ravel() for i in (image, other)],

@@ -271,8 +271,8 @@ def _mcap_records(source: BinaryIO, max_bytes: int) -> Iterator[McapRecord]:
 
 
 def _is_damaged(chunk: Chunk, content: bytes) -> bool:
-    """Return whether the content of a chunk differs from its size or checksum; 0 stands for none."""
-    crc = chunk.uncompressed_crc
+    """Return whether the content of a chunk contradicts its size or checksum."""
+    crc = chunk.uncompressed_crc  # 0 stands for none
     return len(content) != chunk.uncompressed_size or (crc != 0 and crc != zlib.crc32(content))
 
 

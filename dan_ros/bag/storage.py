@@ -385,7 +385,7 @@ def _storage_of(path: Path, plain: Path) -> str:
     for magic, storage in STORAGE_MAGICS.items():
         if head.startswith(magic):
             return storage
-    if hasuncompressed(path).suffix:
+    if has_storage_suffix(path):
         return STORAGE_SUFFIXES[uncompressed(path).suffix]
     raise DataError(f'{path} is not a bag: it is neither an SQLite nor an MCAP file')
 

@@ -16,6 +16,7 @@ from rosbags.interfaces import (
 )
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionMode
+from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -51,10 +52,6 @@ class _SqliteStorage(Sqlite3Writer):
         self.cursor = self.conn.cursor()
 
 
-class _Writer(Writer):
-    STORAGE_PLUGINS = {**Writer.STORAGE_PLUGINS, StoragePlugin.SQLITE3: _SqliteStorage}
-
-
 class ExpressionBagWriter:
     """Writes a bag. A context manager, which completes the bag unless there is an error.
 
@@ -87,7 +84,11 @@ class ExpressionBagWriter:
             )
         )
         nearest = min(max(version, METADATA_VERSIONS[0]), METADATA_VERSIONS[-1])
-        self._writer = _Writer(path, version=nearest, storage_plugin=PLUGINS[storage])  # type: ignore[arg-type]
+        self._writer = Writer(path, version=nearest, storage_plugin=PLUGINS[storage])  # type: ignore[arg-type]
+        self._writer.STORAGE_PLUGINS = {
+            StoragePlugin.SQLITE3: _SqliteStorage,
+            StoragePlugin.MCAP: McapWriter,
+        }
         self._connections: dict[str, Any] = {}
 
     def __enter__(self) -> 'ExpressionBagWriter':

@@ -137,8 +137,8 @@ def _open_pipeline(model: str, backend: str, detector: str, config: VideoConfig)
 def _print_summary(summary: 'ConversionSummary', out: Path) -> None:
     labels = ', '.join(f'{label} {count}' for label, count in summary.labels.most_common())
     click.echo(
-        f'{click.format_filename(out)}: {summary.frames} images, {summary.faces} faces, {len(summary.ids)} ids'
-        + (f' ({labels})' if labels else '')
+        f'{click.format_filename(out)}: {summary.frames} images, {summary.faces} faces, '
+        f'{len(summary.ids)} ids' + (f' ({labels})' if labels else '')
     )
     for drop in summary.describe_drops():
         click.echo(f'Error: {drop}', err=True)
