@@ -9,6 +9,7 @@ import posixpath
 import re
 from dataclasses import dataclass, field
 from statistics import median
+from typing import TypeAlias
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from dan_ros.messages import stamp_to_ns
 # Types of pixels that are distances, labels or vectors, not brightness or color.
 NOT_LIGHT = re.compile(r'(8S|16S|32S|32F|64F)C\d*|16UC1?')
 DEBUG_IMAGE = 'debug_image'  # last part of the name of the node's annotated images
+ORIGINAL = 'image_raw'  # last part of the name of a driver's images, by convention
 RESULTS = 'dan_ros/msg/FacialExpressionArray'  # type of the node's results
 SAMPLES = 10  # images of a topic that are looked at
 MAX_SAMPLES = 300  # images of all topics that are looked at, to find those of one topic
@@ -38,9 +40,11 @@ LEAD_NS = 1_000_000_000  # an image may be recorded this long after the copies m
 PREVIEW_SIDE_PX = 160
 MIN_CONTRAST = 20  # between neighboring pixels, gray levels
 MAX_DIFFERENCE = 12  # between equal pixels, gray levels; compression changes them a little
-MIN_EQUAL = 0.6  # share of equal pixels in an annotated copy
+MIN_EQUAL = 0.8  # share of equal pixels in an annotated copy
 COARSE_SIZE = (16, 12)  # of images that show the same, however they are rectified, pixels
 MIN_CORRELATION = 0.8  # of such images
+
+_Preview: TypeAlias = np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class _Sample:
     header: tuple[int, str]
     delay_ns: int
     encoding: str
-    preview: np.ndarray | None
+    preview: _Preview
 
 
 @dataclass
@@ -147,8 +151,7 @@ class _Cameras:
             all(sample.preview is None for sample in samples),
             topic.name not in self._calibrated,
             median(sample.delay_ns for sample in samples) if samples else 0,
-            posixpath.basename(topic.camera)
-            != 'image_raw',  # the name of the original by convention
+            posixpath.basename(topic.camera) != ORIGINAL,
         )
 
     def _reason_against(self, topic: Topic, cameras: list[Topic]) -> str:
@@ -170,13 +173,15 @@ class _Cameras:
             or _is_debug_image(topic)
             or (camera.name in self._calibrated and topic.name not in self._calibrated)
         )
-        if is_of_camera:
-            return median(_correlation(*pair) for pair in pairs) >= MIN_CORRELATION
-        equal = median(_equal_share(*pair) for pair in pairs)
+        previews = [(a, b) for a, b in pairs if a is not None and b is not None]
+        if is_of_camera or not previews:
+            correlations = [_correlation(*pair) for pair in previews]
+            return is_of_camera and median(correlations or [1.0]) >= MIN_CORRELATION
+        equal = median(_equal_share(*pair) for pair in previews)
         return equal >= MIN_EQUAL and (equal < 1 or self._has_results)
 
-    def _pairs(self, topic: Topic, camera: Topic) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return previews of the images of two topics with equal headers."""
+    def _pairs(self, topic: Topic, camera: Topic) -> list[tuple[_Preview, _Preview]]:
+        """Return the previews of images of two topics with equal headers, if most have a pair."""
         own, other = (
             {sample.header: sample.preview for sample in self._samples[t.name]}
             for t in (topic, camera)
@@ -184,8 +189,7 @@ class _Cameras:
         common = own.keys() & other.keys()
         if len(common) < min(len(own), len(other)) / 2:
             return []
-        pairs = [(own[header], other[header]) for header in common]
-        return [(a, b) for a, b in pairs if a is not None and b is not None]
+        return [(own[header], other[header]) for header in common]
 
 
 def _is_debug_image(topic: Topic) -> bool:

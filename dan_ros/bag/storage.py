@@ -370,6 +370,8 @@ def check_format(path: Path) -> None:
     for start, description in FOREIGN_FILES.items():
         if head.lstrip(b'\xef\xbb\xbf \t\r\n').startswith(start):
             raise DataError(f'{path} {description}')
+    if head and head.isascii() and head.decode().replace('\n', '').isprintable():
+        raise DataError(f'{path} is a text file instead of a recording; download it again')
     if head.startswith(ARCHIVE_MAGICS) or head[TAR_MAGIC_PLACE:].startswith(TAR_MAGIC):
         raise DataError(f'{path} is an archive; unpack it first')
 
