@@ -174,6 +174,8 @@ class CameraSource(ImageSource):
             yield f'no image for {SILENCE_S:g} s on {listened}'
             if (publisher := self._ros4hri) is not None:
                 publisher.forget([stream.topic for stream in silent])
+        if (publisher := self._ros4hri) is not None and (warning := publisher.check_rivals()):
+            yield warning
         yield from _stamp_warnings(self._context.video)
 
 
@@ -233,7 +235,9 @@ class CroppedFaceSource(ImageSource):
         return ros4hri.FACES
 
     def warnings(self) -> Iterator[str]:
-        """Yield incompatible peers and bad stamps."""
+        """Yield incompatible peers, a silent detector, and bad stamps."""
+        if (faces := self._faces) is not None and faces.is_silent:
+            yield f'no list of faces for {ros4hri.SILENCE_S:g} s on {ros4hri.TRACKED}'
         yield from self._context.qos_monitor.warnings()
         yield from _stamp_warnings(self._context.video)
 

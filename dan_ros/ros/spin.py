@@ -96,7 +96,10 @@ def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None
     executor.shutdown(timeout_sec=1.0)
     node.destroy_node()
     rclpy.shutdown()
-    return _exit_code(node)
+    exit_code, stop.executor = _exit_code(node), None
+    del node, executor
+    process_tuning.unfreeze_garbage()
+    return exit_code
 
 
 def _spin(node: 'Node', executor: 'Executor', stop: StopSignal) -> None:

@@ -187,7 +187,7 @@ def test_missing_or_damaged_checkpoint_is_one_clear_line(folder, content):
 def test_resuming_with_another_recipe_is_refused(folder):
     recipe = change(**SHORT, optimizer='sgd')
     run(folder, 'out', recipe)
-    with pytest.raises(TrainingError, match=r'learning_rate 0\.001, the recipe has 0\.5'):
+    with pytest.raises(TrainingError, match=r'learning_rate 0\.001, but the recipe has 0\.5'):
         run(folder, 'out', change(recipe, learning_rate=0.5), resume=True)
 
 
