@@ -34,15 +34,15 @@ NOT_LIGHT = re.compile(r'(8S|16S|32S|32F|64F)C\d*|16UC1?')
 DEBUG_IMAGE = 'debug_image'  # last part of the name of the node's annotated images
 ORIGINAL = 'image_raw'  # last part of the name of a driver's images, by convention
 RESULTS = 'dan_ros/msg/FacialExpressionArray'  # type of the node's results
-SAMPLES = 10  # images of a topic that are looked at
-MAX_SAMPLES = 300  # images of all topics that are looked at, to find those of one topic
-LEAD_NS = 1_000_000_000  # an image may be recorded this long after the copies made from it
-PREVIEW_SIDE_PX = 160
-MIN_CONTRAST = 20  # between neighboring pixels, gray levels
-MAX_DIFFERENCE = 12  # between equal pixels, gray levels; compression changes them a little
+SAMPLES = 10  # images to look at per topic
+MAX_SAMPLES = 300  # images of all topics to read, to find those of one topic
+LEAD_NS = 1_000_000_000  # longest time by which a copy may be recorded before its original
+PREVIEW_SIDE_PX = 160  # maximum longer side of a preview
+MIN_CONTRAST = 20  # difference of neighboring pixels at an edge, gray levels
+MAX_DIFFERENCE = 12  # difference of pixels that count as equal in spite of compression, gray levels
 MIN_EQUAL = 0.8  # share of equal pixels in an annotated copy
-COARSE_SIZE = (16, 12)  # of images that show the same, however they are rectified, pixels
-MIN_CORRELATION = 0.8  # of such images
+COARSE_SIZE = (16, 12)  # resolution at which rectified images look like their originals, pixels
+MIN_CORRELATION = 0.8  # correlation of rectified images and their originals at this resolution
 
 _Preview: TypeAlias = np.ndarray | None
 
@@ -124,7 +124,7 @@ class _Cameras:
     """Compares the image topics of a bag."""
 
     def __init__(self, bag: Bag, topics: list[Topic]) -> None:
-        self._bag, self._topics = bag, topics
+        self._topics = topics
         kinds = {topic.name: topic.kind for topic in bag.topics.values()}
         self._calibrated = {
             t.name for t in topics if kinds.get(info_topic(t.camera)) == CAMERA_INFO
@@ -133,7 +133,7 @@ class _Cameras:
         self._samples = _sample(bag, topics)
 
     def choose(self) -> CameraChoice:
-        """Choose one topic per camera; of equal ones, the one that was first after the stamp."""
+        """Choose one topic per camera; see `_rank` for which of several."""
         choice = CameraChoice([])
         for topic in sorted(self._topics, key=self._rank):
             reason = self._reason_against(topic, choice.topics)
@@ -145,6 +145,7 @@ class _Cameras:
         return choice
 
     def _rank(self, topic: Topic) -> tuple[bool, bool, bool, float, bool]:
+        """Return a sort key: originals come before their copies, which are made later."""
         samples = self._samples[topic.name]
         return (
             _is_debug_image(topic),

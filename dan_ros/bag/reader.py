@@ -133,7 +133,7 @@ class Bag:
         texts = [file.damage for file in self._files] + [self._metadata.damage, self._missing()]
         return next((text for text in texts if text), '')
 
-    def records(self, names: Collection[str], start_ns: int = 0) -> Iterator[Record]:
+    def records(self, names: Collection[str], start_ns: int = storage.FIRST_NS) -> Iterator[Record]:
         """Yield the messages of some topics from a bag time on, sorted by bag time.
 
         A damaged file ends where the damage begins; then `damage` says so.

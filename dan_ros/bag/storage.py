@@ -26,6 +26,7 @@ from dan_ros.errors import DataError
 
 STORAGE_SUFFIXES = {'.db3': 'sqlite3', '.mcap': 'mcap'}
 STORAGE_MAGICS = {recovery.SQLITE_MAGIC: 'sqlite3', b'\x89MCAP0\r\n': 'mcap'}
+FIRST_NS = -(1 << 63)  # a bag time before all messages
 NEVER_NS = (1 << 63) - 1  # start of a channel without messages
 RECORD_HEADER_BYTES = 9  # opcode and length of an MCAP record
 ZSTD_SUFFIXES = ('.zstd', '.zst')
@@ -131,7 +132,7 @@ class SqliteReader:
             for number, (topic, kind) in self._topics.items()
         )
 
-    def messages(self, topics: Collection[str], start_ns: int = 0) -> Iterator[RawMessage]:
+    def messages(self, topics: Collection[str], start_ns: int = FIRST_NS) -> Iterator[RawMessage]:
         """Yield the messages of some topics from a bag time on, sorted by bag time."""
         numbers = [number for number, (topic, _) in self._topics.items() if topic in topics]
         rows = self._database.execute(
@@ -188,7 +189,7 @@ class McapReader:
             max((chunk.message_end_time for chunk in chunks), default=0),
         )
 
-    def messages(self, topics: Collection[str], start_ns: int = 0) -> Iterator[RawMessage]:
+    def messages(self, topics: Collection[str], start_ns: int = FIRST_NS) -> Iterator[RawMessage]:
         """Yield the messages of some topics from a bag time on, sorted by bag time."""
         numbers = {number for number, (topic, _) in self._channels.items() if topic in topics}
         missing = {t: channel.count for t, channel in self.channels().items() if t in topics}
@@ -202,7 +203,7 @@ class McapReader:
             if message.time_ns >= start_ns:
                 yield message
         lost = [f'{count} messages on {topic}' for topic, count in missing.items() if count > 0]
-        if lost and not start_ns:
+        if lost and start_ns == FIRST_NS:
             raise DamageError(f'{self._name} lacks {", ".join(lost)}')
 
     def _chunks_of(self, numbers: set[int]) -> list[ChunkIndex]:
@@ -262,7 +263,7 @@ class SequentialReader:
             self.damage = str(error)
         return found
 
-    def messages(self, topics: Collection[str], start_ns: int = 0) -> Iterator[RawMessage]:
+    def messages(self, topics: Collection[str], start_ns: int = FIRST_NS) -> Iterator[RawMessage]:
         """Yield the messages of some topics from a bag time on; sorted in an undamaged file."""
         messages = (
             message
@@ -316,7 +317,7 @@ class StorageFile:
         """Bag time of the first message or earlier, nanoseconds."""
         return min((channel.start_ns for channel in self.channels.values()), default=NEVER_NS)
 
-    def messages(self, topics: Collection[str], start_ns: int = 0) -> Iterator[RawMessage]:
+    def messages(self, topics: Collection[str], start_ns: int = FIRST_NS) -> Iterator[RawMessage]:
         """Yield the readable messages of some topics from a bag time on; may set `damage`."""
         last = ''
         try:

@@ -223,6 +223,12 @@ def test_split_recordings_are_read_in_order(tmp_path, storage, has_metadata, is_
     check_whole(bag)
 
 
+def test_bag_times_before_1970_are_read(tmp_path):
+    messages = [('/image', IMAGE, time_ns, raw(NOISE[0], 0)) for time_ns in (-(10**10), -1, 0, 1)]
+    bag = record(tmp_path / 'in', messages)
+    assert read_times(bag) == ([-(10**10), -1, 0, 1], '')
+
+
 def test_files_that_overlap_in_time_are_merged(tmp_path):
     bag = tmp_path / 'in'
     bag.mkdir()
