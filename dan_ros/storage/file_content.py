@@ -97,7 +97,7 @@ SIGNATURES: tuple[tuple[bytes, FileContent], ...] = (
     (rb'\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1', FileContent('a document of Microsoft Office')),
     (rb'\x7felf', FileContent('a program')),
     # Pictures and videos; files of the ISO base media format list their brands after `ftyp`
-    (rb'.{4}ftyp(.{4})*?avi[fs]', FileContent('an AVIF picture', CONVERT_PICTURE, PICTURE)),
+    (rb'.{4}ftyp(.{4})*?avi[fs]', FileContent('an AVIF picture', CONVERT_PICTURE)),
     (
         rb'.{4}ftyp(.{4})*?(hei[cxms]|hev[cxms]|mif1|msf1)',
         FileContent('a HEIC picture', CONVERT_PICTURE),
