@@ -7,6 +7,7 @@ specifications of the formats.
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 START_BYTES = 1024  # number of first bytes that are enough to name a file
 
@@ -172,13 +173,22 @@ def explain_wrong_content(start: bytes, expected: str, group: str = '') -> str:
     return f'is {content.name}, not {expected}{advice}'
 
 
+def explain_wrong_file(path: Path, expected: str, group: str = '') -> str:
+    """Say what the file at `path` is, as `explain_wrong_content` does; '' if it cannot be read."""
+    try:
+        with path.open('rb') as file:
+            return explain_wrong_content(file.read(START_BYTES), expected, group)
+    except OSError:
+        return ''
+
+
 def _decode(start: bytes) -> str | None:
     """Return the start of a text file without its byte order mark, or None for other files."""
     encoding = 'utf-16' if start.startswith((b'\xff\xfe', b'\xfe\xff')) else 'utf-8-sig'
     try:
         text = start.decode(encoding)
     except UnicodeDecodeError as error:
-        if error.start < len(start) - 4 or encoding == 'utf-16':  # more than a cut character
+        if error.reason != 'unexpected end of data':  # of a character that was cut
             return None
         text = start[: error.start].decode(encoding)
     is_text = all(character.isprintable() or character in '\t\n\r\f' for character in text)

@@ -159,7 +159,7 @@ def test_an_orientation_stored_as_a_long_number_is_honored(picture):
         exif(9),
         exif(6)[:15],
         b'II*\0' + struct.pack('<I', 9999),
-        b'not TIFF',
+        b'II not TIFF',
         b'',
         b'MM\0*\0\0\0\x08' + b'\xff' * 40,
     ],
@@ -223,7 +223,10 @@ def test_a_truncated_jpeg_is_refused_whatever_follows(picture, options):
 @pytest.mark.parametrize('file_format', ['PNG', 'WEBP', 'TIFF', 'BMP', 'GIF', 'PPM', 'JPEG2000'])
 def test_other_truncated_formats_are_refused(picture, file_format):
     content = save(picture, file_format)
-    assert decode_picture(content).shape == picture.shape
+    whole = decode_picture(content)
+    if whole is None and file_format == 'GIF':
+        pytest.skip('OpenCV reads GIF since 4.11')
+    assert whole.shape == picture.shape
     for share in (0.3, 0.6, 0.9):
         assert decode_picture(content[: int(share * len(content))]) is None
 
