@@ -176,6 +176,8 @@ def explain_wrong_content(start: bytes, expected: str, group: str = '') -> str:
 def explain_wrong_file(path: Path, expected: str, group: str = '') -> str:
     """Say what the file at `path` is, as `explain_wrong_content` does; '' if it cannot be read."""
     try:
+        if not path.is_file():  # reading a device may block
+            return ''
         with path.open('rb') as file:
             return explain_wrong_content(file.read(START_BYTES), expected, group)
     except OSError:
