@@ -33,8 +33,8 @@ class StampedFrame:
 
     Attributes:
         frame: the image.
-        stamp_ns: time of acquisition, nanoseconds. A time before the last one of the same camera
-            clears the tracks of that camera.
+        stamp_ns: time of acquisition, nanoseconds. A new recording clears the tracks of the
+            camera, see `FrameClock.is_restart`.
         arrived_ns: arrival time on a monotonic clock, nanoseconds; used while the stamps of the
             camera do not change. None if unknown.
     """
@@ -88,7 +88,7 @@ class VideoPipeline:
             The faces of each camera, the largest first, including those that were not classified.
 
         Raises:
-            DanError: the backend failed. No tracker was changed, so that the frames can be
+            DanError: the backend failed. No tracker was changed, so the frames can be
                 processed again.
         """
         self.pipeline.config = self.config.pipeline
@@ -101,13 +101,17 @@ class VideoPipeline:
         }
 
     def face_ids(self, camera: str) -> set[str]:
-        """Return the ids in view of a camera, and of missing faces that may come back."""
+        """Return the ids of the faces in view of a camera and of missing faces that may return."""
         tracker = self._trackers.get(camera)
         return tracker.face_ids if tracker else set()
 
     def cameras_with_frozen_stamps(self) -> list[str]:
         """Return the cameras whose images all carry the same stamp. May be called by any thread."""
         return [c for c, tracker in self._trackers.copy().items() if tracker.has_frozen_stamps]
+
+    def cameras_with_unordered_stamps(self) -> list[str]:
+        """Return the cameras whose stamps recently stepped back. May be called by any thread."""
+        return [c for c, tracker in self._trackers.copy().items() if tracker.has_unordered_stamps]
 
     def forget(self, camera: str) -> None:
         """Forget the faces of a camera. May be called by any thread."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A camera node for trials: publishes pictures, a video or a real camera as sensor_msgs/Image.
+"""A camera node for testing: publishes pictures, a video or a real camera as sensor_msgs/Image.
 
 It publishes on `image_raw` and has the parameters `source`, see `open_source`, and `rate_hz`. The
 default source is a moving face of changing size: the astronaut portrait of scikit-image (NASA,

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 INFO_TOPIC = 'camera_info'
-RECTIFIED = 'rect'  # in the last part of a topic name: image_rect, image_rect_color
+RECTIFIED = {'rect', 'rectified'}  # a word of the topic's last part: image_rect_color
 ASPECT_TOLERANCE = 0.02  # relative change of the aspect ratio due to rounded sizes
-DISTORTION_LENGTHS = (0, 4, 5, 8, 12, 14)  # that OpenCV supports
+DISTORTION_LENGTHS = (0, 4, 5, 8, 12, 14)  # supported by OpenCV
 FISHEYE_MODELS = ('equidistant', 'fisheye')
 FISHEYE_LENGTHS = (0, 4)
 
@@ -49,7 +49,7 @@ class Camera:
 
 
 def info_topic(camera: str) -> str:
-    """Return the topic of the calibration of a camera, by the convention of image_transport.
+    """Return a camera's calibration topic, following the convention of image_transport.
 
     >>> info_topic('/eye/image_raw')
     '/eye/camera_info'
@@ -65,7 +65,7 @@ def info_to_camera(info: Any, camera: str) -> Camera | None:
             images, P applies to rectified ones.
         camera: name of the image topic, which tells whether the images are rectified.
     """
-    is_rectified = RECTIFIED in posixpath.basename(camera)
+    is_rectified = not RECTIFIED.isdisjoint(posixpath.basename(camera).split('_'))
     matrix = np.array(info.p, float).reshape(3, 4)[:, :3] if is_rectified else np.array(info.k)
     matrix = matrix.astype(float).reshape(3, 3).copy()
     distortion = np.zeros(0) if is_rectified else np.array(info.d, float)

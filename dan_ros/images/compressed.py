@@ -23,7 +23,7 @@ START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # has the si
 # restart markers are skipped.
 MARKER = re.compile(rb'\xff[^\x00\x01\xd0-\xd7\xff]')
 MAX_SEGMENTS = 10_000  # markers that are read in a JPEG; a photo has a few hundred at most
-MAX_SCANS = 32  # scans of a JPEG; encoders write about ten, each costs the time of a whole decode
+MAX_SCANS = 32  # scans of a JPEG; encoders write about ten, each takes as long as a full decode
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def check_compressed(content: bytes, max_pixels: int) -> tuple[int, int]:
         max_pixels: largest width x height.
 
     Returns:
-        (width, height) by the header, pixels.
+        (width, height) from the header, pixels.
 
     Raises:
         FrameError: with the cause 'bad_format', 'bad_size', 'bad_data' or 'too_large'.
@@ -81,7 +81,7 @@ def check_compressed(content: bytes, max_pixels: int) -> tuple[int, int]:
         raise FrameError('bad_data', f'a compressed image truncated at {len(content)} bytes')
     if structure.scans > MAX_SCANS:
         raise FrameError(
-            'bad_data', f'a JPEG of {structure.scans} scans; at most {MAX_SCANS} are decoded'
+            'bad_data', f'a JPEG with {structure.scans} scans; at most {MAX_SCANS} are decoded'
         )
     return width, height
 
@@ -99,15 +99,15 @@ def compressed_to_frame(content: bytes, max_pixels: int) -> Frame:
 def decode_checked(content: bytes, size: tuple[int, int]) -> Frame:
     """Decode a picture that passed `check_compressed` to bgr8; its EXIF rotation is ignored.
 
-    A JPEG that lost bytes in the middle cannot be told from an intact one: OpenCV warns on standard
-    error, and the missing part is gray or shifted.
+    A JPEG that lost bytes in the middle is not detected: OpenCV only warns on standard error, and
+    the missing part is gray or shifted.
 
     Args:
         content: the JPEG or PNG file.
         size: what `check_compressed` returned.
 
     Raises:
-        FrameError: with the cause 'bad_data': the picture is damaged.
+        FrameError: the picture is damaged (cause 'bad_data').
         MemoryError: there is too little memory for the pixels.
     """
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -119,7 +119,7 @@ def decode_checked(content: bytes, size: tuple[int, int]) -> Frame:
     if image is None:
         raise FrameError('bad_data', 'a damaged compressed image')
     if image.shape[1::-1] != size:
-        raise FrameError('bad_data', 'a compressed image of another size than its header says')
+        raise FrameError('bad_data', 'a compressed image whose size differs from its header')
     return Frame(image)
 
 
@@ -127,7 +127,7 @@ def _read_structure(content: bytes) -> _Structure:
     """Read the structure of the first picture in `content`.
 
     Raises:
-        FrameError: with the cause 'bad_format': it is neither JPEG nor PNG.
+        FrameError: it is neither JPEG nor PNG (cause 'bad_format').
     """
     if content.startswith(JPEG_START):
         return _read_jpeg(content)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that belongs to one camera: subscriptions, calibration, silence, warnings."""
+"""Everything about one camera: subscriptions, calibration, missing images, warnings."""
 
-import posixpath
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,8 +10,9 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo
 
-from dan_ros.faces.camera_model import INFO_TOPIC, Camera, info_to_camera, info_topic
+from dan_ros.faces.camera_model import Camera, info_to_camera
 from dan_ros.faces.head_pose import HeadPose, solve_poses
+from dan_ros.ros.camera_topics import CameraTopics
 from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.image_receiver import ImageReceiver
 from dan_ros.ros.qos import QosMonitor, SubscriptionEventCallbacks, create_with_events
@@ -28,24 +28,24 @@ class CameraStream:
     Subscriptions are open between `open` and `close`; the calibration survives a pause.
 
     Args:
-        node: subscribes.
-        topic: resolved name of the image topic.
-        is_only: whether this is the only camera; then `camera_info` can be remapped as well.
+        node: node that subscribes.
+        topics: of the camera.
         drops: counts images that the middleware lost.
         qos_monitor: told about publishers with an incompatible QoS.
 
     Attributes:
-        topic: as given.
+        topics: as given.
+        topic: resolved name of the image topic.
         face_count: number of faces in the last processed image.
     """
 
     def __init__(
-        self, node: Node, topic: str, is_only: bool, drops: DropReporter, qos_monitor: QosMonitor
+        self, node: Node, topics: CameraTopics, drops: DropReporter, qos_monitor: QosMonitor
     ) -> None:
-        self.topic = topic
+        self.topics = topics
+        self.topic = topics.camera
         self.face_count = 0
         self._node = node
-        self._is_only = is_only
         self._drops = drops
         self._qos_monitor = qos_monitor
         self._subscriptions: list[Any] = []
@@ -54,17 +54,12 @@ class CameraStream:
         self._misfit = ''
         self._last_image_s: float | None = None  # None while closed
 
-    @property
-    def image_topic(self) -> str:
-        """Name of the topic that is subscribed to."""
-        return str(self._subscriptions[0].topic_name)
-
     def open(self, receiver: ImageReceiver, reliability: str) -> None:
         """Subscribe to the images and to the calibration.
 
         Args:
             receiver: takes the serialized images.
-            reliability: of the image subscription, best_effort or reliable.
+            reliability: QoS of the image subscription, best_effort or reliable.
         """
         self._last_image_s = time.monotonic()
         self.face_count = 0
@@ -92,18 +87,19 @@ class CameraStream:
 
     @property
     def is_silent(self) -> bool:
-        """Whether the open stream had no image for `SILENCE_S`."""
+        """Whether the open stream has received no image for `SILENCE_S`."""
         last_s = self._last_image_s
         return last_s is not None and time.monotonic() - last_s > SILENCE_S
 
     def warnings(self) -> Iterator[str]:
-        """Yield what is wrong with the calibration."""
+        """Yield what is wrong with the calibration, and why no images may arrive."""
+        if self.is_silent:
+            yield from self.topics.hints(self._node)
         if misfit := self._misfit:
             yield misfit
 
     def _subscribe(self, receiver: ImageReceiver, reliability: str) -> Any:
-        transport = receiver.transport
-        topic = self.topic + transport.suffix
+        transport, topic = receiver.transport, self.topics.images
         qos = QoSProfile(
             history=HistoryPolicy.KEEP_LAST,
             depth=1,
@@ -132,13 +128,9 @@ class CameraStream:
         )
 
     def _subscribe_to_info(self) -> Any:
-        """Subscribe to the camera_info beside the images: /eye/image_raw has /eye/camera_info."""
-        topic = info_topic(self.topic)
-        remapped = self._node.resolve_topic_name(INFO_TOPIC)
-        is_remapped = remapped != posixpath.join(self._node.get_namespace(), INFO_TOPIC)
         return self._node.create_subscription(
             CameraInfo,
-            remapped if self._is_only and is_remapped else topic,
+            self.topics.info,
             self._on_info,
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
         )
@@ -147,8 +139,8 @@ class CameraStream:
         camera = info_to_camera(message, self.topic)
         if camera is None and (self._camera is not None or not self._has_info):
             self._node.get_logger().warning(
-                f'the camera_info of {self.topic} is not a calibration (zeros, invalid numbers, or '
-                'a distortion of unknown length): its faces get no pose'
+                f'the camera_info of {self.topic} has no valid calibration (zeros, invalid '
+                'numbers, or a distortion of unknown length): its faces get no pose'
             )
         self._camera, self._has_info = camera, True
 

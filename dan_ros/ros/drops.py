@@ -7,6 +7,7 @@ from typing import Any
 from dan_ros.errors import FrameError, GpuLostError, GpuMemoryError
 from dan_ros.ros.statistics import Statistics
 
+MAX_LOST = 10_000  # images that can plausibly get lost between two reports
 LOST_HINT = (
     'the middleware loses images on their way: see docs/troubleshooting.md, or set '
     'qos.reliability to reliable'
@@ -18,7 +19,7 @@ class DropReporter:
 
     Args:
         statistics: receives the counts.
-        logger: of the node.
+        logger: logger of the node.
         on_gpu_lost: called when this process cannot use the GPU any more.
     """
 
@@ -39,7 +40,19 @@ class DropReporter:
             self._statistics.count_dropped('deactivated', '', images)
 
     def lost(self, camera: str, images: int) -> None:
-        """Count images that were sent and did not arrive."""
+        """Count images that were sent and did not arrive.
+
+        Fast DDS sometimes reports about 2^31 images at once; such a report counts as one.
+        """
+        if images == 0:
+            return
+        if not 0 < images <= MAX_LOST:
+            self._logger.warning(
+                f'the middleware reports {images} lost images of {camera} at once, which cannot '
+                'be: each such report is counted as one',
+                once=True,
+            )
+            images = 1
         if self._statistics.count_dropped('lost', camera, images):
             self._logger.warning(f'{LOST_HINT} ({camera})')
 

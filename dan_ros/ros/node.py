@@ -65,10 +65,10 @@ def _reported(transition: Transition) -> Transition:
 class DanNode(LifecycleNode):
     """Lifecycle, services and wiring.
 
-    The executor's thread stores images, one inference thread processes them.
+    The executor's thread stores images, and one inference thread processes them.
 
     Attributes:
-        exit_code: not 0 if only a new process can continue.
+        exit_code: nonzero if only a new process can continue.
 
     Raises:
         ParameterError: a parameter has an invalid value.
@@ -89,7 +89,7 @@ class DanNode(LifecycleNode):
         self._outputs: ExpressionPublishers | None = None
         self._source: ImageSource | None = None
         self._session: StreamSession | None = None
-        # A random prefix keeps ids of different nodes, and of different runs, apart.
+        # A random prefix makes ids unique across nodes and runs.
         prefix = ''.join(secrets.choice(string.ascii_lowercase) for _ in range(ID_LETTERS))
         self._face_ids = (f'{prefix}{number}' for number in itertools.count(1))
         for name in declare_parameters(self):
@@ -259,7 +259,7 @@ class DanNode(LifecycleNode):
 
     def _on_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         is_configured = self._phase in ('configuring', 'inactive', 'active')
-        result = check_change(changes, is_configured)
+        result = check_change(changes, self._values, is_configured)
         if result.successful:
             known = {c.name: SPECS[c.name].to_value(c.value) for c in changes if c.name in SPECS}
             self._values = {**self._values, **known}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QoS: event callbacks where middleware and distribution have them, and incompatible peers."""
+"""QoS: event callbacks if the middleware supports them, and incompatible peers."""
 
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -24,14 +24,14 @@ except ModuleNotFoundError:  # Humble
         UnsupportedEventTypeError,
     )
 
-# Raised by rclpy for an invalid value below qos_overrides; most have no class of their own.
+# Raised by rclpy for an invalid parameter under qos_overrides; most are built-in classes.
 OVERRIDE_ERRORS = (
     AssertionError, AttributeError, ParameterException, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
 
 INCOMPATIBLE = (
-    'a peer on {} has an incompatible QoS, no messages pass: compare with '
-    '`ros2 topic info --verbose`, and see the parameters qos.reliability and qos_overrides'
+    'a peer on {} has an incompatible QoS, so no messages arrive: compare '
+    'with `ros2 topic info --verbose`, and see the parameters qos.reliability and qos_overrides'
 )
 
 __all__ = [
@@ -53,7 +53,7 @@ def create_with_events(node: Node, create: Callable[[Any], Any], events: Any) ->
         events: the callbacks.
 
     Raises:
-        ParameterError: a parameter below qos_overrides has an invalid value.
+        ParameterError: a parameter under qos_overrides has an invalid value.
     """
     try:
         try:
@@ -78,11 +78,15 @@ class QosMonitor:
         self._topics: set[str] = set()
 
     def callback(self, topic: str) -> Callable[[Any], None]:
-        """Return an event callback that logs and remembers an incompatible peer on `topic`."""
+        """Return an event callback that logs and remembers an incompatible peer.
+
+        Args:
+            topic: name before remapping, because rclpy remaps it in every call.
+        """
 
         def on_incompatible(event: Any) -> None:
-            self._topics.add(self._node.resolve_topic_name(topic))
-            self._node.get_logger().warning(INCOMPATIBLE.format(topic))
+            self._topics.add(topic)
+            self._node.get_logger().warning(self._sentence(topic))
 
         return on_incompatible
 
@@ -94,13 +98,16 @@ class QosMonitor:
         """Yield a sentence per topic that still has an incompatible peer."""
         for topic in self._topics.copy():
             if _has_incompatible_peer(self._node, topic):
-                yield INCOMPATIBLE.format(topic)
+                yield self._sentence(topic)
+
+    def _sentence(self, topic: str) -> str:
+        return INCOMPATIBLE.format(self._node.resolve_topic_name(topic))
 
 
 def _has_incompatible_peer(node: Node, topic: str) -> bool:
     """Whether a publisher and a subscription of `topic`, one of them ours, are incompatible.
 
-    No event tells when an incompatible peer leaves.
+    There is no event for an incompatible peer that leaves.
     """
     us = node.get_name(), node.get_namespace()
     return any(

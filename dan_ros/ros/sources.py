@@ -11,6 +11,7 @@ from sensor_msgs.msg import Image
 
 from dan_ros.ros import ros4hri
 from dan_ros.ros.camera_stream import SILENCE_S, CameraStream
+from dan_ros.ros.camera_topics import CameraTopics
 from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.image_receiver import ImageReceiver
 from dan_ros.ros.inference_thread import FrameResult
@@ -19,7 +20,7 @@ from dan_ros.ros.publishers import ExpressionPublishers
 from dan_ros.ros.qos import QosMonitor
 from dan_ros.ros.ros4hri import Ros4HriFacePublisher, Ros4HriFaceSource
 from dan_ros.ros.statistics import Statistics
-from dan_ros.ros.transports import RAW
+from dan_ros.ros.transports import RAW, suffix_of
 from dan_ros.video_pipeline import VideoPipeline
 
 INPUT_TOPIC = 'image'
@@ -30,10 +31,10 @@ class SourceContext:
     """What a source needs from the node.
 
     Attributes:
-        node: subscribes and publishes.
-        settings: as of the activation.
+        node: node that subscribes and publishes.
+        settings: settings at the time of activation.
         video: knows which faces are in view.
-        publishers: of the results.
+        publishers: publish the results.
         statistics: counts processed images.
         drops: counts dropped images.
         qos_monitor: told about incompatible peers.
@@ -61,7 +62,7 @@ class ImageSource(ABC):
     @property
     @abstractmethod
     def transport(self) -> str:
-        """How the images travel, one of `transports.TRANSPORTS`."""
+        """Transport of the images, one of `transports.TRANSPORTS`."""
 
     @property
     @abstractmethod
@@ -107,24 +108,23 @@ class CameraSource(ImageSource):
         super().__init__(context)
         node, settings = context.node, context.settings
         topics = [topic for topic in settings.image_topics if topic] or [INPUT_TOPIC]
-        cameras = list(dict.fromkeys(node.resolve_topic_name(topic) for topic in topics))
+        suffix, is_only = suffix_of(settings.image_transport), len(set(topics)) == 1
+        cameras = [CameraTopics.resolve(node, topic, suffix, is_only) for topic in topics]
         self._streams = {
-            camera: CameraStream(
-                node, camera, len(cameras) == 1, context.drops, context.qos_monitor
-            )
-            for camera in cameras
+            topics.camera: CameraStream(node, topics, context.drops, context.qos_monitor)
+            for topics in cameras
         }
         self._ros4hri: Ros4HriFacePublisher | None = None
 
     @property
     def transport(self) -> str:
-        """As the parameter says."""
+        """Value of the parameter `image_transport`."""
         return self._context.settings.image_transport
 
     @property
     def awaited(self) -> str:
         """The image topics."""
-        return ', '.join(stream.image_topic for stream in self._streams.values())
+        return ', '.join(stream.topics.listened for stream in self._streams.values())
 
     @property
     def face_count(self) -> int:
@@ -161,19 +161,22 @@ class CameraSource(ImageSource):
         context.publishers.publish_debug_image(result)
 
     def source_of(self, camera: str) -> str:
-        """Every camera counts on its own."""
+        """Drops are counted per camera."""
         return camera
 
     def warnings(self) -> Iterator[str]:
-        """Yield calibrations that do not fit, silent cameras, and frozen stamps."""
+        """Yield calibrations that do not fit, silent cameras, and bad stamps."""
         for stream in self._streams.values():
             yield from stream.warnings()
         yield from self._context.qos_monitor.warnings()
-        if silent := [camera for camera, stream in self._streams.items() if stream.is_silent]:
-            yield f'no image for {SILENCE_S:g} s on {", ".join(silent)}'
+        if silent := [stream for stream in self._streams.values() if stream.is_silent]:
+            listened = ', '.join(stream.topics.listened for stream in silent)
+            yield f'no image for {SILENCE_S:g} s on {listened}'
             if (publisher := self._ros4hri) is not None:
-                publisher.forget(silent)
-        yield from _frozen_stamps(self._context.video)
+                publisher.forget([stream.topic for stream in silent])
+        if (publisher := self._ros4hri) is not None and (warning := publisher.check_rivals()):
+            yield warning
+        yield from _stamp_warnings(self._context.video)
 
 
 class CroppedFaceSource(ImageSource):
@@ -228,24 +231,31 @@ class CroppedFaceSource(ImageSource):
             self._on_gone(result.camera)
 
     def source_of(self, camera: str) -> str:
-        """One name for all faces, since they come and go."""
+        """Drops of all faces are counted together, since faces come and go."""
         return ros4hri.FACES
 
     def warnings(self) -> Iterator[str]:
-        """Yield incompatible peers and frozen stamps."""
+        """Yield incompatible peers, a silent detector, and bad stamps."""
+        if (faces := self._faces) is not None and faces.is_silent:
+            yield f'no list of faces for {ros4hri.SILENCE_S:g} s on {ros4hri.TRACKED}'
         yield from self._context.qos_monitor.warnings()
-        yield from _frozen_stamps(self._context.video)
+        yield from _stamp_warnings(self._context.video)
 
     def _on_gone(self, face_id: str) -> None:
         self._face_counts.pop(face_id, None)
         self._context.video.forget(face_id)
 
 
-def _frozen_stamps(video: VideoPipeline) -> Iterator[str]:
+def _stamp_warnings(video: VideoPipeline) -> Iterator[str]:
     if cameras := video.cameras_with_frozen_stamps():
         yield (
             f'the images on {", ".join(cameras)} all carry the same stamp: faces are tracked by '
             'the arrival time of the images'
+        )
+    if cameras := video.cameras_with_unordered_stamps():
+        yield (
+            f'the stamps of the images on {", ".join(cameras)} step back: check that the driver '
+            'stamps and publishes its images in order'
         )
 
 

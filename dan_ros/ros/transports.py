@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How images travel: raw or compressed."""
+"""Image transports: raw or compressed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,15 +16,16 @@ from dan_ros.types import Frame
 
 RAW, COMPRESSED = 'raw', 'compressed'
 TRANSPORTS = (RAW, COMPRESSED)
+COMPRESSED_SUFFIX = '/compressed'
 
 
 @dataclass(frozen=True)
 class Transport:
-    """How images travel.
+    """One way to transport images.
 
     Attributes:
         message_type: class of the messages.
-        suffix: of the topic, behind the name of the camera.
+        suffix: end of the topic, after the name of the camera.
         read: parses a serialized message, or raises a FrameError; fast.
         check: returns a function that decodes the message; raises a FrameError if the message is
             invalid. It is fast; the returned function may be slow and may raise a FrameError.
@@ -34,6 +35,11 @@ class Transport:
     suffix: str
     read: Callable[[bytes], Any]
     check: Callable[[Any], Callable[[], Frame]]
+
+
+def suffix_of(name: str) -> str:
+    """Return what a transport of `TRANSPORTS` appends to the name of the image topic."""
+    return COMPRESSED_SUFFIX if name == COMPRESSED else ''
 
 
 def open_transport(name: str, max_pixels: Callable[[], int]) -> Transport:
@@ -47,7 +53,7 @@ def open_transport(name: str, max_pixels: Callable[[], int]) -> Transport:
         return Transport(Image, '', lambda content: read_image(content, _header), _check_raw)
     return Transport(
         CompressedImage,
-        '/compressed',
+        COMPRESSED_SUFFIX,
         lambda content: read_picture(content, _header),
         lambda message: _check_compressed(message, max_pixels()),
     )

@@ -8,12 +8,10 @@ import numpy as np
 
 from dan_ros import labels
 from dan_ros.tracking.config import TrackerConfig
+from dan_ros.tracking.frame_clock import FrameClock
 from dan_ros.tracking.smoother import Smoother
 from dan_ros.tracking.tracker import BoxTracker
 from dan_ros.types import Face, FaceExpression, SearchHint
-
-# Identical stamps in a row before we assume that the driver does not stamp its images.
-EQUAL_STAMPS = 3
 
 
 @dataclass(frozen=True)
@@ -48,41 +46,6 @@ class TrackedFace:
         return float(self.probabilities.max())
 
 
-class _FrameClock:
-    """Time of the frames of a camera: by their stamps, or by their arrival if stamps are frozen.
-
-    Attributes:
-        now_ns: time of the newest frame, nanoseconds; steps back when the stamps do.
-    """
-
-    def __init__(self) -> None:
-        self.now_ns = 0
-        self._stamp_ns: int | None = None
-        self._arrived_ns: int | None = None
-        self._equal = 0
-        self._ahead_ns = 0  # advance by arrival times since the stamps last changed
-
-    @property
-    def is_frozen(self) -> bool:
-        """Whether the stamps have stopped changing."""
-        return self._equal >= EQUAL_STAMPS
-
-    def advance(self, stamp_ns: int, arrived_ns: int | None) -> int:
-        """Return the time of the next frame, nanoseconds."""
-        step_ns = stamp_ns if self._stamp_ns is None else stamp_ns - self._stamp_ns
-        self._equal = 1 if step_ns else self._equal + 1
-        if self.is_frozen and arrived_ns is not None and self._arrived_ns is not None:
-            step_ns = max(arrived_ns - self._arrived_ns, 0)
-            self._ahead_ns += step_ns
-        elif step_ns:
-            if step_ns > 0:  # a coarse stamp catches up with the arrival times
-                step_ns = max(step_ns - self._ahead_ns, 0)
-            self._ahead_ns = 0
-        self._stamp_ns, self._arrived_ns = stamp_ns, arrived_ns
-        self.now_ns += step_ns
-        return self.now_ns
-
-
 class FaceTracker:
     """Tracks the faces of one camera.
 
@@ -96,12 +59,16 @@ class FaceTracker:
 
     def __init__(self, new_ids: Iterator[str], config: TrackerConfig | None = None) -> None:
         self.config = config or TrackerConfig()
-        self._box_tracker = BoxTracker(new_ids)
-        self._smoothers: dict[str, Smoother] = {}
-        self._clock = _FrameClock()
+        self._new_ids = new_ids
+        self._forget()
         self._classified_boxes: list[np.ndarray] = []
         self._boxes: list[np.ndarray] = []
         self._frames = 0
+
+    def _forget(self) -> None:
+        self._box_tracker = BoxTracker(self._new_ids)
+        self._smoothers: dict[str, Smoother] = {}
+        self._clock = FrameClock()
 
     def update(
         self, faces: Sequence[FaceExpression], stamp_ns: int, arrived_ns: int | None = None
@@ -110,7 +77,8 @@ class FaceTracker:
 
         Args:
             faces: faces of the frame.
-            stamp_ns: time of the frame, nanoseconds. A time before the last one clears all tracks.
+            stamp_ns: time of the frame, nanoseconds. A new recording clears all tracks, see
+                `FrameClock.is_restart`.
             arrived_ns: arrival time on a monotonic clock, nanoseconds; used while the stamps do not
                 change.
 
@@ -120,6 +88,8 @@ class FaceTracker:
         self._frames += 1
         self._boxes = [face.face.box_xyxy for face in faces]
         self._classified_boxes = [face.face.box_xyxy for face in faces if face.is_judged]
+        if self._clock.is_restart(stamp_ns):
+            self._forget()
         now_ns = self._clock.advance(stamp_ns, arrived_ns)
         self._box_tracker.config = self.config
         ids = self._box_tracker.update(self._boxes, now_ns)
@@ -141,8 +111,13 @@ class FaceTracker:
 
     @property
     def has_frozen_stamps(self) -> bool:
-        """Whether the images all carry the same stamp, so that their arrival gives the time."""
+        """Whether all images carry the same stamp, so that arrival times are used instead."""
         return self._clock.is_frozen
+
+    @property
+    def has_unordered_stamps(self) -> bool:
+        """Whether a recent image was stamped before the previous one."""
+        return self._clock.is_unordered
 
     @property
     def face_ids(self) -> set[str]:

@@ -13,10 +13,13 @@ import pytest
 from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
+from rcl_interfaces.srv import GetParameters
+from rclpy.parameter import parameter_value_to_python
 from robot import PROGRAMS, SMALL, Program, Robot
 from sensor_msgs.msg import Image
 
 from dan_ros.backends import cuda
+from dan_ros.ros.parameters import SPECS
 
 without_gpu = pytest.mark.skipif(cuda.find_device() is not None, reason='there is a CUDA device')
 SHARE = Path(get_package_share_directory('dan_ros'))
@@ -177,6 +180,18 @@ def test_a_change_that_needs_configuring_is_refused_while_configured(robot):
     refused = robot.set_parameters(backend__name='torch')
     assert not refused.successful
     assert 'clean it up' in refused.reason
+
+
+def test_all_present_values_can_be_set_again_with_a_live_change(robot):
+    """As `ros2 param load` and set_parameters_atomically do with a dump of the node."""
+    names = [name for name in SPECS if name != 'max_faces']
+    request = GetParameters.Request(names=names)
+    values = robot.call(GetParameters, 'get_parameters', request).values
+    dump = {n: parameter_value_to_python(v) for n, v in zip(names, values, strict=True)}
+    changes = {name.replace('.', '__'): value for name, value in dump.items()}
+    result = robot.set_parameters(**changes, max_faces=3)
+    assert result.successful, result.reason
+    assert not robot.set_parameters(**{**changes, 'model__file': 'another'}).successful
 
 
 def test_several_changes_are_taken_or_refused_as_a_whole(robot, smile):
@@ -346,6 +361,25 @@ def test_a_lost_gpu_ends_the_process_so_that_it_can_be_started_again(tmp_path, s
         assert 'Traceback' not in robot.output
     finally:
         robot.close()
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('program', ['dan_node', 'sample_camera'])
+def test_a_stopped_program_leaves_the_ros_graph_at_once(robot, tmp_path, program, number):
+    """DDS would keep a participant that left without a goodbye for 20 s."""
+    other = Program(program, '-r', '__node:=other', log=tmp_path / 'log', domain=robot.domain)
+    robot.spin_until(
+        lambda: (
+            robot.client.get_publishers_info_by_topic('/facial_expression')[1:]
+            if program == 'dan_node'
+            else 'other' in robot.client.get_node_names()
+        ),
+        'the other program',
+    )
+    assert other.stop(number) == 0, other.output
+    left_s = time.monotonic()
+    robot.spin_until(lambda: 'other' not in robot.client.get_node_names(), 'it is gone')
+    assert time.monotonic() - left_s < 5
 
 
 # --- names, QoS, time ---------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dan_ros import labels
 from dan_ros.tracking.config import TrackerConfig
 from dan_ros.tracking.face_tracker import FaceTracker
+from dan_ros.tracking.frame_clock import FrameClock
 from dan_ros.tracking.smoother import FIRST_S, Smoother
 from dan_ros.types import Face, FaceExpression
 
@@ -339,3 +340,90 @@ def test_memory_of_faces_that_left_is_freed():
     for step in range(500):
         tracker.update([face(0 if step % 2 else 5000, happy=0.8)], step * SECOND)
     assert len(tracker._smoothers) <= 2
+
+
+PERIOD = SECOND // 30
+START = 10**18
+
+
+def usb_cam(step: int) -> int:
+    """Every tenth image is published after its successor."""
+    return START + step * PERIOD - (40_000_000 if step % 10 == 9 else 0)
+
+
+def two_threads(step: int) -> int:
+    return START + (step ^ 1) * PERIOD
+
+
+def noise(step: int) -> int:
+    return START + step * PERIOD + int(np.random.default_rng(step).integers(-80, 80)) * 1_000_000
+
+
+def slow_clock_correction(step: int) -> int:
+    """The clock loses 20 ms with each image for a while."""
+    return START + step * PERIOD - 53_000_000 * min(max(step - 20, 0), 8)
+
+
+def sudden_clock_correction(step: int) -> int:
+    return START + step * PERIOD - (480_000_000 if step > 30 else 0)
+
+
+def stamp_from_the_future(step: int) -> int:
+    return START + step * PERIOD + (3600 * SECOND if step == 30 else 0)
+
+
+def missing_stamp(step: int) -> int:
+    return 0 if step % 20 == 15 else START + step * PERIOD
+
+
+@pytest.mark.parametrize(
+    'stamp',
+    [
+        usb_cam, two_threads, noise, slow_clock_correction, sudden_clock_correction,
+        stamp_from_the_future, missing_stamp,
+    ],
+)  # fmt: skip
+def test_unordered_stamps_keep_the_ids_and_the_smoothing(stamp):
+    tracker = new_tracker()
+    results = [tracker.update([face(0, happy=0.8)], stamp(step)) for step in range(60)]
+    assert {found.face_id for (found,) in results} == {'f1'}
+    (outlier,) = tracker.update([face(0, sad=0.9)], stamp(60))
+    assert outlier.expression == HAPPY
+    assert tracker.has_unordered_stamps
+
+
+@pytest.mark.parametrize('stamp', [usb_cam, two_threads, noise, sudden_clock_correction])
+def test_time_with_unordered_stamps_is_as_long_as_it_was(stamp):
+    clock = FrameClock()
+    times = [clock.advance(stamp(step), None) for step in range(300)]
+    assert all(a <= b for a, b in itertools.pairwise(times))
+    assert times[-1] - times[0] == pytest.approx(299 * PERIOD, abs=0.3 * SECOND)
+
+
+def test_ordered_stamps_are_the_time():
+    clock = FrameClock()
+    stamps = [7, 8, 8, 20, 2 * SECOND]
+    assert [clock.advance(stamp, None) for stamp in stamps] == stamps
+    assert not clock.is_unordered
+
+
+@pytest.mark.parametrize('frames', [6, 14, 20, 200])
+@pytest.mark.parametrize('lost', [0, 3])
+def test_a_loop_of_any_length_starts_anew(frames, lost):
+    """Even if its first images are lost in the second round."""
+    tracker = new_tracker()
+    rounds = [range(frames), range(lost, frames)]
+    ids = [
+        {tracker.update([face(0, happy=0.8)], START + step * PERIOD)[0].face_id for step in steps}
+        for steps in rounds
+    ]
+    assert ids == [{'f1'}, {'f2'}]
+    assert not tracker.has_unordered_stamps
+
+
+def test_a_simulation_that_is_reset_to_zero_starts_anew():
+    tracker = new_tracker()
+    for step in range(100, 130):
+        tracker.update([face(0, happy=0.8)], step * PERIOD)
+    results = [tracker.update([face(0, happy=0.8)], step * PERIOD) for step in range(3)]
+    assert results[-1][0].face_id == 'f2'

@@ -52,12 +52,6 @@ def test_a_face_in_every_frame_keeps_its_id_at_any_frame_rate(max_missed_s):
     assert {tracker.update([box(0)], 2 * step * SECOND)[0] for step in range(5)} == {'f1'}
 
 
-def test_an_earlier_stamp_resets_the_tracks():
-    tracker = new_tracker()
-    tracker.update([box(0)], 10 * SECOND)
-    assert tracker.update([box(0)], SECOND) == ['f2']
-
-
 def test_an_equal_stamp_resets_nothing():
     tracker = new_tracker()
     tracker.update([box(0)], -5)
