@@ -44,7 +44,7 @@ MAY_IMPORT = {
     ' video_pipeline',
     'ros': 'annotate backends detect errors faces images labels messages model msg pipeline'
     ' stage_timer storage tracking types video_pipeline',
-    'demo': 'errors images msg ros',
+    'demo': 'errors images msg ros storage',
     'cli': 'annotate backends bag bench datasets detect errors evaluate faces images'
     ' labels model network pipeline storage tracking train types video_pipeline',
 }
