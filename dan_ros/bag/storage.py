@@ -23,6 +23,7 @@ from mcap.stream_reader import breakup_chunk
 from dan_ros.bag import recovery
 from dan_ros.bag.recovery import DamageError, RawMessage, full_kind
 from dan_ros.errors import DataError
+from dan_ros.storage.file_content import RECORDING, START_BYTES, explain_wrong_content
 
 STORAGE_SUFFIXES = {'.db3': 'sqlite3', '.mcap': 'mcap'}
 STORAGE_MAGICS = {recovery.SQLITE_MAGIC: 'sqlite3', b'\x89MCAP0\r\n': 'mcap'}
@@ -30,14 +31,6 @@ FIRST_NS = -(1 << 63)  # a bag time before all messages
 NEVER_NS = (1 << 63) - 1  # start of a channel without messages
 RECORD_HEADER_BYTES = 9  # opcode and length of an MCAP record
 ZSTD_SUFFIXES = ('.zstd', '.zst')
-HEAD_BYTES = 512  # length of the start of a file that tells its format
-TAR_MAGIC, TAR_MAGIC_PLACE = b'ustar', 257
-ARCHIVE_MAGICS = (b'PK\x03\x04', b'\x1f\x8b', b'BZh', b'\xfd7zXZ', b'7z\xbc\xaf', b'\x04"M\x18')
-FOREIGN_FILES = {
-    b'#ROSBAG': 'is a ROS 1 bag; convert it with `rosbags-convert --src OLD.bag --dst NEW`',
-    b'version https://git-lfs': 'is a Git LFS pointer instead of a recording; run `git lfs pull`',
-    b'<': 'is a web page instead of a recording; download the recording again',
-}
 
 
 @dataclass
@@ -358,23 +351,22 @@ def has_storage_suffix(path: Path) -> bool:
 
 def is_storage(path: Path) -> bool:
     """Return whether the first bytes of a file say that it is an uncompressed storage file."""
-    return _head(path).startswith(tuple(STORAGE_MAGICS))
+    return _start(path).startswith(tuple(STORAGE_MAGICS))
 
 
 def check_format(path: Path) -> None:
-    """Check that a file is not of another known format than those of recordings.
+    """Check that a file does not have a known format other than those of recordings.
+
+    Empty files and files of null bytes pass: a recorder that lost its power leaves them.
 
     Raises:
-        DataError: it is; the message names the format and what to do.
+        DataError: the file has another format; the message names it and says what to do.
     """
-    head = _head(path)
-    for start, description in FOREIGN_FILES.items():
-        if head.lstrip(b'\xef\xbb\xbf \t\r\n').startswith(start):
-            raise DataError(f'{path} {description}')
-    if head and head.isascii() and head.decode().replace('\n', '').isprintable():
-        raise DataError(f'{path} is a text file instead of a recording; download it again')
-    if head.startswith(ARCHIVE_MAGICS) or head[TAR_MAGIC_PLACE:].startswith(TAR_MAGIC):
-        raise DataError(f'{path} is an archive; unpack it first')
+    start = _start(path)
+    if start.strip(b'\0') and not start.startswith(recovery.ZSTD_MAGIC):
+        explanation = explain_wrong_content(start, 'a recording of ROS 2', RECORDING)
+        if explanation:
+            raise DataError(f'{path} {explanation}')
 
 
 def _storage_of(path: Path, plain: Path) -> str:
@@ -384,9 +376,9 @@ def _storage_of(path: Path, plain: Path) -> str:
         DataError: it is not a storage file.
     """
     check_format(path)
-    head = _head(plain)
+    start = _start(plain)
     for magic, storage in STORAGE_MAGICS.items():
-        if head.startswith(magic):
+        if start.startswith(magic):
             return storage
     if has_storage_suffix(path):
         return STORAGE_SUFFIXES[uncompressed(path).suffix]
@@ -398,9 +390,9 @@ def uncompressed(path: Path) -> Path:
     return path.with_suffix('') if path.suffix in ZSTD_SUFFIXES else path
 
 
-def _head(path: Path) -> bytes:
+def _start(path: Path) -> bytes:
     with path.open('rb') as file:
-        return file.read(HEAD_BYTES)
+        return file.read(START_BYTES)
 
 
 def _one_line(error: Exception) -> str:

@@ -252,6 +252,16 @@ def test_a_damaged_file_costs_only_its_own_messages(tmp_path, damaged):
     assert f'{damaged}.mcap is damaged' in damage
 
 
+@pytest.mark.parametrize('content', [b'', bytes(9000)])
+def test_a_file_without_content_costs_nothing(bag, file, content):
+    """A recorder that loses its power leaves such files."""
+    (bag / 'metadata.yaml').unlink()
+    (bag / f'in_1{file.suffix}').write_bytes(content)
+    times_ns, damage = read_times(bag)
+    assert times_ns == TIMES_NS
+    assert f'in_1{file.suffix} is {"damaged" if content else "empty"}' in damage
+
+
 def test_missing_files_are_named(tmp_path):
     bag = record_images(tmp_path / 'in', NOISE)
     edit(bag / 'metadata.yaml', r'  - in.db3', '  - in.db3\n  - in_1.db3')
@@ -352,16 +362,17 @@ def test_a_path_that_is_not_utf_8_costs_only_the_video(tmp_path, nobody):
 @pytest.mark.parametrize(
     ('content', 'words'),
     [
-        (b'#ROSBAG V2.0\n' + bytes(100), 'is a ROS 1 bag; convert it with `rosbags-convert'),
+        (b'#ROSBAG V2.0\n' + bytes(100), 'is a ROS 1 bag, .* `rosbags-convert'),
         (b'#ROSBAG V1.2\n', 'is a ROS 1 bag'),
-        (b'version https://git-lfs.github.com/spec/v1\noid', 'Git LFS pointer .* `git lfs pull`'),
+        (b'version https://git-lfs.github.com/spec/v1\noid', 'Git LFS pointer, .* `git lfs pull`'),
         (b'\n<!DOCTYPE html><html>', 'is a web page'),
         (b'\xef\xbb\xbf<html lang="en">', 'is a web page'),
-        (b'<?xml version="1.0"?><Error>', 'is a web page'),
-        (b'{"message": "Not Found"}\n', 'is a text file'),
-        (b'PK\x03\x04' + bytes(50), 'is an archive; unpack it'),
-        (b'\x1f\x8b\x08' + bytes(50), 'is an archive'),
-        (bytes(257) + b'ustar' + bytes(99), 'is an archive'),
+        (b'<?xml version="1.0"?><Error>', 'is an XML or HTML text'),
+        (b'{"message": "Not Found"}\n', 'is a JSON text'),
+        (b'404: Not Found\n', 'is a text that begins with .404: Not Found.'),
+        (b'PK\x03\x04' + bytes(50), 'is a ZIP archive, .* unpack it'),
+        (b'\x1f\x8b\x08' + bytes(50), 'is a gzip archive'),
+        (b'bag' + bytes(254) + b'ustar' + bytes(99), 'is a tar archive'),
     ],
 )
 def test_other_files_are_named_by_their_first_bytes(tmp_path, suffix, content, words):
