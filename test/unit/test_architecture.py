@@ -29,7 +29,7 @@ MAY_IMPORT = {
     'tracking': 'faces labels types',
     'model': 'errors labels storage',
     'network': 'errors model storage',
-    'backends': 'errors model network storage types',
+    'backends': 'errors images model network storage types',
     'detect': 'backends errors faces images model stage_timer types',
     'annotate': 'images labels tracking types',
     'messages': 'faces labels tracking types',
