@@ -140,14 +140,16 @@ def _read_structure(content: bytes) -> _Structure:
 
 def _read_jpeg(content: bytes) -> _Structure:
     """Walk through the markers of a JPEG up to its end."""
-    size, scans, place = None, 0, len(JPEG_START)
+    size, has_junk, scans, place = None, False, 0, len(JPEG_START)
     for _ in range(MAX_SEGMENTS):
         found = MARKER.search(content, place)
         code = content[found.end() - 1] if found else START_OF_IMAGE
         if found is None or code in (START_OF_IMAGE, END_OF_IMAGE):  # another picture, or the end
             return _Structure(size, code == END_OF_IMAGE, scans)
         segment = content[found.end() : found.end() + 7]
-        if code in START_OF_FRAME and size is None and len(segment) == 7:
+        if scans == 0:  # decoders differ in how they skip junk, so a size behind it may be false
+            has_junk |= bool(content[place : found.start()].strip(b'\xff'))
+        if code in START_OF_FRAME and size is None and not has_junk and len(segment) == 7:
             size = int.from_bytes(segment[5:], 'big'), int.from_bytes(segment[3:5], 'big')
         scans += code == START_OF_SCAN
         place = found.end() + int.from_bytes(segment[:2], 'big')
