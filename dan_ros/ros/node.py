@@ -11,7 +11,7 @@ from functools import wraps
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 
@@ -30,6 +30,7 @@ from dan_ros.ros.parameters import (
 )
 from dan_ros.ros.publishers import ExpressionPublishers
 from dan_ros.ros.qos import QosMonitor
+from dan_ros.ros.security import SecureNode
 from dan_ros.ros.session import StreamSession
 from dan_ros.ros.sources import SOURCES, ImageSource, SourceContext
 from dan_ros.ros.statistics import Statistics
@@ -62,7 +63,7 @@ def _reported(transition: Transition) -> Transition:
     return run
 
 
-class DanNode(LifecycleNode):
+class DanNode(SecureNode):
     """Lifecycle, services and wiring.
 
     The executor's thread stores images, one inference thread processes them.
