@@ -17,6 +17,7 @@ from std_srvs.srv import SetBool
 
 from dan_ros.errors import DanError
 from dan_ros.ros import process_tuning, ros4hri
+from dan_ros.ros.debug_log import DebugLog
 from dan_ros.ros.diagnostics import DiagnosticsPublisher
 from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.models import Models, load_models
@@ -26,7 +27,9 @@ from dan_ros.ros.parameters import (
     Settings,
     check_change,
     declare_parameters,
+    problem_with_names,
     read_parameters,
+    without_kept_read_only,
 )
 from dan_ros.ros.publishers import ExpressionPublishers
 from dan_ros.ros.qos import QosMonitor
@@ -80,6 +83,7 @@ class DanNode(SecureNode):
     def __init__(self, **options: Any) -> None:
         super().__init__(self.NAME, **options)
         self.exit_code = 0
+        self._debug_log = DebugLog(self.get_logger())
         self._phase = 'unconfigured'
         self._failure = ''
         self._is_enabled = True
@@ -110,6 +114,7 @@ class DanNode(SecureNode):
         """Stop every thread and release the models."""
         self._release()
         self._diagnostics.stop()
+        self._debug_log.close()
 
     # --- lifecycle ---
 
@@ -257,6 +262,17 @@ class DanNode(SecureNode):
             self.get_logger().info(f'active: waiting for images on {self._source.awaited}')
         else:
             self.get_logger().info('active: paused, see ~/set_enabled')
+
+    def set_parameters_atomically(
+        self, parameter_list: list[Parameter[Any]]
+    ) -> SetParametersResult:
+        """Set parameters; setting a read-only one to its present value is no error."""
+        if problem := problem_with_names(self, parameter_list):
+            return SetParametersResult(successful=False, reason=problem)
+        changes = without_kept_read_only(self, parameter_list)
+        if parameter_list and not changes:
+            return SetParametersResult(successful=True)
+        return super().set_parameters_atomically(changes)
 
     def _on_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         is_configured = self._phase in ('configuring', 'inactive', 'active')
