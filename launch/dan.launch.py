@@ -1,19 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """Start dan_node; `ros2 launch dan_ros dan.launch.py --show-args` lists the arguments.
 
-An empty argument leaves the value of the parameter file, or the default of the node.
+An empty argument leaves the value of the parameter file, or the default of the node. When another
+launch file includes this one, only the arguments of the include count.
 """
 
 import os
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.action import Action
+from launch.actions import DeclareLaunchArgument, EmitEvent, OpaqueFunction, RegisterEventHandler
+from launch.event_handlers import OnProcessExit
+from launch.events import matches_action
+from launch.events.process import ProcessExited, ShutdownProcess
+from launch.logging import get_logger
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
+from launch_ros.utilities import prefix_namespace
+
+from dan_ros.ros.launch_scope import scoped
+from dan_ros.ros.spin import BAD_USAGE
 
 DEFAULT_PARAMS_FILE = os.path.join(get_package_share_directory('dan_ros'), 'config', 'dan.yaml')
 
+NODE = 'dan_node'
 BOOLEANS = ['true', 'false', 'True', 'False']
 
 # name: (default, description)
@@ -42,29 +53,53 @@ def read_argument(context: LaunchContext, name: str) -> str:
     return LaunchConfiguration(name).perform(context).strip()
 
 
-def make_node(context: LaunchContext) -> list[Node]:
-    values = {name: read_argument(context, name) for name in ARGUMENTS}
-    params_file = values['params_file']
+def read_parameters(context: LaunchContext) -> list:
+    params_file = read_argument(context, 'params_file')
     if params_file and not os.path.isfile(params_file):
         raise FileNotFoundError(f'params_file:={params_file}: the file does not exist')
     overrides = {}
     for name, (parameter, _) in {**PARAMETERS, **SWITCHES}.items():
         if value := read_argument(context, name):
             overrides[parameter] = value.lower() == 'true' if name in SWITCHES else value
-    return [
-        Node(
-            package='dan_ros',
-            executable='dan_node',
-            name='dan_node',
-            namespace=values['namespace'],
-            output='screen',
-            respawn=values['respawn'].lower() == 'true',
-            respawn_delay=1.0,
-            parameters=[source for source in (params_file, overrides) if source],
-            remappings=[('image', values['image_topic'])] if values['image_topic'] else [],
-            ros_arguments=['--log-level', values['log_level']] if values['log_level'] else [],
-        )
-    ]
+    return [source for source in (params_file, overrides) if source]
+
+
+def read_log_level(context: LaunchContext) -> list[str]:
+    """Return the options that set the level of the node alone: rcl logs thousands of lines."""
+    level = read_argument(context, 'log_level')
+    if level and ':=' not in level:
+        parent = context.launch_configurations.get('ros_namespace')
+        namespace = prefix_namespace(parent, read_argument(context, 'namespace'))
+        logger = f'{namespace}/{NODE}'.strip('/').replace('/', '.')
+        level = f'{logger}:={level}'
+    return ['--log-level', level] if level else []
+
+
+def make_node(context: LaunchContext) -> list[Action]:
+    image_topic = read_argument(context, 'image_topic')
+    is_respawned = read_argument(context, 'respawn').lower() == 'true'
+    node = Node(
+        package='dan_ros',
+        executable='dan_node',
+        name=NODE,
+        namespace=read_argument(context, 'namespace'),
+        output='screen',
+        respawn=is_respawned,
+        respawn_delay=1.0,
+        parameters=read_parameters(context),
+        remappings=[('image', image_topic)] if image_topic else [],
+        ros_arguments=read_log_level(context),
+    )
+    handler = OnProcessExit(target_action=node, on_exit=end_respawn)
+    return [RegisterEventHandler(handler), node] if is_respawned else [node]
+
+
+def end_respawn(event: ProcessExited, context: LaunchContext) -> EmitEvent | None:
+    """Do not restart a node that would only report the same error again."""
+    if event.returncode != BAD_USAGE:
+        return None
+    get_logger(event.process_name).error('not restarted: correct the error above first')
+    return EmitEvent(event=ShutdownProcess(process_matcher=matches_action(event.action)))
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -80,4 +115,4 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value='', description=text, choices=['', *BOOLEANS])
         for name, (_, text) in SWITCHES.items()
     ]
-    return LaunchDescription([*arguments, OpaqueFunction(function=make_node)])
+    return scoped(arguments, OpaqueFunction(function=make_node))

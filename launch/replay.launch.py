@@ -27,6 +27,8 @@ from launch.events import Shutdown
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
+from dan_ros.ros.launch_scope import scoped
+
 NODE_LAUNCH = os.path.join(get_package_share_directory('dan_ros'), 'launch', 'dan.launch.py')
 ARGUMENTS = {
     'bag': (None, 'Bag: a folder, or a .db3 or .mcap file.'),
@@ -75,4 +77,4 @@ def generate_launch_description() -> LaunchDescription:
     node = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(NODE_LAUNCH), launch_arguments=[('use_sim_time', 'true')]
     )
-    return LaunchDescription([*arguments, node, OpaqueFunction(function=make_player)])
+    return scoped(arguments, node, OpaqueFunction(function=make_player))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds faces in the full frame, or only around the boxes where they are expected."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +15,8 @@ from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
 from dan_ros.stage_timer import StageTimer
 from dan_ros.types import Face, Frame
+
+LOG = logging.getLogger(__name__)
 
 MAX_FACES = 256  # faces per frame; tracking time grows with the square of this
 REGION_SCALE = 2.0  # side of the region around a predicted box, relative to the box
@@ -59,8 +62,10 @@ class FaceFinder:
         faces = []
         if self._regions_are_cheaper(frame, len(predicted_boxes)):
             faces = self._find_near_all(frame, predicted_boxes)
+        where = 'around the known faces' if faces else 'the full frame'
         if not faces:
             faces = self._detect(frame.image, frame.encoding, self.max_side_px)
+        LOG.debug('searched %s: found %d, expected %d', where, len(faces), len(predicted_boxes))
         return sorted(faces[:MAX_FACES], key=lambda face: -area(face.box_xyxy))
 
     def _regions_are_cheaper(self, frame: Frame, regions: int) -> bool:

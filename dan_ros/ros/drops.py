@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dropped images: counted by cause and camera, the first of each logged."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from dan_ros.errors import FrameError, GpuLostError, GpuMemoryError
 from dan_ros.ros.statistics import Statistics
 
+LOG = logging.getLogger(__name__)
 MAX_LOST = 10_000  # images that can plausibly get lost between two reports
 LOST_HINT = (
     'the middleware loses images on their way: see docs/troubleshooting.md, or set '
@@ -32,12 +34,12 @@ class DropReporter:
 
     def superseded(self, camera: str) -> None:
         """Count an image that a newer one replaced."""
-        self._statistics.count_dropped('superseded', camera)
+        self._count('superseded', camera)
 
     def deactivated(self, images: int) -> None:
         """Count images that were not processed before the stream was closed."""
         if images:
-            self._statistics.count_dropped('deactivated', '', images)
+            self._count('deactivated', '', images)
 
     def lost(self, camera: str, images: int) -> None:
         """Count images that were sent and did not arrive.
@@ -53,7 +55,7 @@ class DropReporter:
                 once=True,
             )
             images = 1
-        if self._statistics.count_dropped('lost', camera, images):
+        if self._count('lost', camera, images):
             self._logger.warning(f'{LOST_HINT} ({camera})')
 
     def failed(self, camera: str, source: str, error: Exception) -> None:
@@ -67,11 +69,16 @@ class DropReporter:
         if isinstance(error, GpuLostError):
             self._on_gpu_lost(error)
         cause = _cause_of(error)
-        if self._statistics.count_dropped(cause, source):
+        if self._count(cause, source, error=error):
             self._logger.warning(
                 f'dropped an image of {camera}: {error} (further ones are counted in /diagnostics '
                 f'as frames_dropped.{cause})'
             )
+
+    def _count(self, cause: str, camera: str, images: int = 1, error: object = '') -> bool:
+        """Count dropped images; return whether this cause is new for the camera."""
+        LOG.debug('dropped %d of %s as %s %s', images, camera or 'all cameras', cause, error)
+        return self._statistics.count_dropped(cause, camera, images)
 
 
 def _cause_of(error: Exception) -> str:

@@ -4,6 +4,7 @@
 Independent of rclpy.
 """
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -11,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from dan_ros.errors import GpuLostError
+from dan_ros.labels import label_of
 from dan_ros.messages import stamp_to_ns
 from dan_ros.pipeline import STAGES as PIPELINE_STAGES
 from dan_ros.stage_timer import StageTimer
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoPipeline
+
+LOG = logging.getLogger(__name__)
 
 WAIT, DECODE, PUBLISH = 'wait', 'decode', 'publish'
 STAGES = (WAIT, DECODE, *PIPELINE_STAGES, PUBLISH)  # stages of an image, in order
@@ -180,9 +184,10 @@ class InferenceThread:
         timer.lap(PUBLISH)
         if is_joint_run:
             seconds = {WAIT: waited_s, **timer.seconds, **self._video.pipeline.timer.seconds}
-            self._handler.count_stages(
-                len(frames), {stage: seconds.get(stage, 0.0) for stage in STAGES}
-            )
+            seconds = {stage: seconds.get(stage, 0.0) for stage in STAGES}
+            self._handler.count_stages(len(frames), seconds)
+            if LOG.isEnabledFor(logging.DEBUG):
+                LOG.debug('processed %s', _summary(results, seconds))
 
     def _run_pipeline(
         self, frames: dict[str, StampedFrame]
@@ -214,3 +219,13 @@ class InferenceThread:
             except Exception as error:  # FrameError, or out of memory
                 self._handler.report_failure(camera, error)
         return frames
+
+
+def _summary(results: dict[str, list[TrackedFace]], seconds: dict[str, float]) -> str:
+    """Return the faces of each camera and the time of each stage, in one line."""
+    cameras = []
+    for camera, faces in results.items():
+        names = ', '.join(f'{face.face_id} {label_of(face.expression)}' for face in faces)
+        cameras.append(f'{camera}: faces [{names}]')
+    stages = [f'{stage} {1e3 * value:.1f}' for stage, value in seconds.items()]
+    return f'{", ".join(cameras)}; ms: {", ".join(stages)}'

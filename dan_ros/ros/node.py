@@ -11,12 +11,13 @@ from functools import wraps
 from typing import Any
 
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 
 from dan_ros.errors import DanError
 from dan_ros.ros import process_tuning, ros4hri
+from dan_ros.ros.debug_log import DebugLog
 from dan_ros.ros.diagnostics import DiagnosticsPublisher
 from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.models import Models, load_models
@@ -26,10 +27,13 @@ from dan_ros.ros.parameters import (
     Settings,
     check_change,
     declare_parameters,
+    problem_with_names,
     read_parameters,
+    without_kept_read_only,
 )
 from dan_ros.ros.publishers import ExpressionPublishers
 from dan_ros.ros.qos import QosMonitor
+from dan_ros.ros.security import SecureNode
 from dan_ros.ros.session import StreamSession
 from dan_ros.ros.sources import SOURCES, ImageSource, SourceContext
 from dan_ros.ros.statistics import Statistics
@@ -62,7 +66,7 @@ def _reported(transition: Transition) -> Transition:
     return run
 
 
-class DanNode(LifecycleNode):
+class DanNode(SecureNode):
     """Lifecycle, services and wiring.
 
     The executor's thread stores images, and one inference thread processes them.
@@ -79,6 +83,7 @@ class DanNode(LifecycleNode):
     def __init__(self, **options: Any) -> None:
         super().__init__(self.NAME, **options)
         self.exit_code = 0
+        self._debug_log = DebugLog(self.get_logger())
         self._phase = 'unconfigured'
         self._failure = ''
         self._is_enabled = True
@@ -109,6 +114,7 @@ class DanNode(LifecycleNode):
         """Stop every thread and release the models."""
         self._release()
         self._diagnostics.stop()
+        self._debug_log.close()
 
     # --- lifecycle ---
 
@@ -256,6 +262,17 @@ class DanNode(LifecycleNode):
             self.get_logger().info(f'active: waiting for images on {self._source.awaited}')
         else:
             self.get_logger().info('active: paused, see ~/set_enabled')
+
+    def set_parameters_atomically(
+        self, parameter_list: list[Parameter[Any]]
+    ) -> SetParametersResult:
+        """Set parameters; setting a read-only one to its present value is no error."""
+        if problem := problem_with_names(self, parameter_list):
+            return SetParametersResult(successful=False, reason=problem)
+        changes = without_kept_read_only(self, parameter_list)
+        if parameter_list and not changes:
+            return SetParametersResult(successful=True)
+        return super().set_parameters_atomically(changes)
 
     def _on_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
         is_configured = self._phase in ('configuring', 'inactive', 'active')

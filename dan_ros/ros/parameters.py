@@ -451,6 +451,25 @@ def check_change(
     return SetParametersResult(successful=True)
 
 
+def problem_with_names(node: Node, changes: Iterable[Any]) -> str:
+    """Return which parameter does not exist, in one line; '' if all do. rclpy names none."""
+    for change in changes:
+        if not node.has_parameter(change.name):
+            when = ': set it at start' if change.name.startswith(FOREIGN_PREFIXES) else ''
+            return f'unknown parameter {change.name!r}{when}'
+    return ''
+
+
+def without_kept_read_only(node: Node, changes: Iterable[Any]) -> list[Any]:
+    """Leave out read-only parameters that keep their value; rclpy would refuse them."""
+    return [
+        change
+        for change in changes
+        if not node.describe_parameter(change.name).read_only
+        or node.get_parameter(change.name).to_parameter_msg() != change.to_parameter_msg()
+    ]
+
+
 @dataclass(frozen=True)
 class BackendSettings:
     """Parameters of the backend and its model; see `choose_backend`."""

@@ -38,6 +38,7 @@ __all__ = [
     'PublisherEventCallbacks',
     'QosMonitor',
     'SubscriptionEventCallbacks',
+    'UnsupportedEventTypeError',
     'create_with_events',
 ]
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs a node until a signal.
 
-Exit code: 0 after Ctrl-C or SIGTERM, 2 for an invalid parameter, otherwise the node's own.
+Exit code: 0 after Ctrl-C or SIGTERM, 2 for an error that a restart cannot mend, such as an invalid
+parameter or a missing library, otherwise the node's own.
 
 SIGINT and SIGTERM are blocked in every thread and received by one thread that waits for them. So a
 signal never interrupts a transition, and the executor wakes at once. Threads started
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
-BAD_USAGE = 2
+BAD_USAGE = 2  # exit code
 IMPATIENCE_S = 3.0  # a signal that comes this long after the first one ends the process, seconds
 
 
@@ -67,25 +68,27 @@ def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None
         argv: command line; None for that of the process.
 
     Returns:
-        The exit code: 0, or 2 for an invalid command line or parameter (one line on stderr), or the
-        node's `exit_code`.
+        The exit code: 0, or 2 if the command line or a parameter is invalid or a library is missing
+        (one line on stderr), or the node's `exit_code`.
     """
     process_tuning.limit_arenas()
     stop = StopSignal()
-    node_class = make_node()
+    try:
+        node_class = make_node()
+    except ImportError as error:
+        return _refuse(make_node.__name__, f'a library is missing or broken: {error}')
     import rclpy
     from rclpy.exceptions import ParameterException
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
 
-    from dan_ros.errors import ParameterError
+    from dan_ros.errors import DanError
 
     try:
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
         node = node_class()
-    except (ParameterError, ParameterException, RuntimeError, ValueError) as error:
-        print(f'{node_class.NAME}: {error}'.replace('\n', ' '), file=sys.stderr)  # noqa: T201
-        return BAD_USAGE
+    except (DanError, ParameterException, RuntimeError, ValueError) as error:
+        return _refuse(node_class.NAME, error)
     stop.executor = executor = SingleThreadedExecutor()
     executor.add_node(node)
     if not stop.received.is_set():
@@ -100,6 +103,11 @@ def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None
     del node, executor
     process_tuning.unfreeze_garbage()
     return exit_code
+
+
+def _refuse(name: str, reason: object) -> int:
+    print(f'{name}: {reason}'.replace('\n', ' '), file=sys.stderr)  # noqa: T201
+    return BAD_USAGE
 
 
 def _spin(node: 'Node', executor: 'Executor', stop: StopSignal) -> None:

@@ -13,13 +13,12 @@ import pytest
 from ament_index_python.packages import get_package_share_directory
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
-from rcl_interfaces.srv import GetParameters
-from rclpy.parameter import parameter_value_to_python
+from rcl_interfaces.srv import GetParameters, ListParameters, SetParameters
+from rclpy.parameter import Parameter, parameter_value_to_python
 from robot import PROGRAMS, SMALL, Program, Robot
 from sensor_msgs.msg import Image
 
 from dan_ros.backends import cuda
-from dan_ros.ros.parameters import SPECS
 
 without_gpu = pytest.mark.skipif(cuda.find_device() is not None, reason='there is a CUDA device')
 SHARE = Path(get_package_share_directory('dan_ros'))
@@ -184,14 +183,28 @@ def test_a_change_that_needs_configuring_is_refused_while_configured(robot):
 
 def test_all_present_values_can_be_set_again_with_a_live_change(robot):
     """As `ros2 param load` and set_parameters_atomically do with a dump of the node."""
-    names = [name for name in SPECS if name != 'max_faces']
+    names = robot.call(ListParameters, 'list_parameters', ListParameters.Request()).result.names
+    names = [name for name in names if name != 'max_faces']
+    assert 'qos_overrides./image.subscription.depth' in names
     request = GetParameters.Request(names=names)
     values = robot.call(GetParameters, 'get_parameters', request).values
     dump = {n: parameter_value_to_python(v) for n, v in zip(names, values, strict=True)}
     changes = {name.replace('.', '__'): value for name, value in dump.items()}
     result = robot.set_parameters(**changes, max_faces=3)
     assert result.successful, result.reason
-    assert not robot.set_parameters(**{**changes, 'model__file': 'another'}).successful
+    for name, value in (('model.file', 'another'), ('qos_overrides./image.subscription.depth', 9)):
+        changed = {**changes, name.replace('.', '__'): value}
+        refused = robot.set_parameters(**changed)
+        assert not refused.successful
+        assert name in refused.reason
+
+
+@pytest.mark.parametrize('name', ['max_face', 'qos_overrides./no_topic.subscription.depth'])
+def test_an_unknown_parameter_is_named(robot, name):
+    request = SetParameters.Request(parameters=[Parameter(name, value=3).to_parameter_msg()])
+    (refused,) = robot.call(SetParameters, 'set_parameters', request).results
+    assert not refused.successful
+    assert name in refused.reason
 
 
 def test_several_changes_are_taken_or_refused_as_a_whole(robot, smile):
@@ -380,6 +393,26 @@ def test_a_stopped_program_leaves_the_ros_graph_at_once(robot, tmp_path, program
     left_s = time.monotonic()
     robot.spin_until(lambda: 'other' not in robot.client.get_node_names(), 'it is gone')
     assert time.monotonic() - left_s < 5
+
+
+def test_debug_lines_tell_what_the_node_does_with_each_image(start, smile):
+    robot = start('--log-level', 'dan_node:=debug')
+    robot.show(smile)
+    robot.node.wait_for_output('processed /image: faces [')
+    bad = robot.image(smile)
+    bad.step = 1
+    for _ in range(2):  # only the first is worth a warning
+        robot.publisher.publish(bad)
+    robot.node.wait_until(
+        lambda: robot.output.count('dropped 1 of /image as bad_step') >= 2, 'both dropped images'
+    )
+    assert 'searched the full frame: found 1' in robot.output
+    assert '[rcl' not in robot.output
+
+
+def test_debug_lines_are_off_by_default(robot, smile):
+    robot.show(smile)
+    assert 'processed /image' not in robot.output
 
 
 # --- names, QoS, time ---------------------------------------------------------------------------

@@ -9,11 +9,19 @@ from xml.etree import ElementTree
 
 import onnx
 import pytest
+import rclpy
 from lifecycle_msgs.msg import Transition
+from rclpy.context import Context
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.node import NodeNameNonExistentError
 from sensor_msgs.msg import CompressedImage
+from std_srvs.srv import SetBool
 
+from dan_ros.errors import DanError
 from dan_ros.model.store import read_model
+from dan_ros.ros.security import SecureNode
+
+RCLError = rclpy_implementation.RCLError
 
 ERROR = b'\x02'
 POLICY = Path(__file__).parents[2] / 'config' / 'sros2' / 'dan_node.policy.xml'
@@ -110,6 +118,34 @@ def test_topics_of_ros4hri_are_in_the_policy(start, smile, option):
         for name in names:
             assert any(fnmatchcase(name, pattern) for pattern in allowed[rule]), (rule, name)
     assert any(name.startswith('/humans/') for name in used['topics', 'publish'])
+
+
+REFUSABLE = {
+    'Publisher': lambda node: node.create_publisher(CompressedImage, 'image', 1),
+    'Subscription': lambda node: node.create_subscription(CompressedImage, 'image', print, 1),
+    'Service': lambda node: node.create_service(SetBool, 'image', print),
+}
+
+
+@pytest.mark.parametrize('kind', REFUSABLE)
+@pytest.mark.parametrize('is_secure', ['true', 'false'])
+def test_a_refused_topic_or_service_is_named(monkeypatch, kind, is_secure):
+    context = Context()
+    rclpy.init(args=['--ros-args', '-r', 'image:=/eye/image'], context=context)
+    try:
+        node = SecureNode('secure', context=context)
+        monkeypatch.setenv('ROS_SECURITY_ENABLE', is_secure)
+        monkeypatch.setattr(f'rclpy.node._rclpy.{kind}', refuse)
+        with pytest.raises((DanError, RCLError), match='invalid allocator') as raised:
+            REFUSABLE[kind](node)
+    finally:
+        rclpy.shutdown(context=context)
+    assert ('/eye/image' in str(raised.value)) == (is_secure == 'true')
+    assert ('policy' in str(raised.value)) == (is_secure == 'true')
+
+
+def refuse(*_):
+    raise RCLError('Failed to create it: invalid allocator, at ./src/rcl/topic.c:1')
 
 
 def test_a_model_that_refers_to_another_file_is_not_configured(robot, tmp_path):

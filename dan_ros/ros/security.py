@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node that says which of its topics and services SROS2 does not allow."""
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from rclpy.lifecycle import LifecycleNode
+
+from dan_ros.errors import DanError
+from dan_ros.ros.qos import UnsupportedEventTypeError
+
+
+def is_enabled() -> bool:
+    """Return whether this process runs under SROS2; rcl compares with `true` alone."""
+    return os.environ.get('ROS_SECURITY_ENABLE') == 'true'
+
+
+def _explained(create: Callable[..., Any], action: str) -> Callable[..., Any]:
+    """Name the topic or service in the error of `create` under SROS2.
+
+    The middleware does not say that a permission is missing, but for example `invalid allocator`.
+    """
+
+    @wraps(create)
+    def run(node: LifecycleNode, kind: type, name: str, *args: Any, **options: Any) -> Any:
+        try:
+            return create(node, kind, name, *args, **options)
+        except UnsupportedEventTypeError:
+            raise
+        except RuntimeError as error:
+            if not is_enabled():
+                raise
+            reason = ' '.join(str(error).split())
+            raise DanError(
+                f'cannot {action} {_full_name(node, name)}: {reason}. SROS2 is enabled, and the '
+                'policy of this enclave probably does not allow it: add this name to the policy '
+                'and run `ros2 security create_permission` again, see docs/sros2.md'
+            ) from error
+
+    return run
+
+
+def _full_name(node: LifecycleNode, name: str) -> str:
+    """Return the name of a topic or service after remapping, as it stands in a policy."""
+    return str(node.resolve_topic_name(name))
+
+
+class SecureNode(LifecycleNode):
+    """A lifecycle node whose errors name the topic or service that SROS2 does not allow.
+
+    Raises:
+        DanError: a topic or service cannot be created under SROS2.
+    """
+
+    create_publisher = _explained(LifecycleNode.create_publisher, 'publish on')
+    create_lifecycle_publisher = _explained(LifecycleNode.create_lifecycle_publisher, 'publish on')
+    create_subscription = _explained(LifecycleNode.create_subscription, 'subscribe to')
+    create_service = _explained(LifecycleNode.create_service, 'offer the service')
