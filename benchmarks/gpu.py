@@ -74,7 +74,7 @@ class Result:
 
 
 @click.command()
-@click.option('--data', type=click.Path(path_type=Path), help='FER+ folder; default one face.')
+@click.option('--data', type=click.Path(path_type=Path), help='FER+ folder; default: one face.')
 @click.option('--json', 'json_file', type=click.Path(path_type=Path), help='File to write.')
 @click.option('--cpu', is_flag=True, help='Run the CPU backends.')
 @click.option('--rounds', default=ROUNDS, show_default=True, type=click.IntRange(1))

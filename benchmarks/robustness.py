@@ -159,7 +159,7 @@ def classify_scenes(
 def classify_moving_scenes(
     pipeline: ExpressionPipeline, faces: np.ndarray, images: int, interval: int
 ) -> np.ndarray:
-    """Classify the largest face of all images after the first of each moving scene.
+    """Classify the largest face in each image of the moving scenes, except the first one.
 
     Args:
         pipeline: of the node.
@@ -212,7 +212,7 @@ def summarize(rows: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 @click.option('--model', default=store.DEFAULT_MODEL, show_default=True)
 @click.option('--out', type=click.Path(path_type=Path), default='robustness', show_default=True)
 @click.option(
-    '--interval', default=0, type=click.IntRange(0, 100), help='Only compare this interval.'
+    '--interval', default=0, type=click.IntRange(0, 100), help='Compare only this interval.'
 )
 def main(data: Path, count: int, model: str, out: Path, interval: int) -> None:
     """Measure the accuracy on scenes with the FER+ validation faces in DATA."""

@@ -25,7 +25,7 @@ class GpuLostError(BackendError):
 
 
 class FrameError(DanError):
-    """A camera image is invalid: damaged, too large, or not what its fields say.
+    """A camera image is invalid: damaged, too large, or inconsistent with its fields.
 
     Attributes:
         cause: snake_case key under which diagnostics count dropped frames.
@@ -37,7 +37,7 @@ class FrameError(DanError):
 
 
 class ParameterError(DanError):
-    """The value of a parameter is outside its type, range or choices."""
+    """A parameter has a value of the wrong type or outside its range or choices."""
 
 
 class DataError(DanError):
@@ -49,7 +49,7 @@ class TrainingError(DanError):
 
 
 def shorten(text: object) -> str:
-    """Return a text of unknown length, cut to at most 200 characters for a message.
+    """Cut a text of any length to at most 200 characters, for a message.
 
     Example:
         >>> len(shorten('x' * 5000))

@@ -43,7 +43,7 @@ def canonical_indices(labels: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def label_of(index: int) -> str:
-    """Name of a canonical index.
+    """Return the label of a canonical index.
 
     >>> label_of(1), label_of(UNKNOWN)
     ('happy', 'unknown')

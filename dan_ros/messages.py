@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converts the faces of a frame to messages, with the classes of ROS or of rosbags."""
+"""Converts the faces of a frame to messages, with the message classes of ROS or rosbags."""
 
 import math
 from collections.abc import Sequence

@@ -21,7 +21,7 @@ from dan_ros.stage_timer import StageTimer
 from dan_ros.types import NO_HINT, Face, FaceExpression, Frame, SearchHint
 
 CROP, INFER = 'crop', 'infer'
-STAGES = (REDUCE, DETECT, CROP, INFER)  # of a run, in this order
+STAGES = (REDUCE, DETECT, CROP, INFER)  # stages of a run, in order
 
 _NO_PROBABILITIES = np.zeros(len(labels.CANONICAL), np.float32)
 
@@ -97,7 +97,7 @@ class ExpressionPipeline:
 
         Args:
             frames: one per camera.
-            hints: one per frame, what earlier frames say about it; () for none.
+            hints: one per frame, derived from earlier frames; () for none.
 
         Returns:
             The faces of each frame, the largest first, including those that were not classified.
@@ -166,13 +166,13 @@ class ExpressionPipeline:
 
 @dataclass
 class _Candidate:
-    """A detected face on its way through a run.
+    """A detected face during a run.
 
     Attributes:
         frame: image that shows the face.
         face: the detection.
         is_known: whether the face was classified in the last frame.
-        thresholds: quality that the face must have.
+        thresholds: quality thresholds for this face.
         reason: why the face is not classified, or ''.
         row: index in the batch, -1 if the face is not classified.
     """
@@ -189,7 +189,7 @@ class _Candidate:
         return -area(self.face.box_xyxy) / (quality.RELAXED**2 if self.is_known else 1)
 
     def result(self, probabilities: np.ndarray) -> FaceExpression:
-        """Combine the face with its row of float32 [N, 8]."""
+        """Combine the face with its row of `probabilities`, float32 [N, 8]."""
         if self.reason:
             return FaceExpression(self.face, _NO_PROBABILITIES, self.reason)
         own = probabilities[self.row]

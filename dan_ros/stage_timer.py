@@ -20,7 +20,7 @@ class StageTimer:
         self._last_s = time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """Add the time since the last call to `stage`."""
+        """Add to `stage` the time since the last call."""
         now_s = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now_s - self._last_s
         self._last_s = now_s

@@ -2,7 +2,7 @@
 """The values passed between the steps of the pipeline.
 
 Pixel coordinates: x points right, y points down, and the origin is the outer corner of the top left
-pixel. An image of width W spans x from 0 to W, and the centre of its first pixel is (0.5, 0.5).
+pixel. An image of width W spans x from 0 to W, and the center of its first pixel is (0.5, 0.5).
 """
 
 from collections.abc import Sequence
@@ -53,13 +53,13 @@ class Face:
 
 @dataclass(frozen=True)
 class SearchHint:
-    """What the previous frames of a camera say about the next one. Boxes are as in `Face`.
+    """Hints from the previous frames of a camera for the next one. Boxes are as in `Face`.
 
     Attributes:
         classified_boxes: faces classified in the last frame. They pass relaxed quality thresholds
             and count as larger, so that a face at a threshold does not flicker.
-        predicted_boxes: where every face is expected. The detector runs around these boxes only,
-            and on the full frame if one of the faces is not found. Empty: run on the full frame.
+        predicted_boxes: where the faces are expected. Only the regions around these boxes are
+            searched, or the full frame if one of the faces is not found. Empty: the full frame.
     """
 
     classified_boxes: Sequence[np.ndarray] = ()

@@ -88,7 +88,7 @@ class VideoPipeline:
             The faces of each camera, the largest first, including those that were not classified.
 
         Raises:
-            DanError: the backend failed. No tracker was changed, so that the frames can be
+            DanError: the backend failed. No tracker was changed, so the frames can be
                 processed again.
         """
         self.pipeline.config = self.config.pipeline
@@ -101,7 +101,7 @@ class VideoPipeline:
         }
 
     def face_ids(self, camera: str) -> set[str]:
-        """Return the ids in view of a camera, and of missing faces that may come back."""
+        """Return the ids of the faces in view of a camera and of missing faces that may return."""
         tracker = self._trackers.get(camera)
         return tracker.face_ids if tracker else set()
 

@@ -46,7 +46,7 @@ class Selection:
     Attributes:
         backend: the loaded backend.
         reason: why it was chosen, a sentence.
-        warning: '' unless a GPU is present or was requested and cannot be used.
+        warning: set if a GPU is present or requested but cannot be used; else ''.
     """
 
     backend: Backend
@@ -82,7 +82,7 @@ def choose_backend(
         name: one of `BACKENDS`; 'auto' takes the first GPU backend that works (TensorRT, torch,
             ONNX Runtime), or ONNX Runtime on the CPU.
         model: a known model's name, the path of an ONNX file, or 'auto': the bundled model, as
-            int8 where the backend runs that fastest.
+            int8 where that is fastest.
         threads: CPU threads; 0 lets the backend choose.
         precision: one of `PRECISIONS`, used on GPUs; 'auto' is int8 for an int8 model, else fp16.
         fallback: if a requested GPU backend cannot be used, use the CPU with a warning.
@@ -90,7 +90,7 @@ def choose_backend(
 
     Raises:
         BackendError: the name is unknown, or the backend cannot be used here.
-        ModelError: the model is missing, damaged or not of this package.
+        ModelError: the model is missing, damaged or not made by this package.
     """
     config = BackendConfig(threads, precision, on_progress)
     if name == 'auto':
@@ -147,7 +147,7 @@ def _fall_back(model: str, threads: int, problem: str) -> Selection:
 
 
 def _load(name: str, model: str, config: BackendConfig) -> Backend:
-    """Load a backend; one on a GPU must also run once before we trust it."""
+    """Load a backend; a GPU backend must also run once before it is used."""
     entry = REGISTRY[name]
     file = store.read_model(model_for(name, model, config.precision))
     backend = entry.load(file, config)

@@ -45,20 +45,20 @@ class Backend(ABC):
     """Runs the network on faces.
 
     A subclass loads its model in `__init__` and implements `_run`. Threads may share a backend;
-    they take turns. A backend frees its GPU memory when the last reference to it goes, so it must
+    they take turns. A backend frees its GPU memory with the last reference to it, so it must
     not be part of a reference cycle.
 
     Args:
         model: metadata of the model file.
         model_name: known name or path of the model.
         device: where it runs, such as 'cpu' or 'cuda:0 NVIDIA H200'.
-        max_batch: largest number of faces that `_run` takes.
+        max_batch: largest number of faces that `_run` accepts.
         warm_up_batches: batch sizes that `warm_up` runs.
 
     Attributes:
         name: its name in the registry.
         model, model_name, device: as above.
-        batcher: splits sets of faces into batches; `batcher.limit` is the present batch limit.
+        batcher: splits sets of faces into batches; `batcher.limit` is the current batch limit.
     """
 
     name: ClassVar[str]
@@ -80,7 +80,7 @@ class Backend(ABC):
         """Do the one-time work of the first images now, such as recording CUDA graphs.
 
         Raises:
-            GpuMemoryError: the GPU has no memory for a single face.
+            GpuMemoryError: the GPU has too little memory for even one face.
             GpuLostError: this process can no longer use the GPU.
         """
         self.batcher.warm_up(self._run, self.model.input_size)
@@ -95,14 +95,14 @@ class Backend(ABC):
             Logits, float32 [N, C], in the order of `model.labels`.
 
         Raises:
-            GpuMemoryError: the GPU has no memory for a single face.
+            GpuMemoryError: the GPU has too little memory for even one face.
             GpuLostError: this process can no longer use the GPU.
         """
         return self.batcher.infer(self._run, faces_rgb)
 
     @abstractmethod
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
-        """Logits, float32 [n, C], of uint8 [n, H, W, 3] RGB; n is 1 to `max_batch`."""
+        """Return logits, float32 [n, C], for uint8 [n, H, W, 3] RGB; n is 1 to `max_batch`."""
 
 
 def smoke_test(backend: Backend) -> None:

@@ -17,7 +17,7 @@ class Batcher:
     """Runs any number of faces in batches that fit in memory. Threads take turns.
 
     It does not store the function that runs a batch: that would refer back to the backend, and the
-    reference cycle would keep the model in GPU memory after its owner let go of it.
+    reference cycle would keep the model in GPU memory after its owner has dropped it.
 
     Args:
         classes: number of logits per face, C.
@@ -26,7 +26,7 @@ class Batcher:
 
     Attributes:
         max_batch: as above.
-        limit: present largest batch, 1 to `max_batch`. It halves when the GPU runs out of memory,
+        limit: current largest batch, 1 to `max_batch`. It halves when the GPU runs out of memory,
             and doubles after `GROW_AFTER` full batches, because the memory may be free again.
     """
 
@@ -38,7 +38,7 @@ class Batcher:
         self._lock = threading.Lock()
 
     def infer(self, run: Run, faces_rgb: np.ndarray) -> np.ndarray:
-        """Logits, float32 [N, C], of uint8 [N, H, W, 3]; N may be 0.
+        """Return logits, float32 [N, C], for uint8 [N, H, W, 3]; N may be 0.
 
         Args:
             run: called with 1 to `limit` faces.
@@ -87,7 +87,7 @@ class Batcher:
 
 
 def padded_size(count: int, sizes: Sequence[int]) -> int:
-    """The smallest of `sizes`, in rising order, that holds `count` faces.
+    """Return the smallest of `sizes`, in ascending order, that fits `count` faces.
 
     >>> padded_size(3, (1, 2, 4))
     4

@@ -24,7 +24,7 @@ COMPUTE_MAJOR, COMPUTE_MINOR = 75, 76  # device attributes, cuda.h
 OUT_OF_MEMORY = 2  # https://docs.nvidia.com/cuda/cuda-runtime-api, cudaError_t
 # Error codes after which this process can no longer use the GPU.
 STICKY = frozenset({214, 700, 702, 709, 710, 714, 715, 716, 717, 718, 719, 720, 999})
-MAX_MESSAGE = 200  # characters of a library's message in ours
+MAX_MESSAGE = 200  # characters quoted from a library's message
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Device:
     Attributes:
         name: as the driver reports it, such as 'NVIDIA H200'.
         sm: compute capability, such as '9.0'.
-        driver: version of the driver and of its CUDA.
+        driver: version of the driver and of the CUDA it supports.
     """
 
     name: str
@@ -128,7 +128,7 @@ def check(result: tuple[Any, ...]) -> Any:
     """Check the error code of a CUDA runtime call and return its value.
 
     Raises:
-        GpuMemoryError, GpuLostError, BackendError: by the code.
+        GpuMemoryError, GpuLostError, BackendError: depending on the code.
     """
     code, *values = result
     number = int(code)
@@ -146,7 +146,7 @@ def free_with(owner: object, resources: ExitStack) -> None:
     """Close `resources` when `owner` is garbage-collected.
 
     Any thread may free them, because all threads share the GPU's context. Error codes are ignored:
-    they report earlier work, and every call returns one once the GPU is lost. At the end of the
+    they come from earlier work, and every call returns one on a lost GPU. At the end of the
     process nothing is freed: other threads may still run, and the driver frees everything anyway.
 
     Args:
@@ -160,7 +160,7 @@ class Buffer:
     """Pinned host memory and device memory of the same size.
 
     Args:
-        resources: gets the callbacks that free both; do not use the array after that.
+        resources: receives the callbacks that free both; then the array is invalid.
         shape, dtype: of the array.
 
     Attributes:
@@ -199,7 +199,7 @@ class Stream:
     """A CUDA stream that waits for no other stream.
 
     Args:
-        resources: gets the callback that destroys it.
+        resources: receives the callback that destroys it.
 
     Attributes:
         handle: its address.
@@ -223,9 +223,9 @@ class Stream:
         """Record the work that `enqueue` puts on this stream as a CUDA graph.
 
         Args:
-            resources: gets the callback that destroys the graph, even while it runs.
-            enqueue: called once; its work is recorded, not run. Keep everything it uses as long
-                as the graph.
+            resources: receives the callback that destroys the graph, even while it runs.
+            enqueue: called once; its work is recorded, not run. Everything it uses must live
+                as long as the graph.
 
         Returns:
             A function that launches the graph.
@@ -245,7 +245,7 @@ class Stream:
         check(cuda.cudaStreamBeginCapture(self._stream, mode))
         try:
             enqueue()
-        except BaseException:  # raise this error, not the one of ending the capture
+        except BaseException:  # raise this error, not the one from ending the capture
             code, graph = cuda.cudaStreamEndCapture(self._stream)
             if int(code) == 0:
                 cuda.cudaGraphDestroy(graph)

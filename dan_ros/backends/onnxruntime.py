@@ -33,7 +33,7 @@ def open_session(
 ) -> onnxruntime.InferenceSession:
     """Open a session on the bytes of an ONNX file.
 
-    During a run idle threads spin for at most 50 us, which is a sixth faster on two cores than no
+    During a run, idle threads spin for at most 50 us: on two cores, this is a sixth faster than no
     spinning. Between runs they sleep, to leave the cores to the robot's other work.
 
     Args:
@@ -129,7 +129,7 @@ class OnnxRuntimeBackend(Backend):
 
     name = 'onnxruntime'
     _session_device: ClassVar[str] = CPU
-    _batches: tuple[int, ...] = ()  # sizes that batches are padded to; () does not pad
+    _batches: tuple[int, ...] = ()  # sizes that batches are padded to; () for no padding
     _warm_up_batches: ClassVar[tuple[int, ...]] = (1,)
 
     def __init__(self, file: ModelFile, config: BackendConfig = DEFAULT_CONFIG) -> None:
@@ -151,7 +151,7 @@ class OnnxRuntimeBackend(Backend):
 
 
 class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
-    """ONNX Runtime on a GPU, with CUDA. Few batch sizes: cuDNN searches algorithms for each."""
+    """ONNX Runtime on a GPU, with CUDA. Batch sizes are few: cuDNN tries algorithms for each."""
 
     name = 'onnxruntime_cuda'
     _session_device = CUDA

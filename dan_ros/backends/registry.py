@@ -42,7 +42,7 @@ class BackendEntry:
 
         Raises:
             BackendError: a package is missing, or the backend does not work here.
-            ModelError: the model is damaged or not of this package.
+            ModelError: the model is damaged or not made by this package.
         """
         try:
             package = __package__ if self.factory.startswith('.') else ''

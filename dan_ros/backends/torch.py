@@ -38,7 +38,7 @@ class TorchBackend(Backend):
         """Load an ONNX file with float weights; `config.threads` is used.
 
         Raises:
-            ModelError: the file is not of this package, or is quantized.
+            ModelError: the file was not made by this package, or is quantized.
         """
         return cls(*read_fused(file.content, str(file.path)), file.name, config.threads)
 

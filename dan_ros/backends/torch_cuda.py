@@ -24,11 +24,11 @@ class TorchCudaBackend(Backend):  # needs a GPU
 
     Args:
         file: the ONNX file, with float weights.
-        config: `precision` is used: 'auto' or 'fp16', or 'fp32'.
+        config: `precision` is used: 'fp16', 'fp32', or 'auto' for fp16.
 
     Raises:
         BackendError: there is no GPU, or this torch cannot use it.
-        ModelError: the file is not of this package, or is quantized.
+        ModelError: the file was not made by this package, or is quantized.
     """
 
     name = 'torch_cuda'

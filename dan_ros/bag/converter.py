@@ -27,7 +27,7 @@ from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoPipeline
 
-MAX_PIXELS = 100_000_000  # of a compressed image
+MAX_PIXELS = 100_000_000  # largest compressed image
 CLEANUP_FRAMES = 100  # interval at which the timelines of lost faces are drawn and forgotten
 
 
@@ -96,7 +96,7 @@ class BagConverter:
         with_videos: bool = False,
         on_progress: Callable[[int], object] = lambda images: None,
     ) -> ConversionSummary:
-        """Write the results into the folder `out` and replace what is there.
+        """Write the results into the folder `out`, replacing its content.
 
         Until the results are complete, they are in a hidden folder beside `out`. An error removes
         that folder and leaves `out` as it was.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the images of a rosbag2 by bag time, as far as the bag is undamaged."""
+"""Reads the images of a rosbag2 in order of bag time, up to the first damage."""
 
 import contextlib
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 COMPRESSED_SUFFIX = '/compressed'
-DEPTH = 'depth'  # part of the topic name of images that show distances
+DEPTH = 'depth'  # part of the topic name of depth images
 NEWEST_VERSION = 9  # of the metadata
 RECOVERERS = {'sqlite3': recovery.read_sqlite3, 'mcap': recovery.read_mcap}
 STORAGE_SUFFIXES = {'.db3': 'sqlite3', '.mcap': 'mcap'}
@@ -240,8 +240,8 @@ def choose_image_topics(bag: Bag, names: tuple[str, ...]) -> list[Topic]:
 
     Args:
         bag: a bag with images.
-        names: names of topics. () stands for all cameras: the raw topic of a camera that also has
-            a compressed one, and depth images only if there are no others.
+        names: names of topics; () for all cameras. A raw topic is preferred to a compressed one.
+            Depth images are chosen only if there are no others.
 
     Raises:
         DataError: the bag has no images, or one of `names` is not an image topic of it.
@@ -265,7 +265,7 @@ def choose_image_topics(bag: Bag, names: tuple[str, ...]) -> list[Topic]:
 
 
 def _storage_files(path: Path) -> list[Path]:
-    """Return the storage files in the order of recording, which their names end with."""
+    """Return the storage files in recording order, by the number at the end of the name."""
     files = [path] if path.is_file() else [entry for entry in path.iterdir() if entry.is_file()]
     files = [f for f in files if Path(f.name.removesuffix('.zstd')).suffix in STORAGE_SUFFIXES]
     return sorted(files, key=lambda f: (_file_number(f), f.name))

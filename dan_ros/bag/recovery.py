@@ -2,7 +2,7 @@
 """Reads the messages that are left in a damaged or unfinished storage file of a rosbag2.
 
 A killed recorder, a full disk or an interrupted copy leaves files without an index or an end, which
-rosbags refuses. The readers here go through such a file in storage order.
+rosbags rejects. The readers here go through such a file in storage order.
 """
 
 import contextlib
@@ -26,11 +26,11 @@ from mcap.stream_reader import MAGIC_SIZE, StreamReader
 
 from dan_ros.errors import DataError
 
-BLOCK_BYTES = 1 << 16  # compressed data read at a time; damage loses at most one block before it
+BLOCK_BYTES = 1 << 16  # compressed data read at a time; damage loses up to one block before it
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 SQLITE_MAGIC = b'SQLite format 3\0'
 SQLITE_PAGE_BYTES = tuple(1 << power for power in range(9, 17))
-TABLE_LEAF = b'\x0d'  # first byte of a page
+TABLE_LEAF = b'\x0d'  # first byte of a leaf page of a table
 
 
 class RawMessage(NamedTuple):
@@ -99,7 +99,7 @@ def read_sqlite3(file: Path) -> Iterator[RawMessage]:
 
     Raises:
         DamageError: always at the end, because SQLite cannot tell what is missing. At the start if
-            the file does not begin like an SQLite file or its list of topics cannot be read.
+            the file has no valid SQLite header or its list of topics cannot be read.
     """
     page_bytes = _page_bytes(file)
     with tempfile.TemporaryDirectory() as folder:
@@ -138,7 +138,7 @@ def _page_bytes(file: Path) -> int:
     size = int.from_bytes(header[16:], 'big')
     size = 1 << 16 if size == 1 else size
     if not header.startswith(SQLITE_MAGIC) or size not in SQLITE_PAGE_BYTES:
-        raise DamageError(f'{file.name} does not begin like an SQLite file')
+        raise DamageError(f'{file.name} has no valid SQLite header')
     return size
 
 
@@ -275,7 +275,7 @@ def _decompress(source: BinaryIO, compression: str) -> Iterator[bytes]:
             continue
         try:
             yield decompressor.decompress(block)
-        except (zstandard.ZstdError, RuntimeError, EOFError):  # damage, or data behind the end
+        except (zstandard.ZstdError, RuntimeError, EOFError):  # damage, or data after the end
             return
 
 

@@ -13,12 +13,12 @@ from dan_ros import labels
 from dan_ros.annotate import COLOURS, UNKNOWN_COLOUR
 from dan_ros.tracking.face_tracker import TrackedFace
 
-MAX_MOMENTS = 2048  # kept per face; then every other one is dropped, to bound the memory
-MIN_FRAMES = 5  # in which a face must be seen to get a picture
+MAX_MOMENTS = 2048  # per face; when reached, every other one is dropped to bound memory
+MIN_FRAMES = 5  # frames in which a face must be seen to get a picture
 # A gap is drawn where a face was missing for longer than both of these.
 GAP_S = 1.0
 GAP_INTERVALS = 4  # in mean frame intervals of the camera
-DPI = 120  # of the pictures, pixels per inch
+DPI = 120  # resolution of the pictures, pixels per inch
 
 
 @dataclass

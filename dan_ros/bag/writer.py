@@ -23,9 +23,9 @@ from dan_ros.storage.resources import data_folders
 
 FACE, FACES = 'dan_ros/msg/FacialExpression', 'dan_ros/msg/FacialExpressionArray'
 PLUGINS = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
-METADATA_VERSIONS = (8, 9)  # that rosbags can write
+METADATA_VERSIONS = (8, 9)  # supported by rosbags
 FOREVER = QosTime(2147483647, 4294967295)  # RMW_DURATION_INFINITE
-NODE_QOS = Qos(  # of the node's publishers: reliable, volatile, depth 10
+NODE_QOS = Qos(  # as in the node's publishers: reliable, volatile, depth 10
     QosHistory.KEEP_LAST,
     10,
     QosReliability.RELIABLE,

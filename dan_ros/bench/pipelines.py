@@ -20,7 +20,7 @@ from dan_ros.pipeline import STAGES, ExpressionPipeline
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
 
-WIDTHS = (320, 640, 1280)  # of images for detectors, pixels
+WIDTHS = (320, 640, 1280)  # widths of images for detectors, pixels
 DEFAULT_WIDTH = 640  # default of detector.max_side_px
 SIZES, COUNTS = ((640, 480), (1280, 720)), (1, 4)
 INTERVAL = 5
@@ -69,7 +69,7 @@ class IntervalRun:
         self._stamp_ns = 0
 
     def __call__(self) -> None:
-        """Run full-frame detection on the first image, and a search around the faces on others."""
+        """Search the full first image, and only around the faces in the others."""
         for _ in range(self.interval):
             self._stamp_ns += PERIOD_NS
             self._video.run({'/camera': StampedFrame(next(self._frames), self._stamp_ns)})

@@ -115,7 +115,7 @@ def make_scene(
 def make_moving_scenes(
     size: tuple[int, int], faces: int, face_bgr: np.ndarray, steps: int
 ) -> list[np.ndarray]:
-    """Make 2 `steps` images in which the faces move down and back by 4 pixels per image.
+    """Make 2 * `steps` images in which the faces move down and back by 4 pixels per image.
 
     See `make_scene`; `size` is (width, height).
     """

@@ -86,7 +86,7 @@ def compare(
 
     Args:
         title: the task.
-        variants: by name.
+        variants: functions to time, by name.
         limit: when to end.
         images: number of images per run of a variant, default 1. Times are per image.
         baseline: name of the variant to compare with, default the first.

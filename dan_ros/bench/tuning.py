@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass
 
-TARGET_HZ = 30.0  # image rate of a usual camera
+TARGET_HZ = 30.0  # image rate of a typical camera
 MIN_SAVED_SHARE = 0.1  # of the pipeline's time; smaller savings are not suggested
 MAX_SAVED_SHARE = 0.9  # of the pipeline's time, for the sum of the estimated savings
 
@@ -31,7 +31,7 @@ class Advice:
         default_hz: images per second at the default settings.
         settings: what to set, may be empty.
         advised_hz: estimated images per second with `settings`.
-        text: the same as one or two sentences.
+        text: the above in one or two sentences.
     """
 
     default_hz: float

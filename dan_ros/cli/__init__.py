@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The `dan-ros` command, one file a subcommand."""
+"""The `dan-ros` command, one file per subcommand."""

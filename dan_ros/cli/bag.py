@@ -26,7 +26,7 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
 @click.argument('source', metavar='IN', type=click.Path(path_type=Path))
 @click.argument('out', metavar='OUT', type=click.Path(path_type=Path))
 @click.option('--video', is_flag=True, help='Also write an annotated MP4 per camera.')
-@click.option('--force', is_flag=True, help='Replace OUT if it is a bag already.')
+@click.option('--force', is_flag=True, help='Replace OUT if it is already a bag.')
 @click.option(
     '--topic', 'topics', multiple=True, help='Image topic; may be repeated. Default: all cameras.'
 )
@@ -38,7 +38,7 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
     default=PIPELINE.max_side_px,
     show_default=True,
     type=click.IntRange(64, 4096),
-    help='Longer side of the images in which faces are detected, pixels.',
+    help='Longer side of the downscaled image that the detector searches, pixels.',
 )
 @click.option(
     '--max-faces',
@@ -66,7 +66,7 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
     default=TRACKER.min_confidence,
     show_default=True,
     type=click.FloatRange(0, 1),
-    help='Faces with a lower confidence are labelled unknown.',
+    help='Faces with a lower confidence are labeled unknown.',
 )
 def command(
     source: Path,
@@ -100,7 +100,7 @@ def command(
     bag = Bag(source)
     image_topics = choose_image_topics(bag, topics)
     if remove_abandoned(out):
-        _warn(f'a run was killed while it replaced {out}; the old folder is back')
+        _warn(f'a run was killed while it replaced {out}; the old folder was restored')
     check_output_folder(out, source, force)
     config = VideoConfig(
         pipeline=PipelineConfig(max_side_px=max_side, max_faces=max_faces, rotation=int(rotation)),

@@ -127,8 +127,8 @@ def _comparison_to_json(comparison: Comparison) -> dict[str, Any]:
     default=25.0,
     show_default=True,
     type=click.FloatRange(0.0),
-    help='Duration of the measurement without the time to open the models. Every part is measured '
-    'at least once.',
+    help='Duration of the measurement, not counting the time to open the models. Every part is '
+    'measured at least once.',
 )
 @click.option('--json', 'as_json', is_flag=True, help='Print all results as one JSON object.')
 @click.option(

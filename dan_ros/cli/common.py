@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DATASETS = ('auto', *catalog.DATASETS)
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.safetensors')
 TRAINING_MODULES = ('torch', 'yaml', 'safetensors', 'pydantic')
-PACKAGES = {'yaml': 'pyyaml'}  # where a package is not called like its module
+PACKAGES = {'yaml': 'pyyaml'}  # packages named differently from their module
 
 
 def need(*modules: str) -> None:

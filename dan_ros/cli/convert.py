@@ -27,9 +27,9 @@ from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_P
     type=click.IntRange(MIN_INPUT_PX, MAX_INPUT_PX),
     help='Side of the input in pixels; default 224.',
 )
-@click.option('--mean', nargs=3, type=float, help='Mean of RGB in 0 .. 1; default of ImageNet.')
-@click.option('--std', nargs=3, type=float, help='Standard deviation, likewise.')
-@click.option('--grey/--colour', default=None, help='Training images; default color.')
+@click.option('--mean', nargs=3, type=float, help='RGB mean in 0 .. 1; default: ImageNet.')
+@click.option('--std', nargs=3, type=float, help='RGB standard deviation; default: ImageNet.')
+@click.option('--grey/--colour', default=None, help='Kind of training images; default color.')
 @click.option(
     '--crop-scale',
     default=DEFAULT_CROP_SCALE,

@@ -36,7 +36,7 @@ from dan_ros.model import store
 OK, ABSENT, WARNING, ERROR = 'ok', 'absent', 'warning', 'error'
 COLORS = {OK: 'green', ABSENT: 'dim', WARNING: 'yellow', ERROR: 'red'}
 RUNS = 5  # timed runs of each backend and detector
-IMAGE_SHAPE = (480, 640, 3)  # of the blank image that detectors are timed on
+IMAGE_SHAPE = (480, 640, 3)  # blank image that detectors are timed on
 
 # Module, pip package, what to do if it is missing, whether the node needs it.
 PACKAGES = (
@@ -178,7 +178,7 @@ def _check_model(name: str) -> Finding:
         file = store.read_model(name)
     except ModelError as error:
         is_needed = name in store.BUNDLED_MODELS
-        remedy = '' if is_needed else 'until then the weaker Haar cascade finds faces'
+        remedy = '' if is_needed else 'until then, the weaker Haar cascade is used'
         return Finding(f'model {name}', ERROR if is_needed else WARNING, str(error), remedy)
     return Finding(f'model {name}', OK, f'verified, {file.path}')
 

@@ -49,7 +49,7 @@ def command() -> None:
 def build(model: str, precision: str, max_batch: int, runtime: str) -> None:
     """Build the engine of MODEL, a known model's name or an ONNX file, unless it is cached.
 
-    Models with float weights give fp16, or fp32 on request; int8 models give int8. The node finds
+    Float models run in fp16, or in fp32 on request; int8 models run in int8. The node finds
     the engine when it starts.
     """
     trt = import_tensorrt(runtime)

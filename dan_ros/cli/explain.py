@@ -47,7 +47,7 @@ FIGURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
     default=6,
     show_default=True,
     type=click.IntRange(1, 32),
-    help='The largest faces.',
+    help='Number of faces, the largest first.',
 )
 def command(
     image: Path,

@@ -39,7 +39,7 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
     help='Name of the data set of --calibrate.',
 )
 @click.option(
-    '--faces', default=1024, show_default=True, type=click.IntRange(1), help='Calibration faces.'
+    '--faces', default=1024, show_default=True, type=click.IntRange(1), help='Number of faces.'
 )
 @click.option(
     '--batch', type=click.IntRange(1, 1024), help='Fixed batch size, for tools that need one.'
@@ -55,11 +55,11 @@ def command(
 ) -> None:
     """Write MODEL, a known model or an ONNX file of this package, to another ONNX file.
 
-    For runtimes that need full-precision weights or a fixed batch, and for CPUs, which run int8
-    several times faster. Metadata is kept.
+    This is useful for runtimes that need full-precision weights or a fixed batch, and for CPUs,
+    which run int8 several times faster. Metadata is kept.
     """
     if (precision == 'int8') != (data is not None):
-        raise click.UsageError('--int8 and --calibrate DATA go together')
+        raise click.UsageError('--int8 and --calibrate DATA must be used together')
     if precision == 'int8' and batch:
         raise click.UsageError('--batch is for float files; an int8 file takes any batch')
     need('torch', 'safetensors', 'onnx')

@@ -24,7 +24,7 @@ from dan_ros.types import FaceExpression, Frame
 
 @click.command('predict')
 @click.argument('images', nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option('--json', 'as_json', is_flag=True, help='Print one JSON object per image and line.')
+@click.option('--json', 'as_json', is_flag=True, help='Print each image as one line of JSON.')
 @click.option('--out', type=click.Path(path_type=Path), help='Folder for annotated images.')
 @click.option('--model', default=store.DEFAULT_MODEL, show_default=True)
 @click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
@@ -34,7 +34,7 @@ from dan_ros.types import FaceExpression, Frame
     default=640,
     show_default=True,
     type=click.IntRange(64, 4096),
-    help='Longer side of the reduced image that the detector searches, pixels.',
+    help='Longer side of the downscaled image that the detector searches, pixels.',
 )
 def command(
     images: tuple[Path, ...],
@@ -98,7 +98,7 @@ def _print_faces(path: Path, faces: list[FaceExpression]) -> None:
     if not faces:
         click.echo(f'{readable(str(path))}: no face')
         return
-    table = Table('box (left top right bottom)', 'label', 'confidence', 'then', box=None)
+    table = Table('box (left top right bottom)', 'label', 'confidence', 'next', box=None)
     for face in faces:
         box = ' '.join(str(round(float(value))) for value in face.face.box_xyxy)
         second, third = face.probabilities.argsort()[::-1][1:3]
@@ -111,7 +111,7 @@ def _print_faces(path: Path, faces: list[FaceExpression]) -> None:
 
 
 def _target_paths(out: Path | None, images: tuple[Path, ...]) -> list[Path | None]:
-    """Output path of each image; images with the same stem get their number as well."""
+    """Return the output path of each image; images with the same stem also get a number."""
     if out is None:
         return [None] * len(images)
     counts = Counter(path.stem for path in images)

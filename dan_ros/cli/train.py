@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`dan-ros train`: train DAN by a recipe."""
+"""`dan-ros train`: train DAN with a recipe."""
 
 import shlex
 import sys
@@ -18,7 +18,7 @@ from dan_ros.cli.common import TRAINING_MODULES, need
 @click.option(
     '--out', type=click.Path(path_type=Path), required=True, help='Folder for weights and log.'
 )
-@click.option('--resume', is_flag=True, help='Continue the training in --out.')
+@click.option('--resume', is_flag=True, help='Continue the training run in --out.')
 @click.option(
     '--start',
     type=click.Path(path_type=Path),
@@ -28,7 +28,7 @@ from dan_ros.cli.common import TRAINING_MODULES, need
 def command(
     recipe: str, data: Path, out: Path, resume: bool, start: Path | None, device: str | None
 ) -> None:
-    """Train DAN by RECIPE: a YAML file, or ferplus, rafdb, affectnet7, affectnet8 or sfew.
+    """Train DAN with RECIPE: a YAML file, or ferplus, rafdb, affectnet7, affectnet8 or sfew.
 
     Each epoch is validated. The best weights are saved as OUT/best.safetensors, for `dan-ros
     evaluate` and `dan-ros convert`.
@@ -39,7 +39,7 @@ def command(
     """
     if resume and start:
         raise click.UsageError(
-            '--resume continues the training in --out; --start is for a new training'
+            '--resume continues the training run in --out; --start is for a new one'
         )
     need(*TRAINING_MODULES)
     from dan_ros.train.recipe import find_recipe, load_recipe

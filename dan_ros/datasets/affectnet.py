@@ -26,7 +26,7 @@ from dan_ros.errors import DataError
 
 CSV_OF_BOTH_SPLITS = 'affectnet.csv'
 OWN_FILES = ('train_set', 'val_set', 'validation.csv', CSV_OF_BOTH_SPLITS, 'Manually_Annotated')
-# The CSV files of the first release name images relative to one of these folders.
+# The CSV files of the first release give image paths relative to one of these folders.
 IMAGE_FOLDERS = ('', 'Manually_Annotated_Images', 'Manually_Annotated', 'images')
 # AffectNet numbers its classes in the canonical order.
 LABEL_OF_NUMBER = {str(number): name for number, name in enumerate(label_sets.CANONICAL)}

@@ -2,7 +2,7 @@
 """Base classes of the data set readers.
 
 A reader of image files only lists them (`ImageDataset.list_images`); this module checks that each
-image can be decoded, crops and resizes it.
+image can be decoded, and crops and resizes it.
 """
 
 from abc import ABC, abstractmethod
@@ -19,7 +19,7 @@ from dan_ros.images.files import read_picture
 from dan_ros.images.resize import resize
 
 READ_THREADS = 8  # threads that decode every image once when a data set is opened
-# Names of a split's folder, best first.
+# Names of a split's folder, in order of preference.
 SPLIT_FOLDERS = {TRAIN: ('train', 'training'), VALID: ('val', 'valid', 'validation', 'test')}
 
 
@@ -30,7 +30,7 @@ class LabeledImage:
     Attributes:
         path: the image file.
         label: index into the data set's `labels`.
-        crop: the face in the image, (left, top, width, height) in pixels; None is all of it.
+        crop: the face in the image, (left, top, width, height) in pixels; None for all of it.
     """
 
     path: Path
@@ -56,7 +56,7 @@ class FaceDataset(ABC):
         """
 
     def matches(self, root: Path, model_labels: tuple[str, ...]) -> bool:
-        """Tell by its files if `root` can only be this data set.
+        """Return whether the files in `root` can only be of this data set.
 
         Args:
             root: an existing folder or file.

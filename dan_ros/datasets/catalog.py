@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Registry of the data sets. To add one, write its reader in a new module and enter it here."""
+"""Registry of the data sets. To add one, write its reader in a new module and add it here."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from dan_ros.datasets.folders import ClassFolders, Sfew
 from dan_ros.datasets.rafdb import RafDb
 from dan_ros.errors import DataError
 
-# Data set per name; `guess_dataset` tries them in this order.
+# Data sets by name; `guess_dataset` tries them in this order.
 DATASETS: Mapping[str, type[FaceDataset]] = MappingProxyType(
     {
         'ferplus': FerPlus,

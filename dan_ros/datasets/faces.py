@@ -10,7 +10,7 @@ import numpy as np
 from dan_ros.images.files import readable
 
 TRAIN, VALID = 'train', 'valid'
-MAX_LISTED_SKIPS = 20  # unreadable images named on the screen
+MAX_LISTED_SKIPS = 20  # unreadable images listed on the screen
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Faces:
             or RGB.
         native_size: side in pixels that all images have, or None if they differ.
         skipped: paths of the unreadable images, which are left out.
-        paths: file of each face, N of them; () if the faces are not in files of their own.
+        paths: file of each face, N of them; () if the faces are not in separate files.
     """
 
     labels: tuple[str, ...]

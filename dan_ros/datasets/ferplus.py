@@ -23,9 +23,9 @@ class FerPlus(FaceDataset):
     not needed.
 
     The protocol is FER+'s "majority". Single votes are ignored. Faces without votes, or with
-    "unknown" or "not a face" as first choice, are left out; outside training, so are faces without
-    an absolute majority. The targets are the shares of the eight expressions' votes, the class is
-    the first choice.
+    "unknown" or "not a face" as first choice, are left out. Validation also leaves out faces
+    without an absolute majority. The targets are the vote shares of the eight expressions, the
+    class is the first choice.
     """
 
     labels = label_sets.FERPLUS

@@ -38,7 +38,7 @@ class Sfew(ImageDataset):
 class ClassFolders(ImageDataset):
     """Your own images in one folder per class.
 
-    Layout: `train/happy/*.jpg` and `val/happy/*.jpg`; without training, also `happy/*.jpg`.
+    Layout: `train/happy/*.jpg` and `val/happy/*.jpg`; evaluation also takes `happy/*.jpg`.
     """
 
     labels = label_sets.CANONICAL

@@ -33,7 +33,7 @@ from dan_ros.msg import FacialExpression, FacialExpressionArray
 
 CAMERA_TOPIC = '/camera/image_raw'
 MIN_S, MAX_S = 10, 60  # duration of the demo without --source, seconds
-ENOUGH_MESSAGES = 150  # after which the demo ends without --source
+ENOUGH_MESSAGES = 150  # number after which the demo ends without --source
 ROWS = 8  # of the table
 REFRESH_S = 0.2  # interval at which the table is drawn, seconds
 PR_SET_PDEATHSIG = 1  # prctl(2): send a signal to this process when its parent dies

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A camera node for trials: publishes pictures, a video or a real camera as sensor_msgs/Image.
+"""A camera node for testing: publishes pictures, a video or a real camera as sensor_msgs/Image.
 
 It publishes on `image_raw` and has the parameters `source` and `rate_hz`. The default source is a
 moving face of changing size: the astronaut portrait of scikit-image (NASA, public domain).
@@ -70,7 +70,7 @@ def _check_rate(value: object) -> float:
 
 
 def open_source(source: str, rate_hz: float) -> Images:
-    """Open a source of images without end: uint8 [H, W, 3] BGR, or None for an unreadable image.
+    """Open an endless source of images: uint8 [H, W, 3] BGR, or None for an unreadable image.
 
     Args:
         source: '' for the moving face, the number of a camera, or the path of a picture, a folder

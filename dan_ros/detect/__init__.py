@@ -25,7 +25,7 @@ def open_detector(
         name: one of `DETECTORS`; 'auto' is YuNet, or Haar with a `warning` if YuNet's file cannot
             be found or downloaded.
         min_score: faces with a lower score are dropped, [0, 1].
-        model_file: path of YuNet's file; '' searches the usual places, the network last.
+        model_file: path of YuNet's file; '' searches the usual folders, or downloads it.
         threads: CPU threads; 0 lets the library choose.
         device: one of `DEVICES`, for YuNet.
         on_progress: called with one sentence before a download.

@@ -17,7 +17,7 @@ class DetectorConfig:
 
     Attributes:
         min_score: faces with a lower score are dropped, [0, 1].
-        model_file: path of the detector's model; '' searches the usual places, the network last.
+        model_file: path of the detector's model; '' searches the usual folders, or downloads it.
         threads: CPU threads; 0 lets the library choose.
         device: one of `DEVICES`.
         on_progress: called with one sentence before a download.
@@ -58,6 +58,6 @@ class Detector(ABC):
             image_bgr: uint8 [H, W, 3].
 
         Returns:
-            Faces in pixels of the image. A box reaches from the forehead to the chin, as YuNet's,
+            Faces in pixels of the image. A box must reach from forehead to chin, like YuNet's,
             because the crop rule was measured with such boxes.
         """

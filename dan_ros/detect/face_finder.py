@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds faces on the full frame, or only around the boxes where they are expected."""
+"""Finds faces in the full frame, or only around the boxes where they are expected."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from dan_ros.stage_timer import StageTimer
 from dan_ros.types import Face, Frame
 
 MAX_FACES = 256  # faces per frame; tracking time grows with the square of this
-REGION_SCALE = 2.0  # side of the region around a predicted box, in sides of the box
+REGION_SCALE = 2.0  # side of the region around a predicted box, relative to the box
 REGION_PX = 128  # longer side of the downscaled region, pixels
 # Cost of a region's pixel relative to a pixel of the full frame: small inputs have more overhead.
 REGION_COST = 2.5
@@ -79,7 +79,7 @@ class FaceFinder:
         return faces
 
     def _find_near(self, frame: Frame, box_xyxy: np.ndarray) -> Face | None:
-        """Return the face that overlaps a box most, or None if no face is in its place."""
+        """Return the face that overlaps a box most, or None if none overlaps it enough."""
         left, top, right, bottom = _region_around(box_xyxy, frame.size)
         if left >= right or top >= bottom:
             return None

@@ -11,8 +11,8 @@ class FullFrameDetector(Detector):
     """Returns the whole image as one face.
 
     Args:
-        crop_scale: of the model's crop rule. The box is smaller than the image by this factor, so
-            that the crop is the whole image.
+        crop_scale: scale of the model's crop rule. The box is smaller than the image by this
+            factor, so that the crop is the whole image.
     """
 
     name = 'whole'
@@ -22,7 +22,7 @@ class FullFrameDetector(Detector):
         self._crop_scale = crop_scale
 
     def detect(self, image_bgr: np.ndarray) -> list[Face]:
-        """One face in the middle of uint8 [H, W, 3], without landmarks."""
+        """Return one face in the center of uint8 [H, W, 3], without landmarks."""
         height, width = image_bgr.shape[:2]
         half = max(width, height) / self._crop_scale / 2
         box = np.array([width / 2 - half, height / 2 - half, width / 2 + half, height / 2 + half])

@@ -47,8 +47,8 @@ class HaarDetector(Detector):
 
 
 def _to_face(box_xywh: np.ndarray, weight: float) -> Face:
-    # One crop rule fits both detectors: over 311 faces the median side of the cascade's square was
-    # 1.00 of the longer side of YuNet's box, and the median distance of the centers 0.006 of it.
+    # The same crop rule fits both detectors: on 311 faces, the median side of the cascade's square
+    # was 1.00 times the longer side of YuNet's box, and the median center distance 0.006 times.
     left, top, width, height = (float(value) for value in box_xywh)
     box = np.array([left, top, left + width, top + height], np.float32)
     weight = max(weight, 0.0)

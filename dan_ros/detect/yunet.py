@@ -20,10 +20,10 @@ from dan_ros.model import store
 from dan_ros.types import Face
 
 STRIDES = (8, 16, 32)  # pixels per cell of the three output grids
-TINY_PX = 128  # longer side of an image below which the second search enlarges it
+TINY_PX = 128  # the second search enlarges an image whose longer side is below this
 # Time limit of the download, seconds; `ros2 launch` kills a node 5 s after asking it to stop.
 FETCH_TIMEOUT_S = 4.0
-MAX_OVERLAP = 0.3  # intersection over union; of two boxes above it, the one scored lower is dropped
+MAX_OVERLAP = 0.3  # intersection over union above which the box with the lower score is dropped
 
 
 class YuNetDetector(Detector):
@@ -31,7 +31,7 @@ class YuNetDetector(Detector):
 
     YuNet was trained on faces of about 10 to 300 pixels. An image in which it finds no face is
     searched again with a border, at half its size (at twice its size if it is tiny). This also
-    finds faces that fill the image: 149 instead of 105 of 150 such faces at 640 px.
+    finds faces that fill the image: at 640 px, 149 of 150 such faces instead of 105.
 
     Args:
         content: YuNet's ONNX file.
@@ -144,7 +144,7 @@ def decode(
     return scores[chosen][is_finite], boxes[is_finite], landmarks[is_finite]
 
 
-@lru_cache(maxsize=32)  # images of a camera share one size, regions around faces a few
+@lru_cache(maxsize=32)  # a camera's images have one size, regions a few
 def _cells(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return (column, row) of each cell, float32 [cells, 2], and its stride, float32 [cells, 1]."""
     corners, strides = [], []

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adapt YuNet's ONNX file to uint8 camera images of any size.
 
-The file wants float32 [1, 3, 640, 640], though its network takes any multiple of 32. The
+The file expects float32 [1, 3, 640, 640], but its network accepts any multiple of 32. The
 conversion from uint8 [1, height, width, 3] is put in front of the graph, where it costs a fraction
 of the time that OpenCV needs for it.
 """
@@ -36,7 +36,7 @@ def for_images(content: bytes) -> bytes:
 
 
 def _adapt_graph(graph: bytes) -> bytes:
-    """Replace the input by an image, and drop the shapes that hold for 640 x 640 pixels alone."""
+    """Replace the input by an image, and drop the shapes that are valid only for 640 x 640."""
     names, kept = [], []
     for number, value in fields(memoryview(graph)):
         if isinstance(value, int):  # a graph has no such field
@@ -75,7 +75,7 @@ def _ints(name: str, values: list[int]) -> bytes:
 
 
 def _tensor_info(name: str, element_type: int, shape: list[int | str]) -> bytes:
-    """Return a ValueInfoProto; a text in `shape` names a side of any length."""
+    """Return a ValueInfoProto; a string in `shape` names a dynamic dimension."""
     sides = [encode(2 if isinstance(side, str) else 1, side) for side in shape]
     tensor = encode(1, element_type) + encode(2, b''.join(encode(1, side) for side in sides))
     return encode(1, name) + encode(2, encode(1, tensor))

@@ -69,7 +69,7 @@ class Scores:
 
     @property
     def calibration_error(self) -> float:
-        """Expected calibration error, [0, 1]: mean gap of confidence and accuracy over the bins.
+        """Expected calibration error, [0, 1]: mean gap between confidence and accuracy per bin.
 
         Guo, Pleiss, Sun, Weinberger 2017, equation 3, https://arxiv.org/abs/1706.04599.
         """

@@ -135,7 +135,7 @@ def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path
     """Write the figures, `report.html` and `scores.json` into an existing folder.
 
     Files of an earlier report are replaced after all new ones are on the disk, `scores.json` last:
-    if it exists, all files are of the same evaluation.
+    if it exists, all files come from the same evaluation.
 
     Returns:
         Path of the page, which contains the figures and can be shared alone.

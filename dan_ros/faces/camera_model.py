@@ -10,7 +10,7 @@ import numpy as np
 INFO_TOPIC = 'camera_info'
 RECTIFIED = {'rect', 'rectified'}  # a word of the topic's last part: image_rect_color
 ASPECT_TOLERANCE = 0.02  # relative change of the aspect ratio due to rounded sizes
-DISTORTION_LENGTHS = (0, 4, 5, 8, 12, 14)  # that OpenCV supports
+DISTORTION_LENGTHS = (0, 4, 5, 8, 12, 14)  # supported by OpenCV
 FISHEYE_MODELS = ('equidistant', 'fisheye')
 FISHEYE_LENGTHS = (0, 4)
 
@@ -49,7 +49,7 @@ class Camera:
 
 
 def info_topic(camera: str) -> str:
-    """Return the topic of the calibration of a camera, by the convention of image_transport.
+    """Return a camera's calibration topic, following the convention of image_transport.
 
     >>> info_topic('/eye/image_raw')
     '/eye/camera_info'

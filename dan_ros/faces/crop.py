@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Crops faces for the network, in training and inference alike.
 
-The crop rule `square S`: a square around the center of the face's box, with S times the longer side
-of the box, resized to the input of the model. Outside of the image, the nearest pixel of the image
-is repeated. The metadata of the model file contains S.
+The crop rule `square S`: a square around the center of the face's box, whose side is S times the
+longer side of the box, resized to the model's input. Outside the image, the nearest pixel of the
+image is repeated. The metadata of the model file contains S.
 """
 
 import numpy as np
@@ -12,7 +12,7 @@ from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
 from dan_ros.types import Frame
 
-MAX_SIDE_PX = 2048  # of a copied square; of a larger one, only every Nth pixel is copied
+MAX_SIDE_PX = 2048  # side of a copied square; of larger ones, only every Nth pixel is copied
 
 _TO_RGB = {
     'bgr8': cv2.COLOR_BGR2RGB,

@@ -42,8 +42,8 @@ class HeadPose:
 def solve_pose(landmarks: np.ndarray, camera: Camera) -> HeadPose | None:
     """Estimate the pose of a face, assuming an average size.
 
-    Faces with a smaller interpupillary distance than 63 mm, such as those of children, appear
-    proportionally farther away. For adults the error of the distance is a few percent.
+    Faces with an interpupillary distance below 63 mm, such as children's, appear proportionally
+    farther away. For adults, the error of the distance is a few percent.
 
     Args:
         landmarks: [5, 2] as in `Face`, pixels, or [0, 2].

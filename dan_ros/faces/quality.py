@@ -9,7 +9,7 @@ import numpy as np
 from dan_ros.images.opencv import cv2
 from dan_ros.types import Face
 
-NOSE_DEPTH = 0.45  # of the nose tip, as a fraction of the distance between eyes and mouth
+NOSE_DEPTH = 0.45  # depth of the nose tip, as a fraction of the distance from eyes to mouth
 RELAXED = 0.8  # factor on the thresholds for a face that passed them in the last image
 MEAN_OF_COLORS = np.full((1, 3), 1 / 3, np.float32)
 DETAIL_SIDE_PX = 96  # side of a crop at which `sharpness` smooths with a sigma of 1 pixel

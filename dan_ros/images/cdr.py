@@ -4,8 +4,8 @@
 rclpy's own conversion copies an image of 1920x1080 three times, which blocks all threads for a
 millisecond. ROS 2 middlewares serialize messages as CDR (OMG, "DDS Interoperability Wire Protocol"
 2.5, section 10, https://www.omg.org/spec/DDSI-RTPS): two bytes for the byte order, two for options,
-then the fields in order, numbers aligned to their size, strings and sequences after their length.
-Fields: sensor_msgs in https://github.com/ros2/common_interfaces.
+then the fields in order. Numbers are aligned to their size. A length precedes each string and
+sequence. Fields: sensor_msgs in https://github.com/ros2/common_interfaces.
 """
 
 import struct
@@ -43,7 +43,7 @@ class SerializedPicture:
 
 
 class _Reader:
-    """Reads one field after the other."""
+    """Reads the fields one after another."""
 
     def __init__(self, content: bytes) -> None:
         self._content = memoryview(content)
@@ -85,10 +85,10 @@ def read_image(content: bytes, make_header: MakeHeader) -> SerializedImage:
 
     Args:
         content: the serialized message.
-        make_header: makes a header of the stamp's seconds and nanoseconds, and the frame_id.
+        make_header: makes a header from the stamp's seconds and nanoseconds and the frame_id.
 
     Raises:
-        FrameError: with the cause 'bad_message': the message is malformed or truncated.
+        FrameError: the message is malformed or truncated (cause 'bad_message').
     """
     reader = _Reader(content)
     return SerializedImage(

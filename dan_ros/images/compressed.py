@@ -16,12 +16,12 @@ PNG_START, PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
 # JPEG markers: https://www.w3.org/Graphics/JPEG/itu-t81.pdf, table B.1
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame: has the size
 JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
-TAIL_BYTES = 4096  # length of the file's end in which its end marker lies; some cameras add padding
-MAX_SCANS = 32  # scans of a JPEG; encoders write about ten, each costs the time of a whole decode
+TAIL_BYTES = 4096  # the end marker must be in these last bytes; some cameras add padding
+MAX_SCANS = 32  # scans of a JPEG; encoders write about ten, each takes as long as a full decode
 
 
 def is_whole(content: bytes) -> bool:
-    """Return whether a JPEG or PNG has its end marker; other content only must not be empty."""
+    """Return whether a JPEG or PNG has its end marker, or any other content is not empty."""
     for start, end in ((JPEG_START, JPEG_END), (PNG_START, PNG_END)):
         if content.startswith(start):
             return end in content[-TAIL_BYTES:]
@@ -36,7 +36,7 @@ def check_compressed(content: bytes, max_pixels: int) -> tuple[int, int]:
         max_pixels: largest width x height.
 
     Returns:
-        (width, height) by the header, pixels.
+        (width, height) from the header, pixels.
 
     Raises:
         FrameError: with the cause 'bad_format', 'bad_size', 'bad_data' or 'too_large'.
@@ -53,7 +53,7 @@ def check_compressed(content: bytes, max_pixels: int) -> tuple[int, int]:
     if not is_whole(content):
         raise FrameError('bad_data', f'a compressed image truncated at {len(content)} bytes')
     if content.startswith(JPEG_START) and (scans := content.count(JPEG_SCAN)) > MAX_SCANS:
-        raise FrameError('bad_data', f'a JPEG of {scans} scans; at most {MAX_SCANS} are decoded')
+        raise FrameError('bad_data', f'a JPEG with {scans} scans; at most {MAX_SCANS} are decoded')
     return width, height
 
 
@@ -70,15 +70,15 @@ def compressed_to_frame(content: bytes, max_pixels: int) -> Frame:
 def decode_checked(content: bytes, size: tuple[int, int]) -> Frame:
     """Decode a picture that passed `check_compressed` to bgr8; its EXIF rotation is ignored.
 
-    A JPEG that lost bytes in the middle cannot be told from an intact one: OpenCV warns on standard
-    error, and the missing part is gray or shifted.
+    A JPEG that lost bytes in the middle is not detected: OpenCV only warns on standard error, and
+    the missing part is gray or shifted.
 
     Args:
         content: the JPEG or PNG file.
         size: what `check_compressed` returned.
 
     Raises:
-        FrameError: with the cause 'bad_data': the picture is damaged.
+        FrameError: the picture is damaged (cause 'bad_data').
         MemoryError: there is too little memory for the pixels.
     """
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -90,12 +90,12 @@ def decode_checked(content: bytes, size: tuple[int, int]) -> Frame:
     if image is None:
         raise FrameError('bad_data', 'a damaged compressed image')
     if image.shape[1::-1] != size:
-        raise FrameError('bad_data', 'a compressed image of another size than its header says')
+        raise FrameError('bad_data', 'a compressed image whose size differs from its header')
     return Frame(image)
 
 
 def _size_of(content: bytes) -> tuple[int, int]:
-    """Return (width, height) by the header.
+    """Return (width, height) from the header.
 
     Raises:
         FrameError: with the cause 'bad_format' or 'bad_data'.
@@ -115,7 +115,7 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
     """Return (width, height) from the first start of frame.
 
     Raises:
-        FrameError: with the cause 'bad_data': no start of frame was found.
+        FrameError: no start of frame was found (cause 'bad_data').
     """
     place = 2
     while place + 4 <= len(content) and content[place] == 0xFF:
@@ -127,7 +127,7 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
         elif marker in JPEG_FRAMES and place + 9 <= len(content):
             height = int.from_bytes(content[place + 5 : place + 7], 'big')
             return int.from_bytes(content[place + 7 : place + 9], 'big'), height
-        elif marker == 0x00:  # not a marker: decoders continue behind it, so sizes could differ
+        elif marker == 0x00:  # not a marker: decoders skip it, so sizes could differ
             break
         else:
             place += 2 + int.from_bytes(content[place + 2 : place + 4], 'big')

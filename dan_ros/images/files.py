@@ -12,7 +12,7 @@ from dan_ros.images.opencv import MAX_PIXELS, cv2, raise_if_out_of_memory
 from dan_ros.storage.atomic import atomic_write_bytes
 
 FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-MAX_BYTES = 1_000_000_000  # size of a file; `MAX_PIXELS` without compression take fewer
+MAX_BYTES = 1_000_000_000  # size of a file; an uncompressed picture of `MAX_PIXELS` is smaller
 
 
 def read_picture(path: Path) -> np.ndarray | None:
@@ -69,7 +69,7 @@ def _read(path: Path) -> bytes:
     except FileNotFoundError:
         raise DataError(f'{path}: there is no such file') from None
     except IsADirectoryError:
-        raise DataError(f'{path}: is a folder; name the pictures in it') from None
+        raise DataError(f'{path}: is a folder; give the pictures in it') from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, 'strerror', None) or error
         raise DataError(f'{path}: cannot be read: {reason}') from None
@@ -81,7 +81,7 @@ def write_picture(path: Path, image_bgr: np.ndarray) -> None:
 
 
 def write_encoded(path: Path, content: bytes) -> None:
-    """Replace a picture file by an encoded picture, whole or not at all.
+    """Write an encoded picture to a file, atomically.
 
     Raises:
         DanError: the file cannot be written; the message names it.

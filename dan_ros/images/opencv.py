@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """OpenCV with a limit on the size of pictures; all modules import `cv2` from here.
 
-OpenCV reads the limit from the environment when it is loaded. A limit that the user has set stays.
+OpenCV reads the limit from the environment when it is imported. A limit set by the user is kept.
 `compressed` checks the size of pictures before it decodes them; this limit holds for all formats.
 """
 
 import os
 
-MAX_PIXELS = 250_000_000  # width x height of a picture; decoded it takes 0.75 GB
+MAX_PIXELS = 250_000_000  # width x height of a picture; 0.75 GB when decoded
 
 os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Resize images without aliasing, at the cost of linear interpolation."""
+"""Resize images without aliasing, as fast as linear interpolation."""
 
 import numpy as np
 
@@ -36,7 +36,7 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def _interpolate(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Resize linearly, which averages 2 x 2 pixels at half the size; may return `image` itself."""
+    """Resize linearly; halving averages 2 x 2 pixels. May return `image` itself."""
     if image.shape[:2] == (height, width):
         return image
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)

@@ -68,7 +68,7 @@ class ModelInfo:
         }
 
     def check_graph(self, inputs: list[Tensor], outputs: list[Tensor], where: str) -> None:
-        """Check that inputs and outputs of a graph are what its metadata says.
+        """Check that the inputs and outputs of a graph match its metadata.
 
         Args:
             inputs, outputs: as the runtime reports them.
@@ -83,7 +83,7 @@ class ModelInfo:
             if found != [expected]:
                 name, kind, shape = expected
                 raise ModelError(
-                    f'{where}: its metadata promises {name}, {kind} '
+                    f'{where}: its metadata says {name}, {kind} '
                     f'[N, {", ".join(map(str, shape))}], but its graph has {found}. {REMEDY}'
                 )
 

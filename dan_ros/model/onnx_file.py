@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check ONNX files from untrusted sources before any runtime reads them.
 
-The format lets a tensor lie in another file, at a path that the model gives, and a node carry a
-compiled engine, which is a program. This package uses neither, so both are refused.
+The format lets a tensor be stored in another file, whose path the model gives, and a node contain
+a compiled engine, which is a program. This package uses neither, so both are rejected.
 """
 
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def inspect_onnx(content: bytes, where: str) -> dict[str, str]:
             elif kind == 'node' and _runs(message, ENGINE_NODE):
                 raise ModelError(
                     f'{where} holds an engine (a node {ENGINE_NODE}), which is a program: '
-                    'give the model that it was made from'
+                    'use the model that it was made from'
                 )
             elif kind == 'entry':
                 key, value = _entry(message)

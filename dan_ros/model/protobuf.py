@@ -18,7 +18,7 @@ Value = int | memoryview
 def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
     """Yield the number and value of each field of a message, in file order.
 
-    Numbers come as unsigned integers; text, bytes, packed arrays and messages as views.
+    Numbers are returned as unsigned integers; text, bytes, packed arrays and messages as views.
 
     Raises:
         ValueError: the message is malformed.
@@ -60,7 +60,7 @@ def encode(number: int, value: int | str | bytes | memoryview) -> bytes:
 
 
 def _read_varint(message: memoryview, place: int) -> tuple[int, int]:
-    """Return a number and the place behind it."""
+    """Return a number and the position after it."""
     value = 0
     for index, byte in enumerate(message[place : place + MAX_VARINT_BYTES]):
         value |= (byte & 0x7F) << 7 * index

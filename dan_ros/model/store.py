@@ -2,7 +2,7 @@
 """Find, verify and fetch model files.
 
 Known models are pinned by SHA-256, which is checked on each read. Other ONNX files are inspected
-instead (see `onnx_file`). Nothing here unpickles.
+instead (see `onnx_file`). Nothing is unpickled.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from dan_ros.storage.cache import cache_path, make_cache_folder
 from dan_ros.storage.resources import data_folders
 
 FETCH_TIMEOUT_S = 30  # for a whole transfer: name lookup, redirects, headers and content
-MAX_BYTES = 512 * 2**20  # size of a model file; a DAN of four heads takes 66 MB in fp32
+MAX_BYTES = 512 * 2**20  # size of a model file; a DAN with four heads takes 66 MB in fp32
 FLOAT_MODEL = 'dan_ferplus'
 INT8_MODEL = 'dan_ferplus_int8'
 BUNDLED_MODELS = (FLOAT_MODEL, INT8_MODEL)
@@ -116,7 +116,7 @@ def cache_folder() -> Path:
 def read_model(name: str) -> ModelFile:
     """Read a known model by its name, or any ONNX file by its path.
 
-    A known model is searched in the package, the user's cache, and the Python package that contains
+    A known model is looked up in this package, the user's cache, and the package that contains
     it; damaged and unreadable files are skipped. Nothing is downloaded, see `fetch_model`.
 
     Raises:

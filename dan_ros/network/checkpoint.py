@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read DAN checkpoints: the official `.pth` files, this package's own, and safetensors.
 
-A pickle can run code, so people convert checkpoints once with `dan-ros convert`; the node only
+A pickle can run code, so users convert checkpoints once with `dan-ros convert`; the node only
 reads ONNX.
 """
 
@@ -77,7 +77,7 @@ def fuse_checkpoint(
 
 def _check_labels(path: Path, dan: DAN, labels: tuple[str, ...]) -> None:
     if not labels:
-        raise ModelError(f'{path} does not contain its labels; name them with --labels')
+        raise ModelError(f'{path} does not contain its labels; give them with --labels')
     if dan.fc.out_features != len(labels):
         raise ModelError(
             f'{path} has {dan.fc.out_features} classes, but got {len(labels)} labels: '
@@ -148,7 +148,7 @@ def load_dan(path: Path) -> DAN:
             f'{path} is not a DAN: `cat_head0` or `fc.weight` is missing in its {len(state)} '
             'entries. Use a checkpoint of the whole network, not only of its ResNet-18.'
         )
-    with torch.device('meta'):  # without the time for random weights
+    with torch.device('meta'):  # skip random initialization
         dan = DAN(num_class=state['fc.weight'].shape[0], num_head=num_head)
     try:
         dan.load_state_dict(state, strict=True, assign=True)

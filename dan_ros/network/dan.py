@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DAN, the Distract Your Attention Network, whole, in one file.
+"""DAN, the complete Distract Your Attention Network in one file.
 
 Zhengyao Wen, Wenzhong Lin, Tao Wang, Ge Xu: "Distract Your Attention: Multi-head Cross Attention
 Network for Facial Expression Recognition", 2021, https://arxiv.org/abs/2109.07270. Section numbers
 below are the paper's. Parameter names are those of the official checkpoints, which load with
 `strict=True`.
 
-B is the batch, K the number of heads, C the number of classes. At 224 x 224 pixels the feature map
-is 7 x 7; any input from 32 x 32 up works.
+B is the batch size, K the number of heads, C the number of classes. At 224 x 224 pixels, the
+feature map is 7 x 7; any input of at least 32 x 32 works.
 """
 
 import torch
@@ -67,7 +67,7 @@ def resnet18_features() -> nn.Sequential:
 
 
 class SpatialAttention(nn.Module):
-    """Where a head looks (section 3.3): one weight per place, shared by all channels."""
+    """Where a head looks (section 3.3): one weight per position, shared by all channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class SpatialAttention(nn.Module):
         self.conv_3x1 = _conv_bn(SQUEEZED, FEATURES, (3, 1))
 
     def attention_map(self, x: torch.Tensor) -> torch.Tensor:
-        """[B, 512, h, w] -> the head's unnormalised attention, [B, 1, h, w], >= 0."""
+        """[B, 512, h, w] -> the head's unnormalized attention, [B, 1, h, w], >= 0."""
         y = self.conv1x1(x)  # [B, 256, h, w]; the official network has no ReLU here
         y = self.conv_3x3(y) + self.conv_1x3(y) + self.conv_3x1(y)  # [B, 512, h, w]
         return functional.relu(y).sum(dim=1, keepdim=True)  # [B, 1, h, w]
@@ -149,10 +149,10 @@ class DAN(nn.Module):
         return [getattr(self, f'cat_head{index}') for index in range(self.num_head)]
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Run the network on normalised faces.
+        """Run the network on normalized faces.
 
         Args:
-            x: float [B, 3, H, W], normalised as the weights were trained.
+            x: float [B, 3, H, W], normalized as in training.
 
         Returns:
             logits [B, C]; the feature map [B, 512, H / 32, W / 32], for the affinity loss; the

@@ -53,7 +53,7 @@ class _Graph:
         if not self._fp16_weights or value.size <= 4096:
             return self.constant(name, value)
         if np.abs(value).max() > np.finfo(np.float16).max:
-            raise ModelError(f'the weights {name} exceed fp16; export with fp32 weights')
+            raise ModelError(f'the weights {name} exceed the fp16 range; export with fp32 weights')
         self.constant(name, value.astype(np.float16))
         return self.op('Cast', name, output=f'{name}.fp32', to=TensorProto.FLOAT)
 
@@ -200,7 +200,7 @@ def read_fused(content: bytes, where: str) -> tuple[FusedDAN, ModelInfo]:
         where: the file's name, for error messages.
 
     Raises:
-        ModelError: the file has another origin, or its weights are quantized or external.
+        ModelError: the file was not written by it, or its weights are quantized or external.
     """
     model = parse_onnx(content, where)
     info = ModelInfo.from_metadata({p.key: p.value for p in model.metadata_props}, where)
@@ -212,7 +212,7 @@ def _fused_from_arrays(arrays: dict[str, np.ndarray], where: str) -> FusedDAN:
     import torch
 
     try:
-        with torch.device('meta'):  # without the time for random weights
+        with torch.device('meta'):  # skip random initialization
             fused = FusedDAN(
                 num_class=arrays['classifier.weight'].shape[0],
                 num_head=arrays['channel1_weight'].shape[0],

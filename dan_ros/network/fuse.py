@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fold a trained DAN and its preprocessing into a smaller network with the same outputs.
 
-`fuse` folds, exact up to rounding:
+`fuse` folds the following, exactly up to rounding:
 
 * every BatchNorm into the layer before it;
 * a head's 3x3, 1x3 and 3x1 convolutions, which share their input, into one 3x3;
@@ -168,7 +168,7 @@ def fuse(
         ValueError: `mean` or `std` is out of range, or a weight is not finite.
     """
     check_normalization(mean, std)
-    with torch.device('meta'):  # without the time for random weights
+    with torch.device('meta'):  # skip random initialization
         fused = FusedDAN(dan.fc.out_features, dan.num_head, channels=1 if grey else 3)
     fused.to_empty(device='cpu')
     dan = copy.deepcopy(dan).double()  # in float64, so that folding does not round

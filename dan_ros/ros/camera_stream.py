@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that belongs to one camera: subscriptions, calibration, silence, warnings."""
+"""Everything about one camera: subscriptions, calibration, missing images, warnings."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ class CameraStream:
     Subscriptions are open between `open` and `close`; the calibration survives a pause.
 
     Args:
-        node: subscribes.
+        node: node that subscribes.
         topics: of the camera.
         drops: counts images that the middleware lost.
         qos_monitor: told about publishers with an incompatible QoS.
@@ -59,7 +59,7 @@ class CameraStream:
 
         Args:
             receiver: takes the serialized images.
-            reliability: of the image subscription, best_effort or reliable.
+            reliability: QoS of the image subscription, best_effort or reliable.
         """
         self._last_image_s = time.monotonic()
         self.face_count = 0
@@ -87,7 +87,7 @@ class CameraStream:
 
     @property
     def is_silent(self) -> bool:
-        """Whether the open stream had no image for `SILENCE_S`."""
+        """Whether the open stream has received no image for `SILENCE_S`."""
         last_s = self._last_image_s
         return last_s is not None and time.monotonic() - last_s > SILENCE_S
 
@@ -139,8 +139,8 @@ class CameraStream:
         camera = info_to_camera(message, self.topic)
         if camera is None and (self._camera is not None or not self._has_info):
             self._node.get_logger().warning(
-                f'the camera_info of {self.topic} is not a calibration (zeros, invalid numbers, or '
-                'a distortion of unknown length): its faces get no pose'
+                f'the camera_info of {self.topic} has no valid calibration (zeros, invalid '
+                'numbers, or a distortion of unknown length): its faces get no pose'
             )
         self._camera, self._has_info = camera, True
 

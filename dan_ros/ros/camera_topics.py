@@ -20,8 +20,8 @@ class CameraTopics:
     for rclpy; the other attributes are names after it, for people and messages.
 
     Attributes:
-        images: of the image subscription.
-        info: of the calibration.
+        images: topic of the image subscription.
+        info: topic of the calibration.
         listened: resolved name of the image subscription.
         camera: resolved name of the image topic, without the suffix of the transport.
     """
@@ -41,7 +41,7 @@ class CameraTopics:
         Args:
             node: has the remapping rules.
             topic: name of the image topic before remapping.
-            suffix: of the transport.
+            suffix: suffix of the transport.
             is_only: whether this is the only camera; then a rule for `camera_info` applies, too.
         """
         images = topic + suffix

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Publishes the node's status on /diagnostics at 1 Hz.
 
-A thread of its own runs on the steady clock: also under simulated time without /clock, in every
-lifecycle state, and while a long configure blocks the executor.
+Its own thread uses the steady clock. So it also publishes under simulated time without /clock, in
+every lifecycle state, and while a long configure blocks the executor.
 """
 
 import threading

@@ -19,7 +19,7 @@ class DropReporter:
 
     Args:
         statistics: receives the counts.
-        logger: of the node.
+        logger: logger of the node.
         on_gpu_lost: called when this process cannot use the GPU any more.
     """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes arriving images into the buffer of the inference thread."""
+"""Puts arriving images into the buffer of the inference thread."""
 
 import time
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from dan_ros.ros.statistics import Statistics
 from dan_ros.ros.transports import Transport
 
 # Pause that lets the inference thread start on a new image, seconds. Without it, the inference
-# thread would wait for the interpreter's lock until the executor has looked for the next message.
+# thread would wait for the GIL until the executor has looked for the next message.
 HAND_OVER_S = 2e-4
 
 
@@ -21,8 +21,8 @@ class ImageReceiver:
     An invalid image never replaces a valid one.
 
     Args:
-        transport: how the images travel.
-        buffer: of the inference thread.
+        transport: raw or compressed.
+        buffer: buffer of the inference thread.
         statistics: counts the images.
         drops: counts the dropped images.
         source_of: maps a camera to the name under which its drops are counted.

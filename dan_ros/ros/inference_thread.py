@@ -19,7 +19,7 @@ from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoPipeline
 
 WAIT, DECODE, PUBLISH = 'wait', 'decode', 'publish'
-STAGES = (WAIT, DECODE, *PIPELINE_STAGES, PUBLISH)  # of an image, in this order
+STAGES = (WAIT, DECODE, *PIPELINE_STAGES, PUBLISH)  # stages of an image, in order
 
 RATE_CHECK_S = 0.1  # interval at which a waiting thread notices a change of `max_hz`, seconds
 
@@ -27,7 +27,7 @@ Item = TypeVar('Item')
 
 
 class LatestFrameBuffer(Generic[Item]):
-    """Holds the newest item of each camera, so that nothing ever queues."""
+    """Holds only the newest item of each camera, so that no queue builds up."""
 
     def __init__(self) -> None:
         self._items: dict[str, Item] = {}
@@ -64,7 +64,7 @@ class StampedMessage:
     """An image message.
 
     Attributes:
-        message: has a header.
+        message: a message with a header.
         decode: decodes the image; raises a FrameError if it is damaged.
         received_s: arrival time on the monotonic clock, seconds.
     """
@@ -90,7 +90,7 @@ class FrameResult:
 
 
 class FrameHandler(Protocol):
-    """What the inference thread calls, always from its own thread."""
+    """Callbacks, which the inference thread calls in its own thread."""
 
     def prepare(self, video: VideoPipeline) -> None:
         """Update the settings before a run."""
@@ -99,7 +99,7 @@ class FrameHandler(Protocol):
         """Publish the result of an image."""
 
     def count_stages(self, images: int, seconds: dict[str, float]) -> None:
-        """Record the seconds spent in each of `STAGES`, summed over some images."""
+        """Record the seconds spent in each of `STAGES`, summed over `images` images."""
 
     def report_failure(self, camera: str, error: Exception) -> None:
         """Count an image that could not be processed."""
@@ -133,7 +133,7 @@ class InferenceThread:
         self._thread = threading.Thread(target=self._run, name='inference', daemon=True)
 
     def start(self) -> None:
-        """Start to take images."""
+        """Start taking images."""
         self._thread.start()
 
     def stop(self) -> int:

@@ -45,7 +45,7 @@ def load_models(
     Args:
         settings: names and options.
         new_ids: source of face ids.
-        on_progress: told about slow steps.
+        on_progress: called before each slow step.
 
     Raises:
         DanError: a file or library is missing or invalid, or the model gives no usable answer.

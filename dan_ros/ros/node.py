@@ -65,10 +65,10 @@ def _reported(transition: Transition) -> Transition:
 class DanNode(LifecycleNode):
     """Lifecycle, services and wiring.
 
-    The executor's thread stores images, one inference thread processes them.
+    The executor's thread stores images, and one inference thread processes them.
 
     Attributes:
-        exit_code: not 0 if only a new process can continue.
+        exit_code: nonzero if only a new process can continue.
 
     Raises:
         ParameterError: a parameter has an invalid value.
@@ -89,7 +89,7 @@ class DanNode(LifecycleNode):
         self._outputs: ExpressionPublishers | None = None
         self._source: ImageSource | None = None
         self._session: StreamSession | None = None
-        # A random prefix keeps ids of different nodes, and of different runs, apart.
+        # A random prefix makes ids unique across nodes and runs.
         prefix = ''.join(secrets.choice(string.ascii_lowercase) for _ in range(ID_LETTERS))
         self._face_ids = (f'{prefix}{number}' for number in itertools.count(1))
         for name in declare_parameters(self):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node's parameters: a table with default, description, unit and range, and typed settings.
 
-The table drives declaration, validation, `config/dan.yaml` and docs/parameters.md. Defaults of
-parts that work without ROS come from their configurations, so that every default is written once.
+Declaration, validation, `config/dan.yaml` and docs/parameters.md are all based on the table.
+Defaults of code that also works without ROS come from its config classes, so each is written once.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -53,8 +53,8 @@ class Spec:
     """One parameter.
 
     Attributes:
-        name: dotted.
-        default: bool, int, float, str or list of str; its type is the parameter's.
+        name: name with dots, such as detector.interval.
+        default: bool, int, float, str or list of str; defines the parameter's type.
         description: what it does, in full sentences.
         unit: unit of the value, or ''.
         minimum: lowest allowed number.
@@ -177,7 +177,7 @@ PARAMETERS = (
     Spec(
         'image_transport',
         RAW,
-        'raw, or compressed: JPEG and PNG images on the topic of each camera plus /compressed.',
+        'raw: uncompressed images. compressed: JPEG or PNG on each image topic plus /compressed.',
         choices=TRANSPORTS,
     ),
     Spec(
@@ -196,8 +196,8 @@ PARAMETERS = (
     Spec(
         'backend.name',
         'auto',
-        'Library that runs the network. auto takes the first that works of TensorRT, torch and '
-        'ONNX Runtime on a GPU, or the fastest one on the CPU.',
+        'Library that runs the network. auto: on a GPU, the first of TensorRT, torch and ONNX '
+        'Runtime that works; otherwise the fastest on the CPU.',
         choices=BACKENDS,
     ),
     Spec(
@@ -392,7 +392,7 @@ def declare_parameters(node: Node) -> list[str]:
     """Declare the whole table on a node.
 
     Returns:
-        Overrides of unknown parameters, probably typing errors.
+        Names of overridden but unknown parameters, probably typos.
 
     Raises:
         ParameterError: an override has an invalid value.
@@ -407,7 +407,7 @@ def declare_parameters(node: Node) -> list[str]:
             raise ParameterError(problem)
     return [
         name
-        for name in getattr(node, '_parameter_overrides', {})  # rclpy has no public way to them
+        for name in getattr(node, '_parameter_overrides', {})  # rclpy has no public API for them
         if name not in SPECS and not name.startswith(FOREIGN_PREFIXES)
     ]
 
@@ -428,7 +428,7 @@ def read_parameters(node: Node) -> dict[str, Any]:
 def check_change(
     changes: Iterable[Any], values: Mapping[str, Any], is_configured: bool
 ) -> SetParametersResult:
-    """Accept or refuse a set of changes as a whole.
+    """Accept or reject a set of changes as a whole.
 
     Args:
         changes: new values, rclpy.parameter.Parameter.

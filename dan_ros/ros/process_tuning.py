@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Process settings for steady latency and memory: garbage collector, lock, allocator."""
+"""Process settings for steady latency and memory: garbage collector, GIL, allocator."""
 
 import ctypes
 import gc
 import os
 import sys
 
-M_ARENA_MAX = -8  # of glibc's malloc.h
+M_ARENA_MAX = -8  # from glibc's malloc.h
 ARENAS = 2
-SWITCH_INTERVAL_S = 1e-4  # time until another thread gets the interpreter's lock; default 5 ms
+SWITCH_INTERVAL_S = 1e-4  # time until another thread can take the GIL; default 5 ms
 
 
 def limit_arenas() -> None:
@@ -24,15 +24,25 @@ def limit_arenas() -> None:
 
 
 def shorten_switch_interval() -> None:
-    """Pass the interpreter's lock on sooner: 5 ms are long beside an inference."""
+    """Release the GIL sooner: 5 ms is long compared with an inference."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 def freeze_garbage() -> None:
-    """Exclude all present objects from garbage collection.
+    """Exclude all existing objects from garbage collection.
 
-    A full collection would visit the 200,000 objects of the libraries now and then, and stop every
-    thread for a tenth of a second.
+    Otherwise, a full collection now and then would visit the 200,000 objects of the libraries and
+    stop every thread for a tenth of a second.
     """
     gc.collect()
     gc.freeze()
+
+
+def unfreeze_garbage() -> None:
+    """Collect everything again, so that what nobody uses is destroyed before the process ends.
+
+    A frozen DDS participant would leave without a goodbye, and stay in the ROS graph of all others
+    for its lease of 20 s.
+    """
+    gc.unfreeze()
+    gc.collect()

@@ -39,7 +39,7 @@ class ExpressionPublishers:
     """Publishes the results of each image.
 
     Args:
-        node: publishes.
+        node: node that publishes.
         qos_monitor: told about subscriptions with an incompatible QoS.
     """
 
@@ -63,7 +63,7 @@ class ExpressionPublishers:
             publishes_tf: whether to publish the poses on /tf as well.
         """
         array = ROS.array(result.faces, poses, result.header, result.camera, result.frame.size)
-        # Half of the cost of publishing: skipped while nobody subscribes.
+        # This is half the cost of publishing, so it is skipped while nobody subscribes.
         if self._face_publisher.get_subscription_count() > 0:
             for face in array.faces:
                 self._face_publisher.publish(face)
@@ -78,13 +78,13 @@ class ExpressionPublishers:
         try:
             image_bgr = annotate_tracked(result.frame, result.faces)
             self._debug_publisher.publish(bgr_to_image(image_bgr, result.header))
-        except Exception as error:  # the results are published already: the image is not dropped
+        except Exception as error:  # the results are already published, so nothing is dropped
             self._node.get_logger().error(
                 f'debug image: {error}', throttle_duration_sec=DEBUG_ERROR_PERIOD_S
             )
 
     def destroy(self) -> None:
-        """Remove all topics."""
+        """Destroy all publishers."""
         self._tf.destroy()
         for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""QoS: event callbacks where middleware and distribution have them, and incompatible peers."""
+"""QoS: event callbacks if the middleware supports them, and incompatible peers."""
 
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -24,14 +24,14 @@ except ModuleNotFoundError:  # Humble
         UnsupportedEventTypeError,
     )
 
-# Raised by rclpy for an invalid value below qos_overrides; most have no class of their own.
+# Raised by rclpy for an invalid parameter under qos_overrides; most are built-in classes.
 OVERRIDE_ERRORS = (
     AssertionError, AttributeError, ParameterException, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
 
 INCOMPATIBLE = (
-    'a peer on {} has an incompatible QoS, no messages pass: compare with '
-    '`ros2 topic info --verbose`, and see the parameters qos.reliability and qos_overrides'
+    'a peer on {} has an incompatible QoS, so no messages arrive: compare '
+    'with `ros2 topic info --verbose`, and see the parameters qos.reliability and qos_overrides'
 )
 
 __all__ = [
@@ -53,7 +53,7 @@ def create_with_events(node: Node, create: Callable[[Any], Any], events: Any) ->
         events: the callbacks.
 
     Raises:
-        ParameterError: a parameter below qos_overrides has an invalid value.
+        ParameterError: a parameter under qos_overrides has an invalid value.
     """
     try:
         try:
@@ -107,7 +107,7 @@ class QosMonitor:
 def _has_incompatible_peer(node: Node, topic: str) -> bool:
     """Whether a publisher and a subscription of `topic`, one of them ours, are incompatible.
 
-    No event tells when an incompatible peer leaves.
+    There is no event for an incompatible peer that leaves.
     """
     us = node.get_name(), node.get_namespace()
     return any(

@@ -6,11 +6,14 @@
 another detector and publishes only their expression.
 """
 
+import posixpath
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
+from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -34,10 +37,12 @@ except ModuleNotFoundError:
     hri = None
 
 FACES = '/humans/faces'
+TRACKED = f'{FACES}/tracked'
+SILENCE_S = 2.0  # time after which a detector that sends nothing has lost its faces, seconds
 MAX_ID_LENGTH = 100  # a longer id of another detector might not fit into a topic name
-CLOSING_S = 0.2  # longest wait until the last list of ids has reached its subscribers, seconds
+CLOSING_S = 0.2  # longest wait until subscribers acknowledge the last list of ids, seconds
 CROP_SIDE = 128  # side of the published crop, pixels
-CROP_SCALE = 1.0  # side of the published crop, in longer sides of the box
+CROP_SCALE = 1.0  # side of the published crop, relative to the longer side of the box
 # Words of hri_msgs/Expression. It has no word for contempt; skeptical is the nearest one.
 WORDS = {
     'neutral': 'neutral',
@@ -49,12 +54,13 @@ WORDS = {
     'anger': 'angry',
     'contempt': 'skeptical',
 }
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)  # a timer runs also under stopped time
 # Indices of our five landmarks among the 70 of hri_msgs/FacialLandmarks.
 LANDMARKS = (68, 69, 30, 48, 54)  # right pupil, left pupil, nose, right and left mouth corner
 
 
 def require_messages() -> None:
-    """Raise a BackendError with the way to install hri_msgs if it is missing."""
+    """Raise a BackendError that says how to install hri_msgs if it is missing."""
     if hri is None:
         raise BackendError(
             'ROS4HRI needs the messages of hri_msgs: apt install ros-$ROS_DISTRO-hri-msgs, or '
@@ -73,16 +79,48 @@ class Ros4HriFacePublisher:
 
     The topics of a face exist until its id expires. Methods may be called from any thread.
 
+    Two nodes that publish `tracked` would make every face come and go. So this one publishes
+    nothing while another node does; of two that start at once, the first by name publishes.
+
     Args:
-        node: publishes.
+        node: node that publishes.
     """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._lock = threading.Lock()
-        self._tracked = _publisher(node, hri.IdsList, f'{FACES}/tracked')
+        self._is_open = True
+        self._warning = ''
+        self._tracked: Any = None  # None while another node publishes
         self._faces: dict[str, dict[str, Any]] = {}
         self._alive: dict[str, set[str]] = {}
+        self.check_rivals()
+
+    def check_rivals(self) -> str:
+        """Start or stop publishing; call it about once a second.
+
+        Returns:
+            A warning if another node publishes faces; otherwise ''.
+        """
+        with self._lock:
+            if not self._is_open:
+                return ''
+            rival = _rival(self._node, has_publisher=self._tracked is not None)
+            if self._tracked is None and not rival:
+                self._tracked = _publisher(self._node, hri.IdsList, TRACKED)
+            elif self._tracked is not None and rival and rival < _full_name(self._node):
+                self._withdraw()
+            warning = self._warning_about(rival) if rival else ''
+            if warning and warning != self._warning:
+                self._node.get_logger().warning(warning)
+            self._warning = warning
+            return warning
+
+    def _warning_about(self, rival: str) -> str:
+        advice = 'use one node with image_topics for several cameras'
+        if self._tracked is None:
+            return f'{rival} publishes {TRACKED}, so this node does not: {advice}'
+        return f'{rival} publishes {TRACKED} as well, so faces come and go there: {advice}'
 
     def publish(
         self,
@@ -102,13 +140,15 @@ class Ros4HriFacePublisher:
             header: header of the image.
         """
         with self._lock:
+            if self._tracked is None:
+                return
             self._alive[camera] = alive
             self._list(header)
             for face in faces:
                 self._publish_face(face, frame, header)
 
     def forget(self, cameras: Iterable[str]) -> None:
-        """Remove the faces of cameras that went silent."""
+        """Remove the faces of cameras that stopped sending images."""
         with self._lock:
             gone = [faces for c in cameras if (faces := self._alive.pop(c, None))]
             if gone:
@@ -116,9 +156,19 @@ class Ros4HriFacePublisher:
 
     def close(self) -> None:
         """Publish an empty list of ids and remove all topics."""
-        self.forget(list(self._alive))
+        with self._lock:
+            self._is_open = False
+            self._withdraw()
+
+    def _withdraw(self) -> None:
+        if self._tracked is None:
+            return
+        if any(self._alive.values()):
+            self._alive.clear()
+            self._list(Header(stamp=self._node.get_clock().now().to_msg()))
         self._tracked.wait_for_all_acked(Duration(seconds=CLOSING_S))
         self._node.destroy_publisher(self._tracked)
+        self._tracked = None
 
     def _list(self, header: Header) -> None:
         """Publish the ids, after adding and removing the topics of faces."""
@@ -158,10 +208,11 @@ class Ros4HriFacePublisher:
 class Ros4HriFaceSource:
     """Subscribes to the faces that another detector lists, and publishes their expressions.
 
-    The executor's thread follows the list; `publish` and `face_ids` may be used by another one.
+    The executor's thread receives the list; other threads may use `publish`, `face_ids` and
+    `is_silent`. A detector that sends nothing for `SILENCE_S` has lost its faces.
 
     Args:
-        node: subscribes and publishes.
+        node: node that subscribes and publishes.
         on_image: called with the id of a face and its image.
         on_gone: called with the id of a face that is no longer listed.
     """
@@ -175,14 +226,19 @@ class Ros4HriFaceSource:
         self._node, self._on_image, self._on_gone = node, on_image, on_gone
         self._lock = threading.Lock()  # so that nothing is published on a topic being removed
         self._faces: dict[str, tuple[Any, Any]] = {}
-        self._list = node.create_subscription(
-            hri.IdsList, f'{FACES}/tracked', self._on_list, _newest()
-        )
+        self._heard_s = time.monotonic()
+        self._timer = node.create_timer(SILENCE_S / 4, self._check_silence, clock=STEADY)
+        self._list = node.create_subscription(hri.IdsList, TRACKED, self._on_list, _newest())
 
     @property
     def face_ids(self) -> set[str]:
         """Ids of the listed faces."""
         return set(self._faces)
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the detector has sent neither a list nor an image for `SILENCE_S`."""
+        return time.monotonic() - self._heard_s > SILENCE_S
 
     def publish(self, face_id: str, face: TrackedFace, header: Header) -> None:
         """Publish the expression of a face if it is known and the face is still listed."""
@@ -195,9 +251,16 @@ class Ros4HriFaceSource:
         """Close all topics."""
         for face_id in list(self._faces):
             self._remove(face_id)
+        self._node.destroy_timer(self._timer)
         self._node.destroy_subscription(self._list)
 
+    def _check_silence(self) -> None:
+        if self.is_silent:
+            for face_id in list(self._faces):
+                self._remove(face_id)
+
     def _on_list(self, message: Any) -> None:
+        self._heard_s = time.monotonic()
         for face_id in self._faces.keys() - set(message.ids):
             self._remove(face_id)
         for face_id in set(message.ids) - self._faces.keys():
@@ -209,12 +272,13 @@ class Ros4HriFaceSource:
                 f'ignored a face: its id {face_id[:40]!r} is not valid in a topic name', once=True
             )
             return
-        images = self._node.create_subscription(
-            Image,
-            f'{FACES}/{face_id}/cropped',
-            lambda message: self._on_image(face_id, message),
-            _newest(),
-        )
+
+        def on_image(message: Image) -> None:
+            self._heard_s = time.monotonic()
+            self._on_image(face_id, message)
+
+        topic = f'{FACES}/{face_id}/cropped'
+        images = self._node.create_subscription(Image, topic, on_image, _newest())
         expressions = _publisher(self._node, hri.Expression, f'{FACES}/{face_id}/expression')
         self._faces[face_id] = images, expressions
 
@@ -224,6 +288,21 @@ class Ros4HriFaceSource:
             self._node.destroy_subscription(images)
             self._node.destroy_publisher(expressions)
         self._on_gone(face_id)
+
+
+def _rival(node: Node, has_publisher: bool) -> str:
+    """Return the full name of another node that publishes the list of faces, or ''."""
+    names = sorted(
+        posixpath.join(peer.node_namespace, peer.node_name)
+        for peer in node.get_publishers_info_by_topic(TRACKED)
+    )
+    if has_publisher and _full_name(node) in names:
+        names.remove(_full_name(node))  # another node may have the same name
+    return names[0] if names else ''
+
+
+def _full_name(node: Node) -> str:
+    return posixpath.join(node.get_namespace(), node.get_name())
 
 
 def _fits_into_topic(face_id: str) -> bool:

@@ -24,7 +24,7 @@ class StreamSession:
     Args:
         source: images come from it, and results go to it.
         video: processes the images.
-        get_settings: returns the present settings.
+        get_settings: returns the current settings.
         statistics: receives the times of the stages.
         drops: counts dropped images.
     """
@@ -64,7 +64,7 @@ class StreamSession:
         self._source.close()
 
     def apply(self, settings: Settings) -> None:
-        """Take over the settings that do not wait for the next run."""
+        """Apply the settings that take effect before the next run."""
         self._thread.max_hz = settings.max_hz
 
     # --- called by the inference thread ---

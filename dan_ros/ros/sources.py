@@ -31,10 +31,10 @@ class SourceContext:
     """What a source needs from the node.
 
     Attributes:
-        node: subscribes and publishes.
-        settings: as of the activation.
+        node: node that subscribes and publishes.
+        settings: settings at the time of activation.
         video: knows which faces are in view.
-        publishers: of the results.
+        publishers: publish the results.
         statistics: counts processed images.
         drops: counts dropped images.
         qos_monitor: told about incompatible peers.
@@ -62,7 +62,7 @@ class ImageSource(ABC):
     @property
     @abstractmethod
     def transport(self) -> str:
-        """How the images travel, one of `transports.TRANSPORTS`."""
+        """Transport of the images, one of `transports.TRANSPORTS`."""
 
     @property
     @abstractmethod
@@ -118,7 +118,7 @@ class CameraSource(ImageSource):
 
     @property
     def transport(self) -> str:
-        """As the parameter says."""
+        """Value of the parameter `image_transport`."""
         return self._context.settings.image_transport
 
     @property
@@ -161,7 +161,7 @@ class CameraSource(ImageSource):
         context.publishers.publish_debug_image(result)
 
     def source_of(self, camera: str) -> str:
-        """Every camera counts on its own."""
+        """Drops are counted per camera."""
         return camera
 
     def warnings(self) -> Iterator[str]:
@@ -174,6 +174,8 @@ class CameraSource(ImageSource):
             yield f'no image for {SILENCE_S:g} s on {listened}'
             if (publisher := self._ros4hri) is not None:
                 publisher.forget([stream.topic for stream in silent])
+        if (publisher := self._ros4hri) is not None and (warning := publisher.check_rivals()):
+            yield warning
         yield from _stamp_warnings(self._context.video)
 
 
@@ -229,11 +231,13 @@ class CroppedFaceSource(ImageSource):
             self._on_gone(result.camera)
 
     def source_of(self, camera: str) -> str:
-        """One name for all faces, since they come and go."""
+        """Drops of all faces are counted together, since faces come and go."""
         return ros4hri.FACES
 
     def warnings(self) -> Iterator[str]:
-        """Yield incompatible peers and bad stamps."""
+        """Yield incompatible peers, a silent detector, and bad stamps."""
+        if (faces := self._faces) is not None and faces.is_silent:
+            yield f'no list of faces for {ros4hri.SILENCE_S:g} s on {ros4hri.TRACKED}'
         yield from self._context.qos_monitor.warnings()
         yield from _stamp_warnings(self._context.video)
 

@@ -4,8 +4,8 @@
 Exit code: 0 after Ctrl-C or SIGTERM, 2 for an invalid parameter, otherwise the node's own.
 
 SIGINT and SIGTERM are blocked in every thread and received by one thread that waits for them. So a
-signal never interrupts a transition, and the executor wakes at once. Threads older than
-`StopSignal` do not block signals; for them, Python's own handler does the same a little later.
+signal never interrupts a transition, and the executor wakes at once. Threads started
+before `StopSignal` do not block signals; there, Python's handler does the same a little later.
 """
 
 import os
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
 BAD_USAGE = 2
-IMPATIENCE_S = 3.0  # a signal later than this after the first one ends the process, seconds
+IMPATIENCE_S = 3.0  # a signal that comes this long after the first one ends the process, seconds
 
 
 class StopSignal:
-    """Waits for SIGINT or SIGTERM in a thread; a second signal ends the process after 3 s."""
+    """Waits for SIGINT or SIGTERM in a thread; another one after 3 s ends the process."""
 
     def __init__(self) -> None:
         self.received = threading.Event()
@@ -96,7 +96,10 @@ def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None
     executor.shutdown(timeout_sec=1.0)
     node.destroy_node()
     rclpy.shutdown()
-    return _exit_code(node)
+    exit_code, stop.executor = _exit_code(node), None
+    del node, executor
+    process_tuning.unfreeze_garbage()
+    return exit_code
 
 
 def _spin(node: 'Node', executor: 'Executor', stop: StopSignal) -> None:

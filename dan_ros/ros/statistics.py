@@ -69,7 +69,7 @@ class Statistics:
         self._received = 0
         self._processed = 0
         self._unjudged: Counter[str] = Counter()
-        self._dropped = Counter(dict.fromkeys(CAUSES, 0))  # every cause is reported, also with 0
+        self._dropped = Counter(dict.fromkeys(CAUSES, 0))  # every cause is reported, even if 0
         self._known_drops: set[tuple[str, str]] = set()  # cause and camera
         self._window = _Window()
 
@@ -101,7 +101,7 @@ class Statistics:
             self._unjudged.update(reason for reason in reasons if reason)
 
     def count_stages(self, images: int, seconds: Mapping[str, float]) -> None:
-        """Add the seconds spent in each stage, summed over some images."""
+        """Add the seconds spent in each stage, summed over `images` images."""
         with self._lock:
             self._window.timed += images
             for stage, value in seconds.items():

@@ -113,6 +113,6 @@ def _state_values(snapshot: Snapshot) -> dict[str, str]:
         'device': backend.device if backend else 'none',
         'backend_why': selection.reason if selection else '',
         'detector': pipeline.detector.name if pipeline else 'none',
-        # Faces per batch, now and at most: a GPU short of memory takes fewer for a while.
+        # Current and maximum faces per batch: a GPU short of memory takes fewer for a while.
         'batch': f'{backend.batcher.limit} of {backend.batcher.max_batch}' if backend else '',
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How images travel: raw or compressed."""
+"""Image transports: raw or compressed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ COMPRESSED_SUFFIX = '/compressed'
 
 @dataclass(frozen=True)
 class Transport:
-    """How images travel.
+    """One way to transport images.
 
     Attributes:
         message_type: class of the messages.
-        suffix: of the topic, behind the name of the camera.
+        suffix: end of the topic, after the name of the camera.
         read: parses a serialized message, or raises a FrameError; fast.
         check: returns a function that decodes the message; raises a FrameError if the message is
             invalid. It is fast; the returned function may be slow and may raise a FrameError.

@@ -3,7 +3,7 @@
 
 New content is written into a hidden folder beside its target and then moved into place. The hidden
 folder holds a file that stays locked while its writer runs, so the next writer recognizes and
-removes what killed processes left. Process ids would not do: containers that share a disk reuse
+removes what killed processes left. Process ids would not work: containers that share a disk reuse
 them.
 """
 
@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-SUFFIX = '.partial'  # of hidden folders
+SUFFIX = '.partial'  # suffix of hidden folders
 LOCK = 'lock'  # name of the locked file in a hidden folder
 
 
@@ -120,7 +120,7 @@ def _remove(folder: Path, path: Path) -> None:
 
 
 def _flush(folder: Path) -> None:
-    """Write the files of a folder through to the disk."""
+    """Flush the files of a folder to the disk."""
     for file in folder.rglob('*'):
         descriptor = os.open(file, os.O_RDONLY)
         try:

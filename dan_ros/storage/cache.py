@@ -36,7 +36,7 @@ def cache_path(kind: str) -> Path:
 
 
 def has_cache_folder(kind: str) -> bool:
-    """Return whether `make_cache_folder` would find something to use or to complain about.
+    """Return whether the folder, or something else at its path, exists or cannot be read.
 
     Raises:
         DanError: this user has no home folder.

@@ -111,7 +111,7 @@ class FaceTracker:
 
     @property
     def has_frozen_stamps(self) -> bool:
-        """Whether the images all carry the same stamp, so that their arrival gives the time."""
+        """Whether all images carry the same stamp, so that arrival times are used instead."""
         return self._clock.is_frozen
 
     @property

@@ -5,6 +5,7 @@ EQUAL_STAMPS = 3  # identical stamps in a row before we assume that the driver s
 MAX_STEP_BACK_NS = 500_000_000  # largest step back within one recording, nanoseconds
 FIRST_STAMPS = 5  # stamps at the start of a recording that identify a short loop
 MAX_BEHIND = 5  # frames in a row behind the newest stamp before we assume a corrected clock
+WALL_CLOCK_NS = 10**17  # stamps above, in nanoseconds, are of a wall clock, not of a simulation
 UNORDERED_FRAMES = 300  # frames after a step back for which the stamps count as unordered
 
 
@@ -27,7 +28,7 @@ class FrameClock:
         self._arrived_ns: int | None = None
         self._equal = 0
         self._behind = 0
-        self._ahead_ns = 0  # advance by arrival times since the stamps last changed
+        self._ahead_ns = 0  # time added by arrival times since the stamps last changed
         self._ordered = UNORDERED_FRAMES
 
     @property
@@ -41,14 +42,15 @@ class FrameClock:
         return self._ordered < UNORDERED_FRAMES
 
     def is_restart(self, stamp_ns: int) -> bool:
-        """Return whether a stamp begins a new recording: a bag loops, a simulation was reset.
+        """Return whether a stamp begins a new recording, as in a looping bag or reset simulation.
 
-        It steps back far, or to one of the first stamps of the present recording. The end of a
-        single stamp from the future is not a restart, nor is a single missing stamp (zero).
+        It steps back far, or to one of the first stamps of the current recording. The end of a
+        single stamp from the future is not a restart, nor is a missing stamp (zero) between those
+        of a wall clock.
         """
         if self._last_ns is None or stamp_ns >= self._newest_ns or stamp_ns == self._last_ns:
             return False
-        if stamp_ns == 0 and self._first[0] != 0:
+        if stamp_ns == 0 and self._newest_ns > WALL_CLOCK_NS:
             return False
         return self._before_ns - stamp_ns > MAX_STEP_BACK_NS or stamp_ns in self._first
 

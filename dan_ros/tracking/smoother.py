@@ -10,7 +10,7 @@ from dan_ros.tracking.config import TrackerConfig
 
 CLEAR_LEAD = 0.25  # lead in probability that changes the label without two agreeing frames
 MEDIAN_FRAMES = 3  # frames in the median that ignores a single outlier
-FIRST_S = 0.1  # weight of the first frame of a face, as a duration in seconds
+FIRST_S = 0.1  # the first frame of a face weighs as much as this duration, seconds
 
 
 class Smoother:
@@ -19,12 +19,13 @@ class Smoother:
     The weight of past frames halves every `half_life_s` seconds, so that the result does not depend
     on the frame rate. The label changes once two consecutive frames favor a class that leads by
     `margin`: a single frame never changes it, neither to another class nor to UNKNOWN and back.
-    While the average passes from one class to the next and is sure of neither, the old label stays.
+    While the average moves from one class to another and neither leads clearly, the label stays.
 
     Args:
-        config: its last three fields apply. A face that became UNKNOWN gets a label again once its
-            probability exceeds `min_confidence` by `margin`. UNKNOWN requires that both the average
-            and the median of the last three frames fall below `min_confidence`.
+        config: `half_life_s`, `margin` and `min_confidence` apply. A face that became UNKNOWN gets
+            a label again once its probability exceeds `min_confidence` by `margin`. UNKNOWN
+            requires that both the average and the median of the last three frames fall below
+            `min_confidence`.
 
     Attributes:
         config: may be replaced between two frames.
@@ -91,13 +92,13 @@ class Smoother:
             return
         newest, top = int(raw.argmax()), int(smoothed.argmax())
         lead = smoothed - smoothed[self._label]  # [8]
-        # Two frames that agree show where the face is going. In between, a class that was second
-        # all along may lead the average for a while.
+        # Two frames that agree show the new expression. During the change, a class that is second
+        # in every frame may lead the average for a while.
         if newest == int(self._last_raw.argmax()) and lead[newest] >= self.config.margin:
             self._label = newest
         elif lead[top] >= CLEAR_LEAD and self._is_favored(top, raw):
             self._label = top
 
     def _is_favored(self, label: int, raw: np.ndarray) -> bool:
-        """Whether this frame and the last one both prefer `label` to the present label."""
+        """Whether this frame and the last one both prefer `label` to the current label."""
         return all(frame[label] > frame[self._label] for frame in (raw, self._last_raw))

@@ -16,9 +16,9 @@ VELOCITY_S = 0.15  # half-life of past moves in a face's velocity, seconds
 VELOCITY_MAX_S = 0.6  # longest interval from which a velocity is estimated, seconds
 COASTING_S = 1.5  # longest time a missing face is assumed to keep its velocity, seconds
 DRIFT_PER_S = 1.0  # growth of the gate of a missing face, in gate sizes per second
-MAX_DRIFT = 1.0  # limit of that growth, so that a face long gone does not capture strangers
+MAX_DRIFT = 1.0  # limit of that growth, so that a long-lost track does not capture other faces
 PAUSE_INTERVALS = 4  # gap between two images that counts as a pause, in typical intervals
-TYPICAL_INTERVALS = 5  # intervals in the median that defines the typical interval
+TYPICAL_INTERVALS = 5  # number of intervals whose median is the typical interval
 
 
 class _Place(NamedTuple):
@@ -107,7 +107,7 @@ class _StreamClock:
         self._intervals_s: deque[float] = deque(maxlen=TYPICAL_INTERVALS)
 
     def advance(self, seconds: float) -> None:
-        """Take a new frame, `seconds` after the last one."""
+        """Advance to a new frame, `seconds` after the last one."""
         self._intervals_s.append(seconds)
         typical_s = statistics.median(self._intervals_s)
         self.is_pause = seconds > PAUSE_INTERVALS * typical_s
@@ -115,11 +115,11 @@ class _StreamClock:
 
 
 class BoxTracker:
-    """Gives the face boxes of one camera their ids.
+    """Assigns ids to the face boxes of one camera.
 
     Args:
         new_ids: source of ids for new faces. Trackers that share it never give the same id.
-        config: its first three fields apply.
+        config: `max_missed_s`, `max_distance` and `min_hits` apply.
 
     Attributes:
         config: may be replaced between two frames.

@@ -14,7 +14,7 @@ from dan_ros.network.fuse import LUMA
 from dan_ros.train.recipe import Augmentation, Recipe
 
 DARK_GAIN = (0.15, 0.6)  # range of the remaining light in a dark image
-DARK_NOISE = (0.005, 0.04)  # range of its noise's standard deviation, of pixels in [0, 1]
+DARK_NOISE = (0.005, 0.04)  # range of its noise's standard deviation, for pixels in [0, 1]
 
 
 def plain_faces(faces: np.ndarray, size: int, recipe: Recipe, device: torch.device) -> torch.Tensor:

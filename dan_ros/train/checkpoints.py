@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of a training, all written atomically."""
+"""Files of a training run, all written atomically."""
 
 import io
 import json
@@ -37,7 +37,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict) or 'recipe' not in content:
         raise TrainingError(
-            f'{path} is not a checkpoint of a training; train without --resume in another folder'
+            f'{path} is not a training checkpoint; train without --resume in another folder'
         )
     return content
 
@@ -68,7 +68,7 @@ def save_text(path: Path, text: str) -> None:
     """Write a text file; file names in it keep bytes that are not UTF-8.
 
     Raises:
-        TrainingError: the file cannot be written; an older one stays.
+        TrainingError: the file cannot be written; an older one is kept.
     """
     _write(path, text.encode(errors='surrogateescape'))
 

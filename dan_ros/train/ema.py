@@ -11,12 +11,12 @@ from torch.optim.swa_utils import AveragedModel
 class ModelEma(AveragedModel):
     """Exponential moving average of a model's parameters and BatchNorm statistics.
 
-    In evaluation mode; `module` is the averaged copy, `update_parameters(model)` takes one step:
+    `module` is the averaged copy, in evaluation mode; `update_parameters(model)` takes one step:
     average = past * average + (1 - past) * model. `past` grows with the number of steps n, so that
     the random initial weights are forgotten: min(decay, (1 + n) / (10 + n)).
 
     Args:
-        model: the model to average; its present state is the first average.
+        model: the model to average; its current state is the first average.
         decay: upper limit of `past`, [0, 1); averages over about 1 / (1 - decay) steps.
     """
 

@@ -39,7 +39,7 @@ class Objective(nn.Module):
         """Compute `loss` and its unweighted parts, all scalars.
 
         Args:
-            outputs: of `DAN`.
+            outputs: outputs of `DAN`.
             targets: float [B, C].
         """
         logits, features, heads = (tensor.float() for tensor in outputs)

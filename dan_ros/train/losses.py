@@ -12,7 +12,7 @@ from torch import nn
 
 
 class AffinityLoss(nn.Module):
-    """Pulls features to the center of their class, and the centers apart (section 3.2).
+    """Pulls features to the center of their class, and pushes the centers apart (section 3.2).
 
         L = 1 / B * sum_i |x_i - c_(y_i)|^2 / sum_j var_k(c_kj)
 

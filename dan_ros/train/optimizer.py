@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from dan_ros.train.recipe import Recipe
 
-MIN_WARMUP_EPOCHS = 0.01  # the first step of a warm-up counts as this far, so that its rate is > 0
+MIN_WARMUP_EPOCHS = 0.01  # least progress in a warm-up, so that the rate of its first step is > 0
 
 
 def learning_rate_factor(recipe: Recipe, epoch: float) -> float:
@@ -41,7 +41,7 @@ def learning_rate_factor(recipe: Recipe, epoch: float) -> float:
 def build_scheduler(optimizer: Optimizer, recipe: Recipe, epoch: int, steps: int) -> LambdaLR:
     """Build the scheduler for one epoch of `steps` steps; it keeps no state between epochs.
 
-    A recipe's `stages` and the data may change when a training resumes, and both change the
+    A recipe's `stages` and the data may change when a training run resumes, and both change the
     schedule. So the rate is a function of the progress, not of saved state.
     """
     for group in optimizer.param_groups:

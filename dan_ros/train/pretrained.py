@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start a training from the weights of a DAN or a ResNet-18."""
+"""Start training from the weights of a DAN or a ResNet-18."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress display of a training."""
+"""Progress display of a training run."""
 
 import time
 from typing import Any

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training recipes: every setting of a training except the place of the data.
+"""Training recipes: all settings of a training run except the path of the data.
 
 The defaults are the official RAF-DB training (DAN paper, section 4.2, and its code). A recipe file
 is YAML and contains only what differs; `recipes/` has examples.
@@ -19,7 +19,7 @@ from dan_ros.model.metadata import MAX_INPUT_PX, MIN_INPUT_PX
 from dan_ros.network.fuse import check_normalization
 from dan_ros.storage.resources import data_folders
 
-# Quotes values in messages: YAML aliases can expand a few lines to lists of millions.
+# Quotes values in messages: YAML aliases can expand a few lines to millions of list items.
 QUOTE = reprlib.Repr()
 QUOTE.maxlevel = 2
 QUOTE.maxstring = 100
@@ -41,7 +41,7 @@ Dataset = Annotated[str, AfterValidator(_check_dataset)]
 Chance = Annotated[float, Field(ge=0, le=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
-# YAML has lists only, which a strict tuple would refuse.
+# YAML has only lists, which a strict tuple would reject.
 Range = Annotated[tuple[Positive, Positive], Strict(False), AfterValidator(_check_order)]
 Colour = Annotated[tuple[float, float, float], Strict(False)]
 Epochs = Annotated[int, Field(gt=0)]
@@ -123,7 +123,7 @@ class Augmentation(_Settings, frozen=True):
 
 
 class Recipe(_Settings, frozen=True):
-    """All settings of a training.
+    """All settings of a training run.
 
     Attributes:
         dataset: a name in `datasets.catalog.DATASETS`; defines the classes and their order.
@@ -279,7 +279,7 @@ def _describe(error: ValidationError) -> str:
         return f'unknown key {name!r}; {hint}'
     message = first['msg'].removeprefix('Value error, ').replace('Input should', 'must')
     message = message.replace('tuple', 'list').replace('Tuple should', 'must')
-    if isinstance(first['input'], dict):  # of a rule for several keys, which its message names
+    if isinstance(first['input'], dict):  # a rule for several keys; its message names them
         return f'{name}: {message}' if name else message
     where = f'{name}: ' if name else ''
     return f'{where}{message}, found {QUOTE.repr(first["input"])}'

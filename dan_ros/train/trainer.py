@@ -40,7 +40,7 @@ from dan_ros.train.progress import TrainingProgress
 from dan_ros.train.recipe import Recipe, recipe_from_dict, recipe_to_dict
 
 MAX_BATCHNORM_FACES = 1024  # faces that BatchNorm statistics of averaged weights are measured on
-MAX_REASON_CHARACTERS = 300  # of an error of torch, which may name every tensor
+MAX_REASON_CHARACTERS = 300  # quoted from an error of torch, which may list every tensor
 CHANGEABLE = ('stages', 'workers')  # settings that may change when a training resumes
 
 
@@ -54,7 +54,7 @@ def train(
     device: str | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
-    """Train by a recipe.
+    """Train with a recipe.
 
     Args:
         recipe: the settings.
@@ -62,7 +62,7 @@ def train(
         out: the output folder; created if needed.
         start: a checkpoint to start from, see `pretrained.load_pretrained`.
         resume: continue from `last.pt` in `out`. On a CPU, the result is bitwise equal to that of
-            an uninterrupted training. `stages` may differ, to make a training longer or shorter. If
+            an uninterrupted run. `stages` may differ, to make the training longer or shorter. If
             the number of faces per class differs, a warning says so.
         device: cpu, cuda or cuda:N; the default is a GPU if there is one.
         console: output for progress; the default is standard error.
@@ -84,7 +84,7 @@ def train(
 
 
 class Trainer:
-    """The state of a training; arguments as in `train`."""
+    """The state of a training run; arguments as in `train`."""
 
     def __init__(
         self, recipe: Recipe, data: Path, out: Path, device: torch.device, console: Console
@@ -122,19 +122,19 @@ class Trainer:
 
     @property
     def best(self) -> dict[str, Any]:
-        """Log line of the best epoch, the first of equals; {} before the first epoch."""
+        """Log line of the best epoch, the first one if equal; {} before the first epoch."""
         return max(self.history, key=lambda line: line['accuracy'], default={})
 
     def begin(self, start: Path | None) -> None:
-        """Start a new training, in a folder that contains none.
+        """Start a new training run, in a folder that contains none.
 
         Raises:
-            TrainingError: the folder contains a training, or cannot be created.
+            TrainingError: the folder contains a training run, or cannot be created.
         """
         if self.checkpoint_path.exists():
             raise TrainingError(
-                f'{self.out} already contains a training; continue it with --resume, or name '
-                'another folder'
+                f'{self.out} already contains a training run; continue it with --resume, or '
+                'choose another folder'
             )
         if start is not None:
             taken = load_pretrained(self.learner.dan, start)
@@ -177,7 +177,7 @@ class Trainer:
             if split in before and before[split] != now:
                 self.console.print(
                     f'Warning: the {split} faces have changed, so the result will differ from an '
-                    f'uninterrupted training. Before: {_name_counts(before[split])}; now: '
+                    f'uninterrupted run. Before: {_name_counts(before[split])}; now: '
                     f'{_name_counts(now)}',
                     soft_wrap=True,
                     highlight=False,
@@ -252,7 +252,7 @@ class Trainer:
         return line
 
     def _network_to_validate(self, epoch: int) -> nn.Module:
-        """The averaged network, with BatchNorm measured again if it trains at another size.
+        """The averaged network; its BatchNorm is measured again if it trains at another size.
 
         At its own size the averaged statistics are kept: statistics of plain faces are worse than
         averages over augmented ones (FER+, 96 px: cross-entropy 0.561 against 0.545).
@@ -347,7 +347,7 @@ def _check_same_recipe(old: Recipe, new: Recipe) -> None:
         before, now = getattr(old, name), getattr(new, name)
         if name not in CHANGEABLE and before != now:
             raise TrainingError(
-                f'the training to resume has {name} {before}, the recipe has {now}; change the '
+                f'the training run has {name} {before}, but the recipe has {now}; change the '
                 'recipe back, or train in another folder'
             )
 

@@ -363,6 +363,25 @@ def test_a_lost_gpu_ends_the_process_so_that_it_can_be_started_again(tmp_path, s
         robot.close()
 
 
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('program', ['dan_node', 'sample_camera'])
+def test_a_stopped_program_leaves_the_ros_graph_at_once(robot, tmp_path, program, number):
+    """DDS would keep a participant that left without a goodbye for 20 s."""
+    other = Program(program, '-r', '__node:=other', log=tmp_path / 'log', domain=robot.domain)
+    robot.spin_until(
+        lambda: (
+            robot.client.get_publishers_info_by_topic('/facial_expression')[1:]
+            if program == 'dan_node'
+            else 'other' in robot.client.get_node_names()
+        ),
+        'the other program',
+    )
+    assert other.stop(number) == 0, other.output
+    left_s = time.monotonic()
+    robot.spin_until(lambda: 'other' not in robot.client.get_node_names(), 'it is gone')
+    assert time.monotonic() - left_s < 5
+
+
 # --- names, QoS, time ---------------------------------------------------------------------------
 
 

@@ -47,7 +47,7 @@ def read_policy(ns: str) -> dict[tuple[str, str], set[str]]:
 
 
 def graph_of(robot, ns: str) -> dict[tuple[str, str], set[str]]:
-    """Full names by what the running node does with them; {} before the node is discovered."""
+    """Full names of the node's topics and services, by use; {} before it is discovered."""
     asked = {rule: getattr(robot.client, method) for rule, method in GRAPH.items()}
     try:
         return {rule: {n for n, _ in ask('dan_node', ns)} for rule, ask in asked.items()}
@@ -56,7 +56,7 @@ def graph_of(robot, ns: str) -> dict[tuple[str, str], set[str]]:
 
 
 def settled_graph(robot, ns: str) -> dict[tuple[str, str], set[str]]:
-    """The graph of a node after twenty equal answers."""
+    """The graph of a node once twenty answers in a row are equal."""
     heard = [graph_of(robot, ns)]
 
     def is_settled():

@@ -224,7 +224,7 @@ def test_a_calibrated_camera_gives_poses(start, smile):
         'no pose',
         every=lambda: info.publish(calibration(robot, focal_px=0.0)),  # not calibrated
     )
-    robot.node.wait_for_output('the camera_info of /eye/image_raw is not a calibration')
+    robot.node.wait_for_output('the camera_info of /eye/image_raw has no valid calibration')
     robot.spin_until(
         lambda: 'the camera_info of /eye/image_raw is for 320x180' in robot.node.output,
         'another aspect ratio',

@@ -6,7 +6,10 @@ import importlib.util
 import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
+from robot import Program
 from sensor_msgs.msg import Image
+
+from dan_ros.msg import FacialExpression
 
 HAS_MESSAGES = importlib.util.find_spec('hri_msgs') is not None
 needs_messages = pytest.mark.skipif(not HAS_MESSAGES, reason='hri_msgs is not installed')
@@ -120,3 +123,60 @@ def test_faces_of_another_detector_get_their_expression(start, portrait):
         robot.spin(0.1)
     assert expressions == []
     assert robot.state == 'active'
+
+
+@needs_messages
+def test_the_faces_of_a_dead_detector_are_forgotten(start, portrait):
+    import hri_msgs.msg as hri
+
+    robot = start('-p', 'input:=cropped_faces', wait=False)
+    robot.node.wait_for_output('waiting for images on /humans/faces/<id>/cropped')
+    tracked = robot.new_publisher('/humans/faces/tracked', hri.IdsList)
+    cropped = robot.new_publisher('/humans/faces/abc/cropped')
+    publishers = robot.client.get_publishers_info_by_topic
+    image = robot.image(portrait[63:176, 166:279])
+    robot.spin_until(
+        lambda: robot.diagnostics and robot.values()['faces'] == '1',
+        'a face',
+        every=lambda: (tracked.publish(hri.IdsList(ids=['abc'])), cropped.publish(image)),
+    )
+    status, _ = robot.wait_status(
+        lambda s, v: 'no list of faces' in s.message and v['faces'] == '0', 'silence'
+    )
+    assert status.level == b'\x01'
+    assert not publishers('/humans/faces/abc/expression')
+    robot.spin_until(
+        lambda: publishers('/humans/faces/abc/expression'),
+        'the face is back',
+        every=lambda: tracked.publish(hri.IdsList(ids=['abc'])),
+    )
+
+
+@needs_messages
+def test_of_two_nodes_one_publishes_faces_and_the_other_waits(start, smile, tmp_path):
+    import hri_msgs.msg as hri
+
+    first = start(
+        '-p', 'ros4hri:=true', '-r', '__ns:=/left', name='/left/dan_node', topic='/left/image'
+    )
+    lists = first.received('/humans/faces/tracked', hri.IdsList)
+    first.spin_until(lambda: lists and lists[-1].ids, 'a face', every=lambda: first.show(smile))
+    second = Program(
+        'dan_node', '-p', 'ros4hri:=true', '-r', '__ns:=/right', '-r', 'image:=/left/image',
+        log=tmp_path / 'second', domain=first.domain,
+    )  # fmt: skip
+    second.wait_for_output('active: waiting for images')
+    faces = first.received('/right/facial_expression', FacialExpression)
+    warning = '/left/dan_node publishes /humans/faces/tracked, so this node does not'
+    first.spin_until(lambda: warning in second.output, 'a warning')
+    lists.clear()
+    faces.clear()
+    first.spin_until(lambda: len(faces) > 20, 'faces', every=lambda: first.show(smile))
+    assert len({tuple(message.ids) for message in lists}) == 1
+    assert first.change_state(Transition.TRANSITION_DEACTIVATE)
+    first.spin_until(
+        lambda: lists[-1].ids and lists[-1].ids[0] == faces[-1].face_id,
+        'the faces of the second node',
+        every=lambda: first.publisher.publish(first.image(smile)),
+    )
+    assert second.stop() == 0

@@ -184,7 +184,7 @@ def test_a_kill_during_replacement_loses_neither_bag(tmp_path, images, number, a
     assert out.exists() != is_missing
     result = run_bag(bag, out)
     assert 'exists already' in str(result.exception)
-    assert ('the old folder is back' in result.output) == is_missing
+    assert ('the old folder was restored' in result.output) == is_missing
     assert (read_bag(out) == old) == (at < 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['in', 'out']
 

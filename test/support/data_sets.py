@@ -9,12 +9,12 @@ import numpy as np
 VOTES = np.array(
     [
         [9, 0, 0, 0, 0, 0, 0, 0, 1, 0],  # neutral; the single vote is ignored
-        [0, 0, 5, 0, 0, 0, 4, 1, 0, 0],  # surprise before fear
+        [0, 0, 5, 0, 0, 0, 4, 1, 0, 0],  # more votes for surprise than for fear
         [3, 0, 0, 3, 2, 2, 0, 0, 0, 0],  # a tie, which neutral wins; no absolute majority
         [2, 0, 0, 0, 0, 0, 0, 0, 8, 0],  # unknown
         [0, 0, 0, 0, 0, 0, 0, 0, 0, 10],  # not a face
         [1, 1, 1, 1, 1, 1, 1, 1, 1, 1],  # only single votes
-        [0, 6, 0, 0, 0, 0, 0, 0, 4, 0],  # happy before unknown
+        [0, 6, 0, 0, 0, 0, 0, 0, 4, 0],  # more votes for happy than for unknown
     ],
     np.uint8,
 )

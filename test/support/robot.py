@@ -113,7 +113,7 @@ class Robot:
         self._services: dict[str, Any] = {}
         self._next_stamp_ns = 1_000_000_000
         self._original_parameters: dict[str, Any] = {}
-        self._additional: list[Callable[[], Any]] = []  # destroy what the present test created
+        self._additional: list[Callable[[], Any]] = []  # destroy what the current test created
         self._is_changed = False
         self._reset_at = 0  # length of the node's output at the last reset
 

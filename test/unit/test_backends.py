@@ -153,7 +153,7 @@ def test_a_graph_that_contradicts_its_metadata_is_refused(tmp_path, change, name
     model = onnx.load_from_string(read_model('dan_ferplus').content)
     change(model)
     onnx.save(model, tmp_path / 'odd.onnx')
-    with pytest.raises(ModelError, match=r'odd\.onnx: its metadata promises'):
+    with pytest.raises(ModelError, match=r'odd\.onnx: its metadata says'):
         open_backend(name, str(tmp_path / 'odd.onnx'))
 
 

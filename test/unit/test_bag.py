@@ -381,7 +381,7 @@ def test_messages_are_read_despite_a_damaged_first_page(long_texts, begin):
 
 @pytest.mark.parametrize(
     ('begin', 'message'),
-    [(0, 'does not begin like an SQLite file'), (18, 'list of topics .* cannot be read')],
+    [(0, 'has no valid SQLite header'), (18, 'list of topics .* cannot be read')],
 )
 def test_a_database_without_topics_is_damage(long_texts, begin, message):
     file, _ = long_texts

@@ -202,7 +202,7 @@ def test_the_page_of_topics_has_every_cause_of_a_drop():
 # Constant parts of the node's messages.
 MESSAGES = (
     'waiting for images on',
-    'has an incompatible QoS, no messages pass',
+    'has an incompatible QoS, so no messages arrive',
     'the middleware loses images on their way',
     'paused, see ~/set_enabled',
     'no CUDA device',

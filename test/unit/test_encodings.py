@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From image messages to frames, sound ones and others."""
 
+import itertools
 from dataclasses import dataclass, field, replace
 
 import cv2
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dan_ros.errors import FrameError
+from dan_ros.images import bridge, encodings
 from dan_ros.images.encodings import ENCODINGS, check_image, image_to_frame
 
 HEIGHT, WIDTH = 6, 8
@@ -99,6 +101,121 @@ def test_yuv_keeps_grey_grey(encoding):
     np.testing.assert_allclose(to_bgr(message), 128, atol=2)
 
 
+def semi_planar(image_bgr: np.ndarray, encoding: str, padding: int = 0) -> Message:
+    """Encode a picture as nv12, nv21 or nv24, as a camera does."""
+    height, width = image_bgr.shape[:2]
+    gray, blue, red = planes(image_bgr)
+    if encoding != 'nv24':
+        blue, red = blue[::2, ::2], red[::2, ::2]
+    pair = (red, blue) if encoding == 'nv21' else (blue, red)
+    color = np.dstack(pair).reshape(-1, width)
+    rows = np.pad(np.vstack([gray, color]), ((0, 0), (0, padding)))
+    if encoding == 'nv24':  # a row of color has two rows of gray, and its padding at its end
+        color = np.pad(np.dstack(pair).reshape(height, -1), ((0, 0), (0, 2 * padding)))
+        rows = np.vstack([rows[:height], color.reshape(-1, width + padding)])
+    return Message(height, width, encoding, 0, width + padding, rows.tobytes())
+
+
+def planes(image_bgr: np.ndarray) -> list[np.ndarray]:
+    """Y, Cb and Cr of video, [H, W] each: ITU-R BT.601, section 2.5.1."""
+    b, g, r = np.moveaxis(image_bgr.astype(float) / 255, 2, 0)
+    y = 0.299 * r + 0.587 * g + 0.114 * b
+    values = (16 + 219 * y, 128 + 224 * (b - y) / 1.772, 128 + 224 * (r - y) / 1.402)
+    return [value.round().astype(np.uint8) for value in values]
+
+
+COLORS = np.kron(
+    np.uint8([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[20, 90, 200], [255] * 3, [0] * 3]]),
+    np.ones((4, 4, 1), np.uint8),
+)  # uint8 [8, 12, 3] BGR
+
+
+@pytest.mark.parametrize('padding', [0, 6])
+@pytest.mark.parametrize('encoding', ['nv12', 'nv21', 'nv24'])
+def test_semi_planar_images_keep_their_colors(encoding, padding):
+    frame = image_to_frame(semi_planar(COLORS, encoding, padding))
+    assert frame.encoding == 'bgr8'
+    np.testing.assert_allclose(frame.image.astype(int), COLORS, atol=4)
+
+
+@pytest.mark.parametrize(('encoding', 'planes'), [('nv12', 1.5), ('nv21', 1.5), ('nv24', 3)])
+def test_a_step_over_all_planes_is_understood(encoding, planes):
+    message = semi_planar(COLORS, encoding)
+    message.step = int(message.step * planes)
+    np.testing.assert_allclose(image_to_frame(message).image.astype(int), COLORS, atol=4)
+
+
+def test_nv24_has_any_size():
+    image = image_to_frame(semi_planar(COLORS[:7, :11], 'nv24')).image
+    np.testing.assert_allclose(image.astype(int), COLORS[:7, :11], atol=4)
+
+
+def test_every_encoding_of_sensor_msgs_is_known_or_has_no_color():
+    pictures = ['yuv422', 'yuv422_yuy2', 'uyvy', 'yuyv', 'nv12', 'nv21', 'nv24', '8UC1', '8UC3']
+    pictures += [f'{name}{bits}' for name in ('mono', 'bgr', 'rgba') for bits in (8, 16)]
+    assert set(pictures) <= set(ENCODINGS)
+    for bits, kind in itertools.product((8, 16, 32, 64), 'USF'):
+        for channels in ('', 1, 2, 3, 4):
+            encoding = f'{bits}{kind}C{channels}'
+            if encoding not in ENCODINGS:
+                with pytest.raises(FrameError, match='for numbers, not for pictures'):
+                    check_image(Message(encoding=encoding))
+
+
+class Bridge:
+    """Stands for the cv_bridge of a later distribution, with an encoding of its own."""
+
+    def encoding_to_dtype_with_channels(self, encoding: str) -> tuple[str, int]:
+        if encoding not in ('gbr8', '64FC3'):
+            raise TypeError(encoding)
+        return ('uint8', 3) if encoding == 'gbr8' else ('float64', 3)
+
+    def imgmsg_to_cv2(self, message: Message, desired_encoding: str) -> np.ndarray:
+        if message.encoding != 'gbr8':
+            raise TypeError(f'{message.encoding} is not a color format')
+        rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+        pixels = rows[:, : 3 * message.width].reshape(message.height, message.width, 3)
+        return pixels[..., [1, 0, 2]]
+
+
+@pytest.fixture
+def later_bridge(monkeypatch):
+    bridge.bytes_per_pixel.cache_clear()
+    monkeypatch.setattr(bridge, 'load_bridge', Bridge)
+    yield
+    bridge.bytes_per_pixel.cache_clear()
+
+
+def test_cv_bridge_converts_what_is_unknown_here(later_bridge):
+    message = Message(8, 12, 'gbr8', 0, 40, bytes(8 * 40))
+    rows = np.zeros((8, 40), np.uint8)
+    rows[:, :36] = COLORS[..., [1, 0, 2]].reshape(8, 36)
+    message.data = rows.tobytes()
+    frame = image_to_frame(message)
+    assert (frame.encoding, frame.image.flags.c_contiguous) == ('bgr8', True)
+    np.testing.assert_array_equal(frame.image, COLORS)
+    for change, cause in (
+        ({'step': 35}, 'bad_step'),
+        ({'data': message.data[1:]}, 'bad_data'),
+        ({'encoding': '64FC3'}, 'bad_encoding'),
+        ({'encoding': 'other'}, 'bad_encoding'),
+    ):
+        with pytest.raises(FrameError) as caught:
+            check_image(replace(message, **change))
+        assert caught.value.cause == cause
+
+
+@pytest.mark.parametrize('encoding', ['bgr16', 'rgba8', 'yuv422', 'bayer_grbg8'])
+def test_the_real_cv_bridge_agrees_with_this_package(monkeypatch, encoding):
+    pytest.importorskip('cv_bridge')
+    size = {'bgr16': 6, 'rgba8': 4, 'yuv422': 2, 'bayer_grbg8': 1}[encoding]
+    data = np.random.RandomState(0).randint(0, 256, 16 * 16 * size, np.uint8).tobytes()
+    message = Message(16, 16, encoding, 0, 16 * size, data)
+    ours = to_bgr(message)
+    monkeypatch.delitem(encodings._LAYOUTS, encoding)
+    np.testing.assert_allclose(image_to_frame(message).image.astype(int), ours, atol=1)
+
+
 BAD = {
     'bad_encoding': [{'encoding': '32FC1'}, {'encoding': ''}, {'encoding': 'x' * 1000}],
     'bad_size': [
@@ -142,7 +259,7 @@ def test_every_encoding_at_every_size_gives_a_frame_or_a_frame_error(encoding, w
         1,
     )
     step = w * size + padding
-    rows = h * 3 // 2 if encoding == 'nv21' else h
+    rows = {'nv12': h * 3 // 2, 'nv21': h * 3 // 2, 'nv24': 3 * h}.get(encoding, h)
     try:
         frame = image_to_frame(Message(h, w, encoding, 0, step, bytes(step * rows)))
     except FrameError as error:

@@ -212,7 +212,7 @@ def test_a_backend_that_runs_out_of_memory_while_loading_frees_everything(gpu, a
     gpu.allocations_left = allocations
     with pytest.raises(GpuMemoryError) as caught:
         open_on_stand_in()
-    assert gpu.held == {}  # even while somebody holds the error
+    assert gpu.held == {}  # even while the error is referenced
     assert 'out of memory' in str(caught.value)
     gpu.allocations_left = None
     assert open_on_stand_in().infer(some_faces(1)).shape == (1, 8)

@@ -404,7 +404,7 @@ def test_a_user_without_a_home_is_told_so(monkeypatch):
     monkeypatch.setattr(pwd, 'getpwuid', {}.__getitem__)  # raises KeyError
     with pytest.raises(DanError, match='XDG_CACHE_HOME'):
         make_cache_folder('models')
-    assert read_model('yunet').sha256  # from the package that carries it
+    assert read_model('yunet').sha256  # from the package that contains it
 
 
 def test_an_empty_home_is_not_the_root_of_the_disk(monkeypatch):

@@ -228,7 +228,7 @@ def test_a_model_with_a_fixed_batch_is_refused(trt, tmp_path, floats):
     from dan_ros.network.export import export_onnx, read_fused
 
     export_onnx(*read_fused(floats, 'x'), tmp_path / 'one.onnx', batch=1)
-    with pytest.raises(ModelError, match='free batch'):
+    with pytest.raises(ModelError, match='dynamic batch'):
         engine_builder.parse(trt, (tmp_path / 'one.onnx').read_bytes(), 'fp32')
 
 

@@ -153,7 +153,7 @@ def test_wrong_arguments_are_refused(run, recipe_file):
         assert result.stderr.startswith(f'Error: the recipe {name} cannot be read: ')
         assert len(result.stderr.splitlines()) == 1
     result = run(*arguments(recipe_file, '--resume', '--start', 'x'))
-    assert '--start is for a new training' in result.stderr
+    assert '--start is for a new one' in result.stderr
     result = run(*arguments(recipe_file, '--start', 'x.pth'))
     assert 'there is no checkpoint at x.pth' in result.stderr
     assert 'train without --resume' in run(*arguments(recipe_file, '--resume')).stderr

@@ -170,7 +170,7 @@ def test_validation_scores_by_hand():
 def test_second_training_in_a_folder_is_refused(folder):
     (folder / 'out').mkdir()
     save_checkpoint(folder / 'out' / 'last.pt', {})
-    with pytest.raises(TrainingError, match='already contains a training; .*--resume'):
+    with pytest.raises(TrainingError, match='already contains a training run; .*--resume'):
         run(folder, 'out')
 
 
@@ -187,14 +187,14 @@ def test_missing_or_damaged_checkpoint_is_one_clear_line(folder, content):
 def test_resuming_with_another_recipe_is_refused(folder):
     recipe = change(**SHORT, optimizer='sgd')
     run(folder, 'out', recipe)
-    with pytest.raises(TrainingError, match=r'learning_rate 0\.001, the recipe has 0\.5'):
+    with pytest.raises(TrainingError, match=r'learning_rate 0\.001, but the recipe has 0\.5'):
         run(folder, 'out', change(recipe, learning_rate=0.5), resume=True)
 
 
 def test_weights_without_a_training_cannot_be_resumed(folder):
     (folder / 'out').mkdir()
     save_checkpoint(folder / 'out' / 'last.pt', {'model_state_dict': {}})
-    with pytest.raises(TrainingError, match='not a checkpoint of a training'):
+    with pytest.raises(TrainingError, match='not a training checkpoint'):
         run(folder, 'out', resume=True)
 
 

@@ -2,7 +2,7 @@
 """TensorRT and TensorRT for RTX: the fastest backend on NVIDIA GPUs, from a cached engine.
 
 Memory is allocated once and pinned. Batches of 1, 2, 4 and 8 faces run as CUDA graphs; other
-batches up to 8 are padded to the next of these.
+batches up to 8 are padded to the next larger one.
 """
 
 from collections.abc import Callable
@@ -74,7 +74,7 @@ def prepare_engine(
     Raises:
         BackendError, ModelError: the engine cannot be built.
     """
-    ModelInfo.from_onnx(file.content, str(file.path))  # refuses models of other packages
+    ModelInfo.from_onnx(file.content, str(file.path))  # rejects models of other packages
     precision = choose_precision(precision, file.content)
     key = engine_key(trt, file, precision, max_batch)
     build_engine = partial(_build, trt, cache, file, key, on_progress)
@@ -182,9 +182,9 @@ class _Runner:
 
     def __init__(self, kernels: _KernelCache, model: ModelInfo) -> None:
         self._kernels = kernels
-        self._contexts: dict[int, Any] = {}  # by batch size; `MAX_BATCH` serves all without a graph
+        self._contexts: dict[int, Any] = {}  # by batch size; `MAX_BATCH`: for runs without graph
         self._graphs: dict[int, Callable[[], None]] = {}
-        with ExitStack() as resources:  # frees what was allocated if memory ends halfway
+        with ExitStack() as resources:  # frees everything if memory runs out halfway
             self._stream = cuda.Stream(resources)
             self._faces = cuda.Buffer(resources, (MAX_BATCH, *model.input_size, 3), np.uint8)
             self._logits = cuda.Buffer(resources, (MAX_BATCH, len(model.labels)), np.float32)
@@ -193,7 +193,7 @@ class _Runner:
         cuda.free_with(self, self._resources)
 
     def run(self, faces_rgb: np.ndarray) -> np.ndarray:
-        """Logits of at most `MAX_BATCH` faces.
+        """Return the logits of at most `MAX_BATCH` faces.
 
         When it returns or raises, no GPU work is pending, so its memory may be freed.
         """
@@ -224,7 +224,7 @@ class _Runner:
         self._enqueue(self._contexts[MAX_BATCH], size)
 
     def _record(self, size: int) -> Callable[[], None]:
-        """Record a graph; it works in the memory of its own context, which is kept for it."""
+        """Record a graph; it uses the memory of its own context, which is kept alive for it."""
         context = self._kernels.create_context()
         self._set_shape(context, size)
         self._enqueue(context, size)  # the first run does work that a capture must not contain

@@ -4,7 +4,7 @@
 It uses the API calls that all of them share. The differences:
 
 * fp16: networks are strongly typed from 10 on and in TensorRT for RTX, so the graph is rewritten in
-  fp16. 8.6 gets the float graph, the FP16 flag, and fp32 layers behind the attention's sums.
+  fp16. 8.6 gets the float graph, the FP16 flag, and fp32 layers after the attention's sums.
 * int8: quantized symmetrically in the graph; 8.6 also needs the INT8 flag.
 * EXPLICIT_BATCH is set where it exists.
 * TensorRT for RTX has no timing cache.
@@ -30,7 +30,7 @@ FLAVORS = ('tensorrt', 'tensorrt_rtx')
 FP32, FP16, INT8 = 'fp32', 'fp16', 'int8'
 OPTIMAL_BATCH = 4  # faces per run that the engine is tuned for
 WORKSPACE_BYTES = 1 << 30
-MAX_MESSAGE = 400  # characters of TensorRT's message in ours
+MAX_MESSAGE = 400  # characters quoted from TensorRT's message
 
 
 def import_tensorrt(flavor: str = 'auto') -> Any:
@@ -91,7 +91,7 @@ def choose_precision(precision: str, content: bytes) -> str:
 
 @dataclass
 class Network:
-    """A parsed network and the objects that must live as long."""
+    """A parsed network and the objects that must live as long as it."""
 
     definition: 'trt.INetworkDefinition'
     builder: 'trt.Builder'
@@ -119,7 +119,7 @@ def parse(trt: Any, content: bytes, precision: str) -> Network:
         messages = '; '.join(f'{_name_of(nodes, e.node())}: {e.desc()}' for e in errors)
         raise BackendError(
             f'{runtime_of(trt)} cannot read the model: {messages or log.last}. Convert the model '
-            'with `dan-ros convert`, or use backend.name onnxruntime_cuda, which reads any ONNX'
+            'with `dan-ros convert`, or use the backend onnxruntime_cuda, which reads any ONNX'
         )
     _check_contract(trt, definition, content)
     return Network(definition, builder, parser, log)
@@ -200,8 +200,8 @@ def _check_contract(trt: Any, network: 'trt.INetworkDefinition', content: bytes)
     ]
     if found != expected:
         raise ModelError(
-            f'the graph has the inputs and outputs {found}, its metadata promises {expected}. '
-            'TensorRT needs a model with a free batch size: write it again with `dan-ros export`'
+            f'the graph has the inputs and outputs {found}, but its metadata says {expected}. '
+            'TensorRT needs a dynamic batch size: write the model again with `dan-ros export`'
         )
 
 

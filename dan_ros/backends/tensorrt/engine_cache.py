@@ -23,17 +23,17 @@ from dan_ros.errors import BackendError, DanError
 from dan_ros.storage.atomic import atomic_write
 from dan_ros.storage.cache import make_cache_folder, make_private
 
-MAGIC = b'dan_ros engine 2\n'  # raise the number when engines are built differently
+MAGIC = b'dan_ros engine 2\n'  # increase the number when engines are built differently
 SUFFIX, SET_ASIDE = '.engine', '.unusable'
 MAX_HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
 class EngineKey:
-    """What an engine was built for; it is used for nothing else.
+    """What an engine was built for; it is used only if all of this matches.
 
     Attributes:
-        model_sha256: of the ONNX file.
+        model_sha256: SHA-256 of the ONNX file.
         runtime: TensorRT's name and version.
         gpu, sm, driver: see `cuda.Device`; 'any' for an engine that runs on every RTX GPU.
         precision: fp32, fp16 or int8.
@@ -205,7 +205,7 @@ def _read(path: Path, key: EngineKey) -> bytes:
         header = _read_header(file)
         plan = file.read()
     if header['key'] != asdict(key):
-        raise ValueError('it was built for something else')
+        raise ValueError('its key does not match')
     if hashlib.sha256(plan).hexdigest() != header['sha256']:
         raise ValueError('it is damaged')
     return plan

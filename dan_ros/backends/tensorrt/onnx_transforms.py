@@ -26,7 +26,7 @@ def to_fp16(content: bytes) -> bytes:
     """Convert the convolutions of a network to fp16, with explicit casts.
 
     Everything from the second to the last convolution runs in fp16. Inputs, outputs, the color
-    conversion (the first convolution) and the tail behind the attention's sums stay as they are.
+    conversion (the first convolution) and the layers after the attention's sums do not change.
 
     Args:
         content: an ONNX file with float weights.
@@ -47,17 +47,17 @@ def to_symmetric_int8(content: bytes) -> bytes:
     """Convert a quantized network to the form TensorRT takes: signed, symmetric, float biases.
 
     The range of each activation, measured when the file was quantized, is made symmetric about
-    zero. If it began at zero, the unsigned type clipped negative values; a Relu does so here.
+    zero. If it began at zero, the unsigned type clipped negative values; here a Relu does it.
     Weights keep their values.
 
     Args:
-        content: an ONNX file of `network.quantize`.
+        content: an ONNX file written by `network.quantize`.
 
     Raises:
         ModelError: it is not quantized.
     """
     if not has_operator(content, QUANTIZE):
-        raise ModelError('the model has float weights: use its int8 twin, see `dan-ros export`')
+        raise ModelError('the model has float weights: use its int8 version, see `dan-ros export`')
     model = onnx.load_from_string(content)
     arrays = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     nodes: list[NodeProto] = []
@@ -75,8 +75,8 @@ def expand_log_softmax(content: bytes) -> bytes:
     """Replace LogSoftmax by its formula, with the maximum subtracted first.
 
     TensorRT's parser takes the logarithm of a softmax, which is minus infinity where two heads
-    differ by more than 103; those of trained networks differ by thousands. Only models of older
-    versions of `network.export` contain this operator.
+    differ by more than 103; in trained networks they differ by thousands. Only models written by
+    older versions of `network.export` contain this operator.
     """
     model = onnx.load_from_string(content)
     opset = max(entry.version for entry in model.opset_import if not entry.domain)
@@ -204,7 +204,7 @@ def _quantize_activation(
 def _quantize_constant(
     graph: onnx.GraphProto, node: NodeProto, arrays: dict[str, np.ndarray]
 ) -> list[NodeProto]:
-    """Replace an int8 weight by a float one with a symmetric pair; a bias by a float bias."""
+    """Replace an int8 weight by a float weight and a symmetric pair, a bias by a float bias."""
     name, output = node.input[0], node.output[0]
     scale = arrays[node.input[1]]
     integers, zeros = (arrays[key].astype(np.float32) for key in (name, node.input[2]))

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Convert encodings that this package does not know with cv_bridge, where that is installed."""
+
+from functools import cache, lru_cache
+from typing import Any
+
+import numpy as np
+
+RESULT = 'bgr8'
+
+
+@cache
+def load_bridge() -> Any:
+    """Return a CvBridge; None if cv_bridge is missing or was built for another NumPy."""
+    try:
+        from cv_bridge import CvBridge
+
+        return CvBridge()
+    except Exception:  # a module that was built for another NumPy raises more than ImportError
+        return None
+
+
+@lru_cache(maxsize=64)
+def bytes_per_pixel(encoding: str) -> int:
+    """Return the size of a pixel; 0 if cv_bridge cannot convert the encoding to bgr8.
+
+    cv_bridge knows types without color, such as 32FC1, which it converts to no picture. So a small
+    image is converted for trial.
+    """
+    bridge = load_bridge()
+    if bridge is None:
+        return 0
+    try:
+        dtype, channels = bridge.encoding_to_dtype_with_channels(encoding)
+        pixel_bytes = int(np.dtype(dtype).itemsize * channels)
+        bridge.imgmsg_to_cv2(_Trial(encoding, pixel_bytes), RESULT)
+    except Exception:  # CvBridgeError is a TypeError, OpenCV raises cv2.error
+        return 0
+    return pixel_bytes
+
+
+def message_to_bgr(message: Any) -> np.ndarray:
+    """Convert sensor_msgs/Image, whose geometry was checked, to uint8 [H, W, 3] BGR."""
+    image = load_bridge().imgmsg_to_cv2(message, RESULT)
+    return np.ascontiguousarray(image, np.uint8)
+
+
+class _Trial:
+    """A black image of 2 x 2 pixels with the fields of sensor_msgs/Image."""
+
+    height = width = 2
+    is_bigendian = 0
+
+    def __init__(self, encoding: str, pixel_bytes: int) -> None:
+        self.encoding = encoding
+        self.step = 2 * pixel_bytes
+        self.data = bytes(2 * self.step)
