@@ -8,9 +8,10 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
@@ -39,6 +40,7 @@ Transition = Callable[['DanNode', LifecycleState], TransitionCallbackReturn]
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 GPU_LOST = 3  # exit code
+RCLError = rclpy_implementation.RCLError
 ID_LETTERS = 4  # letters in front of the face ids of one run of the node
 
 
@@ -111,6 +113,20 @@ class DanNode(LifecycleNode):
         self._diagnostics.stop()
 
     # --- lifecycle ---
+
+    def _LifecycleNodeMixin__change_state(  # noqa: N802
+        self, transition_id: int
+    ) -> TransitionCallbackReturn:
+        """Refuse an invalid transition as newer versions of rclpy do.
+
+        The method of Humble and Jazzy raises instead, and the client waits for ever.
+        """
+        try:
+            change = super()._LifecycleNodeMixin__change_state  # type: ignore[misc]
+            return cast(TransitionCallbackReturn, change(transition_id))
+        except RCLError as error:
+            self.get_logger().error(f'transition {transition_id} refused: {error}')
+            return TransitionCallbackReturn.ERROR
 
     @_reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -257,7 +273,7 @@ class DanNode(LifecycleNode):
         else:
             self.get_logger().info('active: paused, see ~/set_enabled')
 
-    def _on_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+    def _on_parameters(self, changes: 'list[Parameter[Any]]') -> SetParametersResult:
         is_configured = self._phase in ('configuring', 'inactive', 'active')
         result = check_change(changes, self._values, is_configured)
         if result.successful:
