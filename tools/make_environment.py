@@ -29,8 +29,8 @@ LIBRARY = ('core', 'bag', 'openvino', 'torch', 'train', 'rtx', 'dev')
 STAMP = 'dan_ros_environment'
 # What `.venv` or `install` was made with: a line such as "jazzy wheels, Python 3.12".
 ORIGIN = 'dan_ros_origin'
-# The distributions that exist as wheels, and packages that only one of them has.
-WHEELS = {'kilted': ['ros-kilted-ament-cmake-ros-core'], 'jazzy': []}
+# The distributions that exist as wheels: the prefix of their packages, and what only one has.
+WHEELS = {'kilted': ('ros-', ['ros-ament-cmake-ros-core']), 'jazzy': ('ros-jazzy-', [])}
 PYTHONS = ((3, 10), (3, 13))
 # Requirements whose module has another name.
 MODULES = {
@@ -190,11 +190,9 @@ def requirements_in(file: Path) -> list[str]:
 
 def ros_requirements(distribution: str) -> list[str]:
     """The wheels of a distribution."""
+    prefix, others = WHEELS[distribution]
     lines = requirements_in(REQUIREMENTS / 'ros.txt')
-    return [
-        *(line.replace('ros-kilted-', f'ros-{distribution}-') for line in lines),
-        *WHEELS[distribution],
-    ]
+    return [*(re.sub('^ros-', prefix, line) for line in lines), *others]
 
 
 def name_of(requirement: str) -> str:
