@@ -60,7 +60,7 @@ lint: build ## Check style and types with ruff and mypy.
 
 # Resumes the training in runs/ferplus if there is one; otherwise it starts from the weights START.
 model: build ## Train the bundled model and its int8 version from DATA=folder of FER+; takes hours.
-	@test -n "$(DATA)" || { echo "give DATA=folder, with ferplus_train.npz and ferplus_valid.npz" >&2; exit 2; }
+	@test -n "$(DATA)" || { echo "give DATA=folder with FER+; docs/models.md lists its files" >&2; exit 2; }
 	@. ./env.sh && cd "$(CURDIR)" && \
 	dan-ros train ferplus --data "$(DATA)" --out runs/ferplus \
 	  $(if $(wildcard runs/ferplus/last.pt),--resume,$(if $(START),--start "$(START)")) && \

@@ -16,6 +16,10 @@ class BackendError(DanError):
     """An inference backend is unknown, not installed, or failed."""
 
 
+class MissingPackageError(BackendError):
+    """A backend needs a package that is not installed, or a newer version of it."""
+
+
 class GpuMemoryError(BackendError):
     """The GPU has too little free memory for a batch; a smaller batch may fit."""
 

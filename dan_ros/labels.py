@@ -18,6 +18,7 @@ UNKNOWN_LABEL = 'unknown'
 AFFECTNET8 = CANONICAL
 AFFECTNET7 = CANONICAL[:7]
 RAFDB = ('surprise', 'fear', 'disgust', 'happy', 'sad', 'anger', 'neutral')
+FER2013 = ('anger', 'disgust', 'fear', 'happy', 'sad', 'surprise', 'neutral')
 FERPLUS = ('neutral', 'happy', 'surprise', 'sad', 'anger', 'disgust', 'fear', 'contempt')
 
 LABEL_SETS = MappingProxyType(

@@ -8,7 +8,7 @@ FROM ros:jazzy-ros-base-noble
 
 RUN apt-get update \
  && apt-get install -y --no-install-recommends \
-      make python3-pip python3-venv python3-opencv python3-click python3-rich \
+      make python3-pip python3-venv python3-opencv python3-pil python3-click python3-rich \
       ros-jazzy-diagnostic-msgs ros-jazzy-lifecycle-msgs ros-jazzy-tf2-msgs \
  && rm -rf /var/lib/apt/lists/*
 

@@ -15,7 +15,7 @@ RUN apt-get update \
  && curl -fsSLo /tmp/ros.deb "https://github.com/ros-infrastructure/ros-apt-source/releases/download/${ROS_APT_SOURCE}/ros2-apt-source_${ROS_APT_SOURCE}.jammy_all.deb" \
  && apt-get install -y /tmp/ros.deb && rm /tmp/ros.deb && apt-get update \
  && apt-get install -y --no-install-recommends \
-      g++ make python3-pip python3-opencv python3-click python3-rich python3-libnvinfer \
+      g++ make python3-pip python3-opencv python3-pil python3-click python3-rich python3-libnvinfer \
       python3-colcon-common-extensions ros-humble-ros-base ros-humble-diagnostic-msgs \
       ros-humble-lifecycle-msgs ros-humble-tf2-msgs \
  && rm -rf /var/lib/apt/lists/* \

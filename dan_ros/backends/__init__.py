@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Inference backends, one per file; the library of each is imported at first use."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from dan_ros.backends.registry import (
     GPU_BACKENDS,
     REGISTRY,
 )
-from dan_ros.errors import BackendError, ModelError
+from dan_ros.errors import BackendError, MissingPackageError, ModelError
 from dan_ros.model import store
 
 __all__ = [
@@ -80,7 +80,7 @@ def choose_backend(
 
     Args:
         name: one of `BACKENDS`; 'auto' takes the first GPU backend that works (TensorRT, torch,
-            ONNX Runtime), or ONNX Runtime on the CPU.
+            ONNX Runtime), or the fastest that is installed on the CPU.
         model: a known model's name, the path of an ONNX file, or 'auto': the bundled model, as
             int8 where that is fastest.
         threads: CPU threads; 0 lets the backend choose.
@@ -121,8 +121,7 @@ def model_for(name: str, model: str, precision: str = 'auto') -> str:
 def _choose_automatically(model: str, config: BackendConfig) -> Selection:
     device = cuda.find_device()
     if device is None:
-        backend = _load(_best_on_cpu(), model, config)
-        return Selection(backend, 'no CUDA device; fastest on a CPU')
+        return _load_on_cpu(model, config, 'no CUDA device')
     problems: list[str] = []
     for name, entry in REGISTRY.items():
         if entry.kind != GPU or entry.only_by_name:
@@ -137,13 +136,24 @@ def _choose_automatically(model: str, config: BackendConfig) -> Selection:
     return _fall_back(model, config.threads, f'{device.name} is not used: {"; ".join(problems)}')
 
 
-def _best_on_cpu() -> str:
-    return next(name for name, entry in REGISTRY.items() if entry.kind == CPU)
+def _load_on_cpu(model: str, config: BackendConfig, reason: str) -> Selection:
+    """Load the first, and thus fastest, CPU backend whose package is installed."""
+    missing: list[str] = []
+    for name, entry in REGISTRY.items():
+        if entry.kind != CPU or entry.only_by_name:
+            continue
+        try:
+            backend = _load(name, model, config)
+        except MissingPackageError as error:
+            missing.append(str(error))
+            continue
+        return Selection(backend, '; '.join([reason, *missing, 'fastest on a CPU']))
+    raise BackendError('; '.join(missing))
 
 
 def _fall_back(model: str, threads: int, problem: str) -> Selection:
-    backend = _load(_best_on_cpu(), model, BackendConfig(threads))
-    return Selection(backend, problem, f'the network runs on the CPU, not on a GPU: {problem}')
+    warning = f'the network runs on the CPU, not on a GPU: {problem}'
+    return replace(_load_on_cpu(model, BackendConfig(threads), problem), warning=warning)
 
 
 def _load(name: str, model: str, config: BackendConfig) -> Backend:

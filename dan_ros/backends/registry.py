@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-from dan_ros.errors import BackendError
+from dan_ros.errors import BackendError, MissingPackageError
 
 if TYPE_CHECKING:
     from dan_ros.backends.base import Backend, BackendConfig
@@ -41,14 +41,15 @@ class BackendEntry:
         """Import the backend and load a model into it.
 
         Raises:
-            BackendError: a package is missing, or the backend does not work here.
+            MissingPackageError: a package is missing or too old.
+            BackendError: the backend does not work here.
             ModelError: the model is damaged or not made by this package.
         """
         try:
             package = __package__ if self.factory.startswith('.') else ''
             backend: Backend = resolve_name(f'{package}{self.factory}')(file, config)
         except ModuleNotFoundError as error:
-            raise BackendError(
+            raise MissingPackageError(
                 f'the backend {self.name!r} needs the Python module {error.name!r}: '
                 f'`pip install {self.packages or error.name}`'
             ) from None
@@ -67,7 +68,7 @@ def register(name: str, factory: str, kind: str, packages: str = '', **flags: bo
     REGISTRY[name] = BackendEntry(name, factory, kind, packages, **flags)
 
 
-# `auto` tries the GPU backends in this order, or takes the first CPU backend.
+# `auto` tries the GPU backends in this order, or takes the first CPU backend that is installed.
 register(
     'tensorrt', '.tensorrt.backend:TensorRTBackend', GPU, 'cuda-python onnx', takes_precision=True
 )
@@ -81,8 +82,9 @@ register(
     only_by_name=True,
 )
 register('onnxruntime', '.onnxruntime:OnnxRuntimeBackend', CPU, 'onnxruntime', prefers_int8=True)
-register('torch', '.torch:TorchBackend.read', CPU, 'torch onnx')
+register('torch', '.torch:TorchBackend.read', CPU, 'torch onnx', only_by_name=True)
 register('openvino', '.openvino:OpenVinoBackend', CPU, 'openvino', prefers_int8=True)
+register('opencv', '.opencv:OpenCvBackend', CPU, 'opencv-python-headless')
 
 GPU_BACKENDS = tuple(name for name, entry in REGISTRY.items() if entry.kind == GPU)
 CPU_BACKENDS = tuple(name for name, entry in REGISTRY.items() if entry.kind == CPU)

@@ -12,22 +12,19 @@ from typing import Any
 
 from dan_ros.annotate import annotate_tracked
 from dan_ros.bag.csv_table import FaceTable
-from dan_ros.bag.reader import CAMERA_INFO, COMPRESSED_IMAGE, Bag, Record, Topic
+from dan_ros.bag.reader import CAMERA_INFO, Bag, Record, Topic, record_to_frame
 from dan_ros.bag.timeline import Timelines
 from dan_ros.bag.video import Videos
 from dan_ros.bag.writer import ExpressionBagWriter
 from dan_ros.errors import DataError, FrameError
 from dan_ros.faces.camera_model import Camera, info_to_camera, info_topic
 from dan_ros.faces.head_pose import solve_poses
-from dan_ros.images.compressed import compressed_to_frame
-from dan_ros.images.encodings import image_to_frame
 from dan_ros.messages import stamp_to_ns
 from dan_ros.storage.atomic import atomic_directory
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoPipeline
 
-MAX_PIXELS = 100_000_000  # largest compressed image
 CLEANUP_FRAMES = 100  # interval at which the timelines of lost faces are drawn and forgotten
 
 
@@ -63,6 +60,13 @@ class ConversionSummary:
         self.faces += len(array.faces)
         self.ids.update(face.face_id for face in array.faces)
         self.labels.update(face.label for face in array.faces)
+
+    def describe_drops(self) -> list[str]:
+        """Return a text per cause of dropped messages: their number and the first error."""
+        return [
+            f'{count} messages dropped, {cause}: {self.examples[cause]}'
+            for cause, count in self.dropped.items()
+        ]
 
     def add_error(self, error: FrameError) -> None:
         """Count a dropped message."""
@@ -107,11 +111,12 @@ class BagConverter:
             on_progress: called with the number of images read so far.
 
         Raises:
-            DataError: the results cannot be written.
+            DataError: no image could be processed, or the results cannot be written.
         """
         try:
             with atomic_directory(out) as folder:  # has the name of `out`, like the storage file
                 self._write(folder, with_videos, on_progress)
+                self._check_not_empty()
         except (OSError, sqlite3.Error) as error:
             reason = (isinstance(error, OSError) and error.strerror) or error
             raise DataError(
@@ -149,10 +154,22 @@ class BagConverter:
             timelines.finish()
         self.summary.damage = self._bag.damage
 
+    def _check_not_empty(self) -> None:
+        if self.summary.frames:
+            return
+        names = ', '.join(topic.name for topic in self._topics)
+        reasons = [f'no image of {names} could be processed']
+        reasons += filter(None, [self.summary.damage])
+        reasons += self.summary.describe_drops()
+        raise DataError(f'{self._bag.path}: {"; ".join(reasons)}; nothing was written')
+
     def _topic_names(self) -> set[str]:
         """Return the names of the topics to read: images and their calibrations."""
-        images = {topic.name for topic in self._topics}
-        return images | {name for name in self._cameras_by_info_topic if name in self._bag.topics}
+        topics = self._bag.topics
+        infos = {
+            n for n in self._cameras_by_info_topic if n in topics and topics[n].kind == CAMERA_INFO
+        }
+        return infos | {topic.name for topic in self._topics}
 
     def _calibrate(self, record: Record) -> None:
         if record.message is None:
@@ -164,11 +181,7 @@ class BagConverter:
     def _decode(self, record: Record) -> Frame | None:
         """Return the image of a record, or count its error and return None."""
         try:
-            if record.message is None:
-                raise record.to_error()
-            if record.topic.kind == COMPRESSED_IMAGE:
-                return compressed_to_frame(bytes(record.message.data), MAX_PIXELS)
-            return image_to_frame(record.message)
+            return record_to_frame(record)
         except FrameError as error:
             self.summary.add_error(error)
         except MemoryError as error:

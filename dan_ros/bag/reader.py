@@ -1,29 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the images of a rosbag2 in order of bag time, up to the first damage."""
+"""Reads the messages of a rosbag2 in order of bag time; each file up to its first damage."""
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
 
-from dan_ros.bag import recovery
-from dan_ros.bag.recovery import DamageError, RawMessage
+from dan_ros.bag import storage
+from dan_ros.bag.recovery import decompress_message, full_kind
+from dan_ros.bag.storage import StorageFile
 from dan_ros.errors import DataError, FrameError
+from dan_ros.images.compressed import compressed_to_frame
+from dan_ros.images.encodings import image_to_frame
+from dan_ros.types import Frame
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+IMAGE_KINDS = (IMAGE, COMPRESSED_IMAGE)
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 COMPRESSED_SUFFIX = '/compressed'
-DEPTH = 'depth'  # part of the topic name of depth images
-NEWEST_VERSION = 9  # of the metadata
-RECOVERERS = {'sqlite3': recovery.read_sqlite3, 'mcap': recovery.read_mcap}
-STORAGE_SUFFIXES = {'.db3': 'sqlite3', '.mcap': 'mcap'}
+MAX_PIXELS = 100_000_000  # largest compressed image
+METADATA = 'metadata.yaml'
+NEWEST_VERSION = 9  # of the metadata that rosbags writes
 # The definitions of these three messages are the same in every distribution since Foxy.
 TYPES = get_typestore(Stores.ROS2_HUMBLE)
 
@@ -34,13 +36,15 @@ class Topic:
 
     Attributes:
         name: such as /camera/image_raw.
-        kind: type of its messages, such as sensor_msgs/msg/Image.
-        count: number of its messages; 0 if unknown, because the bag is damaged.
+        kind: type of its messages, such as sensor_msgs/msg/Image; see `full_kind`.
+        count: number of its readable messages.
+        start_ns: bag time of the first message or earlier, nanoseconds.
     """
 
     name: str
     kind: str
     count: int = 0
+    start_ns: int = 0
 
     @property
     def camera(self) -> str:
@@ -69,8 +73,25 @@ class Record:
         return FrameError('bad_data', f'invalid {self.topic.kind} on {self.topic.name}')
 
 
+def record_to_frame(record: Record) -> Frame:
+    """Convert the image of a record.
+
+    Raises:
+        FrameError: the image is invalid.
+        MemoryError: there is too little memory for its pixels.
+    """
+    if record.message is None:
+        raise record.to_error()
+    if record.topic.kind == COMPRESSED_IMAGE:
+        return compressed_to_frame(bytes(record.message.data), MAX_PIXELS)
+    return image_to_frame(record.message)
+
+
 class Bag:
     """A rosbag2: a folder or one of its storage files; sqlite3 or mcap, compressed or not.
+
+    Topics, counts and times come from the storage files. metadata.yaml only tells which files
+    belong to the bag, so edited, outdated or newer metadata does no harm.
 
     Args:
         path: the folder or file.
@@ -79,7 +100,6 @@ class Bag:
         storage: sqlite3 or mcap.
         version: version of the metadata; `NEWEST_VERSION` if unknown.
         topics: all topics by name.
-        damage: a sentence that says what is damaged; '' as long as no damage is known.
 
     Raises:
         DataError: there is no bag, or no message of it can be read.
@@ -87,202 +107,129 @@ class Bag:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.damage = ''
         if not path.exists():
             raise DataError(f'there is no bag at {path}')
-        self._files = _storage_files(path)
-        if not self._files:
-            raise DataError(f'{path} is not a bag: it contains no .db3 or .mcap file')
-        name = self._files[0].name.removesuffix('.zstd')
-        self.storage = STORAGE_SUFFIXES[Path(name).suffix]
-        self.version = _metadata_version(path)
-        self._duration_ns = 0
-        if any(recovery.has_write_ahead_log(file) for file in self._files):
-            self.damage = f'the recording of {path} was not closed'
-        self.topics = self._list_topics()
+        self._metadata = _Metadata(path)
+        self.version = self._metadata.version
+        files = [StorageFile(file) for file in _storage_files(path, self._metadata)]
+        self._files = sorted(files, key=lambda file: file.start_ns)
+        self.storage = self._files[0].storage
+        if any(file.storage != self.storage for file in files):
+            raise DataError(f'{path} contains SQLite and MCAP files; choose one of the files')
+        channels = storage.merge_channels(
+            item for file in self._files for item in file.channels.items()
+        )
+        self.topics = {
+            name: Topic(name, channel.kind, channel.count, channel.start_ns)
+            for name, channel in channels.items()
+        }
+        self._end_ns = max((channel.end_ns for channel in channels.values()), default=0)
+        if not self.topics and self.damage:
+            raise DataError(f'{self.damage}, and no message of it can be read')
 
-    def records(self, names: set[str]) -> Iterator[Record]:
-        """Yield the messages of some topics by bag time.
+    @property
+    def damage(self) -> str:
+        """A sentence that says what is damaged or missing; '' as long as nothing is known."""
+        texts = [file.damage for file in self._files] + [self._metadata.damage, self._missing()]
+        return next((text for text in texts if text), '')
 
-        In a damaged bag they end where the damage begins; then `damage` says so.
+    def records(self, names: Collection[str], start_ns: int = storage.FIRST_NS) -> Iterator[Record]:
+        """Yield the messages of some topics from a bag time on, sorted by bag time.
+
+        A damaged file ends where the damage begins; then `damage` says so.
         """
-        last_ns = None
-        messages = self._recover(names) if self.damage else self._read(names)
-        try:
-            for raw in messages:
-                last_ns = raw.time_ns
-                topic = self.topics.get(raw.topic) or Topic(raw.topic, raw.kind)
-                yield Record(topic, raw.time_ns, _deserialize(raw.data, raw.kind))
-        except Exception as error:  # rosbags raises many types of errors on damaged files
-            cause = self.damage or f'{self.path} is damaged ({_one_line(error)})'
-            last = 'no message could be read'
-            if last_ns is not None:
-                last = f'the last readable message has bag time {last_ns} ns'
-            self.damage = f'{cause}; {last}'
+        parts = ((f.start_ns, partial(f.messages, names, start_ns)) for f in self._files)
+        for raw in storage.merge_by_time(parts):
+            topic = self.topics[raw.topic]
+            yield Record(topic, raw.time_ns, _deserialize(raw.data, raw.kind))
 
     def rates_hz(self, topics: list[Topic]) -> dict[str, float]:
         """Return the mean image rate by camera, without the cameras whose rate is unknown."""
-        seconds = self._duration_ns / 1e9
-        return {t.camera: (t.count - 1) / seconds for t in topics if seconds and t.count > 1}
+        seconds = (self._end_ns - self._files[0].start_ns) / 1e9
+        return {t.camera: (t.count - 1) / seconds for t in topics if seconds > 0 and t.count > 1}
 
-    def _list_topics(self) -> dict[str, Topic]:
-        if not self.damage:
-            try:
-                return self._listed_topics()
-            except Exception as error:  # rosbags raises many types of errors on damaged files
-                self.damage = f'{self.path} is damaged ({_one_line(error)})'
-        topics: dict[str, Topic] = {}
-        with contextlib.suppress(DamageError):
-            for message in self._recover(None):
-                topics.setdefault(message.topic, Topic(message.topic, message.kind))
-        if not topics:
-            raise DataError(f'{self.damage}, and no message of it can be read')
-        return topics
-
-    def _listed_topics(self) -> dict[str, Topic]:
-        """Return the topics that the index of the bag lists."""
-        topics: dict[str, Topic] = {}
-        for path in self._readable_paths:
-            with Reader(path) as reader:
-                self._duration_ns += reader.duration
-                for c in reader.connections:
-                    count = topics[c.topic].count if c.topic in topics else 0
-                    topics[c.topic] = Topic(c.topic, c.msgtype, count + c.msgcount)
-        return topics
-
-    @property
-    def _readable_paths(self) -> list[Path]:
-        """Paths that rosbags opens: the folder if it has metadata, otherwise each file."""
-        return [self.path] if (self.path / 'metadata.yaml').is_file() else self._files
-
-    def _read(self, names: set[str]) -> Iterator[RawMessage]:
-        """Yield the messages of an undamaged bag.
-
-        Raises:
-            DamageError: at the end, if messages were missing.
-        """
-        errors: list[DamageError] = []
-        for path in self._readable_paths:
-            try:
-                yield from _read_indexed(path, names)
-            except DamageError as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
-
-    def _recover(self, names: set[str] | None) -> Iterator[RawMessage]:
-        """Yield the readable messages of every file of a damaged bag; None stands for all topics.
-
-        Raises:
-            DamageError: at the end, about the first damaged file.
-        """
-        errors: list[Exception] = []
-        for file in self._files:
-            with recovery.plain_file(file) as plain:
-                try:
-                    yield from self._recover_file(plain, names)
-                except Exception as error:  # rosbags raises many types of errors on damaged files
-                    errors.append(error)
-        if errors:
-            raise DamageError(_one_line(errors[0]))
-
-    def _recover_file(self, file: Path, names: set[str] | None) -> Iterator[RawMessage]:
-        if _has_index(file):
-            yield from _read_indexed(file, names)
-            return
-        for message in RECOVERERS[self.storage](file):
-            if names is None or message.topic in names:
-                yield message
+    def _missing(self) -> str:
+        """Say how many images that the metadata lists are in none of the files."""
+        found = sum(topic.count for topic in self.topics.values() if topic.kind in IMAGE_KINDS)
+        listed = self._metadata.image_count()
+        if found >= listed:
+            return ''
+        files = ', '.join(name for name in self._metadata.files if not (self.path / name).is_file())
+        return (
+            f'{self.path} is incomplete: its files contain {found} of the {listed} images that '
+            f'{METADATA} lists' + (f'; missing are {files}' if files else '')
+        )
 
 
-def _has_index(file: Path) -> bool:
-    """Return whether rosbags can open a file."""
-    try:
-        with Reader(file):
-            return True
-    except Exception:  # rosbags raises many types of errors on damaged files
-        return False
+class _Metadata:
+    """What metadata.yaml says about a bag; nothing if `path` is not a folder with metadata.
+
+    Attributes:
+        damage: a sentence that says that the file is damaged, or ''.
+        version: version of the metadata; `NEWEST_VERSION` if unknown.
+        files: names of the storage files.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.damage = ''
+        self._content: dict[str, Any] = {}
+        file = path / METADATA
+        if file.is_file():
+            try:  # this loader reads every value as text and refuses none
+                content = yaml.load(file.read_bytes(), Loader=yaml.BaseLoader)  # noqa: S506
+                self._content = dict(content['rosbag2_bagfile_information'])
+            except (ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
+                self.damage = f'{file} is damaged'
+        self.version = _to_int(self._content.get('version'), NEWEST_VERSION)
+        paths = self._content.get('relative_file_paths')
+        names = paths if isinstance(paths, list) else []
+        self.files = [PurePath(str(name)).name for name in names]
+
+    def image_count(self) -> int:
+        """Return the number of images in the bag; 0 if unknown."""
+        count = 0
+        topics = self._content.get('topics_with_message_count')
+        for topic in topics if isinstance(topics, list) else []:
+            match topic:
+                case {'topic_metadata': {'type': str(kind)}, 'message_count': number}:
+                    count += _to_int(number, 0) if full_kind(kind, '') in IMAGE_KINDS else 0
+        return count
 
 
-def _read_indexed(path: Path, names: set[str] | None) -> Iterator[RawMessage]:
-    """Yield messages by bag time, using the index of the bag.
+def _to_int(text: object, default: int) -> int:
+    return int(text) if isinstance(text, str) and text.isdecimal() else default
+
+
+def _storage_files(path: Path, metadata: _Metadata) -> list[Path]:
+    """Return the storage files of a bag.
+
+    These are the files that the metadata lists. If one of them is missing, it may have been
+    renamed, so these are all storage files of the folder.
 
     Raises:
-        DamageError: fewer messages were found than the index lists; rosbags skips damaged chunks
-            without an error.
+        DataError: there are none.
     """
-    with Reader(path) as reader:
-        connections: list[Connection] = [
-            c for c in reader.connections if names is None or c.topic in names
+    if path.is_file():
+        return [path]
+    listed = [path / name for name in metadata.files]
+    if listed and all(file.is_file() for file in listed):
+        return listed
+    files = sorted(file for file in path.iterdir() if file.is_file())
+    named = [f for f in files if storage.has_storage_suffix(f)]
+    if found := named or [f for f in files if storage.is_storage(f)]:
+        # `zstd -d` leaves the compressed file beside the other.
+        return [
+            f for f in found if storage.uncompressed(f) == f or storage.uncompressed(f) not in found
         ]
-        if not connections:  # rosbags would read all topics
-            return
-        missing = {c.topic: 0 for c in connections}
-        for c in connections:
-            missing[c.topic] += c.msgcount
-        for connection, time_ns, data in reader.messages(connections):
-            missing[connection.topic] -= 1
-            yield RawMessage(connection.topic, connection.msgtype, time_ns, data)
-    if lost := [f'{count} messages on {name}' for name, count in missing.items() if count > 0]:
-        raise DamageError(f'{path.name} lacks {", ".join(lost)}')
+    for file in files:
+        if file.suffix == '.bag':
+            storage.check_format(file)
+    raise DataError(f'{path} is not a bag: it contains no .db3 or .mcap file')
 
 
 def _deserialize(data: bytes, kind: str) -> Any:
     """Return a message, or None if the bytes are invalid."""
     try:
-        return TYPES.deserialize_cdr(recovery.decompress_message(data), kind)
+        return TYPES.deserialize_cdr(decompress_message(data), kind)
     except Exception:  # rosbags raises many types of errors on invalid bytes
         return None
-
-
-def choose_image_topics(bag: Bag, names: tuple[str, ...]) -> list[Topic]:
-    """Choose the image topics to process, one per camera.
-
-    Args:
-        bag: a bag with images.
-        names: names of topics; () for all cameras. A raw topic is preferred to a compressed one.
-            Depth images are chosen only if there are no others.
-
-    Raises:
-        DataError: the bag has no images, or one of `names` is not an image topic of it.
-    """
-    images = {n: t for n, t in bag.topics.items() if t.kind in (IMAGE, COMPRESSED_IMAGE)}
-    available = ', '.join(f'{t.name} ({t.kind})' for t in bag.topics.values()) or 'no topics'
-    for name in names:
-        if name not in images:
-            raise DataError(f'{bag.path} has no images on {name}; it has {available}')
-    if names:
-        return [images[name] for name in dict.fromkeys(names)]
-    if not images:
-        raise DataError(f'{bag.path} has no images; it has {available}')
-    chosen: dict[str, Topic] = {}
-    color = [t for t in images.values() if DEPTH not in t.name.lower()] or list(images.values())
-    for topic in sorted(color, key=lambda topic: topic.kind != IMAGE):
-        earlier = chosen.get(topic.camera)
-        if earlier is None or (earlier.count == 0 and topic.count):
-            chosen[topic.camera] = topic
-    return list(chosen.values())
-
-
-def _storage_files(path: Path) -> list[Path]:
-    """Return the storage files in recording order, by the number at the end of the name."""
-    files = [path] if path.is_file() else [entry for entry in path.iterdir() if entry.is_file()]
-    files = [f for f in files if Path(f.name.removesuffix('.zstd')).suffix in STORAGE_SUFFIXES]
-    return sorted(files, key=lambda f: (_file_number(f), f.name))
-
-
-def _file_number(file: Path) -> int:
-    number = file.name.split('.')[0].rpartition('_')[2]
-    return int(number) if number.isdigit() else 0
-
-
-def _metadata_version(path: Path) -> int:
-    try:
-        content = yaml.safe_load((path / 'metadata.yaml').read_text(encoding='utf-8'))
-        return int(content['rosbag2_bagfile_information']['version'])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
-        return NEWEST_VERSION
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split()) or type(error).__name__

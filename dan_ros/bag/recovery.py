@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import struct
 import tempfile
+import zlib
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +22,7 @@ import zstandard
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
-from mcap.records import Channel, Chunk, DataEnd, McapRecord, Message, Schema
+from mcap.records import Channel, Chunk, Header, McapRecord, Message, Schema
 from mcap.stream_reader import MAGIC_SIZE, StreamReader
 
 from dan_ros.errors import DataError
@@ -59,6 +60,17 @@ def has_write_ahead_log(file: Path) -> bool:
     return log.is_file() and log.stat().st_size > 0
 
 
+def full_kind(name: str, serialization: str) -> str:
+    """Return the full name of a message type; it includes any serialization other than CDR.
+
+    >>> full_kind('sensor_msgs/Image', 'cdr'), full_kind('sensor_msgs/Image', 'ros1')
+    ('sensor_msgs/msg/Image', 'sensor_msgs/msg/Image serialized as ros1')
+    """
+    if name.count('/') == 1:  # the short form, which old recorders write
+        name = name.replace('/', '/msg/')
+    return name if serialization in ('cdr', 'ros2', '') else f'{name} serialized as {serialization}'
+
+
 @contextlib.contextmanager
 def plain_file(file: Path) -> Iterator[Path]:
     """Provide a storage file in uncompressed form and with its write-ahead log applied.
@@ -68,7 +80,7 @@ def plain_file(file: Path) -> Iterator[Path]:
         compressed file ends at the damage.
     """
     has_log = has_write_ahead_log(file)
-    if file.suffix != '.zstd' and not has_log:
+    if not has_log and not _is_zstd(file):
         yield file
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -79,6 +91,11 @@ def plain_file(file: Path) -> Iterator[Path]:
         with file.open('rb') as source, target.open('wb') as out:
             out.writelines(_decompress(source, 'zstd'))
         yield target
+
+
+def _is_zstd(file: Path) -> bool:
+    with file.open('rb') as source:
+        return source.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
 
 
 def _apply_write_ahead_log(file: Path, folder: Path) -> Path:
@@ -123,7 +140,7 @@ def _topics(
     for row in _rows(database, file, page_bytes):
         match row:
             case [int(number), str(name), str(kind), 'cdr']:
-                topics[number] = name, kind
+                topics[number] = name, full_kind(kind, 'cdr')
     return topics
 
 
@@ -208,20 +225,24 @@ def read_mcap(file: Path) -> Iterator[RawMessage]:
     Raises:
         DamageError: the file ends early or is damaged. All messages up to there were read.
     """
-    kinds: dict[int, str] = {}
+    profile = ''
+    names: dict[int, str] = {}
     channels: dict[int, tuple[str, str]] = {}
     with file.open('rb') as source:
         try:
             for record in _mcap_records(source, file.stat().st_size):
                 match record:
+                    case Header():
+                        profile = record.profile
                     case Schema():
-                        kinds[record.id] = record.name
+                        names[record.id] = record.name
                     case Channel():
-                        channels[record.id] = record.topic, kinds.get(record.schema_id, '')
+                        kind = full_kind(
+                            names.get(record.schema_id, ''), record.message_encoding or profile
+                        )
+                        channels[record.id] = record.topic, kind
                     case Message() if record.channel_id in channels:
                         yield RawMessage(*channels[record.channel_id], record.log_time, record.data)
-                    case DataEnd():
-                        return
         except (McapError, ValueError, struct.error):
             raise DamageError(
                 f'{file.name} cannot be read as MCAP beyond byte {source.tell()}'
@@ -231,17 +252,28 @@ def read_mcap(file: Path) -> Iterator[RawMessage]:
 def _mcap_records(source: BinaryIO, max_bytes: int) -> Iterator[McapRecord]:
     """Yield the records of an MCAP file in file order, with each chunk replaced by its content."""
     end = MAGIC_SIZE  # of the last complete record
+    damaged_chunks = 0
     try:
         for record in StreamReader(source, emit_chunks=True, record_size_limit=max_bytes).records:
             end = source.tell()
             if isinstance(record, Chunk):
-                yield from _chunk_records(BytesIO(record.data), record.compression)
+                content = b''.join(_decompress(BytesIO(record.data), record.compression))
+                yield from _content_records(content)
+                damaged_chunks += _is_damaged(record, content)
             else:
                 yield record
     except (McapError, ValueError, struct.error):
         source.seek(end)
         yield from _incomplete_chunk_records(source)
         raise
+    if damaged_chunks:
+        raise DamageError(f'{damaged_chunks} chunks are damaged')
+
+
+def _is_damaged(chunk: Chunk, content: bytes) -> bool:
+    """Return whether the content of a chunk contradicts its size or checksum."""
+    crc = chunk.uncompressed_crc  # 0 stands for none
+    return len(content) != chunk.uncompressed_size or (crc != 0 and crc != zlib.crc32(content))
 
 
 def _incomplete_chunk_records(source: BinaryIO) -> Iterator[McapRecord]:
@@ -252,14 +284,13 @@ def _incomplete_chunk_records(source: BinaryIO) -> Iterator[McapRecord]:
     stream.read(8 + 8 + 8 + 8 + 4)  # record length, start time, end time, size and CRC
     compression = stream.read_prefixed_string()
     stream.read8()  # length of the compressed data
-    yield from _chunk_records(source, compression)
+    yield from _content_records(b''.join(_decompress(source, compression)))
 
 
-def _chunk_records(source: BinaryIO, compression: str) -> Iterator[McapRecord]:
-    """Yield the complete records of the compressed data of a chunk."""
-    content = BytesIO(b''.join(_decompress(source, compression)))
+def _content_records(content: bytes) -> Iterator[McapRecord]:
+    """Yield the complete records of the decompressed content of a chunk."""
     with contextlib.suppress(McapError, ValueError, struct.error):  # a chunk has no footer
-        yield from StreamReader(content, skip_magic=True).records
+        yield from StreamReader(BytesIO(content), skip_magic=True).records
 
 
 def _decompress(source: BinaryIO, compression: str) -> Iterator[bytes]:

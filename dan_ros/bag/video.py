@@ -2,6 +2,7 @@
 """Writes one annotated video per camera."""
 
 import itertools
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,6 +82,9 @@ class Videos:
 
     def _open(self, camera: str, size: tuple[int, int]) -> None:
         path = self._new_path(camera)
+        if os.fsencode(path).decode(errors='ignore') != str(path):  # OpenCV would crash
+            self.missing[camera] = 'OpenCV cannot write to a path that is not UTF-8'
+            return
         fourcc = cv2.VideoWriter.fourcc(*CODEC)
         rate_hz = min(max(self._rates_hz.get(camera, DEFAULT_HZ), MIN_HZ), MAX_HZ)
         writer = cv2.VideoWriter(str(path), fourcc, rate_hz, size)

@@ -2,6 +2,7 @@
 """Writes expressions to a rosbag2, as the node would publish them."""
 
 import posixpath
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2.enums import CompressionMode
+from rosbags.rosbag2.storage_mcap import McapWriter
+from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
@@ -36,6 +40,16 @@ NODE_QOS = Qos(  # as in the node's publishers: reliable, volatile, depth 10
     FOREVER,
     False,
 )
+
+
+class _SqliteStorage(Sqlite3Writer):
+    """Opens a path with any characters; rosbags puts the path into a URI without quoting it."""
+
+    def __init__(self, path: Path, _: CompressionMode) -> None:
+        self.path = path / f'{path.name}.db3'
+        self.conn = sqlite3.connect(self.path)
+        self.conn.executescript(self.SQLITE_SCHEMA)
+        self.cursor = self.conn.cursor()
 
 
 class ExpressionBagWriter:
@@ -71,6 +85,10 @@ class ExpressionBagWriter:
         )
         nearest = min(max(version, METADATA_VERSIONS[0]), METADATA_VERSIONS[-1])
         self._writer = Writer(path, version=nearest, storage_plugin=PLUGINS[storage])  # type: ignore[arg-type]
+        self._writer.STORAGE_PLUGINS = {
+            StoragePlugin.SQLITE3: _SqliteStorage,
+            StoragePlugin.MCAP: McapWriter,
+        }
         self._connections: dict[str, Any] = {}
 
     def __enter__(self) -> 'ExpressionBagWriter':

@@ -28,7 +28,12 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
 @click.option('--video', is_flag=True, help='Also write an annotated MP4 per camera.')
 @click.option('--force', is_flag=True, help='Replace OUT if it is already a bag.')
 @click.option(
-    '--topic', 'topics', multiple=True, help='Image topic; may be repeated. Default: all cameras.'
+    '--topic',
+    'topics',
+    multiple=True,
+    metavar='NAME',
+    help='Image topic to process; repeat it for several: --topic /a --topic /b. Default: all '
+    'cameras, without depth images and copies.',
 )
 @click.option('--model', default=store.DEFAULT_MODEL, show_default=True)
 @click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
@@ -89,16 +94,23 @@ def command(
     kind with the topics facial_expression and facial_expressions in each camera's namespace, as
     the node publishes them. It also contains faces.csv and a timeline picture per face.
 
-    If the bag is damaged, everything up to the damage is converted and the exit code is 1.
+    Depth images, and annotated or rectified copies of a camera, are left out unless --topic names
+    them.
+
+    If the bag is damaged or an image cannot be read, the others are processed and the exit code is
+    1. If no image can be processed, nothing is written.
     """
     need('rosbags', 'matplotlib', 'yaml', 'mcap')
+    from dan_ros.bag.cameras import choose_image_topics
     from dan_ros.bag.converter import BagConverter, check_output_folder
-    from dan_ros.bag.reader import Bag, choose_image_topics
+    from dan_ros.bag.reader import Bag
 
     if out.name in ('', '..'):  # such as the current folder
         out = out.resolve()
     bag = Bag(source)
-    image_topics = choose_image_topics(bag, topics)
+    choice = choose_image_topics(bag, topics)
+    for name, reason in choice.left_out.items():
+        _warn(f'{name} is left out: {reason}; to process it, use --topic {name}')
     if remove_abandoned(out):
         _warn(f'a run was killed while it replaced {out}; the old folder was restored')
     check_output_folder(out, source, force)
@@ -107,12 +119,12 @@ def command(
         tracker=TrackerConfig(half_life_s=half_life, min_confidence=min_confidence),
     )
     pipeline = _open_pipeline(model, backend, detector, config)
-    converter = BagConverter(bag, image_topics, pipeline)
+    converter = BagConverter(bag, choice.topics, pipeline)
     with progress_bar() as bar:
-        task = bar.add_task('images', total=sum(topic.count for topic in image_topics) or None)
+        task = bar.add_task('images', total=sum(topic.count for topic in choice.topics) or None)
         summary = converter.run(out, video, lambda images: bar.update(task, completed=images))
     _print_summary(summary, out)
-    sys.exit(1 if summary.damage else 0)
+    sys.exit(1 if summary.damage or summary.dropped else 0)
 
 
 def _open_pipeline(model: str, backend: str, detector: str, config: VideoConfig) -> VideoPipeline:
@@ -125,17 +137,17 @@ def _open_pipeline(model: str, backend: str, detector: str, config: VideoConfig)
 def _print_summary(summary: 'ConversionSummary', out: Path) -> None:
     labels = ', '.join(f'{label} {count}' for label, count in summary.labels.most_common())
     click.echo(
-        f'{out}: {summary.frames} images, {summary.faces} faces, {len(summary.ids)} ids'
-        + (f' ({labels})' if labels else '')
+        f'{click.format_filename(out)}: {summary.frames} images, {summary.faces} faces, '
+        f'{len(summary.ids)} ids' + (f' ({labels})' if labels else '')
     )
-    for cause, count in summary.dropped.items():
-        click.echo(f'{count} messages dropped, {cause}: {summary.examples[cause]}', err=True)
+    for drop in summary.describe_drops():
+        click.echo(f'Error: {drop}', err=True)
     for camera in sorted(summary.frozen_cameras):
         _warn(f'all images of {camera} have the same stamp; faces were tracked by bag time')
     for camera, reason in sorted(summary.missing_videos.items()):
         _warn(f'no video of {camera}: {reason}')
     if summary.damage:
-        click.echo(f'Error: {summary.damage}; everything before it is in {out}', err=True)
+        click.echo(f'Error: {summary.damage}; what could be read is in {out}', err=True)
 
 
 def _warn(message: str) -> None:

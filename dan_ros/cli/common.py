@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from dan_ros.backends import Backend, open_backend
 from dan_ros.backends.base import smoke_test
 from dan_ros.datasets import catalog
+from dan_ros.datasets.faces import Faces, summarize, summarize_skipped
 from dan_ros.errors import BackendError, DanError
 from dan_ros.labels import LABEL_SETS
 from dan_ros.model import store
@@ -101,6 +102,36 @@ def _open_checkpoint(model: str, label_set: str | None) -> 'TorchBackend':
             err=True,
         )
     return TorchBackend(network, info, model)
+
+
+def open_faces(data: Path, dataset: str, split: str, labels: tuple[str, ...]) -> tuple[str, Faces]:
+    """Open labeled faces, and name their data set.
+
+    Args:
+        data: the data set's folder or file.
+        dataset: one of `DATASETS`.
+        split: one of `datasets.faces.SPLITS`.
+        labels: canonical labels of the model.
+
+    Raises:
+        DataError: the data set cannot be recognized or opened.
+    """
+    name = catalog.guess_dataset(data, labels) if dataset == 'auto' else dataset
+    return name, catalog.open_faces(name, data, split)
+
+
+def print_summary(dataset: str, split: str, faces: Faces, full_list: str, err: bool) -> None:
+    """Print how the data was understood, and on standard error which images are left out.
+
+    Args:
+        dataset, split, faces: see `open_faces`.
+        full_list: name of the file that lists all images that are left out, or ''.
+        err: whether to print everything on standard error.
+    """
+    for line in summarize(dataset, split, faces):
+        click.echo(line, err=err)
+    for line in summarize_skipped(faces.skipped, full_list):
+        click.echo(line, err=True)
 
 
 def progress_bar() -> Progress:

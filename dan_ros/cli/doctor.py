@@ -42,7 +42,7 @@ IMAGE_SHAPE = (480, 640, 3)  # blank image that detectors are timed on
 PACKAGES = (
     ('numpy', 'numpy', 'apt install python3-numpy, or pip install numpy', True),
     ('cv2', 'opencv-python-headless', 'apt install python3-opencv', True),
-    ('onnxruntime', 'onnxruntime', 'pip install onnxruntime', True),
+    ('onnxruntime', 'onnxruntime', 'pip install onnxruntime; without it, OpenCV is slower', False),
     ('matplotlib', 'matplotlib', 'pip install matplotlib; only to evaluate and explain', False),
     ('yaml', 'pyyaml', 'pip install pyyaml; only for training and bags', False),
     ('rosbags', 'rosbags', 'pip install rosbags; only for dan-ros bag', False),
@@ -192,8 +192,7 @@ def _check_backend(name: str) -> Finding:
     except (DanError, ImportError) as error:
         if name in GPU_BACKENDS and cuda.find_device() is None:
             return Finding(subject, ABSENT, 'no CUDA device')
-        state = ERROR if name == 'onnxruntime' else WARNING
-        return Finding(subject, state, 'cannot be used', str(error))
+        return Finding(subject, WARNING, 'cannot be used', str(error))
     height, width = backend.model.input_size
     speed = f'{time_ms:.1f} ms per face of {width}x{height}'
     return Finding(subject, OK, f'{speed}, {backend.model_name} on {backend.device}')

@@ -10,13 +10,21 @@ from rich.console import Console
 from rich.table import Table
 
 from dan_ros.backends import BACKENDS, Backend
-from dan_ros.cli.common import DATASETS, need, open_model, progress_bar
+from dan_ros.cli.common import (
+    DATASETS,
+    need,
+    open_faces,
+    open_model,
+    print_summary,
+    progress_bar,
+)
+from dan_ros.datasets.faces import SPLITS, Faces, list_paths
 from dan_ros.detect import DETECTORS, open_detector
+from dan_ros.errors import DataError
 from dan_ros.labels import LABEL_SETS
 from dan_ros.pipeline import ExpressionPipeline
 
 if TYPE_CHECKING:
-    from dan_ros.datasets.faces import Faces
     from dan_ros.evaluate.evaluator import Evaluation
 
 
@@ -31,8 +39,14 @@ if TYPE_CHECKING:
     show_default=True,
     help='Folder for the report, its figures and scores.json.',
 )
-@click.option('--dataset', default='auto', show_default=True, type=click.Choice(DATASETS))
-@click.option('--split', default='valid', show_default=True, type=click.Choice(['train', 'valid']))
+@click.option(
+    '--dataset',
+    default='auto',
+    show_default=True,
+    type=click.Choice(DATASETS),
+    help='Name of the data set; auto recognizes it by its files, never by numbered folders.',
+)
+@click.option('--split', default='valid', show_default=True, type=click.Choice(SPLITS))
 @click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
 @click.option(
     '--labels',
@@ -60,21 +74,22 @@ def command(
     """Measure MODEL on the labeled faces of DATA.
 
     MODEL is a known model (see `dan-ros models`), an ONNX file or a checkpoint. DATA is a folder
-    with FER+, RAF-DB, AffectNet or SFEW, an FER+ .npz file, or a folder of your own images with one
-    folder per class.
+    with FER+, FER-2013, RAF-DB, AffectNet or SFEW, one of their files, or a folder of your own
+    images with one folder per class.
 
-    Prints accuracy, balanced accuracy, calibration error, and precision, recall and F1 per class.
-    Writes an HTML page with the confusion matrix, the reliability diagram and the most confident
-    mistakes.
+    Prints how DATA was understood, accuracy, balanced accuracy, calibration error, and precision,
+    recall and F1 per class. Writes an HTML page with the confusion matrix, the reliability diagram
+    and the most confident mistakes.
+
+    The exit code is 1 if an image could not be judged. The numbers are those of the other images.
     """
     need('matplotlib', 'jinja2')
-    from dan_ros.datasets.catalog import guess_dataset, open_faces
     from dan_ros.evaluate.report import Subject, to_json, write_report
 
     opened = open_model(model, backend, label_set)
-    name = guess_dataset(data, opened.model.labels) if dataset == 'auto' else dataset
-    faces = open_faces(name, data, split)
+    name, faces = open_faces(data, dataset, split, opened.model.labels)
     out.mkdir(parents=True, exist_ok=True)
+    print_summary(name, split, faces, 'scores.json', err=as_json)
     evaluation = _evaluate(faces, opened, detector)
     look = 'photo' if detector else 'face'
     subject = Subject(opened.model_name, str(data), name, split, opened.name, opened.device, look)
@@ -85,9 +100,10 @@ def command(
         _print(content)
     page = write_report(subject, evaluation, out)  # last, so an error hides no numbers
     click.echo(f'report: {page}', err=as_json)
+    _check_complete(content)
 
 
-def _evaluate(faces: 'Faces', model: Backend, detector: str | None) -> 'Evaluation':
+def _evaluate(faces: Faces, model: Backend, detector: str | None) -> 'Evaluation':
     from dan_ros.evaluate.evaluator import evaluate, predict_crops, predict_photos
 
     if detector:
@@ -107,7 +123,6 @@ def _evaluate(faces: 'Faces', model: Backend, detector: str | None) -> 'Evaluati
 
 
 def _print(content: dict[str, Any]) -> None:
-    from dan_ros.datasets.faces import summarize_skipped
     from dan_ros.evaluate.report import percent
 
     table = Table('class', box=None)
@@ -126,5 +141,13 @@ def _print(content: dict[str, Any]) -> None:
         click.echo(f'{content["not_judged"]} faces without a result count as wrong')
     for label, count in content['left_out'].items():
         click.echo(f'{count} faces left out: the model does not have the class {label}')
-    for line in summarize_skipped(content['skipped'], 'scores.json'):
+
+
+def _check_complete(content: dict[str, Any]) -> None:
+    """Raise `DataError` if an image was not judged, after a list of those without a face."""
+    for line in list_paths('have no detected face', content['not_judged_images'], 'scores.json'):
         click.echo(line, err=True)
+    missing = content['not_judged'] + len(content['skipped'])
+    if missing:
+        count = content['faces'] + len(content['skipped'])
+        raise DataError(f'{missing} of {count} images were not judged; scores.json lists them')

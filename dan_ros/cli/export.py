@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from dan_ros.cli.common import DATASETS, need, progress_bar
+from dan_ros.cli.common import DATASETS, need, open_faces, print_summary, progress_bar
+from dan_ros.datasets.faces import TRAIN, Faces
 from dan_ros.model import store
 from dan_ros.model.metadata import ModelInfo
 
@@ -71,7 +72,9 @@ def command(
     if data is not None:
         from dan_ros.network.quantize import quantize_onnx
 
-        batches = _calibration_batches(data, dataset, info, faces)
+        name, training_faces = open_faces(data, dataset, TRAIN, info.labels)
+        print_summary(name, TRAIN, training_faces, full_list='', err=False)
+        batches = _calibration_batches(training_faces, info, faces)
         quantize_onnx(fused, info, output, batches)
     else:
         export_onnx(fused, info, output, precision == 'fp16', batch)
@@ -80,15 +83,8 @@ def command(
     click.echo(f'{output}: uint8 faces {shape}, {precision} weights, {size_mb:.1f} MB')
 
 
-def _calibration_batches(
-    data: Path, dataset: str, info: ModelInfo, count: int
-) -> Iterator[np.ndarray]:
-    """Read a fixed random choice of training faces: uint8 [B, size, size, 3], RGB."""
-    from dan_ros.datasets.catalog import guess_dataset, open_faces
-    from dan_ros.datasets.faces import TRAIN
-
-    name = guess_dataset(data, info.labels) if dataset == 'auto' else dataset
-    faces = open_faces(name, data, TRAIN)
+def _calibration_batches(faces: Faces, info: ModelInfo, count: int) -> Iterator[np.ndarray]:
+    """Read a fixed random choice of faces: uint8 [B, size, size, 3], RGB."""
     size = info.input_size[0]
     chosen = np.random.default_rng(0).permutation(len(faces))[:count]
     with progress_bar() as bar:

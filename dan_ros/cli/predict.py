@@ -47,8 +47,9 @@ def command(
 ) -> None:
     """Find the faces in each of IMAGES and print their expressions, the largest face first.
 
-    An image that cannot be read is reported on standard error; the others are processed, and the
-    exit code is 1.
+    Images are turned upright as their EXIF data says; boxes and landmarks are in pixels of the
+    upright image. An image that cannot be read is reported on standard error; the others are
+    processed, and the exit code is 1.
     """
     pipeline = ExpressionPipeline.open(
         model, backend, detector, max_side_px=max_side, max_faces=1000, quality=ACCEPT_ALL
@@ -114,8 +115,9 @@ def _target_paths(out: Path | None, images: tuple[Path, ...]) -> list[Path | Non
     """Return the output path of each image; images with the same stem also get a number."""
     if out is None:
         return [None] * len(images)
-    counts = Counter(path.stem for path in images)
-    return [
-        out / f'{path.stem}{f"_{number}" if counts[path.stem] > 1 else ""}_annotated.png'
-        for number, path in enumerate(images, start=1)
-    ]
+    stems = Counter(path.stem for path in images)
+    names = [path.stem for path in images]
+    for index, stem in enumerate(names):
+        while stems[names[index]] > (names[index] == stem):
+            names[index] += f'_{index + 1}'
+    return [out / f'{name}_annotated.png' for name in names]

@@ -5,51 +5,83 @@ Mollahosseini, Hasani, Mahoor 2017, https://arxiv.org/abs/1708.03985.
 
 Four layouts are supported:
 
-* one folder per class number: `train/0 .. 7`, `val/0 .. 7`;
+* the first release: `Manually_Annotated_file_lists/training.csv` and `validation.csv`, or these
+  files in `root`, and the folder `Manually_Annotated_Images`;
 * the release of 2021: `train_set/images/1.jpg` and `train_set/annotations/1_exp.npy`;
-* the first release: `training.csv` and `validation.csv`;
-* one CSV with a column `phase`: `affectnet.csv`.
+* one CSV with a column `phase`: `affectnet.csv`;
+* one folder per class number or name: `train/0 .. 7`, `val/0 .. 7`.
 """
 
 import contextlib
-import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from dan_ros import labels as label_sets
-from dan_ros.datasets.base import ImageDataset, LabeledImage, read_lines, split_folder, subfolders
-from dan_ros.datasets.faces import TRAIN
-from dan_ros.datasets.folders import LABEL_OF_NAME, list_class_folders
+from dan_ros.datasets.base import LabeledImage, Listing, numbered
+from dan_ros.datasets.csv_files import read_csv
+from dan_ros.datasets.faces import TEST, TRAIN, VALID
+from dan_ros.datasets.folders import FolderDataset
 from dan_ros.errors import DataError
 
-CSV_OF_BOTH_SPLITS = 'affectnet.csv'
-OWN_FILES = ('train_set', 'val_set', 'validation.csv', CSV_OF_BOTH_SPLITS, 'Manually_Annotated')
+CSV_OF_ALL_SPLITS = 'affectnet.csv'
+CSV_NAMES = {
+    TRAIN: ('training.csv', 'train.csv'),
+    VALID: ('validation.csv', 'val.csv'),
+    TEST: ('test.csv',),
+}
+CSV_FOLDER = 'Manually_Annotated_file_lists'
 # The CSV files of the first release give image paths relative to one of these folders.
-IMAGE_FOLDERS = ('', 'Manually_Annotated_Images', 'Manually_Annotated', 'images')
-# AffectNet numbers its classes in the canonical order.
-LABEL_OF_NUMBER = {str(number): name for number, name in enumerate(label_sets.CANONICAL)}
+IMAGE_FOLDERS = (
+    *('', 'Manually_Annotated_Images', 'Manually_Annotated/Manually_Annotated_Images'),
+    *('Manually_Annotated', 'images'),
+)
+FILE_COLUMN = 'subdirectory_filepath'  # of the first release, which no other data set has
+# The validation.csv of the first release has no header.
+FIRST_RELEASE = (
+    *(FILE_COLUMN, 'face_x', 'face_y', 'face_width', 'face_height', 'facial_landmarks'),
+    *('expression', 'valence', 'arousal'),
+)
+SET_FOLDERS = {TRAIN: 'train_set', VALID: 'val_set', TEST: 'test_set'}
 
 
-class AffectNet8(ImageDataset):
+class AffectNet8(FolderDataset):
     """AffectNet with all eight classes."""
 
     labels: tuple[str, ...] = label_sets.AFFECTNET8
+    numbers = numbered(label_sets.AFFECTNET8)  # the canonical order
+    other_files = 'validation.csv or val_set/annotations'
 
-    def list_images(self, root: Path, split: str) -> list[LabeledImage]:
-        """List the images of whichever layout `root` has."""
-        images = _list_all(root, split)
-        return [image for image in images if 0 <= image.label < len(self.labels)]
+    def list_images(self, root: Path, split: str) -> Listing:
+        """List the images of whichever layout `root` has; other classes are counted."""
+        path = _find_csv(root, split)
+        annotations = root / SET_FOLDERS[split] / 'annotations'
+        if path is not None:
+            images, layout = _list_csv(path, split), str(path)
+        elif annotations.is_dir():
+            images, layout = list(_list_annotations(annotations)), str(annotations.parent)
+        else:
+            return super().list_images(root, split)
+        numbers = range(len(self.labels))
+        others = Counter(image.label for image in images if image.label not in numbers)
+        return Listing(
+            [image for image in images if image.label in numbers],
+            layout,
+            excluded={f'class {number}': others[number] for number in sorted(others)},
+        )
 
     def matches(self, root: Path, model_labels: tuple[str, ...]) -> bool:
-        """Look for AffectNet's files, or folders named by class numbers in `root` or below."""
+        """Look for the files of a release."""
         if ('contempt' in self.labels) != ('contempt' in model_labels):
             return False
-        if root.suffix == '.csv' or any((root / name).exists() for name in OWN_FILES):
-            return True
-        folders = [f for folder in subfolders(root) for f in (folder, *subfolders(folder))]
-        return any(folder.name in LABEL_OF_NUMBER for folder in folders)
+        paths = (_find_csv(root, split) for split in CSV_NAMES)
+        annotations = (root / name / 'annotations' for name in SET_FOLDERS.values())
+        return any(path and _is_own(path) for path in paths) or any(
+            folder.is_dir() for folder in annotations
+        )
 
 
 class AffectNet7(AffectNet8):
@@ -58,52 +90,72 @@ class AffectNet7(AffectNet8):
     labels = label_sets.AFFECTNET7
 
 
-def _list_all(root: Path, split: str) -> Iterable[LabeledImage]:
-    """List the images with AffectNet's own class numbers; 8 to 10 are not expressions."""
-    csv_path = _find_csv(root, split)
-    if csv_path is not None:
-        return _list_csv(csv_path, split)
-    annotations = root / f'{"train" if split == TRAIN else "val"}_set' / 'annotations'
-    if annotations.is_dir():
-        return _list_annotations(annotations)
-    names = {**LABEL_OF_NUMBER, **LABEL_OF_NAME}
-    return list_class_folders(split_folder(root, split), label_sets.AFFECTNET8, names)
-
-
 def _find_csv(root: Path, split: str) -> Path | None:
     if root.is_file():
         return root
-    names = ('training.csv', 'train.csv') if split == TRAIN else ('validation.csv', 'val.csv')
-    paths = (root / name for name in (*names, CSV_OF_BOTH_SPLITS))
+    names = (*CSV_NAMES[split], CSV_OF_ALL_SPLITS)
+    paths = (folder / name for folder in (root, root / CSV_FOLDER) for name in names)
     return next((path for path in paths if path.is_file()), None)
 
 
+def _is_own(path: Path) -> bool:
+    """Whether the CSV is AffectNet's: other data sets number other classes in similar files."""
+    if path.name == CSV_OF_ALL_SPLITS:
+        return True
+    try:
+        return FILE_COLUMN in _read_rows(path)[0]
+    except DataError:
+        return False
+
+
+def _read_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """Read the column names in lower case, or those of the first release, and the rows."""
+    rows = read_csv(path)
+    number, first = next(rows, (1, []))
+    if len(first) == len(FIRST_RELEASE) and '/' in first[0] and _is_int(first[6]):
+        return list(FIRST_RELEASE), chain([(number, first)], rows)
+    return [cell.lower() for cell in first], rows
+
+
+def _is_int(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
 def _list_csv(path: Path, split: str) -> list[LabeledImage]:
-    rows = csv.DictReader(read_lines(path))
-    file_column, label_column = _find_columns(path, rows.fieldnames or [])
+    header, rows = _read_rows(path)
+    file_column, label_column = _find_columns(path, header)
+    folder = path.parent.parent if path.parent.name == CSV_FOLDER else path.parent
     images = []
-    for number, row in enumerate(rows, 2):
-        phase = (row.get('phase') or '').lower()
-        if phase and phase.startswith('train') != (split == TRAIN):
+    for number, cells in rows:
+        row = dict(zip(header, cells, strict=False))
+        if not _is_in_split(row.get('phase', ''), split):
             continue
         try:
-            image = _find_image(path.parent, row[file_column])
+            image = _find_image(folder, row[file_column])
             images.append(LabeledImage(image, int(row[label_column]), _crop(row)))
-        except (TypeError, ValueError, OverflowError):
-            raise DataError(f'{path}, line {number}: invalid row {dict(row)}') from None
+        except (KeyError, ValueError, OverflowError):
+            raise DataError(f'{path}, line {number}: invalid row {row}') from None
     return images
+
+
+def _is_in_split(phase: str, split: str) -> bool:
+    """Whether a row belongs to the split; all that is not training is validation, also tests."""
+    phase = phase.lower()
+    if split == TEST:
+        return not phase or phase.startswith('test')
+    return not phase or phase.startswith('train') == (split == TRAIN)
 
 
 def _find_columns(path: Path, columns: Sequence[str]) -> tuple[str, str]:
     """Names of the columns with the image's file and the class."""
-    file_column = _first_of(columns, ('subDirectory_filePath', 'img_path', 'path', 'image'))
+    file_column = _first_of(columns, (FILE_COLUMN, 'img_path', 'path', 'image'))
     label_column = _first_of(columns, ('expression', 'label'))
     if file_column is None or label_column is None:
         raise DataError(
             f'{path}: the first line must name the columns subDirectory_filePath (or img_path) '
             f'and expression (or label); it has {", ".join(columns) or "none"}'
         )
-    if path.name == CSV_OF_BOTH_SPLITS and 'phase' not in columns:
+    if path.name == CSV_OF_ALL_SPLITS and 'phase' not in columns:
         raise DataError(
             f'{path} has no column phase, which separates training from validation; add it, or '
             'split the file into training.csv and validation.csv'

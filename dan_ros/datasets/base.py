@@ -1,26 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base classes of the data set readers.
+"""Base classes of the data set readers, and what the readers share.
 
 A reader of image files only lists them (`ImageDataset.list_images`); this module checks that each
 image can be decoded, and crops and resizes it.
 """
 
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
-from dan_ros.datasets.faces import TRAIN, VALID, Faces
+from dan_ros.datasets.faces import Faces
 from dan_ros.errors import DataError
-from dan_ros.images.files import read_picture
+from dan_ros.images.files import open_picture
+from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
 
-READ_THREADS = 8  # threads that decode every image once when a data set is opened
-# Names of a split's folder, in order of preference.
-SPLIT_FOLDERS = {TRAIN: ('train', 'training'), VALID: ('val', 'valid', 'validation', 'test')}
+READ_THREADS = 4  # threads that decode every image once; each holds one image in memory
+IGNORED_NAMES = (
+    '__macosx',
+    '@eadir',
+    'thumbs.db',
+    'ehthumbs.db',
+    'desktop.ini',
+)  # of operating systems
 
 
 @dataclass(frozen=True)
@@ -38,25 +46,55 @@ class LabeledImage:
     crop: tuple[int, int, int, int] | None = None
 
 
+@dataclass(frozen=True)
+class Listing:
+    """The images of one split, before they are decoded.
+
+    Attributes:
+        images: all images with a class.
+        layout: where the images are, for people.
+        skipped: reason per image without a class.
+        excluded: number of images that the rules of the data set exclude, per reason.
+        folders: folder of each class; empty if the classes are not folders.
+    """
+
+    images: list[LabeledImage]
+    layout: str
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    folders: Mapping[str, Path] = field(default_factory=dict)
+
+
+def numbered(labels: tuple[str, ...], first: int = 0) -> Mapping[str, str]:
+    """Label per class number.
+
+    >>> dict(numbered(('sad', 'happy'), first=1))
+    {'1': 'sad', '2': 'happy'}
+    """
+    return MappingProxyType({str(number): label for number, label in enumerate(labels, first)})
+
+
 class FaceDataset(ABC):
     """Reader of one data set.
 
     Attributes:
         labels: canonical labels in the data set's own class order.
+        numbers: canonical label per class number, if the data set numbers its class folders.
     """
 
     labels: tuple[str, ...]
+    numbers: Mapping[str, str] = MappingProxyType({})
 
     @abstractmethod
     def open(self, root: Path, split: str) -> Faces:
-        """Open the split `TRAIN` or `VALID` of the data set in `root`.
+        """Open the split `TRAIN`, `VALID` or `TEST` of the data set in `root`.
 
         Raises:
             DataError: a file is missing, damaged or empty.
         """
 
     def matches(self, root: Path, model_labels: tuple[str, ...]) -> bool:
-        """Return whether the files in `root` can only be of this data set.
+        """Return whether the files in `root` prove that it is this data set.
 
         Args:
             root: an existing folder or file.
@@ -70,39 +108,89 @@ class ImageDataset(FaceDataset):
     """A data set that consists of image files."""
 
     @abstractmethod
-    def list_images(self, root: Path, split: str) -> list[LabeledImage]:
+    def list_images(self, root: Path, split: str) -> Listing:
         """List the images of one split; arguments and errors as in `open`."""
 
     def open(self, root: Path, split: str) -> Faces:
         """Decode every image once and leave out the unreadable ones."""
-        images = self.list_images(root, split)
+        listing = self.list_images(root, split)
         with ThreadPoolExecutor(READ_THREADS) as threads:
-            readable = list(threads.map(lambda image: read_picture(image.path) is not None, images))
-        skipped = tuple(str(i.path) for i, good in zip(images, readable, strict=True) if not good)
-        images = [image for image, good in zip(images, readable, strict=True) if good]
+            problems = list(threads.map(_find_problem, listing.images))
+        checked = list(zip(listing.images, problems, strict=True))
+        unreadable = {str(image.path): problem for image, problem in checked if problem}
+        skipped = {**listing.skipped, **unreadable}
+        images = [image for image, problem in checked if not problem]
         if not images:
-            raise DataError(f'{root}: {_why_empty(skipped)}; check the folder and the data set')
+            raise DataError(f'{root}: {why_empty(listing.layout, skipped)}')
         classes = np.array([image.label for image in images], np.int64)
         targets = np.eye(len(self.labels), dtype=np.float32)[classes]
+        used = {self.labels[index] for index in classes}
+        empty = [f'{folder} ({n})' for n, folder in listing.folders.items() if n not in used]
 
         def read(indices: np.ndarray, size: int) -> np.ndarray:
             return np.stack([_read_face(images[index], size) for index in indices])
 
-        paths = tuple(image.path for image in images)
-        return Faces(self.labels, targets, classes, read, skipped=skipped, paths=paths)
+        return Faces(
+            self.labels,
+            targets,
+            classes,
+            read,
+            layout=listing.layout,
+            skipped=skipped,
+            excluded=listing.excluded,
+            empty_folders=tuple(empty),
+            paths=tuple(image.path for image in images),
+        )
 
 
-def _why_empty(skipped: Sequence[str]) -> str:
+def gray_faces(
+    labels: tuple[str, ...],
+    targets: np.ndarray,
+    classes: np.ndarray,
+    images: np.ndarray,
+    layout: str,
+) -> Faces:
+    """Faces that are held in memory; arguments as in `Faces`, images are uint8 [N, side, side]."""
+
+    def read(indices: np.ndarray, size: int) -> np.ndarray:
+        return _resize_all(images[indices], size)[:, :, :, None]
+
+    return Faces(labels, targets, classes, read, native_size=images.shape[1], layout=layout)
+
+
+def _resize_all(images: np.ndarray, size: int) -> np.ndarray:
+    """uint8 [B, h, w] -> [B, size, size], bilinear."""
+    if images.shape[1:] == (size, size):
+        return images
+    resized = [cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR) for image in images]
+    return np.stack(resized)
+
+
+def why_empty(layout: str, skipped: Mapping[str, str]) -> str:
+    """Explain that no image can be used, with the first reason."""
     if not skipped:
-        return 'no images found'
-    return f'none of its {len(skipped)} images can be read (the first is {skipped[0]})'
+        return f'no images found in {layout}; check the folder and the data set'
+    path, reason = next(iter(skipped.items()))
+    return f'none of its {len(skipped)} images can be read; the first is {path}, which {reason}'
+
+
+def try_picture(path: Path) -> tuple[np.ndarray | None, str]:
+    """Decode an image: uint8 [H, W, 3], BGR, and ''; or None, and the reason."""
+    try:
+        return open_picture(path), ''
+    except DataError as error:
+        return None, str(error).removeprefix(f'{path}: ')
+
+
+def _find_problem(image: LabeledImage) -> str:
+    return try_picture(image.path)[1]
 
 
 def _read_face(image: LabeledImage, size: int) -> np.ndarray:
     """Read one face: uint8 [size, size, 3], RGB."""
-    pixels = read_picture(image.path)
+    pixels, reason = try_picture(image.path)
     if pixels is None:
-        raise DataError(f'{image.path} can no longer be read; it was readable at the start')
+        raise DataError(f'{image.path} was readable at the start, but no longer: {reason}')
     if image.crop is not None:
         left, top, width, height = image.crop
         face = pixels[max(top, 0) : top + height, max(left, 0) : left + width]
@@ -110,38 +198,21 @@ def _read_face(image: LabeledImage, size: int) -> np.ndarray:
     return resize(pixels, size, size)[:, :, ::-1]
 
 
+def is_ignored(path: Path) -> bool:
+    """Whether a file or folder is hidden, or one that operating systems leave behind."""
+    return path.name.startswith('.') or path.name.lower() in IGNORED_NAMES
+
+
 def subfolders(root: Path) -> list[Path]:
     """Visible folders in `root`, sorted by name; [] if `root` is a file."""
     if not root.is_dir():
         return []
-    return sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith('.'))
+    with os.scandir(root) as entries:  # unlike `iterdir`, needs no system call per entry
+        paths = [Path(entry.path) for entry in entries if entry.is_dir()]
+    return sorted(path for path in paths if not is_ignored(path))
 
 
-def split_folder(root: Path, split: str) -> Path:
-    """Find a split's folder, such as train, Train_Aligned_Faces or val.
-
-    `VALID` falls back to the test folder.
-
-    Raises:
-        DataError: there is no such folder.
-    """
-    names = SPLIT_FOLDERS[split]
-    for name in names:
-        for folder in subfolders(root):
-            if folder.name.lower() == name or folder.name.lower().startswith(f'{name}_'):
-                return folder
-    raise DataError(f'{root} has no folder {" or ".join(names)}')
-
-
-def read_lines(path: Path) -> list[str]:
-    """Read the lines of a UTF-8 text file.
-
-    Raises:
-        DataError: the file is missing or is not text.
-    """
-    try:
-        return path.read_text(encoding='utf-8-sig').splitlines()
-    except OSError as error:
-        raise DataError(f'{path} cannot be read: {error.strerror}') from None
-    except UnicodeDecodeError:
-        raise DataError(f'{path} is not a UTF-8 text file') from None
+def find_file(root: Path, names: Sequence[str]) -> Path | None:
+    """Find the first of the file names in `root` or one folder below."""
+    paths = (folder / name for name in names for folder in (root, *subfolders(root)))
+    return next((path for path in paths if path.is_file()), None)

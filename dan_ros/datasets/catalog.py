@@ -9,12 +9,14 @@ from dan_ros import labels as label_sets
 from dan_ros.datasets.affectnet import AffectNet7, AffectNet8
 from dan_ros.datasets.base import FaceDataset
 from dan_ros.datasets.faces import Faces
+from dan_ros.datasets.fer2013 import Fer2013
 from dan_ros.datasets.ferplus import FerPlus
-from dan_ros.datasets.folders import ClassFolders, Sfew
+from dan_ros.datasets.folders import ClassFolders, Sfew, candidate_folders, is_number
 from dan_ros.datasets.rafdb import RafDb
 from dan_ros.errors import DataError
 
-# Data sets by name; `guess_dataset` tries them in this order.
+MAX_SHOWN_NUMBERS = 10  # names of folders in an error message
+# Data sets by name.
 DATASETS: Mapping[str, type[FaceDataset]] = MappingProxyType(
     {
         'ferplus': FerPlus,
@@ -22,6 +24,7 @@ DATASETS: Mapping[str, type[FaceDataset]] = MappingProxyType(
         'affectnet7': AffectNet7,
         'affectnet8': AffectNet8,
         'sfew': Sfew,
+        'fer2013': Fer2013,
         'folder': ClassFolders,
     }
 )
@@ -30,12 +33,13 @@ DATASETS: Mapping[str, type[FaceDataset]] = MappingProxyType(
 def open_faces(dataset: str, root: Path, split: str) -> Faces:
     """Open one split of a data set.
 
-    Unreadable images are left out and listed in `Faces.skipped`.
+    Images that cannot be used are left out and listed in `Faces.skipped`.
 
     Args:
         dataset: a name in `DATASETS`.
-        root: the data set's folder; for FER+ and AffectNet also its `.npz` or CSV file.
-        split: 'train' or 'valid'.
+        root: the data set's folder; for FER+, FER-2013 and AffectNet also its
+            `.npz` or CSV file.
+        split: 'train', 'valid' or 'test'.
 
     Raises:
         DataError: the data set is unknown, or a file is missing, damaged or empty.
@@ -49,7 +53,9 @@ def open_faces(dataset: str, root: Path, split: str) -> Faces:
 
 
 def guess_dataset(root: Path, model_labels: tuple[str, ...]) -> str:
-    """Name of the data set at `root`, guessed from its files.
+    """Name of the data set that the files at `root` prove.
+
+    Folders named by numbers prove nothing, because each data set numbers its classes differently.
 
     Args:
         root: a folder or file.
@@ -57,14 +63,41 @@ def guess_dataset(root: Path, model_labels: tuple[str, ...]) -> str:
             contempt, otherwise seven.
 
     Raises:
-        DataError: `root` does not exist, or matches no data set.
+        DataError: `root` does not exist, or matches no data set or several.
     """
     if not root.exists():
-        raise DataError(f'there is no data at {root}; give a folder or an .npz file')
-    for name, dataset in DATASETS.items():
-        if dataset().matches(root, model_labels):
-            return name
+        raise DataError(f'there is no data at {root}; give a folder, a CSV file or an .npz file')
+    names = [name for name, cls in DATASETS.items() if cls().matches(root, model_labels)]
+    if len(names) == 1:
+        return names[0]
+    if names:
+        raise DataError(f'{root} can be several data sets; choose one: {_choices(names)}')
+    numbers = sorted({f.name for f in candidate_folders(root) if is_number(f.name)}, key=int)
+    if numbers:
+        raise DataError(_explain_numbers(root, numbers))
     raise DataError(
         f'{root} is not a known data set and has no folders named '
         f'{", ".join(label_sets.CANONICAL)}; check the path, or name the data set with --dataset'
+    )
+
+
+def _choices(names: list[str]) -> str:
+    return ' or '.join(f'--dataset {name}' for name in names)
+
+
+def _explain_numbers(root: Path, numbers: list[str]) -> str:
+    """Say which data sets have all these class numbers, and what one of them means in each."""
+    example = numbers[len(numbers) // 2]
+    fitting = [
+        f'{name} ({example} is {cls.numbers[example]})'
+        for name, cls in DATASETS.items()
+        if cls.numbers.keys() >= set(numbers)
+    ]
+    shown = ', '.join(numbers[:MAX_SHOWN_NUMBERS]) + (', ...' * (len(numbers) > MAX_SHOWN_NUMBERS))
+    found = f'{root} has folders named by numbers ({shown})'
+    if not fitting:
+        return f'{found}, which fit no known data set; name the folders by class, such as happy'
+    return (
+        f'{found}, which mean different classes in different data sets; choose one: '
+        f'{_choices(fitting)}'
     )

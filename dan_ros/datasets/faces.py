@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The container that every data set reader returns."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from dan_ros.images.files import readable
 
-TRAIN, VALID = 'train', 'valid'
-MAX_LISTED_SKIPS = 20  # unreadable images listed on the screen
+TRAIN, VALID, TEST = SPLITS = ('train', 'valid', 'test')
+MAX_LISTED_SKIPS = 20  # images listed on the screen
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,10 @@ class Faces:
         reader: reads faces by index: (int64 [B], side in pixels) -> uint8 [B, h, w, 1 or 3], gray
             or RGB.
         native_size: side in pixels that all images have, or None if they differ.
-        skipped: paths of the unreadable images, which are left out.
+        layout: where the faces are and in which form, for people.
+        skipped: reason per image that is left out because it cannot be read or has no class.
+        excluded: number of faces that the rules of the data set exclude, per reason.
+        empty_folders: class folders without a readable image.
         paths: file of each face, N of them; () if the faces are not in separate files.
     """
 
@@ -33,7 +36,10 @@ class Faces:
     classes: np.ndarray
     reader: Callable[[np.ndarray, int], np.ndarray]
     native_size: int | None = None
-    skipped: tuple[str, ...] = ()
+    layout: str = ''
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    excluded: Mapping[str, int] = field(default_factory=dict)
+    empty_folders: tuple[str, ...] = ()
     paths: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
@@ -42,8 +48,13 @@ class Faces:
     @property
     def counts(self) -> dict[str, int]:
         """Number of faces per label; labels without faces are left out."""
+        return {label: count for label, count in self.all_counts.items() if count}
+
+    @property
+    def all_counts(self) -> dict[str, int]:
+        """Number of faces per label of the data set."""
         counts = np.bincount(self.classes, minlength=len(self.labels)).tolist()
-        return {label: n for label, n in zip(self.labels, counts, strict=True) if n}
+        return dict(zip(self.labels, counts, strict=True))
 
     def read(self, indices: np.ndarray, size: int) -> np.ndarray:
         """Read the faces `indices`, int64 [B]: uint8 [B, size, size, 1 or 3], gray or RGB."""
@@ -55,17 +66,41 @@ class Faces:
         return np.repeat(batch, 3, axis=3) if batch.shape[3] == 1 else np.ascontiguousarray(batch)
 
 
-def summarize_skipped(skipped: Sequence[str], full_list: str) -> list[str]:
-    """Describe the unreadable images in a few lines; [] if there are none.
+def summarize(dataset: str, split: str, faces: Faces) -> list[str]:
+    """Describe in a few lines how the data was understood: source, faces per class, exclusions."""
+    lines = [
+        readable(f'data set {dataset}, split {split}: {faces.layout}'),
+        f'{len(faces)} faces: {_name_counts(faces.all_counts)}',
+    ]
+    if faces.excluded:
+        lines.append(f'excluded by the rules of {dataset}: {_name_counts(faces.excluded)}')
+    if faces.empty_folders:
+        lines.append(readable(f'without a face: {", ".join(faces.empty_folders)}'))
+    return lines
+
+
+def summarize_skipped(skipped: Mapping[str, str], full_list: str = '') -> list[str]:
+    """Describe the images that are left out in a few lines; [] if there are none.
 
     Args:
-        skipped: paths of the images.
-        full_list: name of the file that lists them all.
+        skipped: reason per path.
+        full_list: name of the file that lists them all, if there is one.
     """
-    if not skipped:
+    listed = [f'{path}: {reason}' for path, reason in skipped.items()]
+    return list_paths('cannot be used and are left out', listed, full_list)
+
+
+def list_paths(what: str, paths: Sequence[str], full_list: str = '') -> list[str]:
+    """Count images and name the first `MAX_LISTED_SKIPS`; [] if there are none."""
+    if not paths:
         return []
-    lines = [f'{len(skipped)} images cannot be read and are left out:']
-    lines += [f'  {readable(name)}' for name in skipped[:MAX_LISTED_SKIPS]]
-    if len(skipped) > MAX_LISTED_SKIPS:
-        lines.append(f'  and {len(skipped) - MAX_LISTED_SKIPS} more, see {full_list}')
+    lines = [f'{len(paths)} of the images {what}:']
+    lines += [f'  {readable(path)}' for path in paths[:MAX_LISTED_SKIPS]]
+    if len(paths) > MAX_LISTED_SKIPS:
+        where = f', see {full_list}' if full_list else ''
+        lines.append(f'  and {len(paths) - MAX_LISTED_SKIPS} more{where}')
     return lines
+
+
+def _name_counts(counts: Mapping[str, int]) -> str:
+    return ', '.join(f'{name} {count}' for name, count in counts.items())

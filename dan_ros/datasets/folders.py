@@ -1,15 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data sets with one folder per class: SFEW, and your own images."""
 
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from dan_ros import labels as label_sets
-from dan_ros.datasets.base import ImageDataset, LabeledImage, split_folder, subfolders
-from dan_ros.datasets.faces import TRAIN
+from dan_ros.datasets.base import ImageDataset, LabeledImage, Listing, is_ignored, subfolders
+from dan_ros.datasets.faces import TEST, TRAIN, VALID
 from dan_ros.errors import DataError
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+# Names of a split's folder, in order of preference.
+SPLIT_FOLDERS = {
+    TRAIN: ('train', 'training', 'fer2013train'),
+    VALID: (
+        *('val', 'valid', 'validation', 'publictest', 'fer2013valid'),
+        *('test', 'testing', 'privatetest'),
+    ),
+    TEST: ('test', 'testing', 'privatetest', 'fer2013test'),
+}
+FOLDER_HINTS = {TRAIN: 'train', VALID: 'val or test', TEST: 'test'}  # for error messages
 # Canonical label per folder name in lower case.
 LABEL_OF_NAME: Mapping[str, str] = {
     **{name: name for name in label_sets.CANONICAL},
@@ -20,9 +32,42 @@ LABEL_OF_NAME: Mapping[str, str] = {
     'disgusted': 'disgust',
     'angry': 'anger',
 }
+# A file with one of these suffixes should be an image; any other file may be one.
+IMAGE_SUFFIXES = (
+    *('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.gif', '.bmp', '.tif', '.tiff', '.webp', '.jp2'),
+    *('.avif', '.heic', '.heif', '.pbm', '.pgm', '.ppm', '.pnm', '.svg', '.dng'),
+)
+HEAD_BYTES = 4096  # of a file, read to tell text from images
 
 
-class Sfew(ImageDataset):
+class FolderDataset(ImageDataset):
+    """Base of the data sets that have one folder per class, by name or by number.
+
+    `VALID` falls back to the test folder; `VALID` and `TEST` need no folder of their own. An outer
+    folder that contains only one folder is entered.
+
+    Attributes:
+        other_files: files that can replace the class folders, for error messages.
+    """
+
+    other_files = ''
+
+    def list_images(self, root: Path, split: str) -> Listing:
+        """List the images in the split's class folders."""
+        names = self.label_of_folder
+        folder = _find_class_folders(root, split, names)
+        if folder is None:
+            other = f', and no {self.other_files}' if self.other_files else ''
+            raise DataError(f'{root} has no folder {FOLDER_HINTS[split]} with classes{other}')
+        return list_class_folders(folder, self.labels, names)
+
+    @property
+    def label_of_folder(self) -> Mapping[str, str]:
+        """Canonical label per folder name in lower case."""
+        return {**self.numbers, **LABEL_OF_NAME}
+
+
+class Sfew(FolderDataset):
     """SFEW 2.0 (Dhall et al. 2011, https://doi.org/10.1109/ICCVW.2011.6130508).
 
     Layout: `Train/Happy/*.png`, `Val/Happy/*.png`, ...
@@ -30,12 +75,8 @@ class Sfew(ImageDataset):
 
     labels = label_sets.AFFECTNET7
 
-    def list_images(self, root: Path, split: str) -> list[LabeledImage]:
-        """List the images in the split's class folders."""
-        return list_class_folders(split_folder(root, split), self.labels, LABEL_OF_NAME)
 
-
-class ClassFolders(ImageDataset):
+class ClassFolders(FolderDataset):
     """Your own images in one folder per class.
 
     Layout: `train/happy/*.jpg` and `val/happy/*.jpg`; evaluation also takes `happy/*.jpg`.
@@ -43,24 +84,62 @@ class ClassFolders(ImageDataset):
 
     labels = label_sets.CANONICAL
 
-    def list_images(self, root: Path, split: str) -> list[LabeledImage]:
-        """List the images in the split's class folders."""
-        if split == TRAIN or not any(_is_class(folder) for folder in subfolders(root)):
-            root = split_folder(root, split)
-        return list_class_folders(root, self.labels, LABEL_OF_NAME)
-
     def matches(self, root: Path, model_labels: tuple[str, ...]) -> bool:
-        """Look for a class folder in `root` or one level below."""
-        folders = subfolders(root)
-        return any(_is_class(f) for folder in folders for f in (folder, *subfolders(folder)))
+        """Look for a folder with the name of a class."""
+        return any(folder.name.lower() in LABEL_OF_NAME for folder in candidate_folders(root))
+
+
+def candidate_folders(root: Path) -> Iterator[Path]:
+    """Folders in `root` that may be class folders: at most two levels below, or in one folder."""
+    folders = subfolders(root)
+    for folder in folders:
+        yield folder
+        yield from candidate_folders(folder) if len(folders) == 1 else subfolders(folder)
+
+
+def _find_class_folders(root: Path, split: str, names: Mapping[str, str]) -> Path | None:
+    """Find the folder that contains the class folders of a split."""
+    root = enter_outer_folders(root, names)
+    if split != TRAIN and has_class_folders(root, names):
+        return root
+    for name in SPLIT_FOLDERS[split]:
+        for folder in subfolders(root):
+            if _is_split(folder, name):
+                return enter_outer_folders(folder, names)
+    return None
+
+
+def _is_split(folder: Path, split_name: str) -> bool:
+    """Whether a folder is called like train, Train_Aligned_Faces or val."""
+    name = folder.name.lower()
+    return name == split_name or name.startswith(f'{split_name}_')
+
+
+def has_class_folders(folder: Path, names: Mapping[str, str]) -> bool:
+    """Whether `folder` contains a folder with one of the names, in lower case."""
+    return any(child.name.lower() in names for child in subfolders(folder))
+
+
+def enter_outer_folders(folder: Path, names: Mapping[str, str]) -> Path:
+    """Enter folders that contain only one folder, unless it is a class or a split."""
+    splits = {name for names_of_split in SPLIT_FOLDERS.values() for name in names_of_split}
+    children = subfolders(folder)
+    while len(children) == 1 and children[0].name.lower() not in names:
+        (child,) = children
+        children = subfolders(child)
+        if not children or any(_is_split(child, name) for name in splits):
+            break
+        folder = child
+    return folder
 
 
 def list_class_folders(
     root: Path, labels: tuple[str, ...], label_of_name: Mapping[str, str]
-) -> list[LabeledImage]:
-    """List the images in one folder per class.
+) -> Listing:
+    """List the images in one folder per class, and in folders within.
 
-    Folders of known classes outside `labels`, such as contempt in a set of seven, are skipped.
+    Images of known classes outside `labels`, such as contempt in a set of seven, are excluded and
+    counted.
 
     Args:
         root: the folder that contains the class folders.
@@ -68,20 +147,84 @@ def list_class_folders(
         label_of_name: canonical label per folder name in lower case.
 
     Raises:
-        DataError: the name of a folder is not a class.
+        DataError: the name of a folder is not a class, or two folders are the same class.
     """
-    images = []
+    images: list[LabeledImage] = []
+    folders: dict[str, Path] = {}
+    excluded = {}
     for folder in subfolders(root):
-        label = label_of_name.get(folder.name.lower())
-        if label is None:
+        label = _label_of(folder, label_of_name)
+        if label in folders:
             raise DataError(
-                f'{folder} is not a class; valid folder names are {", ".join(label_of_name)}'
+                f'{folders[label]} and {folder} both mean the class {label}; put their images into '
+                'one folder'
             )
+        folders[label] = folder
+        paths = list_image_files(folder)
         if label in labels:
-            files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-            images += [LabeledImage(path, labels.index(label)) for path in files]
-    return images
+            images += [LabeledImage(path, labels.index(label)) for path in paths]
+        elif paths:
+            excluded[f'class {label}'] = len(paths)
+    loose = [path for path in sorted(root.iterdir()) if _is_loose_image(path)]
+    return Listing(
+        images,
+        f'class folders in {root}',
+        skipped={str(path): 'is not in a class folder' for path in loose},
+        excluded=excluded,
+        folders={label: folder for label, folder in folders.items() if label in labels},
+    )
 
 
-def _is_class(folder: Path) -> bool:
-    return folder.name.lower() in LABEL_OF_NAME
+def _label_of(folder: Path, label_of_name: Mapping[str, str]) -> str:
+    name = folder.name.lower()
+    if name in label_of_name:
+        return label_of_name[name]
+    hint = ''
+    if is_number(name) and not any(map(is_number, label_of_name)):
+        hint = '; numbers need the name of the data set, such as --dataset rafdb'
+    raise DataError(
+        f'{folder} is not a class; valid folder names are {", ".join(label_of_name)}{hint}'
+    )
+
+
+def is_number(name: str) -> bool:
+    """Whether a folder's name is a plain number.
+
+    >>> is_number('7'), is_number('happy')
+    (True, False)
+    """
+    return re.fullmatch('[0-9]+', name) is not None
+
+
+def list_image_files(folder: Path) -> list[Path]:
+    """List the files in `folder` and below that may be images, whatever their suffix, sorted."""
+    paths = []
+    for parent, children, names in os.walk(folder, onerror=_raise, followlinks=True):
+        children[:] = [name for name in children if not is_ignored(Path(name))]
+        paths += [Path(parent, name) for name in names]
+    return sorted(path for path in paths if _may_be_image(path))
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
+
+
+def _is_loose_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not is_ignored(path) and not path.is_dir()
+
+
+def _may_be_image(path: Path) -> bool:
+    """Whether to try to decode a file: all but files of the system, and texts with other names."""
+    if is_ignored(path) or not (path.is_file() or path.is_symlink()):
+        return False
+    return path.suffix.lower() in IMAGE_SUFFIXES or not _is_text(path)
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file begins like text, or is empty; images in text form (PBM) do not count."""
+    try:
+        with path.open('rb') as file:
+            head = file.read(HEAD_BYTES)
+    except OSError:
+        return False
+    return all(byte >= 9 for byte in head) and not re.match(rb'P[1-3]\s', head)

@@ -6,6 +6,7 @@ Without --source it ends by itself, otherwise it runs until Ctrl-C.
 """
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
@@ -218,7 +219,9 @@ def _conclude(subscriber: Subscriber, console: Console) -> None:
 
 def _start_camera(source: str) -> 'subprocess.Popen[bytes]':
     # The quotes make a camera number a string parameter.
-    return _start('sample_camera', '-r', f'image_raw:={CAMERA_TOPIC}', '-p', f'source:="{source}"')
+    return _start(
+        'sample_camera', '-r', f'image_raw:={CAMERA_TOPIC}', '-p', f'source:={json.dumps(source)}'
+    )
 
 
 def _start(program: str, *ros_arguments: str) -> 'subprocess.Popen[bytes]':

@@ -1,32 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
 """A camera node for testing: publishes pictures, a video or a real camera as sensor_msgs/Image.
 
-It publishes on `image_raw` and has the parameters `source` and `rate_hz`. The default source is a
-moving face of changing size: the astronaut portrait of scikit-image (NASA, public domain).
+It publishes on `image_raw` and has the parameters `source`, see `open_source`, and `rate_hz`. The
+default source is a moving face of changing size: the astronaut portrait of scikit-image (NASA,
+public domain).
 """
 
 import itertools
+import re
+import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from dan_ros.errors import DanError, ParameterError
+from dan_ros.errors import DanError, DataError, ParameterError
+from dan_ros.images.files import is_picture, open_picture
 from dan_ros.images.opencv import cv2
 from dan_ros.ros.publishers import bgr_to_image
+from dan_ros.storage.file_content import VIDEO, explain_wrong_file
 
 WIDTH, HEIGHT = 640, 480  # of the images with the moving face, pixels
 FACE_CENTER = (223.0, 120.0)  # x, y of the astronaut's face, pixels of the portrait
 PICTURE_S = 2.0  # time per picture of a folder, seconds
-PICTURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')
+DEFAULT_RATE_HZ = 30.0  # of sources without a rate of their own
+MIN_RATE_HZ, MAX_RATE_HZ = 0.1, 1000.0
+RETRY_S = 1.0  # interval at which a video or camera that cannot be read is opened again, seconds
+URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+://')
 
 Images = Iterator[np.ndarray | None]
+Warn = Callable[[str], object]
+
+
+@dataclass
+class Source(Iterator[np.ndarray | None]):
+    """Images without end: uint8 [H, W, 3] BGR, or None while an image cannot be read.
+
+    Attributes:
+        images: yields the images.
+        rate_hz: images per second.
+    """
+
+    images: Images
+    rate_hz: float
+
+    def __next__(self) -> np.ndarray | None:
+        return next(self.images)
 
 
 class SampleCamera(Node):
@@ -40,18 +67,19 @@ class SampleCamera(Node):
 
     def __init__(self) -> None:
         super().__init__(self.NAME)
-        source = str(self.declare_parameter('source', '').value)
         dynamic = ParameterDescriptor(dynamic_typing=True)  # accept integers too
-        rate_hz = _check_rate(self.declare_parameter('rate_hz', 30.0, dynamic).value)
+        name = _check_source(self.declare_parameter('source', '', dynamic).value)
+        rate_hz = _check_rate(self.declare_parameter('rate_hz', None, dynamic).value)
         try:
-            self._images = open_source(source, rate_hz)
+            self._source = open_source(name, rate_hz, self.get_logger().warning)
         except DanError as error:
             raise ParameterError(f'source: {error}') from None
+        self.set_parameters([Parameter('rate_hz', value=self._source.rate_hz)])
         self._publisher = self.create_publisher(Image, 'image_raw', qos_profile_sensor_data)
-        self.create_timer(1 / rate_hz, self._publish_next)
+        self.create_timer(1 / self._source.rate_hz, self._publish_next)
 
     def _publish_next(self) -> None:
-        image = next(self._images)
+        image = next(self._source)
         if image is None:
             self.get_logger().warning(
                 'cannot read an image from the source', throttle_duration_sec=5
@@ -61,45 +89,68 @@ class SampleCamera(Node):
         self._publisher.publish(bgr_to_image(image, header))
 
 
-def _check_rate(value: object) -> float:
+def _check_source(value: object) -> str:
+    if isinstance(value, int | str) and not isinstance(value, bool):
+        return str(value)
+    shown = list(value) if isinstance(value, array) else value
+    raise ParameterError(f'source cannot be {shown!r}: it must be text or the number of a camera')
+
+
+def _check_rate(value: object) -> float | None:
+    if value is None:
+        return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if isinstance(value, int | float) and is_number and 0.1 <= value <= 1000:
+    if isinstance(value, int | float) and is_number and MIN_RATE_HZ <= value <= MAX_RATE_HZ:
         return float(value)
     shown = list(value) if isinstance(value, array) else value
-    raise ParameterError(f'rate_hz cannot be {shown!r}: it must be a number from 0.1 to 1000')
+    raise ParameterError(
+        f'rate_hz cannot be {shown!r}: it must be a number from {MIN_RATE_HZ:g} to {MAX_RATE_HZ:g}'
+    )
 
 
-def open_source(source: str, rate_hz: float) -> Images:
-    """Open an endless source of images: uint8 [H, W, 3] BGR, or None for an unreadable image.
+def _ignore(message: str) -> None:
+    pass
+
+
+def open_source(source: str, rate_hz: float | None = None, warn: Warn = _ignore) -> Source:
+    """Open a source of images.
 
     Args:
-        source: '' for the moving face, the number of a camera, or the path of a picture, a folder
-            of pictures, or a video, which is repeated.
-        rate_hz: number of images that are taken per second.
+        source: '' for the moving face, the number or path of a camera, the URL of a stream, or the
+            path of a picture, a folder of pictures or a video, which are repeated.
+        rate_hz: images per second; None for the rate of the video or camera, else 30.
+        warn: called with a message for each file of a folder that is left out.
 
     Raises:
         DanError: the source is missing or cannot be read.
     """
     if not source:
-        return moving_face(rate_hz)
-    if source.isdigit():
-        return _video(int(source), f'camera {source}')
+        rate_hz = rate_hz or DEFAULT_RATE_HZ
+        return Source(moving_face(rate_hz), rate_hz)
+    if source.isdecimal():
+        return _open_video(int(source), f'camera {source}', rate_hz)
+    if URL.match(source):
+        return _open_video(source, source, rate_hz)
     try:
-        path = Path(source).expanduser()
-        if path.is_dir():
-            files = sorted(
-                file for file in path.iterdir() if file.suffix.lower() in PICTURE_SUFFIXES
-            )
-            return _pictures(files, rate_hz)
-        if not path.is_file():
-            raise DanError(f'there is no file or folder {source}')
+        return _open_path(Path(source).expanduser(), rate_hz, warn)
     except OSError as error:
         raise DanError(f'{source} cannot be read: {error.strerror}') from None
     except RuntimeError as error:  # unknown user after ~
         raise DanError(f'{source} cannot be read: {error}') from None
-    if path.suffix.lower() in PICTURE_SUFFIXES:
-        return _pictures([path], rate_hz)
-    return _video(str(path), str(path))
+
+
+def _open_path(path: Path, rate_hz: float | None, warn: Warn) -> Source:
+    if path.is_char_device():
+        number = re.fullmatch(r'/dev/video(\d+)', str(path.resolve()))
+        return _open_video(int(number[1]) if number else str(path), str(path), rate_hz)
+    if path.is_dir():
+        files = sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith('.'))
+        return _open_pictures(files, rate_hz, warn)
+    if not path.is_file():
+        raise DanError(f'there is no file or folder {path}')
+    if is_picture(path):
+        return _open_pictures([path], rate_hz, warn)
+    return _open_video(str(path), str(path), rate_hz)
 
 
 def moving_face(rate_hz: float, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Images:
@@ -136,34 +187,71 @@ def _place(portrait: np.ndarray, time_s: float, size: tuple[int, int]) -> np.nda
     return image
 
 
-def _pictures(paths: list[Path], rate_hz: float) -> Images:
-    pictures = [picture for path in paths if (picture := _read(path)) is not None]
-    if not pictures:
-        raise DanError(f'there is no readable picture ({", ".join(PICTURE_SUFFIXES)})')
-    times = max(1, round(PICTURE_S * rate_hz))
-    return itertools.cycle(picture for picture in pictures for _ in range(times))
+def _open_pictures(paths: list[Path], rate_hz: float | None, warn: Warn) -> Source:
+    rate_hz = rate_hz or DEFAULT_RATE_HZ
+    images = _pictures(paths, max(1, round(PICTURE_S * rate_hz)), warn)
+    first = next(images)
+    if first is None:
+        raise DanError(f'there is no readable picture among {len(paths)} files')
+    return Source(itertools.chain([first], images), rate_hz)
 
 
-def _read(path: Path) -> np.ndarray | None:
-    """Read a picture, rotated as its EXIF data says; return None if it is invalid."""
-    try:
-        return cv2.imread(str(path))
-    except cv2.error:  # the picture is too large
-        return None
+def _pictures(paths: list[Path], repeats: int, warn: Warn) -> Images:
+    """Yield each picture several times, then the next, in an endless cycle; read one at a time."""
+    while True:
+        readable = []
+        for path in paths:
+            try:
+                picture = _read(path)
+            except DataError as error:
+                warn(f'left out: {error}')
+                continue
+            readable.append(path)
+            yield from itertools.repeat(picture, repeats)
+        if not readable:
+            yield None
+        paths = readable
 
 
-def _video(source: int | str, name: str) -> Images:
+def _read(path: Path) -> np.ndarray:
+    if not is_picture(path):  # without reading all of a long video
+        expected = 'a picture that OpenCV can read'
+        raise DataError(f'{path} {explain_wrong_file(path, expected) or f"is not {expected}"}')
+    return open_picture(path)
+
+
+def _open_video(source: int | str, name: str, rate_hz: float | None) -> Source:
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
+        words = explain_wrong_file(Path(name), 'a picture or video that OpenCV can read', VIDEO)
         raise DanError(
-            f'{name} cannot be opened: no such camera, or not a video that OpenCV can read'
+            f'{name} cannot be opened: '
+            + (
+                f'it {words}'
+                if words
+                else 'no such camera or stream, no access to it, or not a '
+                'video that OpenCV can read'
+            )
         )
-    return _frames(capture)
+    own_rate_hz = capture.get(cv2.CAP_PROP_FPS)
+    if not MIN_RATE_HZ <= own_rate_hz <= MAX_RATE_HZ:
+        own_rate_hz = DEFAULT_RATE_HZ
+    return Source(_frames(capture, source), rate_hz or own_rate_hz)
 
 
-def _frames(capture: cv2.VideoCapture) -> Images:
+def _frames(capture: cv2.VideoCapture, source: int | str) -> Images:
+    """Yield the frames of a video, which is opened again at its end; None while it is unreadable.
+
+    A video that was filmed with a rotated camera is turned upright.
+    """
     while True:
-        succeeded, frame = capture.read()
-        yield frame if succeeded else None  # end of a video, or camera not ready
-        if not succeeded:
-            capture.set(cv2.CAP_PROP_POS_FRAMES, 0)
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+        succeeded, frame = is_readable, _ = capture.read()
+        while succeeded:
+            yield frame
+            succeeded, frame = capture.read()
+        capture.release()
+        retry_s = time.monotonic() + (0 if is_readable else RETRY_S)
+        while time.monotonic() < retry_s:
+            yield None
+        capture = cv2.VideoCapture(source)

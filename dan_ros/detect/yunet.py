@@ -7,11 +7,11 @@ module works with any version.
 """
 
 import math
-from functools import lru_cache
+from functools import lru_cache, partial
+from importlib.util import find_spec
 
 import numpy as np
 
-from dan_ros.backends.onnxruntime import open_session, run_session
 from dan_ros.detect.base import Detector, DetectorConfig
 from dan_ros.detect.yunet_file import IMAGE, for_images
 from dan_ros.errors import ModelError
@@ -49,21 +49,29 @@ class YuNetDetector(Detector):
     def __init__(
         self, content: bytes, min_score: float = 0.6, threads: int = 0, device: str = 'cpu'
     ) -> None:
+        # Some machines have no ONNX Runtime: see `open`.
+        from dan_ros.backends.onnxruntime import open_session, run_session
+
         super().__init__(min_score)
-        self._session = open_session(for_images(content), threads, device)
-        self._outputs = [
-            f'{kind}_{stride}' for kind in ('cls', 'obj', 'bbox', 'kps') for stride in STRIDES
-        ]
+        session = open_session(for_images(content), threads, device)
+        names = [f'{kind}_{stride}' for kind in ('cls', 'obj', 'bbox', 'kps') for stride in STRIDES]
+        self._run = partial(run_session, session, names)
 
     @classmethod
     def open(cls, config: DetectorConfig) -> 'YuNetDetector':
         """Find, read and if necessary download the ONNX file.
 
+        Without ONNX Runtime, OpenCV runs it.
+
         Raises:
             ModelError: the file is missing or damaged, and cannot be downloaded.
-            BackendError: the GPU cannot be used.
+            BackendError: the GPU cannot be used, or neither library is there.
         """
         content = _read_file(config)
+        if config.device == 'cpu' and find_spec('onnxruntime') is None:
+            from dan_ros.detect.yunet_opencv import OpenCvYuNetDetector
+
+            return OpenCvYuNetDetector(content, config.min_score, config.threads)
         return cls(content, config.min_score, config.threads, config.device)
 
     def detect(self, image_bgr: np.ndarray) -> list[Face]:
@@ -88,7 +96,7 @@ class YuNetDetector(Detector):
         padded = image_bgr
         if below or right:
             padded = cv2.copyMakeBorder(image_bgr, 0, below, 0, right, cv2.BORDER_CONSTANT)
-        outputs = run_session(self._session, self._outputs, {IMAGE: padded[None]})
+        outputs = self._run({IMAGE: padded[None]})
         scores, boxes, landmarks = decode(outputs, padded.shape[:2], self.min_score)
         # OpenCV before 4.8 takes lists only
         xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)

@@ -11,7 +11,7 @@ from dan_ros.backends import Backend
 from dan_ros.datasets.faces import Faces
 from dan_ros.errors import DataError
 from dan_ros.evaluate.metrics import Scores, measure
-from dan_ros.images.files import read_picture
+from dan_ros.images.files import open_picture
 from dan_ros.labels import logits_to_probabilities
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.types import Frame
@@ -40,6 +40,11 @@ class Evaluation:
     probabilities: np.ndarray
     scores: Scores
     left_out: dict[str, int]
+
+    @property
+    def without_result(self) -> np.ndarray:
+        """Indices of the faces that were not detected or got no finite result, int64 [M]."""
+        return self.chosen[~self.probabilities.any(axis=1)]
 
 
 def evaluate(
@@ -112,10 +117,7 @@ def predict_photos(faces: Faces, pipeline: ExpressionPipeline) -> Predict:
     def predict(indices: np.ndarray) -> np.ndarray:
         rows = np.zeros((len(indices), len(label_sets.CANONICAL)), np.float32)
         for row, index in zip(rows, indices, strict=True):
-            image = read_picture(faces.paths[index])
-            if image is None:
-                raise DataError(f'{faces.paths[index]} can no longer be read')
-            (found,) = pipeline.run([Frame(image)])
+            (found,) = pipeline.run([Frame(open_picture(faces.paths[index]))])
             if found:
                 row[:] = found[0].probabilities
         return rows

@@ -39,7 +39,8 @@ img { max-width: 100%; } figure { margin: 2rem 0; } figcaption { color: #555; }
 <p class="numbers">accuracy <b>{{ '{:.2%}'.format(accuracy) }}</b>,
 balanced accuracy <b>{{ '{:.2%}'.format(balanced_accuracy) }}</b>,
 calibration error <b>{{ '{:.3f}'.format(calibration_error) }}</b></p>
-<p>{{ faces }} faces, {{ backend }} on {{ device }}, model {{ model }}, data {{ data }}.</p>
+<p>{{ faces }} faces, {{ backend }} on {{ device }}, model {{ model }}, data {{ data }}:
+{{ layout }}.</p>
 {% if look == 'photo' %}
 <p>Whole images: the largest face of each is detected and cropped as in the node.</p>
 {% endif %}
@@ -51,8 +52,16 @@ calibration error <b>{{ '{:.3f}'.format(calibration_error) }}</b></p>
 {% for label, count in left_out.items() %}{{ label }} ({{ count }}){{ ', ' if not loop.last }}
 {% endfor %}</p>
 {% endif %}
+{% if excluded %}
+<p>Excluded by the rules of the data set:
+{% for reason, count in excluded.items() %}{{ reason }} ({{ count }}){{ ', ' if not loop.last }}
+{% endfor %}</p>
+{% endif %}
+{% if empty_folders %}
+<p>Class folders without a face: {{ empty_folders | join(', ') }}.</p>
+{% endif %}
 {% if skipped %}
-<p>{{ skipped | length }} images cannot be read; scores.json lists them.</p>
+<p>{{ skipped | length }} images cannot be used; scores.json lists them.</p>
 {% endif %}
 <table>
 <tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>faces</th></tr>
@@ -103,10 +112,7 @@ def to_json(subject: Subject, evaluation: Evaluation) -> dict[str, Any]:
     )
     return {
         **vars(subject),
-        'faces': len(evaluation.chosen),
-        'not_judged': int(scores.faces.sum() - scores.confusion.sum()),
-        'left_out': evaluation.left_out,
-        'skipped': list(evaluation.faces.skipped),
+        **_describe_images(evaluation),
         'accuracy': scores.accuracy,
         'balanced_accuracy': scores.balanced_accuracy,
         'macro_f1': scores.macro_f1,
@@ -128,6 +134,23 @@ def to_json(subject: Subject, evaluation: Evaluation) -> dict[str, Any]:
                 scores.bin_faces, scores.bin_confidence, scores.bin_accuracy, strict=True
             )
         ],
+    }
+
+
+def _describe_images(evaluation: Evaluation) -> dict[str, Any]:
+    """Which images were evaluated, and which were not and why."""
+    faces, missing = evaluation.faces, evaluation.without_result
+    return {
+        'layout': faces.layout,
+        'counts': faces.all_counts,
+        'faces': len(evaluation.chosen),
+        'not_judged': len(missing),
+        'not_judged_images': [str(faces.paths[index]) for index in missing if faces.paths],
+        'left_out': evaluation.left_out,
+        'excluded': dict(faces.excluded),
+        'empty_folders': list(faces.empty_folders),
+        'skipped': list(faces.skipped),
+        'skip_reasons': dict(faces.skipped),
     }
 
 

@@ -5,26 +5,50 @@ Pictures are checked before they are decoded, because OpenCV fills the missing p
 JPEG with gray, and allocates memory for any size that a header claims.
 """
 
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 
 from dan_ros.errors import FrameError
 from dan_ros.images.opencv import cv2, raise_if_out_of_memory
 from dan_ros.types import Frame
 
-JPEG_START, JPEG_END, JPEG_SCAN = b'\xff\xd8', b'\xff\xd9', b'\xff\xda'
-PNG_START, PNG_END = b'\x89PNG\r\n\x1a\n', b'IEND\xaeB`\x82'
+JPEG_START, PNG_START = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
 # JPEG markers: https://www.w3.org/Graphics/JPEG/itu-t81.pdf, table B.1
-JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame: has the size
-JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})  # markers without a length
-TAIL_BYTES = 4096  # the end marker must be in these last bytes; some cameras add padding
+START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = 0xD8, 0xD9, 0xDA
+START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # has the size
+# The next marker with a meaning, as libjpeg finds it: fill bytes, escaped bytes of a scan and
+# restart markers are skipped.
+MARKER = re.compile(rb'\xff[^\x00\x01\xd0-\xd7\xff]')
+MAX_SEGMENTS = 10_000  # markers that are read in a JPEG; a photo has a few hundred at most
 MAX_SCANS = 32  # scans of a JPEG; encoders write about ten, each takes as long as a full decode
 
 
+@dataclass(frozen=True)
+class _Structure:
+    """What a JPEG or PNG states without being decoded.
+
+    Attributes:
+        size: (width, height), pixels, or None if the header is missing.
+        is_whole: the end was found; bytes behind it do not count.
+        scans: number of scans of a JPEG.
+    """
+
+    size: tuple[int, int] | None
+    is_whole: bool
+    scans: int = 1
+
+
 def is_whole(content: bytes) -> bool:
-    """Return whether a JPEG or PNG has its end marker, or any other content is not empty."""
-    for start, end in ((JPEG_START, JPEG_END), (PNG_START, PNG_END)):
-        if content.startswith(start):
-            return end in content[-TAIL_BYTES:]
+    """Return whether a JPEG or PNG is complete; other content only must not be empty.
+
+    Bytes behind the end are ignored, such as the video of a motion photo or the padding of a fixed
+    buffer.
+    """
+    if content.startswith((JPEG_START, PNG_START)):
+        return _read_structure(content).is_whole
     return bool(content)
 
 
@@ -41,7 +65,10 @@ def check_compressed(content: bytes, max_pixels: int) -> tuple[int, int]:
     Raises:
         FrameError: with the cause 'bad_format', 'bad_size', 'bad_data' or 'too_large'.
     """
-    width, height = _size_of(content)
+    structure = _read_structure(content)
+    if structure.size is None:
+        raise FrameError('bad_data', 'a JPEG or PNG without its header')
+    width, height = structure.size
     if width < 1 or height < 1:
         raise FrameError('bad_size', f'a compressed image of {width} x {height} pixels')
     if width * height > max_pixels:
@@ -50,10 +77,12 @@ def check_compressed(content: bytes, max_pixels: int) -> tuple[int, int]:
             f'a compressed image of {width} x {height} pixels, more than limits.max_pixels '
             f'({max_pixels})',
         )
-    if not is_whole(content):
+    if not structure.is_whole:
         raise FrameError('bad_data', f'a compressed image truncated at {len(content)} bytes')
-    if content.startswith(JPEG_START) and (scans := content.count(JPEG_SCAN)) > MAX_SCANS:
-        raise FrameError('bad_data', f'a JPEG with {scans} scans; at most {MAX_SCANS} are decoded')
+    if structure.scans > MAX_SCANS:
+        raise FrameError(
+            'bad_data', f'a JPEG with {structure.scans} scans; at most {MAX_SCANS} are decoded'
+        )
     return width, height
 
 
@@ -94,41 +123,52 @@ def decode_checked(content: bytes, size: tuple[int, int]) -> Frame:
     return Frame(image)
 
 
-def _size_of(content: bytes) -> tuple[int, int]:
-    """Return (width, height) from the header.
+def _read_structure(content: bytes) -> _Structure:
+    """Read the structure of the first picture in `content`.
 
     Raises:
-        FrameError: with the cause 'bad_format' or 'bad_data'.
+        FrameError: it is neither JPEG nor PNG (cause 'bad_format').
     """
     if content.startswith(JPEG_START):
-        return _jpeg_size(content)
-    if not content.startswith(PNG_START):
-        raise FrameError(
-            'bad_format', f'{len(content)} bytes that are not JPEG or PNG: {content[:8].hex()!r}'
-        )
-    if content[12:16] != b'IHDR' or len(content) < 24:
-        raise FrameError('bad_data', 'a PNG without its header')
-    return int.from_bytes(content[16:20], 'big'), int.from_bytes(content[20:24], 'big')
+        return _read_jpeg(content)
+    if content.startswith(PNG_START):
+        return _read_png(content)
+    raise FrameError(
+        'bad_format', f'{len(content)} bytes that are not JPEG or PNG: {content[:8].hex()!r}'
+    )
 
 
-def _jpeg_size(content: bytes) -> tuple[int, int]:
-    """Return (width, height) from the first start of frame.
+def _read_jpeg(content: bytes) -> _Structure:
+    """Walk through the markers of a JPEG up to its end."""
+    size, has_junk, scans, place = None, False, 0, len(JPEG_START)
+    for _ in range(MAX_SEGMENTS):
+        found = MARKER.search(content, place)
+        code = content[found.end() - 1] if found else START_OF_IMAGE
+        if found is None or code in (START_OF_IMAGE, END_OF_IMAGE):  # another picture, or the end
+            return _Structure(size, code == END_OF_IMAGE, scans)
+        segment = content[found.end() : found.end() + 7]
+        if scans == 0:  # decoders differ in how they skip junk, so a size behind it may be false
+            has_junk |= bool(content[place : found.start()].strip(b'\xff'))
+        if code in START_OF_FRAME and size is None and not has_junk and len(segment) == 7:
+            size = int.from_bytes(segment[5:], 'big'), int.from_bytes(segment[3:5], 'big')
+        scans += code == START_OF_SCAN
+        place = found.end() + int.from_bytes(segment[:2], 'big')
+    return _Structure(size, False, scans)
 
-    Raises:
-        FrameError: no start of frame was found (cause 'bad_data').
+
+def _read_png(content: bytes) -> _Structure:
+    size = None
+    if content[12:16] == b'IHDR' and len(content) >= 24:
+        size = int.from_bytes(content[16:20], 'big'), int.from_bytes(content[20:24], 'big')
+    return _Structure(size, is_whole=b'IEND' in png_chunks(content))
+
+
+def png_chunks(content: bytes) -> Iterator[bytes]:
+    """Yield the names of the complete chunks of a PNG, in file order.
+
+    Source: https://www.w3.org/TR/png-3/#5Chunk-layout
     """
-    place = 2
-    while place + 4 <= len(content) and content[place] == 0xFF:
-        marker = content[place + 1]
-        if marker == 0xFF:  # padding
-            place += 1
-        elif marker in JPEG_STANDALONE:
-            place += 2
-        elif marker in JPEG_FRAMES and place + 9 <= len(content):
-            height = int.from_bytes(content[place + 5 : place + 7], 'big')
-            return int.from_bytes(content[place + 7 : place + 9], 'big'), height
-        elif marker == 0x00:  # not a marker: decoders skip it, so sizes could differ
-            break
-        else:
-            place += 2 + int.from_bytes(content[place + 2 : place + 4], 'big')
-    raise FrameError('bad_data', 'a JPEG without its header')
+    place = len(PNG_START)
+    while (end := place + 12 + int.from_bytes(content[place : place + 4], 'big')) <= len(content):
+        yield content[place + 4 : place + 8]
+        place = end

@@ -8,10 +8,11 @@ import numpy as np
 
 from dan_ros.errors import DanError, DataError
 from dan_ros.images.compressed import is_whole
-from dan_ros.images.opencv import MAX_PIXELS, cv2, raise_if_out_of_memory
+from dan_ros.images.decode import decode_picture
+from dan_ros.images.opencv import MAX_PIXELS, cv2
 from dan_ros.storage.atomic import atomic_write_bytes
+from dan_ros.storage.file_content import PICTURE, explain_wrong_content
 
-FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 MAX_BYTES = 1_000_000_000  # size of a file; an uncompressed picture of `MAX_PIXELS` is smaller
 
 
@@ -27,31 +28,32 @@ def open_picture(path: Path) -> np.ndarray:
     """Decode a picture file.
 
     Returns:
-        uint8 [H, W, 3], BGR; EXIF rotation is ignored.
+        uint8 [H, W, 3], BGR, turned upright as its EXIF data says.
 
     Raises:
         DataError: the file is missing, damaged, truncated or too large; the message names it.
     """
+    content = _read(path)
     try:
-        picture = _decode(_read(path))
+        picture = decode_picture(content)
     except MemoryError:
         raise DataError(f'{path}: there is too little memory to read it') from None
     if picture is None:
-        raise DataError(
-            f'{path}: is damaged, has more than {MAX_PIXELS} pixels, or has a format that OpenCV '
-            'cannot read'
-        )
+        raise DataError(f'{path}: {_why_unreadable(content)}')
     return picture
 
 
-def _decode(content: bytes) -> np.ndarray | None:
+def is_picture(path: Path) -> bool:
+    """Return whether the first bytes of a file are of a format that OpenCV reads."""
+    return path.is_file() and bool(cv2.haveImageReader(str(path)))
+
+
+def _why_unreadable(content: bytes) -> str:
+    if words := explain_wrong_content(content, 'a picture that OpenCV can read', PICTURE):
+        return words
     if not is_whole(content):
-        return None
-    try:
-        return cv2.imdecode(np.frombuffer(content, np.uint8), FLAGS)
-    except cv2.error as error:
-        raise_if_out_of_memory(error)
-        return None
+        return 'is truncated: its end is missing; copy or download it again'
+    return f'is damaged, has more than {MAX_PIXELS} pixels, or has a format that OpenCV cannot read'
 
 
 def _read(path: Path) -> bytes:

@@ -13,10 +13,16 @@ os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))
 
 import cv2  # noqa: E402
 
-__all__ = ['MAX_PIXELS', 'cv2', 'raise_if_out_of_memory']
+__all__ = ['MAX_PIXELS', 'cv2', 'raise_if_out_of_memory', 'version']
 
 
 def raise_if_out_of_memory(error: cv2.error) -> None:
     """Raise MemoryError if `error` says that OpenCV ran out of memory."""
     if getattr(error, 'code', 0) == cv2.Error.StsNoMem:
         raise MemoryError(error.err) from None
+
+
+def version() -> tuple[int, int]:
+    """Return major and minor version of OpenCV, such as (4, 10)."""
+    major, minor = cv2.__version__.split('.')[:2]
+    return int(major), int(minor)

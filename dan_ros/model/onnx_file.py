@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dan_ros.errors import ModelError, shorten
 from dan_ros.model.protobuf import Value, fields
+from dan_ros.storage.file_content import MODEL, explain_wrong_content
 
 if TYPE_CHECKING:
     import onnx
@@ -50,6 +51,8 @@ def inspect_onnx(content: bytes, where: str) -> dict[str, str]:
     try:
         if content[4:8] == ORT_FORMAT:
             raise ValueError("ONNX Runtime's own format")
+        if not content:
+            raise ValueError('empty')
         for kind, message in _messages(content):
             if kind == 'tensor':
                 _refuse_external_data(message, where)
@@ -62,7 +65,8 @@ def inspect_onnx(content: bytes, where: str) -> dict[str, str]:
                 key, value = _entry(message)
                 metadata[key] = value
     except ValueError as error:
-        raise ModelError(f'{where} is not an ONNX file: {error}') from None
+        words = explain_wrong_content(content, 'an ONNX file', MODEL)
+        raise ModelError(f'{where} {words or f"is not an ONNX file: {error}"}') from None
     return metadata
 
 

@@ -19,6 +19,7 @@ from dan_ros.errors import DanError, ModelError, shorten
 from dan_ros.model.onnx_file import inspect_onnx
 from dan_ros.storage.atomic import atomic_write_bytes
 from dan_ros.storage.cache import cache_path, make_cache_folder
+from dan_ros.storage.file_content import explain_wrong_content
 from dan_ros.storage.resources import data_folders
 
 FETCH_TIMEOUT_S = 30  # for a whole transfer: name lookup, redirects, headers and content
@@ -145,6 +146,8 @@ def read_pinned(name: str, path: str) -> ModelFile:
     if file is None:
         raise ModelError(f'there is no file {shorten(path)}; it should contain {model.filename}')
     if file.sha256 != model.sha256:
+        if words := explain_wrong_content(file.content, model.filename):
+            raise ModelError(f'{path} {words}')
         raise ModelError(
             f'{path} is not {model.filename}: its SHA-256 is {file.sha256}, expected '
             f'{model.sha256}. Run `dan-ros models fetch {name}` and leave the path empty.'
@@ -243,7 +246,11 @@ def _download(url: str, timeout_s: float) -> bytes:
 def _check_hash(content: bytes, model: KnownModel) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != model.sha256:
-        raise ModelError(f'its SHA-256 is {found}, expected {model.sha256}, so it was not kept')
+        words = explain_wrong_content(content, 'a model')
+        raise ModelError(
+            (f'it {words}; ' if words else '')
+            + f'its SHA-256 is {found}, expected {model.sha256}, so it was not kept'
+        )
 
 
 def _read_valid(model: KnownModel, path: Path, problems: list[str]) -> ModelFile | None:

@@ -18,10 +18,13 @@ from dan_ros.errors import ModelError
 from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_PX, ModelInfo
 from dan_ros.network import fuse
 from dan_ros.network.dan import DAN
+from dan_ros.storage.file_content import CHECKPOINT, explain_wrong_file
 
 SAFE_TORCH = (2, 6)  # first version whose weights_only=True runs no code, see CVE-2025-32434
 NOTES_KEY = 'dan_ros'  # key in the safetensors metadata
 OFFICIAL_INPUT_SIZE = 224
+# What torch raises for a damaged file.
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError)
 
 
 def fuse_checkpoint(
@@ -94,7 +97,7 @@ def read_notes(path: Path) -> dict[str, Any]:
     Raises:
         ModelError: the notes are invalid.
     """
-    if path.suffix != '.safetensors':
+    if not _is_safetensors(path):
         return {}
     from safetensors import safe_open
 
@@ -170,25 +173,30 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     """
     if not path.is_file():
         raise ModelError(f'there is no checkpoint at {path}')
-    try:
-        if path.suffix == '.safetensors':
-            from safetensors.torch import load_file
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-            return load_file(path)
-        return _unpickle_state(path)
-    except pickle.UnpicklingError:
-        raise ModelError(
-            f'{path} contains more than tensors, such as a pickled model, and could run code; load '
-            'it where it was written and save its state_dict()'
-        ) from None
-    except (RuntimeError, EOFError, LookupError, ValueError) as error:
-        raise ModelError(
-            f'{path} cannot be read as a checkpoint ({_first_line(error)}); download it again'
-        ) from None
-    except Exception as error:  # safetensors raises its own class, with no public base
-        if type(error).__module__.startswith('safetensors'):
-            raise ModelError(f'{path} is not a safetensors file: {_first_line(error)}') from None
-        raise
+    try:
+        return load_file(path) if _is_safetensors(path) else _unpickle_state(path)
+    except (*UNREADABLE, SafetensorError) as error:
+        raise ModelError(f'{path} {_why_unreadable(path, error)}') from None
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if words := explain_wrong_file(path, 'a checkpoint', CHECKPOINT):
+        return words
+    if isinstance(error, pickle.UnpicklingError):
+        return (
+            'contains more than tensors, such as a pickled model, and could run code; '
+            'load it where it was written and save its state_dict()'
+        )
+    return f'cannot be read as a checkpoint ({_first_line(error)}); download it again'
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether the file starts like safetensors: the size of its JSON header, then the header."""
+    with path.open('rb') as file:
+        return file.read(9)[8:] == b'{'
 
 
 def _unpickle_state(path: Path) -> dict[str, torch.Tensor]:
@@ -197,7 +205,8 @@ def _unpickle_state(path: Path) -> dict[str, torch.Tensor]:
             f'torch {torch.__version__} can run code hidden in a checkpoint (CVE-2025-32434); '
             'install torch 2.6 or newer'
         )
-    content = torch.load(path, map_location='cpu', weights_only=True)
+    with path.open('rb') as file:  # given a path, torch goes by its suffix
+        content = torch.load(file, map_location='cpu', weights_only=True)
     state = content if isinstance(content, dict) else None
     for name in ('model_state_dict', 'state_dict'):
         state = state.get(name, state) if isinstance(state, dict) else None

@@ -3,7 +3,7 @@
 
 The output folder contains `last.pt` (everything needed to resume), `best.safetensors` (the averaged
 weights with the best validation accuracy, official names), `log.jsonl` (one line per epoch),
-`recipe.yaml` and `skipped.txt` (unreadable images).
+`recipe.yaml` and `skipped.txt` (images that cannot be used).
 """
 
 import copy
@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from dan_ros.datasets.catalog import open_faces
-from dan_ros.datasets.faces import TRAIN, VALID, summarize_skipped
+from dan_ros.datasets.faces import TRAIN, VALID, summarize, summarize_skipped
 from dan_ros.errors import TrainingError
 from dan_ros.network.dan import DAN
 from dan_ros.train import checkpoints
@@ -96,19 +96,28 @@ class Trainer:
             )
         self.train_faces = open_faces(recipe.dataset, data, TRAIN)
         self.valid_faces = open_faces(recipe.dataset, data, VALID)
-        self.skipped = self.train_faces.skipped + self.valid_faces.skipped
-        for line in summarize_skipped(self.skipped, 'skipped.txt'):
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
+        self.skipped = {**self.train_faces.skipped, **self.valid_faces.skipped}
         if len(self.train_faces) < recipe.batch_size:
             raise TrainingError(
                 f'{data} has {len(self.train_faces)} training faces, fewer than batch_size '
                 f'{recipe.batch_size}; lower batch_size in the recipe'
             )
+        self._print_summary()
         torch.manual_seed(recipe.seed)
         self.learner = _build_learner(recipe, len(self.train_faces.labels), device)
         self.ema: ModelEma | None = None
         self.history: list[dict[str, Any]] = []
         self.saved_epochs = 0
+
+    def _print_summary(self) -> None:
+        """Print how the data was understood, and which images are left out."""
+        dataset = self.recipe.dataset
+        for line in (
+            *summarize(dataset, TRAIN, self.train_faces),
+            *summarize(dataset, VALID, self.valid_faces),
+            *summarize_skipped(self.skipped, 'skipped.txt'),
+        ):
+            self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
     @property
     def checkpoint_path(self) -> Path:

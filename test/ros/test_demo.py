@@ -5,13 +5,17 @@ import itertools
 import struct
 import sys
 import zlib
+from pathlib import Path
+from typing import ClassVar
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from processes import Process
 from robot import Program
 
+from dan_ros.demo import sample_camera
 from dan_ros.demo.sample_camera import moving_face, open_source
 from dan_ros.errors import DanError
 
@@ -81,21 +85,169 @@ def test_pictures_of_a_folder_take_turns_of_two_seconds(tmp_path, portrait):
     assert values == [10] * 10 + [20] * 10 + [10] * 10 + [20] * 10
 
 
-def test_a_video_restarts_at_its_end(tmp_path):
-    path = tmp_path / 'video.avi'
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 10, (64, 48))
+def test_pictures_are_told_by_their_content(tmp_path, portrait):
+    for suffix in ('.tiff', '.gif', '.jp2', '.ppm'):
+        PIL.Image.fromarray(portrait[..., ::-1]).save(tmp_path / f'face{suffix}')
+        (tmp_path / f'face{suffix}').rename(tmp_path / 'face.mp4')
+        images = list(itertools.islice(open_source(str(tmp_path / 'face.mp4'), 10), 45))
+        assert {image.shape for image in images} == {portrait.shape}
+        assert np.abs(images[-1].mean() - portrait.mean()) < 3
+
+
+def test_a_photo_is_shown_upright(tmp_path, portrait):
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    PIL.Image.fromarray(np.rot90(portrait)[..., ::-1]).save(tmp_path / 'phone.png', exif=exif)
+    np.testing.assert_array_equal(next(open_source(str(tmp_path), 10)), portrait)
+
+
+def test_pictures_of_a_folder_are_read_one_at_a_time(tmp_path, portrait, monkeypatch):
+    content = cv2.imencode('.jpg', portrait)[1].tobytes()
+    for number in range(50):
+        (tmp_path / f'{number:02}.jpg').write_bytes(content)
+    read = []
+    monkeypatch.setattr(
+        sample_camera, 'open_picture', lambda path: read.append(path.name) or portrait
+    )
+    images = open_source(str(tmp_path), 1)
+    assert read == ['00.jpg']
+    assert next(images) is portrait
+    for _ in range(4):
+        next(images)
+    assert read == ['00.jpg', '01.jpg', '02.jpg']
+
+
+def test_files_of_a_folder_that_are_left_out_are_named_once(tmp_path, portrait):
+    cv2.imwrite(str(tmp_path / 'a.png'), portrait)
+    (tmp_path / 'b.heic').write_bytes(b'\0\0\0\x18ftypheic' + bytes(100))
+    (tmp_path / 'c.png').write_bytes((tmp_path / 'a.png').read_bytes()[:-20])
+    (tmp_path / '.d.png').write_text('hidden')
+    left_out = []
+    images = open_source(str(tmp_path), 1, left_out.append)
+    for _ in range(10):
+        assert next(images) is not None
+    first, second = left_out
+    assert 'b.heic is a HEIC picture' in first
+    assert 'c.png: is truncated' in second
+
+
+def test_a_folder_whose_pictures_disappear_gives_no_image(tmp_path, portrait):
+    cv2.imwrite(str(tmp_path / 'a.png'), portrait)
+    images = open_source(str(tmp_path), 1)
+    (tmp_path / 'a.png').unlink()
+    assert [image is None for image in itertools.islice(images, 4)] == [False, False, True, True]
+
+
+def write_video(path, rate_hz=10.0) -> None:
+    """Three frames of 64 x 48 pixels, each brighter than the one before."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), rate_hz, (64, 48))
     for value in (0, 100, 200):
         writer.write(np.full((48, 64, 3), value, np.uint8))
     writer.release()
-    images = list(itertools.islice(open_source(str(path), 10), 8))
-    values = [None if image is None else round(float(image.mean()), -2) for image in images]
-    assert values == [0, 100, 200, None, 0, 100, 200, None]
 
 
-@pytest.mark.parametrize('name', ['empty', 'no_such', 'text.mp4'])
+def test_a_video_restarts_at_its_end_without_a_gap(tmp_path):
+    write_video(tmp_path / 'video.avi')
+    images = itertools.islice(open_source(str(tmp_path / 'video.avi'), 10), 8)
+    values = [round(float(image.mean()), -2) for image in images]
+    assert values == [0, 100, 200, 0, 100, 200, 0, 100]
+
+
+@pytest.mark.parametrize('own_rate_hz', [5, 24, 60, 120])
+def test_a_video_plays_at_its_own_rate_unless_one_is_given(tmp_path, own_rate_hz):
+    write_video(tmp_path / 'video.avi', own_rate_hz)
+    source = str(tmp_path / 'video.avi')
+    assert open_source(source).rate_hz == pytest.approx(own_rate_hz)
+    assert open_source(source, 7).rate_hz == 7
+
+
+def test_sources_without_a_rate_have_the_default_rate(tmp_path, portrait):
+    cv2.imwrite(str(tmp_path / 'one.png'), portrait)
+    for source in ('', str(tmp_path), str(tmp_path / 'one.png')):
+        assert open_source(source).rate_hz == 30
+
+
+def test_a_video_filmed_on_its_side_is_upright(tmp_path):
+    """The matrix in the track header of an MP4 says by how much players have to turn it."""
+    path = tmp_path / 'phone.mp4'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 30, (64, 48))
+    for _ in range(3):
+        writer.write(np.full((48, 64, 3), 90, np.uint8))
+    writer.release()
+    content = bytearray(path.read_bytes())
+    matrix = content.index(b'tkhd') + 4 + 40
+    one = 1 << 16
+    content[matrix : matrix + 36] = struct.pack('>9i', 0, one, 0, -one, 0, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    shapes = {image.shape for image in itertools.islice(open_source(str(path)), 8)}
+    assert shapes == {(64, 48, 3)}
+
+
+def test_a_video_that_can_no_longer_be_read_is_tried_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(sample_camera, 'RETRY_S', 0.1)
+    path = tmp_path / 'video.avi'
+    write_video(path)
+    images = open_source(str(path))
+    path.rename(tmp_path / 'moved.avi')
+    assert [next(images) is None for _ in range(4)] == [False, False, False, True]
+    (tmp_path / 'moved.avi').rename(path)
+    assert any(image is not None for image in itertools.islice(images, 10**7))
+
+
+class FakeCapture:
+    """Stands in for cv2.VideoCapture: notes what is opened, and shows nothing."""
+
+    opened: ClassVar[list] = []
+
+    def __init__(self, source):
+        self.opened.append(source)
+
+    def isOpened(self):  # noqa: N802
+        return True
+
+    def get(self, _):
+        return 0.0
+
+
+@pytest.mark.parametrize(
+    ('source', 'opened'),
+    [
+        ('0', 0),
+        ('12', 12),
+        ('rtsp://192.0.2.7/stream1', 'rtsp://192.0.2.7/stream1'),
+        ('http://192.0.2.7:8080/video', 'http://192.0.2.7:8080/video'),
+        ('/dev/null', '/dev/null'),
+    ],
+)
+def test_cameras_and_streams_are_opened(monkeypatch, source, opened):
+    monkeypatch.setattr(sample_camera.cv2, 'VideoCapture', FakeCapture)
+    FakeCapture.opened.clear()
+    assert open_source(source).rate_hz == 30
+    assert FakeCapture.opened == [opened]
+
+
+def test_a_stable_name_of_a_camera_leads_to_its_number(tmp_path, monkeypatch):
+    """/dev/v4l/by-id/usb-... is a link to /dev/video3."""
+    monkeypatch.setattr(sample_camera.cv2, 'VideoCapture', FakeCapture)
+    monkeypatch.setattr(Path, 'is_char_device', lambda _: True)
+    (tmp_path / 'usb-camera').symlink_to('/dev/video3')
+    FakeCapture.opened.clear()
+    open_source(str(tmp_path / 'usb-camera'))
+    assert FakeCapture.opened == [3]
+
+
+@pytest.mark.parametrize('source', ['/dev/null', 'rtsp://127.0.0.1:9/stream'])
+def test_a_camera_that_cannot_be_opened_is_named(source):
+    with pytest.raises(DanError, match='cannot be opened: no such camera or stream') as error:
+        open_source(source)
+    assert str(error.value).startswith(source)
+
+
+@pytest.mark.parametrize('name', ['empty', 'no_such', 'text.mp4', 'IMG.HEIC'])
 def test_an_invalid_source_is_named(tmp_path, name):
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'text.mp4').write_text('no video')
+    (tmp_path / 'IMG.HEIC').write_bytes(b'\0\0\0\x18ftypheic' + bytes(2000))
     with pytest.raises(DanError, match=r'no readable picture|no file or folder|cannot be opened'):
         open_source(str(tmp_path / name), 10)
 
@@ -121,11 +273,18 @@ def test_a_picture_above_the_limit_is_unreadable(tmp_path):
         open_source(str(path), 10)
 
 
-@pytest.mark.parametrize('rate', ['0.0', 'abc', 'true', '[1, 2]', '.nan'])
-def test_an_invalid_rate_is_one_line_and_exit_code_2(tmp_path, rate):
-    camera = Program('sample_camera', '-p', f'rate_hz:={rate}', log=tmp_path / 'log')
+@pytest.mark.parametrize(
+    ('parameter', 'words'),
+    [
+        *((f'rate_hz:={rate}', 'a number from 0.1 to 1000') for rate in ('0.0', 'abc', '[1, 2]')),
+        *((f'rate_hz:={rate}', 'a number from 0.1 to 1000') for rate in ('true', '.nan')),
+        *((f'source:={source}', 'text or the number of a camera') for source in ('true', '[1]')),
+        ('source:=99', 'camera 99 cannot be opened'),
+    ],
+)
+def test_an_invalid_parameter_is_one_line_and_exit_code_2(tmp_path, parameter, words):
+    camera = Program('sample_camera', '-p', parameter, log=tmp_path / 'log')
     assert camera.wait() == 2
     last = camera.output.splitlines()[-1]
-    assert 'rate_hz cannot be ' in last
-    assert 'a number from 0.1 to 1000' in last
+    assert words in last
     assert 'Traceback' not in camera.output

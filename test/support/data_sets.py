@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes small data sets for tests."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -26,6 +27,44 @@ def write_ferplus(folder: Path, split: str = 'train', **changes: object) -> Path
     content = {'images': images.astype(np.uint8), 'votes': VOTES, **changes}
     path = folder / f'ferplus_{split}.npz'
     np.savez(path, **{name: value for name, value in content.items() if value is not None})
+    return path
+
+
+def write_fer_csv(
+    folder: Path, faces: np.ndarray, usages: Sequence[str], emotions: Sequence[int], **options: str
+) -> Path:
+    """Write the faces, uint8 [N, 48, 48], as `fer2013.csv`; `options` change its form.
+
+    Options:
+        name: of the file.
+        header: with the three columns in any order.
+        quote: put around each cell.
+        start: of the file, such as a byte order mark.
+    """
+    header = options.get('header', 'emotion,pixels,Usage')
+    quote = options.get('quote', '')
+    lines = [options.get('start', '') + header]
+    for face, usage, emotion in zip(faces, usages, emotions, strict=True):
+        pixels = ' '.join(map(str, face.ravel()))
+        cells = {'emotion': str(emotion), 'pixels': pixels, 'usage': usage}
+        names = [name.strip(' "').lower() for name in header.split(',')]
+        lines.append(','.join(f'{quote}{cells[name]}{quote}' for name in names))
+    path = folder / options.get('name', 'fer2013.csv')
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    return path
+
+
+def write_fer_votes(folder: Path, votes: np.ndarray, usages: Sequence[str]) -> Path:
+    """Write `fer2013new.csv`; as in the original, what is not a face has no name."""
+    lines = [
+        'Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF'
+    ]
+    for number, (row, usage) in enumerate(zip(votes, usages, strict=True)):
+        name = '' if row[9] == 10 else f'fer{number:07d}.png'
+        lines.append(f'{usage},{name},{",".join(map(str, row))}')
+    path = folder / 'fer2013new.csv'
+    path.write_text('\n'.join(lines) + '\n')
     return path
 
 

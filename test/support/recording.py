@@ -28,10 +28,11 @@ def header(stamp_ns: int, frame_id: str = 'optical'):
     return TYPES.types['std_msgs/msg/Header'](stamp, frame_id)
 
 
-def raw(image_bgr: np.ndarray, stamp_ns: int):
-    height, width = image_bgr.shape[:2]
-    data = np.ascontiguousarray(image_bgr).ravel()
-    return TYPES.types[IMAGE](header(stamp_ns), height, width, 'bgr8', 0, 3 * width, data)
+def raw(image: np.ndarray, stamp_ns: int, encoding: str = 'bgr8', frame_id: str = 'optical'):
+    height, width = image.shape[:2]
+    data = np.ascontiguousarray(image).view(np.uint8).ravel()
+    step = data.size // height
+    return TYPES.types[IMAGE](header(stamp_ns, frame_id), height, width, encoding, 0, step, data)
 
 
 def compressed(image_bgr: np.ndarray, stamp_ns: int, suffix: str = '.jpg'):

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     'tracking': 'faces labels types',
     'model': 'errors labels storage',
     'network': 'errors model storage',
-    'backends': 'errors model network storage types',
+    'backends': 'errors images model network storage types',
     'detect': 'backends errors faces images model stage_timer types',
     'annotate': 'images labels tracking types',
     'messages': 'faces labels tracking types',
@@ -44,7 +44,7 @@ MAY_IMPORT = {
     ' video_pipeline',
     'ros': 'annotate backends detect errors faces images labels messages model msg pipeline'
     ' stage_timer storage tracking types video_pipeline',
-    'demo': 'errors images msg ros',
+    'demo': 'errors images msg ros storage',
     'cli': 'annotate backends bag bench datasets detect errors evaluate faces images'
     ' labels model network pipeline storage tracking train types video_pipeline',
 }

@@ -2,7 +2,9 @@
 """Backends: the same answers from each, model files that are refused, the registry."""
 
 import gc
+import json
 import re
+import subprocess
 import sys
 import weakref
 
@@ -14,7 +16,8 @@ import pytest
 from dan_ros.backends import CPU_BACKENDS, REGISTRY, open_backend
 from dan_ros.backends.base import DEFAULT_CONFIG, smoke_test
 from dan_ros.backends.registry import CPU, BackendEntry
-from dan_ros.errors import BackendError, DanError, ModelError
+from dan_ros.detect import open_detector
+from dan_ros.errors import BackendError, DanError, MissingPackageError, ModelError
 from dan_ros.labels import logits_to_probabilities
 from dan_ros.model.store import read_model
 
@@ -215,3 +218,37 @@ def set_property(model, key: str, value: str) -> None:
 
 def rename_output(model, name: str) -> None:
     model.graph.output[0].name = model.graph.node[-1].output[0] = name
+
+
+WITHOUT_ONNX_RUNTIME = """
+import sys
+sys.modules.update(dict.fromkeys(('onnxruntime', 'openvino', 'torch')))
+import importlib.util
+real = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name == 'onnxruntime' else real(name, *a)
+from dan_ros.cli.main import main
+main()
+"""
+
+
+def test_without_onnx_runtime_opencv_finds_and_classifies_faces(portrait, tmp_path):
+    """Nothing beyond the packages of a distribution is needed, given YuNet's file."""
+    cv2.imwrite(str(tmp_path / 'face.png'), portrait)
+    result = subprocess.run(
+        [sys.executable, '-c', WITHOUT_ONNX_RUNTIME, 'predict', '--json', 'face.png'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (face,) = json.loads(result.stdout)['faces']
+    assert face['label'] == 'happy'
+    expected = open_detector('yunet').detect(portrait)[0]
+    np.testing.assert_allclose(face['box_xyxy'], expected.box_xyxy, atol=2)
+    np.testing.assert_allclose(face['landmarks'], expected.landmarks, atol=2)
+
+
+def test_an_old_opencv_is_told(monkeypatch):
+    monkeypatch.setattr('dan_ros.backends.opencv.version', lambda: (4, 6))
+    with pytest.raises(MissingPackageError, match=r'needs OpenCV 4\.10 or newer'):
+        open_backend('opencv')

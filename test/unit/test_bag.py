@@ -206,7 +206,7 @@ def test_invalid_images_are_counted_and_skipped(tmp_path, smile):
             yield '/image', IMAGE, time_ns, message
 
     result = run_bag(record(tmp_path / 'in', messages()), tmp_path / 'out')
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert '4 images, 4 faces' in result.output
     assert '1 messages dropped, bad_data' in result.output
     assert len(read_arrays(tmp_path / 'out', '/facial_expressions')) == 4
@@ -519,7 +519,7 @@ def test_an_invalid_message_is_skipped(tmp_path, images):
     with sqlite3.connect(bag / 'in.db3') as database:
         database.execute('UPDATE messages SET data = ? WHERE id = 5', (b'\x00\x01\x00\x00abc',))
     result = run_bag(bag, tmp_path / 'out')
-    assert result.exit_code == 0
+    assert result.exit_code == 1
     assert '11 images, 10 faces' in result.output
     assert (
         '1 messages dropped, bad_data: invalid sensor_msgs/msg/Image on /camera/image_raw'
@@ -537,17 +537,25 @@ def test_frozen_stamps_are_reported(tmp_path, images):
     assert 'all images of /camera/image_raw have the same stamp' in result.output
 
 
-def test_depth_images_are_skipped_if_there_are_others(tmp_path, images):
-    messages = [
-        (topic, IMAGE, START_NS, raw(images[1], START_NS))
-        for topic in ('/camera/depth/image_rect_raw', '/camera/color/image_raw')
-    ]
+@pytest.mark.parametrize('encoding', ['bgr8', 'no such encoding'])
+def test_a_result_is_not_replaced_by_an_empty_one(tmp_path, images, encoding):
+    """An image may be dropped, or there may be none."""
+    good = record_images(tmp_path / 'good', images)
+    assert run_bag(good, tmp_path / 'out').exit_code == 0
+    before = read_bag(tmp_path / 'out')
+    messages = [('/camera/image_raw', IMAGE, START_NS, raw(images[1], START_NS, encoding))]
     bag = record(tmp_path / 'in', messages)
-    assert run_bag(bag, tmp_path / 'out').exit_code == 0
-    assert {topic for topic, *_ in read_bag(tmp_path / 'out')} == {
-        '/camera/color/facial_expression',
-        '/camera/color/facial_expressions',
-    }
+    if encoding == 'bgr8':
+        with contextlib.closing(sqlite3.connect(bag / 'in.db3')) as database, database:
+            database.execute('DELETE FROM messages')
+        (bag / 'metadata.yaml').unlink()
+    for out in ('out', 'new'):
+        result = run_bag(bag, tmp_path / out, '--force')
+        assert result.exit_code == 1
+        assert 'no image of /camera/image_raw could be processed' in str(result.exception)
+        assert ('1 messages dropped, bad_encoding' in str(result.exception)) == (encoding != 'bgr8')
+    assert read_bag(tmp_path / 'out') == before
+    assert not (tmp_path / 'new').exists()
 
 
 def test_unusual_topic_names(tmp_path, images):

@@ -239,6 +239,46 @@ def test_a_pickled_model_says_what_to_do(tmp_path):
         load_dan(tmp_path / 'whole.pth')
 
 
+@pytest.mark.parametrize('suffix', ['.pth', '.safetensors'])
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (b'<!DOCTYPE html><html><title>Google Drive - Virus scan warning', 'is a web page, not'),
+        (b'version https://git-lfs.github.com/spec/v1\n', 'is a Git LFS pointer.*git lfs pull'),
+        (b'{"error": {"code": 403}}', 'is a JSON text'),
+        (b'Quota exceeded', "is a text that begins with 'Quota exceeded'"),
+        (b'PK\3\4' + bytes(26) + b'affecnet8.pth', 'is a ZIP archive.*unpack it'),
+        (b'\x1f\x8b' + bytes(99), 'is a gzip archive.*unpack it'),
+        (b'', 'is an empty file'),
+    ],
+)
+def test_what_is_not_a_checkpoint_is_named(tmp_path, content, words, suffix):
+    path = tmp_path / f'dan{suffix}'
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=rf'dan\{suffix} {words}') as error:
+        load_dan(path)
+    assert 'code' not in str(error.value).replace('"code"', '')
+
+
+def test_a_cut_checkpoint_is_to_be_downloaded_again(official, tmp_path):
+    path = tmp_path / 'cut.pth'
+    for share in (0.01, 0.5, 0.99):
+        content = official[1].read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+        with pytest.raises(ModelError, match=r'cut\.pth cannot be read.*download it again'):
+            load_dan(path)
+
+
+def test_the_content_decides_how_a_checkpoint_is_read(tmp_path):
+    dan = seeded_dan(num_head=1)
+    save_file(dan.state_dict(), tmp_path / 'safe.pth', {'dan_ros': '{"input_size": 96}'})
+    torch.save(dan.state_dict(), tmp_path / 'pickled.safetensors')
+    for name in ('safe.pth', 'pickled.safetensors'):
+        assert_same(dan, load_dan(tmp_path / name))
+    assert read_notes(tmp_path / 'safe.pth') == {'input_size': 96}
+    assert read_notes(tmp_path / 'pickled.safetensors') == {}
+
+
 def test_half_precision_checkpoints_become_float32(tmp_path):
     dan = seeded_dan(num_head=1)
     torch.save({k: v.half() for k, v in dan.state_dict().items()}, tmp_path / 'half.pth')

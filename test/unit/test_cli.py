@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 from command import Command
+from PIL import Image
 
 import dan_ros
 from dan_ros import labels
@@ -85,15 +86,51 @@ def test_predict_draws_on_an_image_of_the_same_size(run, portrait_file, portrait
     assert (picture != portrait).any()
 
 
+def test_predict_gives_boxes_in_the_upright_image(run, portrait, tmp_path):
+    """As phones store a portrait: lying on its side, with the EXIF orientation 6."""
+    pixels = Image.fromarray(np.rot90(portrait)[..., ::-1])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels.save(tmp_path / 'phone.jpg', exif=exif, quality=95)
+    result = run('predict', tmp_path / 'phone.jpg', '--json', '--out', tmp_path / 'out')
+    (face,) = json.loads(result.stdout)['faces']
+    assert face['label'] == 'happy'
+    assert np.abs(np.subtract(face['box_xyxy'], (178, 63, 268, 176))).max() < 8
+    annotated = cv2.imread(str(tmp_path / 'out' / 'phone_annotated.png'))
+    assert np.abs(annotated[200:].astype(int) - portrait[200:]).mean() < 5
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (b'\0\0\0\x18ftypheic' + bytes(2000), 'is a HEIC picture, not a picture that OpenCV can'),
+        (b'<!DOCTYPE html><html>', 'is a web page'),
+        (b'version https://git-lfs.github.com/spec/v1\n', 'run `git lfs pull`'),
+        (b'', 'is an empty file'),
+    ],
+)
+def test_predict_names_what_is_not_a_picture(run, tmp_path, content, words):
+    (tmp_path / 'IMG.HEIC').write_bytes(content)
+    result = run('predict', tmp_path / 'IMG.HEIC')
+    assert result.exit_code == 1
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
 def test_predict_reports_unreadable_images_and_continues(run, portrait_file, tmp_path):
-    text, huge = tmp_path / 'text.png', tmp_path / 'huge.png'
+    names = ('text.png', 'cut.png', 'bad.png', 'huge.png')
+    text, cut, bad, huge = (tmp_path / name for name in names)
     text.write_text('no picture')
+    cut.write_bytes(portrait_file.read_bytes()[:-1])
+    bad.write_bytes(bytes(range(256)))
     with huge.open('wb') as file:
         file.truncate(8 << 30)  # a sparse file
     inaccessible = tmp_path / ('x' * 300) / 'x.png'  # stat() fails, as in another user's folder
     problems = {
         tmp_path / 'missing.png': 'there is no such file',
-        text: 'is damaged',
+        text: "is a text that begins with 'no picture', not a picture",
+        cut: 'is truncated',
+        bad: 'is damaged',
         tmp_path: 'is a folder',
         inaccessible: 'cannot be read: File name too long',
         huge: f'has {8 << 30} bytes; a picture has at most {MAX_BYTES}',
@@ -113,8 +150,11 @@ def test_output_images_do_not_overwrite_each_other(run, portrait_file, portrait,
     other.write_bytes(portrait_file.read_bytes())
     jpeg = portrait_file.with_suffix('.jpg')
     cv2.imwrite(str(jpeg), portrait)
-    run('predict', portrait_file, other, jpeg, portrait_file, '--out', tmp_path / 'out')
-    assert len(list((tmp_path / 'out').iterdir())) == 4
+    numbered = portrait_file.with_stem(f'{portrait_file.stem}_1')
+    cv2.imwrite(str(numbered), portrait)
+    images = (portrait_file, other, jpeg, portrait_file, numbered)
+    run('predict', *images, '--out', tmp_path / 'out')
+    assert len(list((tmp_path / 'out').iterdir())) == len(images)
 
 
 def test_a_file_in_place_of_the_output_folder_is_one_line(run, portrait_file):

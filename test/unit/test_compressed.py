@@ -137,6 +137,21 @@ def test_too_little_memory_is_a_memory_error(picture):
     subprocess.run([sys.executable, '-c', code], check=True)
 
 
+def test_a_jpeg_with_junk_before_its_header_has_no_size(picture):
+    """Decoders may disagree about where the header is; fill bytes are allowed."""
+    content = encoded('.jpg', picture)
+    assert check_compressed(content[:2] + b'\xff\xff\xff' + content[2:], MANY) == (161, 120)
+    for junk in (b'\xff\x00\x00\x04', b'\x00', b'junk'):
+        with pytest.raises(FrameError, match='without its header') as error:
+            check_compressed(content[:2] + junk + content[2:], MANY)
+        assert error.value.cause == 'bad_data'
+
+
+def test_bytes_that_look_like_scans_behind_the_end_do_not_count(picture):
+    content = encoded('.jpg', picture)
+    assert check_compressed(content + b'\xff\xda' * 1000, MANY) == (161, 120)
+
+
 def test_an_image_of_exactly_the_limit_passes(picture):
     content = encoded('.jpg', picture)
     check_compressed(content, 161 * 120)

@@ -228,7 +228,8 @@ def own_images(portrait, tmp_path):
 
 def test_evaluate_json_and_report(run, own_images, tmp_path):
     result = run('evaluate', own_images, 'dan_ferplus', '--json', '--out', tmp_path / 'out')
-    assert result.exit_code == 0, result.stderr
+    assert result.exit_code == 1  # for the damaged image
+    assert result.stderr.endswith('Error: 1 of 3 images were not judged; scores.json lists them\n')
     content = json.loads(result.stdout)
     assert content['dataset'] == 'folder'
     assert content['faces'] == 2
@@ -241,6 +242,10 @@ def test_evaluate_json_and_report(run, own_images, tmp_path):
     assert sum(part['faces'] for part in content['reliability']) == 2
     assert len(content['skipped']) == 1
     assert content['skipped'][0].endswith('broken.jpg')
+    assert list(content['skip_reasons']) == content['skipped']
+    assert (content['not_judged'], content['not_judged_images']) == (0, [])
+    assert content['layout'] == f'class folders in {own_images}'
+    assert content['counts'] == {**dict.fromkeys(labels.CANONICAL, 0), 'happy': 1, 'sad': 1}
     assert json.loads((tmp_path / 'out' / 'scores.json').read_text()) == content
     for name in ('confusion.png', 'reliability.png'):
         assert is_figure(tmp_path / 'out' / name)
@@ -260,6 +265,9 @@ def test_evaluate_ferplus_for_people(run, tmp_path, monkeypatch):
     result = run('evaluate', tmp_path, 'dan_ferplus')
     assert result.exit_code == 0, result.stderr
     assert re.search(r'accuracy \d+\.\d\d%, balanced .* 3 faces', result.stdout)
+    assert result.stdout.startswith('data set ferplus, split valid: ')
+    assert '\n3 faces: neutral 1, happy 1, surprise 1, sad 0, ' in result.stdout
+    assert '\nexcluded by the rules of ferplus: only single votes 1, ' in result.stdout
     for label in labels.FERPLUS:
         assert label in result.stdout
     assert (tmp_path / 'evaluation' / 'report.html').is_file()
@@ -273,8 +281,15 @@ def test_evaluate_ferplus_for_people(run, tmp_path, monkeypatch):
         (('.', 'missing.pth'), 'there is no checkpoint at missing.pth'),
         (('.', 'dan_ferplus'), 'has no folders named neutral'),
         (('.', 'yunet'), 'not a model of this package'),
-        (('.', 'dan_ferplus', '--dataset', 'ferplus'), 'ferplus_valid.npz is missing'),
-        (('.', 'dan_ferplus', '--dataset', 'rafdb'), 'list_patition_label.txt cannot be read'),
+        (
+            ('.', 'dan_ferplus', '--dataset', 'ferplus'),
+            'neither ferplus_valid.npz, nor fer2013.csv',
+        ),
+        (('.', 'dan_ferplus', '--dataset', 'rafdb'), 'no EmoLabel/list_patition_label.txt'),
+        (('.', 'dan_ferplus', '--dataset', 'affectnet8'), 'no validation.csv'),
+        (('.', 'dan_ferplus', '--dataset', 'fer2013'), 'no fer2013.csv'),
+        (('.', 'dan_ferplus', '--dataset', 'sfew'), 'no folder val or test'),
+        (('.', 'dan_ferplus', '--dataset', 'folder', '--split', 'train'), 'no folder train'),
         (('.', 'text.npz'), 'there is no model'),
         (('text.npz', 'dan_ferplus'), 'text.npz cannot be read as .npz'),
         (('.', 'text.safetensors'), 'text.safetensors is not a safetensors file'),
@@ -304,6 +319,51 @@ def test_whole_photos_from_the_command_line(run, portrait, tmp_path, monkeypatch
     assert (content['look'], content['accuracy']) == ('photo', 1.0)
 
 
+@pytest.mark.usefixtures('no_figures')
+def test_photos_without_a_face_are_listed(run, portrait, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, picture in (('happy/1.png', portrait), ('sad/2.png', np.zeros_like(portrait))):
+        (tmp_path / 'photos' / name).parent.mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / 'photos' / name), picture)
+    result = run('evaluate', 'photos', 'dan_ferplus', '--detect', 'yunet')
+    assert result.exit_code == 1
+    assert 'accuracy 50.00%' in result.stdout
+    assert '1 of the images have no detected face:\n  photos/sad/2.png\n' in result.stderr
+    assert result.stderr.endswith('Error: 1 of 2 images were not judged; scores.json lists them\n')
+    content = json.loads((tmp_path / 'evaluation' / 'scores.json').read_text())
+    assert (content['not_judged'], content['faces']) == (1, 2)
+    assert content['not_judged_images'] == ['photos/sad/2.png']
+
+
+@pytest.mark.usefixtures('no_figures')
+@pytest.mark.parametrize('as_json', [False, True])
+def test_numbered_folders_need_a_name_and_are_explained(
+    run, portrait, tmp_path, monkeypatch, as_json
+):
+    """A smile is in the folder of happiness of RAF-DB; the other folders are empty."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(1, 8):
+        (tmp_path / 'raf' / 'test' / str(number)).mkdir(parents=True)
+    cv2.imwrite(str(tmp_path / 'raf' / 'test' / '4' / 'a.png'), portrait[63:176, 166:279])
+    result = run('evaluate', 'raf', 'dan_ferplus')
+    assert (result.exit_code, result.stdout) == (1, '')
+    assert '--dataset rafdb (4 is happy) or --dataset affectnet' in result.stderr
+    assert not (tmp_path / 'evaluation').exists()
+    options = ['--json'] if as_json else []
+    result = run('evaluate', 'raf', 'dan_ferplus', '--dataset', 'rafdb', *options)
+    assert result.exit_code == 0, result.stderr
+    output = result.stderr if as_json else result.stdout
+    assert output.startswith(
+        'data set rafdb, split valid: class folders in raf/test\n'
+        '1 faces: surprise 0, fear 0, disgust 0, happy 1, sad 0, anger 0, neutral 0\n'
+        'without a face: raf/test/1 (surprise), '
+    )
+    assert ('data set' in result.stdout) == (not as_json)
+    content = json.loads((tmp_path / 'evaluation' / 'scores.json').read_text())
+    assert content['accuracy'] == 1
+    assert len(content['empty_folders']) == 6
+
+
 def test_an_unwritable_folder_is_reported_before_the_evaluation(run, own_images, tmp_path):
     (tmp_path / 'file').touch()
     result = run('evaluate', own_images, 'dan_ferplus', '--out', tmp_path / 'file' / 'x')
@@ -318,6 +378,7 @@ def test_names_with_formulas_or_invalid_utf8_are_shown(run, own_images, tmp_path
     model = tmp_path / f'{name}.onnx'
     model.write_bytes(store.read_model('dan_ferplus').content)
     data = own_images.rename(tmp_path / name)
+    (data / 'happy' / 'broken.jpg').unlink()
     result = run('evaluate', data, model, '--out', tmp_path / 'out', '--json')
     assert result.exit_code == 0, result.stderr
     content = json.loads(result.stdout)

@@ -78,6 +78,12 @@ def test_a_wrong_file_is_not_kept(served, cache):
     assert not cache.exists()
 
 
+def test_a_login_page_instead_of_the_model_is_named(served, cache):
+    served(b'<html><title>Log in to the network</title>', hashlib.sha256(b'content').hexdigest())
+    with pytest.raises(ModelError, match='it is a web page, not a model: .*; its SHA-256'):
+        store.fetch_model('sample')
+
+
 def test_a_damaged_file_in_the_cache_is_named_and_replaced(served, cache):
     served(b'content', hashlib.sha256(b'content').hexdigest())
     cache.mkdir(parents=True)
@@ -151,6 +157,9 @@ def test_a_pinned_path_must_hold_that_very_file(tmp_path):
         store.read_pinned('yunet', str(good))
     with pytest.raises(ModelError, match='there is no file'):
         store.read_pinned('yunet', str(tmp_path / 'none'))
+    good.write_bytes(b'version https://git-lfs.github.com/spec/v1\n')
+    with pytest.raises(ModelError, match=r'yunet\.onnx is a Git LFS pointer.*git lfs pull'):
+        store.read_pinned('yunet', str(good))
 
 
 # --- files without read permission --------------------------------------------------------------

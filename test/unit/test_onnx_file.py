@@ -172,7 +172,7 @@ def test_a_second_value_does_not_hide_the_first(tensor):
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        (b'not ONNX', 'wire type 6'),
+        (b'\xfe\xff\x00', 'wire type 6'),
         (MODEL[:-1], 'truncated'),
         (b'\x0a' + b'\xff' * 20, 'number without an end'),
         (b'\x00\x00', 'field number 0'),
@@ -182,6 +182,21 @@ def test_a_second_value_does_not_hide_the_first(tensor):
 )
 def test_what_is_not_onnx_is_refused(content, message):
     with pytest.raises(ModelError, match=f'odd.onnx is not an ONNX file: .*{message}'):
+        inspect_onnx(content, 'odd.onnx')
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (b'', 'is an empty file, not an ONNX file: copy or download it again'),
+        (b'not ONNX', "is a text that begins with 'not ONNX', not an ONNX file"),
+        (b'version https://git-lfs.github.com/spec/v1\noid', 'is a Git LFS pointer.*git lfs pull'),
+        (b'<!DOCTYPE html>', 'is a web page, not an ONNX file'),
+        (b'PK\3\4' + bytes(26) + b'dan/data.pkl', 'is a PyTorch checkpoint.*`dan-ros convert`'),
+    ],
+)
+def test_what_is_something_else_is_named(content, words):
+    with pytest.raises(ModelError, match=f'^odd.onnx {words}'):
         inspect_onnx(content, 'odd.onnx')
 
 
@@ -222,7 +237,7 @@ def test_yunet_for_images_answers_as_the_graph_that_onnx_makes():
             np.testing.assert_array_equal(one, two)
 
 
-@pytest.mark.parametrize('content', [b'', encode(7, b'')])
+@pytest.mark.parametrize('content', [encode(1, 8), encode(7, b'')])
 def test_a_graph_without_an_input_is_refused(content):
     with pytest.raises(ModelError, match="YuNet's file has no input"):
         for_images(content)

@@ -95,6 +95,8 @@ def test_trained_weights_can_be_evaluated_converted_and_quantized(
     int8_path = tmp_path / 'int8.onnx'
     result = run('export', onnx_path, '--int8', '--calibrate', trained, '-o', int8_path)
     assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith('data set ferplus, split train: ')
+    assert '\n14 faces: ' in result.stdout
     assert int8_path.stat().st_size < 0.6 * onnx_path.stat().st_size
 
 
@@ -118,7 +120,14 @@ def test_an_interrupted_training_says_how_to_resume(run, recipe_file, monkeypatc
         patch.setattr(TrainingProgress, 'step', interrupt)
         result = run(*arguments(recipe_file))
     assert (result.exit_code, result.stdout) == (130, '')
-    assert result.stderr == 'Stopped; no epoch was completed, so nothing is saved\n'
+    *summary, last = result.stderr.splitlines()
+    assert last == 'Stopped; no epoch was completed, so nothing is saved'
+    assert [line.split(': ')[0] for line in summary] == [
+        'data set ferplus, split train',
+        '14 faces',
+        'data set ferplus, split valid',
+        '8 faces',
+    ]
     with monkeypatch.context() as patch:
         patch.setattr(TrainingProgress, 'epoch', lambda self, line: interrupt(self, 0, 0, 0))
         result = run(*arguments(recipe_file))
@@ -135,7 +144,7 @@ def test_an_interrupted_training_says_how_to_resume(run, recipe_file, monkeypatc
     [
         ({'learning_rat': 1}, "did you mean 'learning_rate'"),
         ({'batch_size': 99}, '14 training faces, fewer than batch_size 99'),
-        ({'dataset': 'rafdb'}, 'list_patition_label.txt cannot be read'),
+        ({'dataset': 'rafdb'}, 'no EmoLabel/list_patition_label.txt'),
     ],
 )
 def test_an_invalid_recipe_or_data_is_one_line(run, recipe_file, change, words):

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""OpenCV's own inference on the CPU: needs nothing beyond the packages of a ROS distribution."""
+
+import numpy as np
+
+from dan_ros.backends.base import DEFAULT_CONFIG, Backend, BackendConfig
+from dan_ros.errors import MissingPackageError, ModelError
+from dan_ros.images.opencv import cv2, version
+from dan_ros.model import metadata
+from dan_ros.model.metadata import ModelInfo
+from dan_ros.model.store import ModelFile
+
+MIN_VERSION = (4, 10)  # the first OpenCV that takes uint8 inputs
+
+
+class OpenCvBackend(Backend):
+    """OpenCV's module dnn on the CPU.
+
+    Args:
+        file: the ONNX file; float weights are faster here than int8.
+        config: `threads` is used; it holds for all of OpenCV in this process, 0 keeps its setting.
+
+    Raises:
+        MissingPackageError: OpenCV is too old.
+        ModelError: the file is not an ONNX file of this package.
+    """
+
+    name = 'opencv'
+
+    def __init__(self, file: ModelFile, config: BackendConfig = DEFAULT_CONFIG) -> None:
+        if version() < MIN_VERSION:
+            raise MissingPackageError(
+                f"the backend 'opencv' needs OpenCV 4.10 or newer, this is {cv2.__version__}"
+            )
+        model = ModelInfo.from_onnx(file.content, str(file.path))
+        if config.threads:
+            cv2.setNumThreads(config.threads)
+        try:
+            self._network = cv2.dnn.readNetFromONNX(np.frombuffer(file.content, np.uint8))
+            super().__init__(model, file.name)
+            answer = self._run(np.zeros((1, *model.input_size, 3), np.uint8))
+        except cv2.error as error:
+            raise ModelError(f'{file.path}: OpenCV cannot run it: {error.err}') from None
+        if answer.shape != (1, len(model.labels)):
+            raise ModelError(
+                f'{file.path}: its metadata has {len(model.labels)} labels, but its graph gives '
+                f'{list(answer.shape)}. {metadata.REMEDY}'
+            )
+
+    def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
+        self._network.setInput(np.ascontiguousarray(faces_rgb), metadata.INPUT_NAME)
+        logits: np.ndarray = self._network.forward(metadata.OUTPUT_NAME)
+        return logits.copy()
