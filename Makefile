@@ -1,15 +1,19 @@
 # `make demo` and `make test` are all you need; each sets up and builds what is missing.
-# A sourced ROS 2 distribution is used; without one, ROS 2 comes as wheels into .venv.
+# A sourced ROS 2 distribution is used; without one, ROS 2 comes as wheels into .venv: Kilted, or
+# Jazzy with WHEELS=jazzy.
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-all coverage bench stress soak model lint docs lock sbom audit clean
 
 ifdef ROS_DISTRO
+  ifdef WHEELS
+    $(error WHEELS=$(WHEELS), but ROS 2 $(ROS_DISTRO) is sourced: leave WHEELS out, or use a new shell)
+  endif
   environment := distribution
   python := python3
 else
-  environment := wheels
+  environment := $(or $(WHEELS),kilted)
   python := .venv/bin/python
   export AMENT_PREFIX_PATH := $(CURDIR)/.venv
   export CMAKE_PREFIX_PATH := $(CURDIR)/.venv

@@ -22,6 +22,12 @@ else
   echo "env.sh: nothing is built yet, run \`make build\` in $_dan_ros_root" >&2
 fi
 
+_dan_ros_origin="$(cat "$_dan_ros_root/install/dan_ros_origin" 2>/dev/null || true)"
+case "${ROS_DISTRO:-}/$_dan_ros_origin" in
+  */ | "/"*" wheels"* | "${ROS_DISTRO:-}/${ROS_DISTRO:-} distribution"*) ;;
+  *) echo "env.sh: install/ was built with: $_dan_ros_origin. Run \`make build\` in this shell." >&2 ;;
+esac
+
 [ -n "$_dan_ros_u" ] && set -u
-unset _dan_ros_root _dan_ros_u _dan_ros_packages
+unset _dan_ros_root _dan_ros_u _dan_ros_packages _dan_ros_origin
 true

@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Give this package what it needs to build and run, with the Python that runs this script.
 
-`wheels`: no ROS distribution is sourced. Makes `.venv` with ROS 2 from wheels, colcon, and every
-Python package of requirements/.
+`kilted` or `jazzy`: no ROS distribution is sourced. Makes `.venv` with this ROS 2 from wheels,
+colcon, and every Python package of requirements/.
 
 `distribution`: a ROS distribution is sourced. Its own Python packages are used; only what is
 missing comes from pip, into the folder `install/python`, which env.sh adds to PYTHONPATH. OpenCV is
 not shadowed if the distribution has it, and NumPy 1.x not by 2.x: compiled packages depend on them.
 
-A second run with unchanged requirements does nothing.
+A second run with unchanged requirements does nothing. With another ROS 2 or another Python, what
+the previous one left in `.venv`, `build` and `install` is removed first, so that they never mix.
 """
 
 import hashlib
 import importlib.util
+import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -24,6 +27,11 @@ ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / 'requirements'
 LIBRARY = ('core', 'bag', 'openvino', 'torch', 'train', 'rtx', 'dev')
 STAMP = 'dan_ros_environment'
+# What `.venv` or `install` was made with: a line such as "jazzy wheels, Python 3.12".
+ORIGIN = 'dan_ros_origin'
+# The distributions that exist as wheels, and packages that only one of them has.
+WHEELS = {'kilted': ['ros-kilted-ament-cmake-ros-core'], 'jazzy': []}
+PYTHONS = ((3, 10), (3, 13))
 # Requirements whose module has another name.
 MODULES = {
     'cuda-python': 'cuda',
@@ -37,41 +45,71 @@ MODULES = {
 
 def main() -> int:
     """Make the environment that the first argument names."""
-    if sys.argv[1:] == ['wheels']:
-        return make_wheels_environment(ROOT / '.venv')
-    if sys.argv[1:] == ['distribution']:
+    name = ' '.join(sys.argv[1:])
+    if name == 'distribution':
+        start_builds(f'{os.environ.get("ROS_DISTRO")} distribution, {python_version()}')
         return make_distribution_environment(ROOT / 'install' / 'python')
-    print(__doc__)
-    return 2
-
-
-def make_wheels_environment(folder: Path) -> int:
-    """Everything from pip, the ROS 2 wheels included."""
-    files = [REQUIREMENTS / f'{name}.txt' for name in ('ros', *LIBRARY)]
-    stubs = REQUIREMENTS / 'stubs.txt'
-    stamp = stamp_of([*files, stubs])
-    if is_current(folder, stamp):
-        return 0
-    if sysconfig.get_platform() != 'linux-x86_64' or not (3, 10) <= sys.version_info[:2] <= (3, 13):
-        print(
-            'The ROS 2 wheels are for x86-64 and Python 3.10 to 3.13; this is '
-            f'{sysconfig.get_platform()} with Python {sys.version_info[0]}.{sys.version_info[1]}.\n'
-            'Install a ROS 2 distribution, source its setup.bash, and run make again.',
-            file=sys.stderr,
-        )
+    error = error_of_wheels(name)
+    if error:
+        print(error, file=sys.stderr)
         return 1
+    start_builds(f'{name} wheels, {python_version()}')
+    return make_wheels_environment(ROOT / '.venv', name)
+
+
+def python_version() -> str:
+    """The Python that runs this script, such as "Python 3.12"."""
+    return f'Python {sys.version_info[0]}.{sys.version_info[1]}'
+
+
+def error_of_wheels(distribution: str) -> str:
+    """Why this machine cannot use the wheels of a distribution; empty if it can."""
+    if distribution not in WHEELS:
+        return (
+            f'WHEELS={distribution}: only {" and ".join(WHEELS)} exist as wheels. '
+            'Source the setup.bash of an installed ROS 2 instead, and leave WHEELS out.'
+        )
+    first, last = PYTHONS
+    if sysconfig.get_platform() != 'linux-x86_64' or not first <= sys.version_info[:2] <= last:
+        return (
+            f'The ROS 2 wheels are for x86-64 and Python {first[0]}.{first[1]} to '
+            f'{last[0]}.{last[1]}; this is {sysconfig.get_platform()} with {python_version()}. Put '
+            'such a python3 first on PATH, or source the setup.bash of an installed ROS 2.'
+        )
     headers = Path(sysconfig.get_paths()['include']) / 'Python.h'
     if importlib.util.find_spec('ensurepip') is None or not headers.is_file():
-        print(
-            'Python can make no virtual environment, or has no headers here: on Debian and Ubuntu, '
-            'apt install python3-venv python3-dev g++',
-            file=sys.stderr,
+        return (
+            'Python cannot make a virtual environment, or its headers are missing: on Debian and '
+            'Ubuntu, apt install python3-venv python3-dev g++'
         )
-        return 1
-    print(f'Installing ROS 2 wheels, colcon and Python packages into {folder} (minutes) ...')
-    python = create(folder)
+    return ''
+
+
+def start_builds(origin: str) -> None:
+    """Remove `build` and `install` unless they have this origin, and note it in `install`."""
+    note = ROOT / 'install' / ORIGIN
+    if read(note) == origin:
+        return
+    note.unlink(missing_ok=True)
+    for name in ('build', 'install'):
+        shutil.rmtree(ROOT / name, ignore_errors=True)
+    note.parent.mkdir()
+    note.write_text(origin)
+
+
+def make_wheels_environment(folder: Path, distribution: str) -> int:
+    """Everything from pip, ROS 2 included."""
+    origin = f'{distribution} wheels, {python_version()}'
+    ros = ros_requirements(distribution)
+    files = [REQUIREMENTS / f'{name}.txt' for name in LIBRARY]
+    stubs = REQUIREMENTS / 'stubs.txt'
+    stamp = stamp_of([*files, stubs], *ros)
+    if is_current(folder, stamp):
+        return 0
+    print(f'Installing {origin}, colcon and Python packages into {folder} (minutes) ...')
+    python = create(folder, origin)
     arguments = [argument for file in files for argument in ('-r', str(file))]
-    run(python, '-m', 'pip', 'install', '--quiet', *arguments)
+    run(python, '-m', 'pip', 'install', '--quiet', *ros, *arguments)
     run(python, '-m', 'pip', 'install', '--quiet', '--no-deps', '-r', str(stubs))
     for mender in ('mend_tensorrt_stubs.py', 'mend_ros_wheels.py'):
         run(python, str(Path(__file__).with_name(mender)))
@@ -83,7 +121,7 @@ def make_distribution_environment(folder: Path) -> int:
     """What the distribution lacks, from pip."""
     files = [REQUIREMENTS / f'{name}.txt' for name in LIBRARY]
     stamp = stamp_of(files)
-    if (folder / STAMP).is_file() and (folder / STAMP).read_text() == stamp:
+    if read(folder / STAMP) == stamp:
         return 0
     missing = sorted({line for file in files for line in requirements_in(file) if is_missing(line)})
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,31 +140,61 @@ def make_distribution_environment(folder: Path) -> int:
     return 0
 
 
-def create(folder: Path) -> str:
+def create(folder: Path, origin: str) -> str:
     """Make or complete a virtual environment that colcon passes over; give its Python."""
+    note = folder / ORIGIN
+    # One without a note is older than the choice of a distribution: it has Kilted.
+    if folder.exists() and (read(note) or f'kilted wheels, {python_version()}') != origin:
+        remove(folder)
     venv.create(folder, with_pip=True, symlinks=True)
     (folder / 'COLCON_IGNORE').touch()
+    note.write_text(origin)
     return str(folder / 'bin' / 'python')
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder or the link to it; rename it first, in case this is interrupted."""
+    if folder.is_symlink():
+        folder.unlink()
+        return
+    leftover = folder.with_name(f'{folder.name}.old')
+    shutil.rmtree(leftover, ignore_errors=True)
+    folder.rename(leftover)
+    shutil.rmtree(leftover)
+
+
+def read(file: Path) -> str:
+    """The text of a file, empty if there is none."""
+    return file.read_text() if file.is_file() else ''
 
 
 def is_current(folder: Path, stamp: str) -> bool:
     """Whether the environment was finished with these requirements and still runs."""
-    file = folder / STAMP
-    if not file.is_file() or file.read_text() != stamp:
+    if read(folder / STAMP) != stamp:
         return False
     return subprocess.run([folder / 'bin' / 'python', '-c', ''], check=False).returncode == 0
 
 
-def stamp_of(files: list[Path]) -> str:
+def stamp_of(files: list[Path], *requirements: str) -> str:
     """Changes when a requirement, this script or the Python does."""
     content = b''.join(file.read_bytes() for file in [*files, Path(__file__)])
-    return hashlib.sha256(content + sys.version.encode()).hexdigest()
+    text = ' '.join((sys.version, *requirements))
+    return hashlib.sha256(content + text.encode()).hexdigest()
 
 
 def requirements_in(file: Path) -> list[str]:
     """The requirement lines of a file."""
     lines = (line.strip() for line in file.read_text().splitlines())
     return [line for line in lines if line and not line.startswith('#')]
+
+
+def ros_requirements(distribution: str) -> list[str]:
+    """The wheels of a distribution."""
+    lines = requirements_in(REQUIREMENTS / 'ros.txt')
+    return [
+        *(line.replace('ros-kilted-', f'ros-{distribution}-') for line in lines),
+        *WHEELS[distribution],
+    ]
 
 
 def name_of(requirement: str) -> str:

@@ -8,9 +8,10 @@ import time
 import traceback
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, cast
 
 from rcl_interfaces.msg import SetParametersResult
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
@@ -43,6 +44,7 @@ Transition = Callable[['DanNode', LifecycleState], TransitionCallbackReturn]
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 GPU_LOST = 3  # exit code
+RCLError = rclpy_implementation.RCLError
 ID_LETTERS = 4  # letters in front of the face ids of one run of the node
 
 
@@ -117,6 +119,20 @@ class DanNode(SecureNode):
         self._debug_log.close()
 
     # --- lifecycle ---
+
+    def _LifecycleNodeMixin__change_state(  # noqa: N802
+        self, transition_id: int
+    ) -> TransitionCallbackReturn:
+        """Refuse an invalid transition as newer versions of rclpy do.
+
+        The method of Humble and Jazzy raises instead, and the client waits for ever.
+        """
+        try:
+            change = super()._LifecycleNodeMixin__change_state  # type: ignore[misc]
+            return cast(TransitionCallbackReturn, change(transition_id))
+        except RCLError as error:
+            self.get_logger().error(f'transition {transition_id} refused: {error}')
+            return TransitionCallbackReturn.ERROR
 
     @_reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -264,7 +280,7 @@ class DanNode(SecureNode):
             self.get_logger().info('active: paused, see ~/set_enabled')
 
     def set_parameters_atomically(
-        self, parameter_list: list[Parameter[Any]]
+        self, parameter_list: 'list[Parameter[Any]]'
     ) -> SetParametersResult:
         """Set parameters; setting a read-only one to its present value is no error."""
         if problem := problem_with_names(self, parameter_list):
@@ -274,7 +290,7 @@ class DanNode(SecureNode):
             return SetParametersResult(successful=True)
         return super().set_parameters_atomically(changes)
 
-    def _on_parameters(self, changes: list[Parameter[Any]]) -> SetParametersResult:
+    def _on_parameters(self, changes: 'list[Parameter[Any]]') -> SetParametersResult:
         is_configured = self._phase in ('configuring', 'inactive', 'active')
         result = check_change(changes, self._values, is_configured)
         if result.successful:

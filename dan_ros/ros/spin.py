@@ -114,7 +114,7 @@ def _spin(node: 'Node', executor: 'Executor', stop: StopSignal) -> None:
     while not (stop.received.is_set() or _exit_code(node)) and node.context.ok():
         try:
             executor.spin_once(timeout_sec=1.0)
-        except Exception as error:  # error of a callback, such as an invalid transition on Humble
+        except Exception as error:  # error of a callback
             node.get_logger().error(f'ignored: {type(error).__name__}: {error}')
 
 

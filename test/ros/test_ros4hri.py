@@ -168,7 +168,7 @@ def test_of_two_nodes_one_publishes_faces_and_the_other_waits(start, smile, tmp_
     second.wait_for_output('active: waiting for images')
     faces = first.received('/right/facial_expression', FacialExpression)
     warning = '/left/dan_node publishes /humans/faces/tracked, so this node does not'
-    first.spin_until(lambda: warning in second.output, 'a warning')
+    first.spin_until(lambda: warning in second.output, 'a warning', every=lambda: first.show(smile))
     lists.clear()
     faces.clear()
     first.spin_until(lambda: len(faces) > 20, 'faces', every=lambda: first.show(smile))

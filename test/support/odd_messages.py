@@ -17,7 +17,8 @@ BYTES_PER_PIXEL = {
     'bgr16': 6, 'rgb16': 6, 'bgra16': 8, 'rgba16': 8, 'mono16': 2, '16UC1': 2,
     'bayer_rggb8': 1, 'bayer_bggr8': 1, 'bayer_gbrg8': 1, 'bayer_grbg8': 1,
     'bayer_rggb16': 2, 'bayer_bggr16': 2, 'bayer_gbrg16': 2, 'bayer_grbg16': 2,
-    'uyvy': 2, 'yuyv': 2, 'yuv422': 2, 'yuv422_yuy2': 2, 'nv21': 1,
+    'uyvy': 2, 'yuyv': 2, 'yuv422': 2, 'yuv422_yuy2': 2,
+    'nv12': 1, 'nv21': 1, 'nv24': 1, '16UC3': 6, '16UC4': 8,
 }  # fmt: skip
 MAX_UINT32 = 2**32 - 1
 EDGES = (0, 1, 2, 3, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, MAX_UINT32)
@@ -52,7 +53,9 @@ def valid_images(draw: st.DrawFn) -> OddImage:
     if draw(st.integers(0, 19)) == 0:  # one row or column
         height, width = draw(st.sampled_from([(1, 2000), (2000, 1), (2, 3000)]))
     step = width * BYTES_PER_PIXEL[encoding] + draw(st.sampled_from([0, 0, 0, 1, 7, 64]))
-    rows = height * 3 // 2 if encoding == 'nv21' else height
+    rows = {'nv12': height * 3 // 2, 'nv21': height * 3 // 2, 'nv24': height * 3}.get(
+        encoding, height
+    )
     data = _pixels(draw(st.integers(0, 999)), step * rows)
     return OddImage(height, width, encoding, draw(st.integers(0, 1)), step, data)
 

@@ -49,7 +49,7 @@ def test_hooks_are_pinned_by_hash():
 def test_the_platforms_are_those_that_the_readme_promises():
     jobs = CONTENTS['ci.yml']['jobs']
     assert jobs['ros']['strategy']['matrix']['distribution'] == [
-        'humble', 'jazzy', 'kilted', 'rolling',
+        'humble', 'jazzy', 'kilted', 'lyrical', 'rolling',
     ]  # fmt: skip
     pythons = jobs['core']['strategy']['matrix']['python']
     assert f'requires-python = ">={pythons[0]}"' in (ROOT / 'pyproject.toml').read_text()
