@@ -34,12 +34,13 @@ class DropReporter:
 
     def superseded(self, camera: str) -> None:
         """Count an image that a newer one replaced."""
-        self._count('superseded', camera)
+        LOG.debug('dropped an image of %s: superseded by a newer one', camera)
+        self._statistics.count_dropped('superseded', camera)
 
     def deactivated(self, images: int) -> None:
         """Count images that were not processed before the stream was closed."""
         if images:
-            self._count('deactivated', '', images)
+            self._statistics.count_dropped('deactivated', '', images)
 
     def lost(self, camera: str, images: int) -> None:
         """Count images that were sent and did not arrive.
@@ -55,7 +56,8 @@ class DropReporter:
                 once=True,
             )
             images = 1
-        if self._count('lost', camera, images):
+        LOG.debug('%d images of %s lost by the middleware', images, camera)
+        if self._statistics.count_dropped('lost', camera, images):
             self._logger.warning(f'{LOST_HINT} ({camera})')
 
     def failed(self, camera: str, source: str, error: Exception) -> None:
@@ -69,16 +71,12 @@ class DropReporter:
         if isinstance(error, GpuLostError):
             self._on_gpu_lost(error)
         cause = _cause_of(error)
-        if self._count(cause, source, error=error):
+        LOG.debug('dropped an image of %s: %s, %s', camera, cause, error)
+        if self._statistics.count_dropped(cause, source):
             self._logger.warning(
                 f'dropped an image of {camera}: {error} (further ones are counted in /diagnostics '
                 f'as frames_dropped.{cause})'
             )
-
-    def _count(self, cause: str, camera: str, images: int = 1, error: object = '') -> bool:
-        """Count dropped images; return whether this cause is new for the camera."""
-        LOG.debug('dropped %d of %s as %s %s', images, camera or 'all cameras', cause, error)
-        return self._statistics.count_dropped(cause, camera, images)
 
 
 def _cause_of(error: Exception) -> str:

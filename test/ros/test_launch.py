@@ -58,7 +58,8 @@ def launched_nodes(launch, tmp_path):
     prefix = tmp_path / 'prefix'
     for folder in ('lib/dan_ros', 'share/ament_index/resource_index/packages'):
         (prefix / folder).mkdir(parents=True)
-    (prefix / 'share/ament_index/resource_index/packages/dan_ros').touch()
+    for package in ('dan_ros', 'ros2bag'):
+        (prefix / 'share/ament_index/resource_index/packages' / package).touch()
     (prefix / 'share/dan_ros').symlink_to(SHARE)
     node = prefix / 'lib/dan_ros/dan_node'
     node.write_text(NODE_STAND_IN)
@@ -273,6 +274,28 @@ def test_replay_plays_a_bag_into_the_node_and_ends(launch, tmp_path, smile):
     process = launch(f'bag:={bag}', 'image_topic:=/camera/image_raw', file='replay.launch.py')
     assert process.wait() == 0, process.output
     assert 'waiting for images on /camera/image_raw' in process.output
+
+
+REPLAY_PARENT = """
+<launch>
+  <arg name="rate" default="fast"/>
+  <arg name="loop" default="perhaps"/>
+  <include file="$(find-pkg-share dan_ros)/launch/replay.launch.py">
+    <arg name="bag" value="/"/>
+    <arg name="image_topic" value="/eye/image"/>
+  </include>
+</launch>
+"""
+
+
+def test_replay_passes_on_its_arguments_and_no_others(launched_nodes, tmp_path):
+    parent = tmp_path / 'robot.launch.xml'
+    parent.write_text(REPLAY_PARENT)
+    (node,), output = launched_nodes('model:=/robots/my.urdf', file=parent)
+    assert '-r image:=/eye/image' in node
+    assert 'use_sim_time: true' in node
+    assert 'model.file' not in node
+    assert '--rate 1.0' in output
 
 
 def test_replay_names_what_is_missing(launch):

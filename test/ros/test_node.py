@@ -328,6 +328,30 @@ def test_a_signal_during_start_ends_it_with_code_0(tmp_path, library):
     assert 'Traceback' not in program.output
 
 
+MISSING_LIBRARY = """
+import sys
+
+from dan_ros.ros.spin import run_until_signal
+
+
+def dan_node():
+    import no_such_library
+
+
+sys.exit(run_until_signal(dan_node))
+"""
+
+
+def test_a_missing_library_is_one_line_and_exit_code_2():
+    result = subprocess.run(
+        [sys.executable, '-c', MISSING_LIBRARY], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith('dan_node: ')
+    assert 'no_such_library' in line
+
+
 LOST_GPU = """
 import sys
 
@@ -404,7 +428,8 @@ def test_debug_lines_tell_what_the_node_does_with_each_image(start, smile):
     for _ in range(2):  # only the first is worth a warning
         robot.publisher.publish(bad)
     robot.node.wait_until(
-        lambda: robot.output.count('dropped 1 of /image as bad_step') >= 2, 'both dropped images'
+        lambda: robot.output.count('dropped an image of /image: bad_step') >= 2,
+        'both dropped images',
     )
     assert 'searched the full frame: found 1' in robot.output
     assert '[rcl' not in robot.output

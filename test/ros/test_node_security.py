@@ -2,6 +2,8 @@
 """What SECURITY.md promises about the running node: its models, its rights under SROS2."""
 
 import importlib.util
+import re
+import subprocess
 from collections import defaultdict
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,6 +27,7 @@ RCLError = rclpy_implementation.RCLError
 
 ERROR = b'\x02'
 POLICY = Path(__file__).parents[2] / 'config' / 'sros2' / 'dan_node.policy.xml'
+PAGE = Path(__file__).parents[2] / 'docs' / 'sros2.md'
 GRAPH = {  # what a rule allows, and the query of the graph for it
     ('topics', 'publish'): 'get_publisher_names_and_types_by_node',
     ('topics', 'subscribe'): 'get_subscriber_names_and_types_by_node',
@@ -39,10 +42,11 @@ OPTIONAL = {
 }
 
 
-def read_policy(ns: str) -> dict[tuple[str, str], set[str]]:
-    """Full names by what the policy allows with them, expanded for a namespace as by sros2."""
-    (profile,) = ElementTree.parse(POLICY).getroot().iter('profile')
-    assert (profile.get('ns'), profile.get('node')) == ('/', 'dan_node')
+def read_policy(ns: str, file: Path = POLICY) -> dict[tuple[str, str], set[str]]:
+    """Full names by what a policy allows with them, expanded for a namespace as by sros2."""
+    (profile,) = ElementTree.parse(file).getroot().iter('profile')
+    own_ns = '/' if file == POLICY else ns
+    assert (profile.get('ns'), profile.get('node')) == (own_ns, 'dan_node')
     prefix = ns.rstrip('/') + '/'
     rules = defaultdict(set)
     for group in profile:
@@ -97,6 +101,19 @@ def test_the_policy_allows_what_the_node_uses_and_no_more(start, ns):
             assert options == [None] or left.startswith('/humans/'), left
 
 
+def test_the_policy_of_the_page_allows_a_remapped_camera(start, tmp_path):
+    (command,) = re.findall(r'^sed .*?policy.xml$', PAGE.read_text(), re.DOTALL | re.MULTILINE)
+    command = command.replace(
+        '$(ros2 pkg prefix dan_ros)/share/dan_ros/config', f'{POLICY.parents[1]}'
+    )
+    subprocess.run(['bash', '-c', command], cwd=tmp_path, check=True)
+    allowed = read_policy('/head', tmp_path / 'my.policy.xml')
+    topic = '/camera/image_raw'
+    robot = start('-r', '__ns:=/head', '-r', f'image:={topic}', name='/head/dan_node', topic=topic)
+    for rule, names in settled_graph(robot, '/head').items():
+        assert names <= allowed[rule], rule
+
+
 @pytest.mark.skipif(not OPTIONAL['/humans/*'], reason='hri_msgs is not installed')
 @pytest.mark.parametrize('option', ['ros4hri:=true', 'input:=cropped_faces'])
 def test_topics_of_ros4hri_are_in_the_policy(start, smile, option):
@@ -109,7 +126,9 @@ def test_topics_of_ros4hri_are_in_the_policy(start, smile, option):
         robot.node.wait_for_output('active: waiting')
         tracked = robot.new_publisher('/humans/faces/tracked', hri.IdsList)
         robot.spin_until(
-            lambda: any('/cropped' in n for n in graph_of(robot, '/')['topics', 'subscribe']),
+            lambda: any(
+                '/cropped' in n for n in graph_of(robot, '/').get(('topics', 'subscribe'), ())
+            ),
             'the topic of a face',
             every=lambda: tracked.publish(hri.IdsList(ids=['abc'])),
         )
