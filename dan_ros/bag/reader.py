@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
-import yaml
 from rosbags.typesys import Stores, get_typestore
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from dan_ros.bag import storage
 from dan_ros.bag.recovery import decompress_message, full_kind
@@ -175,10 +176,10 @@ class _Metadata:
         self._content: dict[str, Any] = {}
         file = path / METADATA
         if file.is_file():
-            try:  # this loader reads every value as text and refuses none
-                content = yaml.load(file.read_bytes(), Loader=yaml.BaseLoader)  # noqa: S506
+            try:  # this type reads every value as text and refuses none
+                content = YAML(typ='base', pure=True).load(file.read_bytes())
                 self._content = dict(content['rosbag2_bagfile_information'])
-            except (ValueError, KeyError, TypeError, RecursionError, yaml.YAMLError):
+            except (ValueError, KeyError, TypeError, RecursionError, YAMLError):
                 self.damage = f'{file} is damaged'
         self.version = _to_int(self._content.get('version'), NEWEST_VERSION)
         paths = self._content.get('relative_file_paths')
@@ -196,8 +197,8 @@ class _Metadata:
         return count
 
 
-def _to_int(text: object, default: int) -> int:
-    return int(text) if isinstance(text, str) and text.isdecimal() else default
+def _to_int(value: object, default: int) -> int:
+    return int(str(value)) if str(value).isdecimal() else default
 
 
 def _storage_files(path: Path, metadata: _Metadata) -> list[Path]:

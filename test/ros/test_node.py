@@ -425,11 +425,10 @@ def test_debug_lines_tell_what_the_node_does_with_each_image(start, smile):
     robot.node.wait_for_output('processed /image: faces [')
     bad = robot.image(smile)
     bad.step = 1
-    for _ in range(2):  # only the first is worth a warning
-        robot.publisher.publish(bad)
-    robot.node.wait_until(
+    robot.spin_until(  # only the first is worth a warning
         lambda: robot.output.count('dropped an image of /image: bad_step') >= 2,
-        'both dropped images',
+        'two dropped images',
+        every=lambda: robot.publisher.publish(bad),
     )
     assert 'searched the full frame: found 1' in robot.output
     assert '[rcl' not in robot.output

@@ -107,7 +107,8 @@ def test_unavailable_backends_are_named_with_the_reason(measured):
     assert 'pip install openvino' in absent['openvino']
     assert 'pip install torch' in absent['torch']
     assert {'tensorrt', 'torch_cuda'} <= absent.keys() or content['defaults']['device'] != 'cpu'
-    assert all('onnxruntime' in variant for variant in content['networks'][0]['times_ms'])
+    for variant in content['networks'][0]['times_ms']:
+        assert 'onnxruntime' in variant or 'opencv' in variant
 
 
 def test_tables_end_with_one_line_of_advice(measured, monkeypatch):

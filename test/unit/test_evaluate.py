@@ -292,7 +292,7 @@ def test_evaluate_ferplus_for_people(run, tmp_path, monkeypatch):
         (('.', 'dan_ferplus', '--dataset', 'folder', '--split', 'train'), 'no folder train'),
         (('.', 'text.npz'), 'there is no model'),
         (('text.npz', 'dan_ferplus'), 'text.npz cannot be read as .npz'),
-        (('.', 'text.safetensors'), 'text.safetensors is not a safetensors file'),
+        (('.', 'text.safetensors'), 'text.safetensors is a text that begins with'),
         (('.', 'x.pth', '--backend', 'onnxruntime'), 'is a checkpoint, which runs only on torch'),
     ],
 )
