@@ -39,7 +39,8 @@ ARGUMENTS = {
 BOOLEANS = ['true', 'false', 'True', 'False']
 
 
-def make_player(context: LaunchContext) -> list:
+def make_replay(context: LaunchContext) -> list:
+    # The node is made here, after the checks: launch does not stop it if a later action fails.
     values = {name: LaunchConfiguration(name).perform(context).strip() for name in ARGUMENTS}
     try:
         get_package_prefix('ros2bag')
@@ -58,7 +59,10 @@ def make_player(context: LaunchContext) -> list:
     end = OnProcessExit(
         target_action=player, on_exit=[EmitEvent(event=Shutdown(reason='the bag has ended'))]
     )
-    return [RegisterEventHandler(end), player]
+    node = IncludeLaunchDescription(
+        PythonLaunchDescriptionSource(NODE_LAUNCH), launch_arguments=[('use_sim_time', 'true')]
+    )
+    return [node, RegisterEventHandler(end), player]
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -74,7 +78,4 @@ def generate_launch_description() -> LaunchDescription:
             choices=BOOLEANS,
         )
     )
-    node = IncludeLaunchDescription(
-        PythonLaunchDescriptionSource(NODE_LAUNCH), launch_arguments=[('use_sim_time', 'true')]
-    )
-    return scoped(arguments, node, OpaqueFunction(function=make_player))
+    return scoped(arguments, OpaqueFunction(function=make_replay))

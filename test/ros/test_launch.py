@@ -6,6 +6,7 @@ import signal
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 from ament_index_python.packages import get_package_share_directory
 from processes import Process
@@ -302,3 +303,7 @@ def test_replay_names_what_is_missing(launch):
     process = launch('bag:=/no/such/bag', file='replay.launch.py')
     assert process.wait() != 0
     assert '/no/such/bag' in process.output or 'dan-ros bag IN OUT' in process.output
+    left = [p.info['cmdline'] for p in psutil.process_iter(['cmdline', 'environ'])
+            if (p.info['environ'] or {}).get('ROS_DOMAIN_ID') == str(process.domain.number)
+            and any('dan_node' in part for part in p.info['cmdline'] or ())]  # fmt: skip
+    assert left == []
