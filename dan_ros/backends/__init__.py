@@ -22,7 +22,7 @@ from dan_ros.backends.registry import (
     GPU_BACKENDS,
     REGISTRY,
 )
-from dan_ros.errors import BackendError, MissingPackageError, ModelError
+from dan_ros.errors import BackendError, DanError, MissingPackageError, ModelError
 from dan_ros.model import store
 
 __all__ = [
@@ -122,33 +122,42 @@ def _choose_automatically(model: str, config: BackendConfig) -> Selection:
     device = cuda.find_device()
     if device is None:
         return _load_on_cpu(model, config, 'no CUDA device')
-    problems: list[str] = []
-    for name, entry in REGISTRY.items():
-        if entry.kind != GPU or entry.only_by_name:
-            continue
-        try:
-            backend = _load(name, model, config)
-        except (BackendError, ModelError) as error:
-            problems.append(f'{name}: {error}')
-            continue
-        reason = '; '.join([f'fastest that works on {device.name}', *problems])
-        return Selection(backend, reason)
+    backend, problems = _load_first(GPU, model, config, (BackendError, ModelError))
+    if backend is not None:
+        return Selection(backend, '; '.join([f'fastest that works on {device.name}', *problems]))
     return _fall_back(model, config.threads, f'{device.name} is not used: {"; ".join(problems)}')
 
 
 def _load_on_cpu(model: str, config: BackendConfig, reason: str) -> Selection:
-    """Load the first, and thus fastest, CPU backend whose package is installed."""
-    missing: list[str] = []
+    """Load the fastest CPU backend whose package is installed."""
+    backend, problems = _load_first(CPU, model, config, (MissingPackageError,))
+    if backend is None:
+        raise BackendError('; '.join(problems))
+    return Selection(backend, '; '.join([reason, *problems, 'fastest on a CPU']))
+
+
+def _load_first(
+    kind: str, model: str, config: BackendConfig, passed_over: tuple[type[DanError], ...]
+) -> tuple[Backend | None, list[str]]:
+    """Load the first backend of a kind that loads; the fastest come first.
+
+    Args:
+        kind: `CPU` or `GPU`.
+        model, config: see `choose_backend`.
+        passed_over: errors of a backend after which the next one is tried.
+
+    Returns:
+        The backend, or None if none loads, and the errors of those before it.
+    """
+    problems: list[str] = []
     for name, entry in REGISTRY.items():
-        if entry.kind != CPU or entry.only_by_name:
+        if entry.kind != kind or entry.only_by_name:
             continue
         try:
-            backend = _load(name, model, config)
-        except MissingPackageError as error:
-            missing.append(str(error))
-            continue
-        return Selection(backend, '; '.join([reason, *missing, 'fastest on a CPU']))
-    raise BackendError('; '.join(missing))
+            return _load(name, model, config), problems
+        except passed_over as error:
+            problems.append(f'{name}: {error}')
+    return None, problems
 
 
 def _fall_back(model: str, threads: int, problem: str) -> Selection:
