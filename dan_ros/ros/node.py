@@ -30,7 +30,7 @@ from dan_ros.ros.parameters import (
     declare_parameters,
     problem_with_names,
     read_parameters,
-    without_kept_read_only,
+    without_unchanged,
 )
 from dan_ros.ros.publishers import ExpressionPublishers
 from dan_ros.ros.qos import QosMonitor
@@ -282,17 +282,17 @@ class DanNode(SecureNode):
     def set_parameters_atomically(
         self, parameter_list: 'list[Parameter[Any]]'
     ) -> SetParametersResult:
-        """Set parameters; setting a read-only one to its present value is no error."""
+        """Set parameters; setting one to its current value is no error, even if it is read-only."""
         if problem := problem_with_names(self, parameter_list):
             return SetParametersResult(successful=False, reason=problem)
-        changes = without_kept_read_only(self, parameter_list)
+        changes = without_unchanged(self, parameter_list)
         if parameter_list and not changes:
             return SetParametersResult(successful=True)
         return super().set_parameters_atomically(changes)
 
     def _on_parameters(self, changes: 'list[Parameter[Any]]') -> SetParametersResult:
         is_configured = self._phase in ('configuring', 'inactive', 'active')
-        result = check_change(changes, self._values, is_configured)
+        result = check_change(changes, is_configured)
         if result.successful:
             known = {c.name: SPECS[c.name].to_value(c.value) for c in changes if c.name in SPECS}
             self._values = {**self._values, **known}

@@ -425,14 +425,11 @@ def read_parameters(node: Node) -> dict[str, Any]:
     return {name: spec.to_value(node.get_parameter(name).value) for name, spec in SPECS.items()}
 
 
-def check_change(
-    changes: Iterable[Any], values: Mapping[str, Any], is_configured: bool
-) -> SetParametersResult:
+def check_change(changes: Iterable[Any], is_configured: bool) -> SetParametersResult:
     """Accept or reject a set of changes as a whole.
 
     Args:
         changes: new values, rclpy.parameter.Parameter.
-        values: present values by name; to set one of them again is no change.
         is_configured: whether the node is configured, so that only live parameters may change.
     """
     for change in changes:
@@ -440,8 +437,7 @@ def check_change(
         if spec is None:
             continue
         problem = spec.problem_with(change.value)
-        is_fixed = is_configured and not spec.live
-        if not problem and is_fixed and spec.to_value(change.value) != values[spec.name]:
+        if not problem and is_configured and not spec.live:
             problem = (
                 f'{spec.name} cannot be changed while the node is configured: deactivate and '
                 'clean it up first'
@@ -460,14 +456,20 @@ def problem_with_names(node: Node, changes: Iterable[Any]) -> str:
     return ''
 
 
-def without_kept_read_only(node: Node, changes: Iterable[Any]) -> list[Any]:
-    """Leave out read-only parameters that keep their value; rclpy would refuse them."""
+def without_unchanged(node: Node, changes: Iterable[Any]) -> list[Any]:
+    """Leave out parameters that keep their value and cannot always be set: that is no change."""
     return [
         change
         for change in changes
-        if not node.describe_parameter(change.name).read_only
+        if _is_always_settable(node, change.name)
         or node.get_parameter(change.name).to_parameter_msg() != change.to_parameter_msg()
     ]
+
+
+def _is_always_settable(node: Node, name: str) -> bool:
+    if name in SPECS:
+        return SPECS[name].live
+    return not node.describe_parameter(name).read_only
 
 
 @dataclass(frozen=True)
