@@ -15,7 +15,7 @@ from dan_ros.bag import storage
 from dan_ros.bag.recovery import decompress_message, full_kind
 from dan_ros.bag.storage import StorageFile
 from dan_ros.errors import DataError, FrameError
-from dan_ros.images.compressed import compressed_to_frame
+from dan_ros.images.compressed import COMPRESSED_SUFFIX, compressed_to_frame
 from dan_ros.images.encodings import image_to_frame
 from dan_ros.types import Frame
 
@@ -23,7 +23,6 @@ IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 IMAGE_KINDS = (IMAGE, COMPRESSED_IMAGE)
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
-COMPRESSED_SUFFIX = '/compressed'
 MAX_PIXELS = 100_000_000  # largest compressed image
 METADATA = 'metadata.yaml'
 NEWEST_VERSION = 9  # of the metadata that rosbags writes

@@ -2,7 +2,7 @@
 """Reads the messages that are left in a damaged or unfinished storage file of a rosbag2.
 
 A killed recorder, a full disk or an interrupted copy leaves files without an index or an end, which
-rosbags rejects. The readers here go through such a file in storage order.
+the readers of `storage` reject. The readers here go through such a file in storage order.
 """
 
 import contextlib

@@ -15,6 +15,8 @@ from dan_ros.errors import FrameError
 from dan_ros.images.opencv import cv2, raise_if_out_of_memory
 from dan_ros.types import Frame
 
+COMPRESSED_SUFFIX = '/compressed'  # of the topic, behind the name of the camera
+FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # for decoding
 JPEG_START, PNG_START = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
 # JPEG markers: https://www.w3.org/Graphics/JPEG/itu-t81.pdf, table B.1
 START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = 0xD8, 0xD9, 0xDA
@@ -110,9 +112,8 @@ def decode_checked(content: bytes, size: tuple[int, int]) -> Frame:
         FrameError: the picture is damaged (cause 'bad_data').
         MemoryError: there is too little memory for the pixels.
     """
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), FLAGS)
     except cv2.error as error:
         raise_if_out_of_memory(error)
         raise FrameError('bad_data', f'a damaged compressed image: {error.err}') from None

@@ -10,13 +10,12 @@ import warnings
 import numpy as np
 from PIL import Image, ImageChops
 
-from dan_ros.images.compressed import PNG_START, is_whole, png_chunks
+from dan_ros.images.compressed import FLAGS, PNG_START, is_whole, png_chunks
 from dan_ros.images.opencv import MAX_PIXELS, cv2, raise_if_out_of_memory
 
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses pictures of more than twice as many
 warnings.filterwarnings('ignore', module='PIL')  # damaged EXIF data is ignored
 
-FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 ORIENTED_FORMATS = ('JPEG', 'PNG', 'WEBP', 'AVIF')  # OpenCV itself always turns a TIFF upright
 ORIENTATION = 0x0112  # EXIF tag
 # EXIF orientation -> whether to transpose the picture, then the code for `cv2.flip`.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from rclpy.node import Node
 
 from dan_ros.faces.camera_model import INFO_TOPIC, info_topic
-from dan_ros.ros.transports import COMPRESSED_SUFFIX
+from dan_ros.images.compressed import COMPRESSED_SUFFIX
 
 RAW_TYPE, COMPRESSED_TYPE = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'
 

@@ -26,6 +26,7 @@ from dan_ros.faces.crop import square_about
 from dan_ros.images.encodings import to_bgr
 from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
+from dan_ros.ros.camera_stream import SILENCE_S
 from dan_ros.ros.publishers import bgr_to_image
 from dan_ros.ros.qos import PublisherEventCallbacks
 from dan_ros.tracking.face_tracker import TrackedFace
@@ -38,7 +39,6 @@ except ModuleNotFoundError:
 
 FACES = '/humans/faces'
 TRACKED = f'{FACES}/tracked'
-SILENCE_S = 2.0  # time after which a detector that sends nothing has lost its faces, seconds
 MAX_ID_LENGTH = 100  # a longer id of another detector might not fit into a topic name
 CLOSING_S = 0.2  # longest wait until subscribers acknowledge the last list of ids, seconds
 CROP_SIDE = 128  # side of the published crop, pixels

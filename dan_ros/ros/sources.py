@@ -237,7 +237,7 @@ class CroppedFaceSource(ImageSource):
     def warnings(self) -> Iterator[str]:
         """Yield incompatible peers, a silent detector, and bad stamps."""
         if (faces := self._faces) is not None and faces.is_silent:
-            yield f'no list of faces for {ros4hri.SILENCE_S:g} s on {ros4hri.TRACKED}'
+            yield f'no list of faces for {SILENCE_S:g} s on {ros4hri.TRACKED}'
         yield from self._context.qos_monitor.warnings()
         yield from _stamp_warnings(self._context.video)
 

@@ -10,13 +10,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from dan_ros.images.cdr import read_image, read_picture
-from dan_ros.images.compressed import check_compressed, decode_checked
+from dan_ros.images.compressed import COMPRESSED_SUFFIX, check_compressed, decode_checked
 from dan_ros.images.encodings import check_image, checked_image_to_frame
 from dan_ros.types import Frame
 
 RAW, COMPRESSED = 'raw', 'compressed'
 TRANSPORTS = (RAW, COMPRESSED)
-COMPRESSED_SUFFIX = '/compressed'
 
 
 @dataclass(frozen=True)

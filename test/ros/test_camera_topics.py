@@ -6,8 +6,8 @@ import rclpy
 from processes import RosDomain
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from dan_ros.images.compressed import COMPRESSED_SUFFIX
 from dan_ros.ros.camera_topics import CameraTopics
-from dan_ros.ros.transports import COMPRESSED_SUFFIX
 
 SWAPPED = ('/left/image_raw:=/right/image_raw', '/right/image_raw:=/left/image_raw')
 LISTED = "image_topics:=['/left/image_raw','/right/image_raw']"
