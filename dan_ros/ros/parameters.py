@@ -175,6 +175,13 @@ PARAMETERS = (
         'Also publish the faces under /humans/faces as described in REP-155; needs hri_msgs.',
     ),
     Spec(
+        'valence_from_expression',
+        False,
+        'Fill valence and arousal of hri_msgs/Expression with the mean place of the expressions on '
+        'the circumplex, weighted by their probabilities. false: they are NaN, because no model '
+        'measures them.',
+    ),
+    Spec(
         'image_transport',
         RAW,
         'raw: uncompressed images. compressed: JPEG or PNG on each image topic plus /compressed.',
@@ -504,6 +511,7 @@ class Settings:
     image_transport: str
     reliability: str
     ros4hri: bool
+    valence_from_expression: bool
     backend: BackendSettings
     detector: DetectorSettings
     video: VideoConfig
@@ -522,6 +530,7 @@ class Settings:
             image_transport=values['image_transport'],
             reliability=values['qos.reliability'],
             ros4hri=values['ros4hri'],
+            valence_from_expression=values['valence_from_expression'],
             backend=BackendSettings(
                 values['backend.name'],
                 values['model.file'],

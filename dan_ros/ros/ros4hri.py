@@ -20,7 +20,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from dan_ros import labels
+from dan_ros import circumplex, labels
 from dan_ros.errors import BackendError
 from dan_ros.faces.crop import square_about
 from dan_ros.images.encodings import to_bgr
@@ -68,10 +68,26 @@ def require_messages() -> None:
         )
 
 
-def expression_message(face: TrackedFace, header: Header) -> Any:
-    """Create a hri_msgs/Expression for a face with a known label; valence and arousal stay 0."""
+def expression_message(face: TrackedFace, header: Header, has_valence: bool) -> Any:
+    """Create a hri_msgs/Expression for a face with a known label.
+
+    Args:
+        face: the face.
+        header: header of the image.
+        has_valence: whether to derive valence and arousal from the probabilities; otherwise they
+            are NaN, because nothing measures them.
+    """
     word = WORDS[labels.CANONICAL[face.expression]]
-    return hri.Expression(header=header, expression=word, confidence=face.confidence)
+    valence, arousal = circumplex.UNKNOWN
+    if has_valence:
+        valence, arousal = circumplex.valence_arousal(face.probabilities)
+    return hri.Expression(
+        header=header,
+        expression=word,
+        valence=valence,
+        arousal=arousal,
+        confidence=face.confidence,
+    )
 
 
 class Ros4HriFacePublisher:
@@ -84,10 +100,11 @@ class Ros4HriFacePublisher:
 
     Args:
         node: node that publishes.
+        has_valence: see `expression_message`.
     """
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
+    def __init__(self, node: Node, has_valence: bool = False) -> None:
+        self._node, self._has_valence = node, has_valence
         self._lock = threading.Lock()
         self._is_open = True
         self._warning = ''
@@ -200,7 +217,7 @@ class Ros4HriFacePublisher:
         topics['roi'].publish(_region(face, frame, header))
         topics['landmarks'].publish(_landmarks(face, frame, header))
         if face.expression != labels.UNKNOWN:
-            topics['expression'].publish(expression_message(face, header))
+            topics['expression'].publish(expression_message(face, header, self._has_valence))
         if topics['cropped'].get_subscription_count() > 0:
             topics['cropped'].publish(bgr_to_image(_crop(face, frame), header))
 
@@ -215,6 +232,7 @@ class Ros4HriFaceSource:
         node: node that subscribes and publishes.
         on_image: called with the id of a face and its image.
         on_gone: called with the id of a face that is no longer listed.
+        has_valence: see `expression_message`.
     """
 
     def __init__(
@@ -222,8 +240,10 @@ class Ros4HriFaceSource:
         node: Node,
         on_image: Callable[[str, Image], None],
         on_gone: Callable[[str], None],
+        has_valence: bool = False,
     ) -> None:
         self._node, self._on_image, self._on_gone = node, on_image, on_gone
+        self._has_valence = has_valence
         self._lock = threading.Lock()  # so that nothing is published on a topic being removed
         self._faces: dict[str, tuple[Any, Any]] = {}
         self._heard_s = time.monotonic()
@@ -245,7 +265,7 @@ class Ros4HriFaceSource:
         with self._lock:
             topics = self._faces.get(face_id)
             if topics and face.expression != labels.UNKNOWN:
-                topics[1].publish(expression_message(face, header))
+                topics[1].publish(expression_message(face, header, self._has_valence))
 
     def close(self) -> None:
         """Close all topics."""

@@ -133,10 +133,13 @@ class CameraSource(ImageSource):
 
     def open(self, receiver: ImageReceiver) -> None:
         """Subscribe to every camera."""
-        if self._context.settings.ros4hri:
-            self._ros4hri = Ros4HriFacePublisher(self._context.node)
+        settings = self._context.settings
+        if settings.ros4hri:
+            self._ros4hri = Ros4HriFacePublisher(
+                self._context.node, settings.valence_from_expression
+            )
         for stream in self._streams.values():
-            stream.open(receiver, self._context.settings.reliability)
+            stream.open(receiver, settings.reliability)
 
     def close(self) -> None:
         """Close every camera; their calibrations stay."""
@@ -208,7 +211,8 @@ class CroppedFaceSource(ImageSource):
         def on_image(face_id: str, image: Image) -> None:
             receiver.receive(face_id, lambda: image)
 
-        self._faces = Ros4HriFaceSource(self._context.node, on_image, self._on_gone)
+        has_valence = self._context.settings.valence_from_expression
+        self._faces = Ros4HriFaceSource(self._context.node, on_image, self._on_gone, has_valence)
 
     def close(self) -> None:
         """Close all topics."""

@@ -47,6 +47,7 @@ def test_faces_are_published_and_removed(robot, smile, nobody):
     robot.spin_until(lambda: all(received.values()), 'all topics', every=lambda: robot.show(smile))
     expression, roi = received['expression'][-1], received['roi'][-1]
     assert (expression.expression, expression.confidence > 0.7) == ('happy', True)
+    assert np.isnan([expression.valence, expression.arousal]).all()
     assert roi.xmin == pytest.approx(face.roi.x_offset / 320, abs=0.01)
     assert roi.ymax == pytest.approx((face.roi.y_offset + face.roi.height) / 240, abs=0.01)
     landmarks = received['landmarks'][-1].landmarks
@@ -83,7 +84,8 @@ def test_nobody_stays_listed_when_no_images_come(robot, smile, how):
 def test_faces_of_another_detector_get_their_expression(start, portrait):
     import hri_msgs.msg as hri
 
-    robot = start('-p', 'input:=cropped_faces', wait=False)
+    options = ('-p', 'input:=cropped_faces', '-p', 'valence_from_expression:=true')
+    robot = start(*options, wait=False)
     robot.node.wait_for_output('waiting for images on /humans/faces/<id>/cropped')
     tracked = robot.new_publisher('/humans/faces/tracked', hri.IdsList)
     cropped = {n: robot.new_publisher(f'/humans/faces/{n}/cropped') for n in ('abc12', 'x9')}
@@ -105,6 +107,8 @@ def test_faces_of_another_detector_get_their_expression(start, portrait):
     robot.spin_until(lambda: expressions, 'an expression', every=send)
     name, message = expressions[-1]
     assert (name, message.header.frame_id, message.expression) == ('abc12', 'abc12', 'happy')
+    assert message.valence > 0.4
+    assert message.arousal > 0.2
     robot.spin_until(
         lambda: {n for n, _ in expressions} == {'abc12', 'x9'},
         'the other face',

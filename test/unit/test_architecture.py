@@ -23,6 +23,7 @@ MAY_IMPORT = {
     'stage_timer': '',
     'storage': 'errors',
     'labels': 'errors',
+    'circumplex': 'labels',
     'types': 'labels',
     'images': 'errors storage types',
     'faces': 'errors images types',
@@ -42,8 +43,8 @@ MAY_IMPORT = {
     ' video_pipeline',
     'bench': 'backends detect errors faces images labels model pipeline storage tracking types'
     ' video_pipeline',
-    'ros': 'annotate backends detect errors faces images labels messages model msg pipeline'
-    ' stage_timer storage tracking types video_pipeline',
+    'ros': 'annotate backends circumplex detect errors faces images labels messages model msg'
+    ' pipeline stage_timer storage tracking types video_pipeline',
     'demo': 'errors images msg ros storage',
     'cli': 'annotate backends bag bench datasets detect errors evaluate faces images'
     ' labels model network pipeline storage tracking train types video_pipeline',
