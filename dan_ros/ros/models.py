@@ -36,6 +36,15 @@ class Models:
         warnings = (self.selection.warning, self.video.pipeline.detector.warning)
         return [warning for warning in warnings if warning]
 
+    @property
+    def description(self) -> str:
+        """Which model, backend and detector are in use, for the log."""
+        backend, detector = self.selection.backend, self.video.pipeline.detector
+        return (
+            f'model {backend.model_name}, backend {backend.name} on {backend.device} '
+            f'({self.selection.reason}), detector {detector.name}'
+        )
+
 
 def load_models(
     settings: Settings, new_ids: Iterator[str], on_progress: Callable[[str], object]

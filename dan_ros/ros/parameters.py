@@ -432,6 +432,12 @@ def read_parameters(node: Node) -> dict[str, Any]:
     return {name: spec.to_value(node.get_parameter(name).value) for name, spec in SPECS.items()}
 
 
+def with_changes(values: Mapping[str, Any], changes: Iterable[Any]) -> dict[str, Any]:
+    """Return the values of `read_parameters` after changes, rclpy.parameter.Parameter."""
+    known = {c.name: SPECS[c.name].to_value(c.value) for c in changes if c.name in SPECS}
+    return {**values, **known}
+
+
 def check_change(changes: Iterable[Any], is_configured: bool) -> SetParametersResult:
     """Accept or reject a set of changes as a whole.
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A running stream: a source, its receiver and the inference thread."""
+"""What runs while the node is active: a source, its receiver and the inference thread."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.image_receiver import ImageReceiver
 from dan_ros.ros.inference_thread import (
     FrameResult,
@@ -12,10 +11,63 @@ from dan_ros.ros.inference_thread import (
     StampedMessage,
 )
 from dan_ros.ros.parameters import Settings
-from dan_ros.ros.sources import ImageSource
-from dan_ros.ros.statistics import Statistics
+from dan_ros.ros.sources import SOURCES, ImageSource, SourceContext
 from dan_ros.ros.transports import open_transport
 from dan_ros.video_pipeline import VideoPipeline
+
+
+class PausableStream:
+    """The stream of images of an active node, paused at first.
+
+    Args:
+        context: what the source needs; its settings name the source.
+        get_settings: returns the current settings.
+    """
+
+    def __init__(self, context: SourceContext, get_settings: Callable[[], Settings]) -> None:
+        self._context = context
+        self._get_settings = get_settings
+        self._source = SOURCES[context.settings.input](context)
+        self._session: StreamSession | None = None
+
+    @property
+    def awaited(self) -> str:
+        """Names of the topics whose images are awaited, for the log."""
+        return self._source.awaited
+
+    @property
+    def face_count(self) -> int:
+        """Number of faces in the last image of every camera."""
+        return self._source.face_count
+
+    def warnings(self) -> Iterator[str]:
+        """Yield what is wrong with the images. Called by the diagnostics thread."""
+        return self._source.warnings()
+
+    def resume(self) -> None:
+        """Subscribe and process images; stay paused if that fails."""
+        self._session = StreamSession(self._source, self._context, self._get_settings)
+        try:
+            self._session.open()
+        except Exception:
+            self.pause()
+            raise
+
+    def pause(self) -> None:
+        """Close the subscriptions and stop the inference thread; the faces are remembered."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def close(self) -> None:
+        """Pause, and forget all faces."""
+        self.pause()
+        self._context.video.reset()
+
+    def apply(self, settings: Settings) -> None:
+        """Apply the settings that take effect before the next run."""
+        if self._session is not None:
+            self._session.apply(settings)
 
 
 class StreamSession:
@@ -23,27 +75,20 @@ class StreamSession:
 
     Args:
         source: images come from it, and results go to it.
-        video: processes the images.
+        context: holds the pipeline, and counts images and drops.
         get_settings: returns the current settings.
-        statistics: receives the times of the stages.
-        drops: counts dropped images.
     """
 
     def __init__(
-        self,
-        source: ImageSource,
-        video: VideoPipeline,
-        get_settings: Callable[[], Settings],
-        statistics: Statistics,
-        drops: DropReporter,
+        self, source: ImageSource, context: SourceContext, get_settings: Callable[[], Settings]
     ) -> None:
         self._source = source
         self._get_settings = get_settings
-        self._statistics = statistics
-        self._drops = drops
+        self._statistics = context.statistics
+        self._drops = context.drops
         self._transport = open_transport(source.transport, lambda: get_settings().max_pixels)
         self._buffer: LatestFrameBuffer[StampedMessage] = LatestFrameBuffer()
-        self._thread = InferenceThread(video, self._buffer, self, get_settings().max_hz)
+        self._thread = InferenceThread(context.video, self._buffer, self, get_settings().max_hz)
 
     def open(self) -> None:
         """Start the thread, then subscribe."""

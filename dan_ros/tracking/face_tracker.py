@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tracks the faces of one camera: stable ids, smoothed probabilities, stable labels."""
 
+import itertools
+import secrets
+import string
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +15,14 @@ from dan_ros.tracking.frame_clock import FrameClock
 from dan_ros.tracking.smoother import Smoother
 from dan_ros.tracking.tracker import BoxTracker
 from dan_ros.types import Face, FaceExpression, SearchHint
+
+PREFIX_LETTERS = 4  # random letters in front of the numbers of `unique_ids`
+
+
+def unique_ids() -> Iterator[str]:
+    """Yield face ids that differ from those of other nodes and runs, such as 'kqzd1'."""
+    prefix = ''.join(secrets.choice(string.ascii_lowercase) for _ in range(PREFIX_LETTERS))
+    return (f'{prefix}{number}' for number in itertools.count(1))
 
 
 @dataclass(frozen=True)
