@@ -47,17 +47,12 @@ class Fer2013(FolderDataset):
         for number, row in read_table(path, ('emotion', 'pixels', 'usage')):
             if row['usage'].lower() == USAGE[split].lower():
                 images.append(read_pixels(path, number, row['pixels']))
-                classes.append(self._class_of(path, number, row['emotion']))
+                classes.append(read_emotion(path, number, row['emotion']))
         layout = f'{path}, the rows of {USAGE[split]}'
         if not images:
             raise DataError(why_empty(layout, {}))
         targets = np.eye(len(self.labels), dtype=np.float32)[classes]
         return gray_faces(self.labels, targets, np.array(classes), np.stack(images), layout)
-
-    def _class_of(self, path: Path, number: int, text: str) -> int:
-        if text not in self.numbers:
-            raise DataError(f'{path}, line {number}: emotion {text!r} is not a number from 0 to 6')
-        return int(text)
 
     def matches(self, root: Path, model_labels: tuple[str, ...]) -> bool:
         """Look for the CSV file, without the votes of FER+ beside it."""
@@ -81,6 +76,17 @@ def find_votes(root: Path) -> Path | None:
     if 'nf' in header:
         return root
     return find_file(root.parent, (VOTES_NAME,)) if 'pixels' in header else None
+
+
+def read_emotion(path: Path, number: int, text: str) -> int:
+    """Read the cell with the class: an index into `labels.FER2013`.
+
+    Raises:
+        DataError: it is not a number from 0 to 6.
+    """
+    if text not in Fer2013.numbers:
+        raise DataError(f'{path}, line {number}: emotion {text!r} is not a number from 0 to 6')
+    return int(text)
 
 
 def read_pixels(path: Path, number: int, text: str) -> np.ndarray:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """FER+ (Barsoum et al. 2016, https://arxiv.org/abs/1608.01041)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
@@ -19,7 +19,14 @@ from dan_ros.datasets.base import (
 )
 from dan_ros.datasets.csv_files import read_csv, read_table
 from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces
-from dan_ros.datasets.fer2013 import SIDE_PX, USAGE, find_pixels, find_votes, read_pixels
+from dan_ros.datasets.fer2013 import (
+    SIDE_PX,
+    USAGE,
+    find_pixels,
+    find_votes,
+    read_emotion,
+    read_pixels,
+)
 from dan_ros.datasets.folders import candidate_folders
 from dan_ros.errors import DataError
 from dan_ros.images.opencv import cv2
@@ -30,11 +37,16 @@ VOTE_COLUMNS = (
     *('unknown', 'nf'),
 )
 LABEL_FILE = 'label.csv'
+SECOND_OPINION_FILE = 'fer2013_labels.npz'
 IMAGE_FOLDERS = {TRAIN: 'fer2013train', VALID: 'fer2013valid', TEST: 'fer2013test'}
 MISSING = (
     '{root} has no FER+ with the split {split}: neither ferplus_{split}.npz, nor fer2013.csv with '
     'fer2013new.csv (see github.com/microsoft/FERPlus), nor folders such as FER2013Train with '
     'label.csv'
+)
+NO_SECOND_OPINION = (
+    '{where}: the labels of FER-2013 for the second opinion are missing; use fer2013.csv with '
+    'fer2013new.csv, put fer2013_labels.npz beside ferplus_train.npz, or set second_opinion to 0'
 )
 
 
@@ -46,6 +58,7 @@ class _Content:
         images: uint8 [N, 48, 48].
         votes: integers [N, 10].
         unnamed: number of further rows without a file name, which FER+ drops.
+        emotions: cells with FER-2013's own labels, N arguments of `read_emotion`, if there are any.
         layout, skipped, paths: as in `Faces`.
     """
 
@@ -53,6 +66,7 @@ class _Content:
     votes: np.ndarray
     layout: str
     unnamed: int = 0
+    emotions: Sequence[tuple[Path, int, str]] = ()
     skipped: Mapping[str, str] = field(default_factory=dict)
     paths: tuple[Path, ...] = ()
 
@@ -73,9 +87,18 @@ class FerPlus(FaceDataset):
     "unknown" or "not a face" as first choice, are excluded. Validation and test also exclude
     faces without an absolute majority. The targets are the vote shares of the eight expressions,
     the class is the first choice.
+
+    Args:
+        second_opinion: share of FER-2013's own label in the targets of the training split, [0, 1].
+            The classes do not depend on it. The labels are in the column `emotion` of
+            `fer2013.csv`, or in `fer2013_labels.npz` beside `ferplus_train.npz`: `train`, uint8
+            [N], row for row, in the order of `labels.FER2013`.
     """
 
     labels = label_sets.FERPLUS
+
+    def __init__(self, second_opinion: float = 0.0) -> None:
+        self.second_opinion = second_opinion
 
     def open(self, root: Path, split: str) -> Faces:
         """Read all faces of the split into memory."""
@@ -92,6 +115,9 @@ class FerPlus(FaceDataset):
             )
         votes = votes[keep, : len(self.labels)]
         targets = (votes / votes.sum(axis=1, keepdims=True)).astype(np.float32)  # [N, 8]
+        if self.second_opinion and split == TRAIN:
+            emotions = _read_second_opinion(root, content)[keep]
+            targets = _blend(targets, emotions, self.second_opinion)
         faces = gray_faces(
             self.labels, targets, votes.argmax(axis=1), content.images[keep], content.layout
         )
@@ -119,6 +145,33 @@ def _exclude(votes: np.ndarray, split: str) -> dict[str, np.ndarray]:
     }
 
 
+def _blend(targets: np.ndarray, emotions: np.ndarray, share: float) -> np.ndarray:
+    """Blend vote shares, float32 [N, 8], with FER-2013's labels, int64 [N]: float32 [N, 8]."""
+    columns = np.array([label_sets.FERPLUS.index(label) for label in label_sets.FER2013])
+    one_hot = np.zeros_like(targets)
+    one_hot[np.arange(len(emotions)), columns[emotions]] = 1
+    blended: np.ndarray = ((1 - share) * targets + share * one_hot).astype(np.float32)
+    return blended
+
+
+def _read_second_opinion(root: Path, content: _Content) -> np.ndarray:
+    """FER-2013's own labels of the training faces, int64 [N]: from the CSV, or a file beside it."""
+    if content.emotions:
+        return np.array([read_emotion(*cell) for cell in content.emotions])
+    path = (root if root.is_dir() else root.parent) / SECOND_OPINION_FILE
+    if content.paths or not path.is_file():
+        raise DataError(NO_SECOND_OPINION.format(where=content.layout))
+    (emotions,) = _read_arrays(path, (TRAIN,), 'the labels of FER-2013 need `train`')
+    count, names = len(content.votes), len(label_sets.FER2013)
+    fits = emotions.shape == (count,) and np.issubdtype(emotions.dtype, np.integer)
+    if not fits or emotions.min() < 0 or emotions.max() >= names:
+        raise DataError(
+            f'{path}: `train` is {emotions.dtype} {list(emotions.shape)}, not uint8 [{count}] from '
+            f'0 to {names - 1}; it must belong to {content.layout}, row for row'
+        )
+    return emotions.astype(np.int64)
+
+
 def _read(root: Path, split: str) -> _Content:
     """Read the split from whichever layout `root` has."""
     if root.suffix == '.npz' and root.is_file():
@@ -138,7 +191,7 @@ def _read(root: Path, split: str) -> _Content:
 
 
 def _read_csv_files(pixels: Path, votes: Path, split: str) -> _Content:
-    images, rows, unnamed = [], [], 0
+    images, rows, emotions, unnamed = [], [], [], 0
     layout = f'{pixels} with the votes of {votes}, the rows of {USAGE[split]}'
     pairs = zip_longest(read_table(pixels, ('pixels', 'usage')), _read_votes(votes))
     for line, (face, row) in enumerate(pairs, 2):
@@ -154,9 +207,11 @@ def _read_csv_files(pixels: Path, votes: Path, split: str) -> _Content:
             continue
         images.append(read_pixels(pixels, face[0], face[1]['pixels']))
         rows.append(row.votes)
+        if 'emotion' in face[1]:
+            emotions.append((pixels, face[0], face[1]['emotion']))
     if not rows:
         raise DataError(why_empty(layout, {}))
-    return _Content(np.stack(images), np.array(rows), layout, unnamed)
+    return _Content(np.stack(images), np.array(rows), layout, unnamed, emotions)
 
 
 @dataclass(frozen=True)
@@ -237,13 +292,7 @@ def _read_gray(path: Path) -> tuple[np.ndarray | None, str]:
 
 def _read_npz(path: Path) -> _Content:
     """Read and check `images` and `votes`."""
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            images, votes = (_read_array(path, content, name) for name in ('images', 'votes'))
-    except DataError:
-        raise
-    except Exception as error:  # numpy and zipfile raise five unrelated classes for damaged files
-        raise DataError(f'{path} cannot be read as .npz ({error}); download it again') from None
+    images, votes = _read_arrays(path, ('images', 'votes'), 'FER+ needs `images` and `votes`')
     square = images.ndim == 3 and images.shape[1] == images.shape[2]
     if images.dtype != np.uint8 or not square or images.shape[1] == 0:
         raise DataError(
@@ -257,14 +306,26 @@ def _read_npz(path: Path) -> _Content:
     return _Content(images, votes, str(path))
 
 
-def _read_array(path: Path, content: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+def _read_arrays(path: Path, names: tuple[str, ...], needed: str) -> list[np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return [_read_array(path, content, name, needed) for name in names]
+    except DataError:
+        raise
+    except Exception as error:  # numpy and zipfile raise five unrelated classes for damaged files
+        raise DataError(f'{path} cannot be read as .npz ({error}); download it again') from None
+
+
+def _read_array(
+    path: Path, content: Mapping[str, np.ndarray], name: str, needed: str
+) -> np.ndarray:
     if name not in content:
-        raise DataError(f'{path}: the array {name!r} is missing; FER+ needs `images` and `votes`')
+        raise DataError(f'{path}: the array {name!r} is missing; {needed}')
     try:
         array = content[name]
         if isinstance(array, np.ndarray):
             return array
         reason = 'not an array'
-    except Exception as error:  # as in `_read_npz`
+    except Exception as error:  # as in `_read_arrays`
         reason = ' '.join(str(error).split()) or type(error).__name__
     raise DataError(f'{path}: the array {name!r} is damaged ({reason}); download the file again')

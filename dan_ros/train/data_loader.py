@@ -40,7 +40,7 @@ def epoch_order(faces: Faces, recipe: Recipe, epoch: int) -> np.ndarray:
 
 def training_batches(
     faces: Faces, recipe: Recipe, epoch: int, device: torch.device
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Prepare the augmented and mixed batches of an epoch.
 
     Args:
@@ -50,19 +50,21 @@ def training_batches(
         device: device of the batches.
 
     Yields:
-        Normalized faces, float32 [B, 3, S, S], and targets, float32 [B, C].
+        Normalized faces, float32 [B, 3, S, S]; targets, float32 [B, C]; and classes, int64 [B]. The
+        class of a mixed face is that of the face with the larger share.
     """
     order = epoch_order(faces, recipe, epoch)
     size = recipe.size_at(epoch)
     read_size = min(faces.native_size or size, size)
 
-    def load(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def load(number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         rng = np.random.default_rng((recipe.seed, epoch, number))
         part = order[number * recipe.batch_size : (number + 1) * recipe.batch_size]
         images = faces.read(part, read_size)
         x = augmented_faces(images, size, recipe, rng, device)
         targets = torch.from_numpy(faces.targets[part]).to(device)
-        return mix(x, targets, recipe.augmentation, rng)
+        classes = torch.from_numpy(faces.classes[part]).to(device)
+        return *mix(x, targets, recipe.augmentation, rng), classes
 
     yield from _ahead(load, range(steps_per_epoch(faces, recipe)), recipe.workers)
 

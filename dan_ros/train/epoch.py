@@ -22,10 +22,7 @@ AUTOCAST_TYPES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
 class Objective(nn.Module):
-    """The training loss: cross-entropy plus the paper's two losses.
-
-    For the affinity loss, a mixed face counts as the class with the largest share.
-    """
+    """The training loss: cross-entropy plus the paper's two losses."""
 
     def __init__(self, recipe: Recipe, num_class: int) -> None:
         super().__init__()
@@ -34,20 +31,24 @@ class Objective(nn.Module):
         self.partition = PartitionLoss()
 
     def forward(
-        self, outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor], targets: torch.Tensor
+        self,
+        outputs: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        targets: torch.Tensor,
+        classes: torch.Tensor,
     ) -> dict[str, torch.Tensor]:
         """Compute `loss` and its unweighted parts, all scalars.
 
         Args:
             outputs: outputs of `DAN`.
-            targets: float [B, C].
+            targets: float [B, C], of the cross-entropy.
+            classes: int64 [B], of the affinity loss.
         """
         logits, features, heads = (tensor.float() for tensor in outputs)
         smoothing = self.recipe.label_smoothing
         entropy = functional.cross_entropy(logits, targets, label_smoothing=smoothing)
         parts = {'loss': entropy, 'cross_entropy': entropy}
         if self.recipe.affinity_weight:
-            parts['affinity'] = self.affinity(features, targets.argmax(dim=1))
+            parts['affinity'] = self.affinity(features, classes)
             parts['loss'] = parts['loss'] + self.recipe.affinity_weight * parts['affinity']
         if self.recipe.partition_weight:
             parts['partition'] = self.partition(heads)
@@ -100,9 +101,9 @@ def train_epoch(
     scheduler = build_scheduler(learner.optimizer, recipe, epoch, steps)
     sums: dict[str, float] = {}
     learner.dan.train()
-    for step, (x, targets) in enumerate(training_batches(faces, recipe, epoch, device), 1):
+    for step, batch in enumerate(training_batches(faces, recipe, epoch, device), 1):
         rate = float(scheduler.get_last_lr()[0])
-        parts = _train_step(learner, x, targets, recipe)
+        parts = _train_step(learner, *batch, recipe)
         if not math.isfinite(parts['loss']):
             raise TrainingError(
                 f'the loss became {parts["loss"]} in epoch {epoch + 1}, step {step}; lower '
@@ -118,11 +119,15 @@ def train_epoch(
 
 
 def _train_step(
-    learner: Learner, x: torch.Tensor, targets: torch.Tensor, recipe: Recipe
+    learner: Learner,
+    x: torch.Tensor,
+    targets: torch.Tensor,
+    classes: torch.Tensor,
+    recipe: Recipe,
 ) -> dict[str, float]:
     with autocast(recipe, x.device):
         outputs = learner.dan(x)
-    parts = learner.objective(outputs, targets)
+    parts = learner.objective(outputs, targets, classes)
     learner.optimizer.zero_grad(set_to_none=True)
     learner.scaler.scale(parts['loss']).backward()
     if recipe.clip_norm:

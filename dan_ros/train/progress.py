@@ -51,6 +51,7 @@ class TrainingProgress:
         self.console.print(
             f'epoch {line["epoch"]}/{self.epochs}  {line["size"]} px  loss {line["loss"]:.3f}  '
             f'accuracy {100 * line["accuracy"]:.2f} %  best {100 * line["best_accuracy"]:.2f} %  '
+            f'balanced {100 * line["balanced_accuracy"]:.2f} %  '
             f'{line["faces_per_s"]:.0f} faces/s  {left_min:.0f} min left',
             highlight=False,
             soft_wrap=True,

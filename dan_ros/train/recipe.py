@@ -129,6 +129,8 @@ class Recipe(_Settings, frozen=True):
         dataset: a name in `datasets.catalog.DATASETS`; defines the classes and their order.
         stages: (epochs, side of the input in pixels) per stage, in order. Validation always uses
             the last stage's size.
+        second_opinion: share of FER-2013's own labels in the targets of FER+'s training faces, see
+            `datasets.ferplus.FerPlus`; 0 uses the votes of FER+ alone.
         num_head: number of cross attention heads K.
         grey: the network sees grayscale faces, repeated on three channels.
         mean, std: normalization of RGB pixels in [0, 1].
@@ -147,6 +149,7 @@ class Recipe(_Settings, frozen=True):
             face once per epoch, 1 draws every class equally often.
         affinity_weight, partition_weight: weights of the paper's two losses.
         average_decay: decay of the averaged weights, see `ema.ModelEma`; 0 disables averaging.
+        best_by: validation score that chooses the best epoch.
         precision: fp32, or the type of automatic mixed precision; fp16 needs a GPU.
         workers: threads that prepare batches; 0 prepares them in the training thread.
         augmentation: random changes of training faces.
@@ -154,6 +157,7 @@ class Recipe(_Settings, frozen=True):
 
     dataset: Dataset = 'rafdb'
     stages: Annotated[tuple[Stage, ...], Strict(False), Field(min_length=1)] = ((40, 224),)
+    second_opinion: Chance = 0.0
     num_head: Annotated[int, Field(gt=0)] = 4
     grey: bool = False
     mean: Colour = (0.485, 0.456, 0.406)
@@ -174,6 +178,7 @@ class Recipe(_Settings, frozen=True):
     affinity_weight: NotNegative = 1.0
     partition_weight: NotNegative = 1.0
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    best_by: Literal['accuracy', 'balanced_accuracy'] = 'accuracy'
     precision: Literal['fp32', 'bf16', 'fp16'] = 'fp32'
     workers: Annotated[int, Field(ge=0)] = 4
     augmentation: Augmentation = Augmentation()
@@ -183,6 +188,8 @@ class Recipe(_Settings, frozen=True):
         check_normalization(self.mean, self.std)
         if self.warmup_epochs >= self.epochs:
             raise ValueError(f'warmup_epochs must be below the {self.epochs} epochs of stages')
+        if self.second_opinion and self.dataset != 'ferplus':
+            raise ValueError(f'second_opinion needs the data set ferplus, found {self.dataset}')
         return self
 
     @property

@@ -2,7 +2,7 @@
 """Train epoch by epoch, keep the best weights, stop and resume exactly.
 
 The output folder contains `last.pt` (everything needed to resume), `best.safetensors` (the averaged
-weights with the best validation accuracy, official names), `log.jsonl` (one line per epoch),
+weights of the best epoch, see `Recipe.best_by`; official names), `log.jsonl` (one line per epoch),
 `recipe.yaml` and `skipped.txt` (images that cannot be used).
 """
 
@@ -20,7 +20,8 @@ from torch import nn
 from torch.optim.swa_utils import update_bn
 
 from dan_ros.datasets.catalog import open_faces
-from dan_ros.datasets.faces import TRAIN, VALID, summarize, summarize_skipped
+from dan_ros.datasets.faces import TRAIN, VALID, Faces, summarize, summarize_skipped
+from dan_ros.datasets.ferplus import FerPlus
 from dan_ros.errors import TrainingError
 from dan_ros.network.dan import DAN
 from dan_ros.train import checkpoints
@@ -94,8 +95,8 @@ class Trainer:
             raise TrainingError(
                 f'{data} is a file; give the folder with the training and validation faces'
             )
-        self.train_faces = open_faces(recipe.dataset, data, TRAIN)
         self.valid_faces = open_faces(recipe.dataset, data, VALID)
+        self.train_faces = _open_training_faces(recipe, data)
         self.skipped = {**self.train_faces.skipped, **self.valid_faces.skipped}
         if len(self.train_faces) < recipe.batch_size:
             raise TrainingError(
@@ -132,7 +133,7 @@ class Trainer:
     @property
     def best(self) -> dict[str, Any]:
         """Log line of the best epoch, the first one if equal; {} before the first epoch."""
-        return max(self.history, key=lambda line: line['accuracy'], default={})
+        return max(self.history, key=lambda line: line[self.recipe.best_by], default={})
 
     def begin(self, start: Path | None) -> None:
         """Start a new training run, in a folder that contains none.
@@ -322,6 +323,12 @@ class Trainer:
         if not self.saved_epochs:
             return ''
         return f'. {self.checkpoint_path} keeps epoch {self.saved_epochs}, the last good one'
+
+
+def _open_training_faces(recipe: Recipe, data: Path) -> Faces:
+    if recipe.second_opinion:
+        return FerPlus(recipe.second_opinion).open(Path(data), TRAIN)
+    return open_faces(recipe.dataset, data, TRAIN)
 
 
 def _build_learner(recipe: Recipe, num_class: int, device: torch.device) -> Learner:

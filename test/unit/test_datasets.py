@@ -17,6 +17,7 @@ pytest.importorskip('torch')  # train/ is installed with it
 from dan_ros import labels
 from dan_ros.datasets.catalog import DATASETS, guess_dataset, open_faces
 from dan_ros.datasets.faces import MAX_LISTED_SKIPS, Faces, summarize, summarize_skipped
+from dan_ros.datasets.ferplus import FerPlus
 from dan_ros.errors import DataError
 from dan_ros.images.files import read_picture
 
@@ -619,6 +620,47 @@ def test_fer2013_has_its_own_labels(tmp_path, fer_faces, form):
             ]
             same = faces.read(np.arange(7), 48)[..., 0]
             np.testing.assert_array_equal(same, fer_faces[index::3])
+
+
+def test_the_second_opinion_is_a_share_of_the_training_targets(tmp_path, fer_faces):
+    write_fer(tmp_path / 'csv', fer_faces)
+    for split in ('train', 'valid'):
+        write_ferplus(tmp_path, split, images=fer_faces[SPLITS.index(split) :: 3])
+    emotions = np.arange(0, 21, 3) % 7  # of the training faces, see `write_fer`
+    np.savez(tmp_path / 'fer2013_labels.npz', train=emotions.astype(np.uint8))
+    plain = open_faces('ferplus', tmp_path, 'train')
+    blended = FerPlus(0.25).open(tmp_path, 'train')
+    assert_same(blended, FerPlus(0.25).open(tmp_path / 'csv', 'train'))
+    np.testing.assert_array_equal(blended.classes, plain.classes)
+    own = [labels.FER2013[emotion] for emotion in emotions[[0, 1, 2, 6]]]  # of the faces kept
+    one_hot = np.eye(8, dtype=np.float32)[[plain.labels.index(label) for label in own]]
+    np.testing.assert_array_equal(blended.targets, 0.75 * plain.targets + 0.25 * one_hot)
+    assert_same(FerPlus(0.25).open(tmp_path, 'valid'), open_faces('ferplus', tmp_path, 'valid'))
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (None, 'labels of FER-2013 .* are missing; .* set second_opinion to 0'),
+        ({'valid': np.zeros(7, np.uint8)}, "the array 'train' is missing"),
+        ({'train': np.zeros(6, np.uint8)}, r'`train` is uint8 \[6\], not uint8 \[7\] from 0 to 6'),
+        ({'train': np.full(7, 7, np.uint8)}, 'from 0 to 6'),
+        ({'train': np.zeros(7)}, 'is float64'),
+    ],
+)
+def test_a_second_opinion_that_does_not_fit_is_refused(tmp_path, content, words):
+    write_ferplus(tmp_path)
+    if content is not None:
+        np.savez(tmp_path / 'fer2013_labels.npz', **content)
+    with pytest.raises(DataError, match=words) as error:
+        FerPlus(0.5).open(tmp_path, 'train')
+    assert '\n' not in str(error.value)
+
+
+def test_folders_of_ferplus_have_no_second_opinion(tmp_path, fer_faces):
+    write_fer_folders(tmp_path, fer_faces)
+    with pytest.raises(DataError, match='labels of FER-2013 .* are missing'):
+        FerPlus(0.5).open(tmp_path, 'train')
 
 
 def test_an_emotion_out_of_range_is_named(tmp_path, fer_faces):

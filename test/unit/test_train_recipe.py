@@ -92,6 +92,8 @@ def test_affectnet_is_the_official_training():
         ({'augmentation': {'scale': [1.2, 0.8]}}, 'augmentation.scale: must be .*low <= high'),
         ({'augmentation': 3}, 'augmentation: must be a valid dictionary'),
         ([1], 'must be a valid dictionary'),
+        ({'second_opinion': 0.5}, 'second_opinion needs the data set ferplus, found rafdb'),
+        ({'best_by': 'f1'}, "best_by: must be 'accuracy' or 'balanced_accuracy', found 'f1'"),
         ({'warmup_epochs': 99}, 'warmup_epochs must be below the 40 epochs'),
         ({'augmentation': {'mixup_chance': 0.6, 'cutmix_chance': 0.6}}, 'at most 1'),
         (

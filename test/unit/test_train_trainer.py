@@ -14,15 +14,18 @@ import pytest
 
 torch = pytest.importorskip('torch')
 
+from rich.console import Console  # noqa: E402
 from training import RECIPE, SHORT, TinyDan, assert_same, change, run  # noqa: E402
 
 from dan_ros import labels  # noqa: E402
+from dan_ros.datasets.catalog import open_faces  # noqa: E402
 from dan_ros.datasets.faces import Faces  # noqa: E402
 from dan_ros.errors import TrainingError  # noqa: E402
 from dan_ros.network.checkpoint import load_dan  # noqa: E402
 from dan_ros.network.dan import DAN  # noqa: E402
 from dan_ros.train import trainer  # noqa: E402
 from dan_ros.train.checkpoints import load_checkpoint, save_checkpoint  # noqa: E402
+from dan_ros.train.data_loader import training_batches  # noqa: E402
 from dan_ros.train.epoch import Objective, validate  # noqa: E402
 
 
@@ -98,6 +101,25 @@ def test_result_is_a_checkpoint_with_official_names(folder, monkeypatch):
     assert not list((folder / 'out').glob('*.partial'))
 
 
+def test_the_second_opinion_changes_targets_but_not_classes(folder):
+    count = len(np.load(folder / 'ferplus_train.npz')['votes'])
+    np.savez(folder / 'fer2013_labels.npz', train=np.full(count, 2, np.uint8))
+    recipe = change(**SHORT, second_opinion=0.5, best_by='balanced_accuracy')
+    built = trainer.Trainer(recipe, folder, folder / 'out', torch.device('cpu'), Console())
+    plain = open_faces('ferplus', folder, 'train')
+    np.testing.assert_array_equal(built.train_faces.classes, plain.classes)
+    fear = plain.labels.index('fear')
+    assert (built.train_faces.targets[:, fear] >= 0.5).all()
+    _, targets, classes = next(training_batches(built.train_faces, recipe, 0, built.device))
+    assert (targets[:, fear] >= 0.5).all()
+    assert not (classes == fear).any()
+    built.history = [
+        {'accuracy': 0.9, 'balanced_accuracy': 0.5},
+        {'accuracy': 0.8, 'balanced_accuracy': 0.6},
+    ]
+    assert built.best is built.history[1]
+
+
 def test_the_number_of_threads_changes_nothing(folder):
     recipe = change(**SHORT, precision='fp32')
     run(folder, 'none', recipe)
@@ -109,8 +131,8 @@ def test_the_number_of_threads_changes_nothing(folder):
 def test_a_loss_of_nan_stops_and_keeps_the_last_good_epoch(folder, monkeypatch):
     forward = Objective.forward
 
-    def forward_nan(self, outputs, targets):
-        parts = forward(self, outputs, targets)
+    def forward_nan(self, outputs, targets, classes):
+        parts = forward(self, outputs, targets, classes)
         return {**parts, 'loss': parts['loss'] * float('nan')}
 
     def break_loss(self, line):
