@@ -20,8 +20,9 @@ from dan_ros.cli.main import cli
 from dan_ros.evaluate import report
 from dan_ros.labels import AFFECTNET8
 from dan_ros.model.metadata import ModelInfo
-from dan_ros.network.checkpoint import fuse_checkpoint, read_notes
+from dan_ros.network.checkpoint import fuse_checkpoint, load_dan, read_notes
 from dan_ros.train import trainer
+from dan_ros.train.checkpoints import save_weights
 from dan_ros.train.progress import TrainingProgress
 from dan_ros.train.recipe import find_recipe, load_recipe, recipe_to_dict
 
@@ -109,6 +110,37 @@ def test_arguments_override_the_notes(trained):
     assert info.input_size == (64, 64)
     assert fused.stem.in_channels == 3
     assert np.isfinite(fused.stem.weight.numpy()).all()
+
+
+def test_weights_of_two_trainings_are_averaged(run, trained, tmp_path):
+    first, output = trained / 'out' / 'best.safetensors', tmp_path / 'average.safetensors'
+    state, notes = load_dan(first).state_dict(), read_notes(first)
+    second = tmp_path / 'second.safetensors'
+    moved = {n: t + 1 if t.is_floating_point() else t + 5 for n, t in state.items()}
+    save_weights(second, moved, notes)
+    result = run('average', first, second, '--share', '0.25', '-o', output)
+    assert result.exit_code == 0, result.stderr
+    average = load_dan(output).state_dict()
+    for name, tensor in state.items():
+        step = 0.25 if tensor.is_floating_point() else 0
+        np.testing.assert_allclose(average[name], tensor + step, rtol=1e-5, atol=1e-6)
+    assert fuse_checkpoint(output)[1].labels == tuple(notes['labels'])
+    assert '0.75 of (trained on ferplus' in read_notes(output)['source']
+
+    save_weights(second, moved, {**notes, 'grey': False})
+    result = run('average', first, second, '-o', output)
+    assert (result.exit_code, result.stderr.count('\n')) == (1, 1)
+    assert 'the first was trained with grey True, the second with False' in result.stderr
+    other = {
+        name: t[:3]
+        if name in ('fc.weight', 'fc.bias') or (name.startswith('bn.') and t.ndim)
+        else t
+        for name, t in moved.items()
+    }
+    save_weights(second, other, notes)
+    result = run('average', first, second, '-o', output)
+    assert (result.exit_code, result.stderr.count('\n')) == (1, 1)
+    assert 'fc.weight is [8, 512] in the first and [3, 512] in the second' in result.stderr
 
 
 @pytest.mark.usefixtures('tiny_network')
