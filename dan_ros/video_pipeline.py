@@ -5,6 +5,8 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.tracking.config import TrackerConfig
 from dan_ros.tracking.face_tracker import FaceTracker, TrackedFace
@@ -18,11 +20,14 @@ class VideoConfig:
     Attributes:
         detector_interval: run full-frame detection on every Nth image of a camera. In between,
             search only around known faces, and on the full frame if one is lost.
+        blur: hide every face in images that are shown, see `VideoPipeline.hidden_boxes`. Every
+            image is then searched in full, so that no new face is shown for a moment.
         pipeline: settings of each run.
         tracker: settings of every camera's tracker.
     """
 
     detector_interval: int = 1
+    blur: bool = False
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
@@ -93,7 +98,8 @@ class VideoPipeline:
         """
         self.pipeline.config = self.config.pipeline
         trackers = {camera: self._tracker(camera) for camera in frames}
-        hints = [tracker.hint(self.config.detector_interval) for tracker in trackers.values()]
+        interval = 1 if self.config.blur else self.config.detector_interval
+        hints = [tracker.hint(interval) for tracker in trackers.values()]
         results = self.pipeline.run([stamped.frame for stamped in frames.values()], hints)
         return {
             camera: trackers[camera].update(faces, stamped.stamp_ns, stamped.arrived_ns)
@@ -104,6 +110,16 @@ class VideoPipeline:
         """Return the ids of the faces in view of a camera and of missing faces that may return."""
         tracker = self._trackers.get(camera)
         return tracker.face_ids if tracker else set()
+
+    def hidden_boxes(self, camera: str) -> list[np.ndarray]:
+        """Return the boxes that `blur_faces` must hide in the last frame of a camera.
+
+        Returns:
+            float [4] each: every face, including those without an id, and where faces may be that
+            the detector missed in this frame. Empty unless `config.blur` is set.
+        """
+        tracker = self._trackers.get(camera)
+        return tracker.visible_boxes if tracker and self.config.blur else []
 
     def cameras_with_frozen_stamps(self) -> list[str]:
         """Return the cameras whose images all carry the same stamp. May be called by any thread."""

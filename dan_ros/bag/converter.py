@@ -17,6 +17,7 @@ from dan_ros.bag.timeline import Timelines
 from dan_ros.bag.video import Videos
 from dan_ros.bag.writer import ExpressionBagWriter
 from dan_ros.errors import DataError, FrameError
+from dan_ros.faces.blur import blur_faces
 from dan_ros.faces.camera_model import Camera, info_to_camera, info_topic
 from dan_ros.faces.head_pose import solve_poses
 from dan_ros.messages import stamp_to_ns
@@ -148,7 +149,8 @@ class BagConverter:
                 faces = self._process(record, frame, bag, table)
                 timelines.add(record.topic.camera, faces, record.time_ns)
                 if videos:
-                    videos.write(record.topic.camera, annotate_tracked(frame, faces))
+                    shown = blur_faces(frame, self._pipeline.hidden_boxes(record.topic.camera))
+                    videos.write(record.topic.camera, annotate_tracked(shown, faces))
                 if images_read % CLEANUP_FRAMES == 0:
                     timelines.finish(self._ids_in_view())
             timelines.finish()

@@ -26,6 +26,7 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
 @click.argument('source', metavar='IN', type=click.Path(path_type=Path))
 @click.argument('out', metavar='OUT', type=click.Path(path_type=Path))
 @click.option('--video', is_flag=True, help='Also write an annotated MP4 per camera.')
+@click.option('--blur', is_flag=True, help='Hide the faces in the videos.')
 @click.option('--force', is_flag=True, help='Replace OUT if it is already a bag.')
 @click.option(
     '--topic',
@@ -77,6 +78,7 @@ def command(
     source: Path,
     out: Path,
     video: bool,
+    blur: bool,
     force: bool,
     topics: tuple[str, ...],
     model: str,
@@ -115,6 +117,7 @@ def command(
         _warn(f'a run was killed while it replaced {out}; the old folder was restored')
     check_output_folder(out, source, force)
     config = VideoConfig(
+        blur=blur,
         pipeline=PipelineConfig(max_side_px=max_side, max_faces=max_faces, rotation=int(rotation)),
         tracker=TrackerConfig(half_life_s=half_life, min_confidence=min_confidence),
     )

@@ -15,6 +15,7 @@ from dan_ros.annotate import annotate
 from dan_ros.backends import BACKENDS
 from dan_ros.detect import DETECTORS
 from dan_ros.errors import DataError
+from dan_ros.faces.blur import blur_faces
 from dan_ros.faces.quality import ACCEPT_ALL
 from dan_ros.images.files import open_picture, readable, write_picture
 from dan_ros.model import store
@@ -26,6 +27,7 @@ from dan_ros.types import FaceExpression, Frame
 @click.argument('images', nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option('--json', 'as_json', is_flag=True, help='Print each image as one line of JSON.')
 @click.option('--out', type=click.Path(path_type=Path), help='Folder for annotated images.')
+@click.option('--blur', is_flag=True, help='Hide the faces in the annotated images.')
 @click.option('--model', default=store.DEFAULT_MODEL, show_default=True)
 @click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
 @click.option('--detector', default='auto', show_default=True, type=click.Choice(DETECTORS))
@@ -40,6 +42,7 @@ def command(
     images: tuple[Path, ...],
     as_json: bool,
     out: Path | None,
+    blur: bool,
     model: str,
     backend: str,
     detector: str,
@@ -72,7 +75,8 @@ def command(
         else:
             _print_faces(path, faces)
         if target:
-            write_picture(target, annotate(frame, faces))
+            shown = blur_faces(frame, [face.face.box_xyxy for face in faces]) if blur else frame
+            write_picture(target, annotate(shown, faces))
             click.echo(f'annotated image: {readable(str(target))}', err=as_json)
     sys.exit(1 if failed else 0)
 

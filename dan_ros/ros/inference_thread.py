@@ -7,11 +7,15 @@ Independent of rclpy.
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
+import numpy as np
+
 from dan_ros.errors import GpuLostError
+from dan_ros.faces.blur import blur_faces
 from dan_ros.labels import label_of
 from dan_ros.messages import stamp_to_ns
 from dan_ros.pipeline import STAGES as PIPELINE_STAGES
@@ -80,12 +84,31 @@ class StampedMessage:
 
 @dataclass(frozen=True)
 class FrameResult:
-    """A processed image and its faces."""
+    """A processed image and its faces.
+
+    Attributes:
+        camera: key of the image in the buffer.
+        stamped: the message.
+        captured: the image as the camera sent it; publish `frame` instead.
+        faces: the faces to publish.
+        hidden_boxes: float [4] each, pixels; faces that must not be shown.
+    """
 
     camera: str
     stamped: StampedMessage
-    frame: Frame
+    captured: Frame
     faces: list[TrackedFace]
+    hidden_boxes: Sequence[np.ndarray] = ()
+
+    @cached_property
+    def frame(self) -> Frame:
+        """The image without the hidden faces; drawn when it is first needed."""
+        return blur_faces(self.captured, self.hidden_boxes)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the image, pixels."""
+        return self.captured.size
 
     @property
     def header(self) -> Any:
@@ -176,8 +199,10 @@ class InferenceThread:
         timer.lap('run')
         for camera, faces in results.items():
             try:
+                hidden_boxes = self._video.hidden_boxes(camera)
+                frame = frames[camera].frame
                 self._handler.publish(
-                    FrameResult(camera, messages[camera], frames[camera].frame, faces)
+                    FrameResult(camera, messages[camera], frame, faces, hidden_boxes)
                 )
             except Exception as error:  # the thread must survive any error of the middleware
                 self._handler.report_failure(camera, error)

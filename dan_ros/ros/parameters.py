@@ -374,6 +374,14 @@ PARAMETERS = (
         live=True,
     ),
     Spec(
+        'privacy.blur',
+        VIDEO.blur,
+        'Replace every face by its average color wherever the node publishes images: ~/debug_image '
+        'and the faces of ROS4HRI. Every image is then searched in full, as with '
+        'detector.interval 1.',
+        live=True,
+    ),
+    Spec(
         'limits.max_pixels',
         40_000_000,
         'Larger compressed images are dropped before they are decoded.',
@@ -563,6 +571,7 @@ def _video_config(values: Mapping[str, Any]) -> VideoConfig:
     return VideoConfig(
         # A cropped face fills its image, so there is no region to search.
         detector_interval=1 if is_cropped else values['detector.interval'],
+        blur=values['privacy.blur'],
         pipeline=PipelineConfig(
             max_side_px=values['detector.max_side_px'],
             max_faces=values['max_faces'],

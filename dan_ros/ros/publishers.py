@@ -62,7 +62,7 @@ class ExpressionPublishers:
             poses: pose of each face, or None.
             publishes_tf: whether to publish the poses on /tf as well.
         """
-        array = ROS.array(result.faces, poses, result.header, result.camera, result.frame.size)
+        array = ROS.array(result.faces, poses, result.header, result.camera, result.size)
         # This is half the cost of publishing, so it is skipped while nobody subscribes.
         if self._face_publisher.get_subscription_count() > 0:
             for face in array.faces:

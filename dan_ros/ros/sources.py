@@ -152,7 +152,7 @@ class CameraSource(ImageSource):
     def publish(self, result: FrameResult, publishes_tf: bool) -> None:
         """Publish expressions, TF frames, ROS4HRI topics and the debug image."""
         context, stream = self._context, self._streams[result.camera]
-        poses = stream.poses(result.faces, result.frame.size)
+        poses = stream.poses(result.faces, result.size)
         context.publishers.publish(result, poses, publishes_tf)
         if self._ros4hri is not None:
             face_ids = context.video.face_ids(result.camera)

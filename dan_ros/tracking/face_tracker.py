@@ -131,6 +131,11 @@ class FaceTracker:
         return self._clock.is_unordered
 
     @property
+    def visible_boxes(self) -> list[np.ndarray]:
+        """Boxes of all faces of the last frame, and where its missing faces may be: float [4]."""
+        return [*self._boxes, *self._box_tracker.missing_boxes.values()]
+
+    @property
     def face_ids(self) -> set[str]:
         """Ids of the faces in view, and of missing faces that may come back."""
         return self._box_tracker.face_ids

@@ -42,21 +42,26 @@ class _Track:
 
     Attributes:
         face_id: '' until the face has enough hits.
+        box_xyxy: box in the last frame in which the face was found.
         hits: frames in which the face was found.
         seen_s: time of the last of them on the `_StreamClock`, seconds.
         seen_frame: number of that frame, since several frames may have the same time.
         place: position in that frame.
     """
 
-    def __init__(self, place: _Place, now_s: float, frame: int) -> None:
+    def __init__(self, box_xyxy: np.ndarray, place: _Place, now_s: float, frame: int) -> None:
         self.face_id = ''
+        self.box_xyxy = box_xyxy
         self.hits = 1
         self.seen_s, self.seen_frame = now_s, frame
         self.place = place
         self._velocity_x = self._velocity_y = 0.0  # pixels per second
 
-    def update(self, place: _Place, now_s: float, frame: int, is_pause: bool) -> None:
+    def update(
+        self, box_xyxy: np.ndarray, place: _Place, now_s: float, frame: int, is_pause: bool
+    ) -> None:
         """Record where the face was found; a pause resets the velocity."""
+        self.box_xyxy = box_xyxy
         seconds = now_s - self.seen_s
         if is_pause or seconds > VELOCITY_MAX_S:
             self._velocity_x = self._velocity_y = 0.0
@@ -67,6 +72,15 @@ class _Track:
             self._velocity_y = past * self._velocity_y + new * (place.y - self.place.y)
         self.place, self.seen_s, self.seen_frame = place, now_s, frame
         self.hits += 1
+
+    def path_box(self, now_s: float) -> np.ndarray:
+        """Return the box around the last position of a missing face and its predicted one."""
+        seconds = min(now_s - self.seen_s, COASTING_S)
+        x, y = self._velocity_x * seconds, self._velocity_y * seconds
+        moved = self.box_xyxy + np.array([x, y, x, y], np.float32)
+        return np.concatenate(
+            [np.minimum(self.box_xyxy, moved)[:2], np.maximum(self.box_xyxy, moved)[2:]]
+        )
 
     def distance(self, place: _Place, now_s: float, is_missed: bool) -> float:
         """Return the distance from the predicted position, in face sizes.
@@ -147,7 +161,10 @@ class BoxTracker:
         self._tracks = [track for track in self._tracks if self._may_come_back(track)]
         places = [_place_of(box) for box in boxes_xyxy]
         matches = self._match(places)
-        return [self._update_track(matches.get(i), place) for i, place in enumerate(places)]
+        return [
+            self._update_track(matches.get(index), box, place)
+            for index, (box, place) in enumerate(zip(boxes_xyxy, places, strict=True))
+        ]
 
     @property
     def face_ids(self) -> set[str]:
@@ -159,19 +176,30 @@ class BoxTracker:
         """Whether a face that may come back was missing in the last frame."""
         return any(track.seen_frame < self._frame for track in self._tracks)
 
+    @property
+    def missing_boxes(self) -> dict[str, np.ndarray]:
+        """Where the faces that were missing in the last frame may be: float [4] by id."""
+        now_s = self._clock.now_s
+        return {
+            track.face_id: track.path_box(now_s)
+            for track in self._tracks
+            if track.seen_frame < self._frame
+        }
+
     def _advance(self, stamp_ns: int) -> None:
         if self._last_ns is not None:
             self._clock.advance((stamp_ns - self._last_ns) / 1e9)
         self._last_ns = stamp_ns
         self._frame += 1
 
-    def _update_track(self, track: _Track | None, place: _Place) -> str:
+    def _update_track(self, track: _Track | None, box_xyxy: np.ndarray, place: _Place) -> str:
         """Update the track of a box, or start a new one; return its id."""
+        now_s, frame = self._clock.now_s, self._frame
         if track is None:
-            track = _Track(place, self._clock.now_s, self._frame)
+            track = _Track(box_xyxy, place, now_s, frame)
             self._tracks.append(track)
         else:
-            track.update(place, self._clock.now_s, self._frame, self._clock.is_pause)
+            track.update(box_xyxy, place, now_s, frame, self._clock.is_pause)
         if not track.face_id and track.hits >= self.config.min_hits:
             track.face_id = next(self._new_ids)
         return track.face_id

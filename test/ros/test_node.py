@@ -19,6 +19,7 @@ from robot import PROGRAMS, SMALL, Program, Robot
 from sensor_msgs.msg import Image
 
 from dan_ros.backends import cuda
+from dan_ros.types import Frame
 
 without_gpu = pytest.mark.skipif(cuda.find_device() is not None, reason='there is a CUDA device')
 SHARE = Path(get_package_share_directory('dan_ros'))
@@ -92,6 +93,22 @@ def test_the_debug_image_is_drawn_while_somebody_subscribes(robot, smile):
     pixels = np.frombuffer(picture.data, np.uint8).reshape(smile.shape)
     changed = (pixels != smile).any(axis=2)
     assert 0.005 < changed.mean() < 0.5
+
+
+def test_faces_are_hidden_in_the_debug_image_from_one_image_to_the_next(robot, smile, pipeline):
+    pictures = robot.received('/dan_node/debug_image', Image)
+
+    def faces_in_the_next_picture():
+        pictures.clear()
+        robot.spin_until(lambda: pictures, 'a debug image', every=lambda: robot.show(smile))
+        pixels = np.frombuffer(pictures[-1].data, np.uint8).reshape(smile.shape)
+        np.testing.assert_array_equal(pixels[200:], smile[200:])
+        return len(pipeline.find_faces(Frame(pixels)))
+
+    assert faces_in_the_next_picture() == 1
+    assert robot.set_parameters(privacy__blur=True).successful
+    assert faces_in_the_next_picture() == 0
+    assert robot.show(smile).faces[0].label == 'happy'
 
 
 # --- diagnostics --------------------------------------------------------------------------------

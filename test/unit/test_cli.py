@@ -20,6 +20,7 @@ from dan_ros.cli import doctor
 from dan_ros.cli.main import SUBCOMMANDS
 from dan_ros.images.files import MAX_BYTES
 from dan_ros.model import store
+from dan_ros.types import Frame
 
 
 @pytest.fixture
@@ -84,6 +85,14 @@ def test_predict_draws_on_an_image_of_the_same_size(run, portrait_file, portrait
     picture = cv2.imread(str(path))
     assert picture.shape == portrait.shape
     assert (picture != portrait).any()
+
+
+def test_predict_hides_faces_in_its_images(run, portrait_file, portrait, pipeline, tmp_path):
+    result = run('predict', portrait_file, '--out', tmp_path, '--blur')
+    assert 'happy' in result.stdout
+    picture = cv2.imread(str(tmp_path / 'portrait_annotated.png'))
+    assert pipeline.find_faces(Frame(picture)) == []
+    np.testing.assert_array_equal(picture[300:], portrait[300:])
 
 
 def test_predict_gives_boxes_in_the_upright_image(run, portrait, tmp_path):
