@@ -44,6 +44,10 @@ class ParameterError(DanError):
     """A parameter has a value of the wrong type or outside its range or choices."""
 
 
+class ConsentError(DanError):
+    """A face cannot be released for publication, or is not known."""
+
+
 class DataError(DanError):
     """A data set or picture is missing, damaged, or not what the recipe needs."""
 

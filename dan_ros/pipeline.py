@@ -128,6 +128,8 @@ class ExpressionPipeline:
             is_known = any(is_same_place(face.box_xyxy, box) for box in hint.classified_boxes)
             thresholds = self.config.quality.relaxed() if is_known else self.config.quality
             reason = thresholds.rejection_reason(face)
+            if not hint.allows(face.box_xyxy):
+                reason = quality.NO_CONSENT
             candidates.append(_Candidate(frame, face, is_known, thresholds, reason))
         return candidates
 

@@ -60,13 +60,25 @@ class SearchHint:
             and count as larger, so that a face at a threshold does not flicker.
         predicted_boxes: where the faces are expected. Only the regions around these boxes are
             searched, or the full frame if one of the faces is not found. Empty: the full frame.
+        allowed_boxes: only faces that overlap one of these boxes are classified; None: all faces.
     """
 
     classified_boxes: Sequence[np.ndarray] = ()
     predicted_boxes: Sequence[np.ndarray] = ()
+    allowed_boxes: Sequence[np.ndarray] | None = None
+
+    def allows(self, box_xyxy: np.ndarray) -> bool:
+        """Return whether the face in a box may be classified."""
+        if self.allowed_boxes is None:
+            return True
+        return any(_overlaps(box_xyxy, other) for other in self.allowed_boxes)
 
 
 NO_HINT = SearchHint()
+
+
+def _overlaps(a_xyxy: np.ndarray, b_xyxy: np.ndarray) -> bool:
+    return bool((a_xyxy[:2] < b_xyxy[2:]).all() and (b_xyxy[:2] < a_xyxy[2:]).all())
 
 
 @dataclass(frozen=True)

@@ -3,14 +3,16 @@
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from dan_ros.faces.boxes import area
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.tracking.config import TrackerConfig
+from dan_ros.tracking.consent import ConsentRegistry
 from dan_ros.tracking.face_tracker import FaceTracker, TrackedFace
-from dan_ros.types import Frame
+from dan_ros.types import Frame, SearchHint
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,15 @@ class VideoConfig:
             search only around known faces, and on the full frame if one is lost.
         blur: hide every face in images that are shown, see `VideoPipeline.hidden_boxes`. Every
             image is then searched in full, so that no new face is shown for a moment.
+        consent_required: classify and return only faces that were released in
+            `VideoPipeline.consent`, and hide the others in images that are shown.
         pipeline: settings of each run.
         tracker: settings of every camera's tracker.
     """
 
     detector_interval: int = 1
     blur: bool = False
+    consent_required: bool = False
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
 
@@ -63,6 +68,7 @@ class VideoPipeline:
     Attributes:
         pipeline: as given; its config is replaced in each run.
         config: may be replaced between two runs.
+        consent: the released faces, if `config.consent_required` is set.
 
     Example:
         >>> import numpy as np
@@ -81,6 +87,7 @@ class VideoPipeline:
         self.pipeline = pipeline
         self.config = config or VideoConfig(pipeline=pipeline.config)
         self._new_ids = new_ids or (f'f{number}' for number in itertools.count(1))
+        self.consent = ConsentRegistry()
         self._trackers: dict[str, FaceTracker] = {}
 
     def run(self, frames: Mapping[str, StampedFrame]) -> dict[str, list[TrackedFace]]:
@@ -91,6 +98,7 @@ class VideoPipeline:
 
         Returns:
             The faces of each camera, the largest first, including those that were not classified.
+            If consent is required, only those that were released.
 
         Raises:
             DanError: the backend failed. No tracker was changed, so the frames can be
@@ -98,28 +106,45 @@ class VideoPipeline:
         """
         self.pipeline.config = self.config.pipeline
         trackers = {camera: self._tracker(camera) for camera in frames}
-        interval = 1 if self.config.blur else self.config.detector_interval
-        hints = [tracker.hint(interval) for tracker in trackers.values()]
+        hints = [self._hint(tracker) for tracker in trackers.values()]
         results = self.pipeline.run([stamped.frame for stamped in frames.values()], hints)
-        return {
+        tracked = {
             camera: trackers[camera].update(faces, stamped.stamp_ns, stamped.arrived_ns)
             for (camera, stamped), faces in zip(frames.items(), results, strict=True)
         }
+        if not self.config.consent_required:
+            return tracked
+        for camera, faces in tracked.items():
+            areas = {face.face_id: area(face.detection.box_xyxy) for face in faces}
+            self.consent.update(camera, areas, trackers[camera].face_ids)
+        released = self.consent.released
+        return {
+            camera: [face for face in faces if face.face_id in released]
+            for camera, faces in tracked.items()
+        }
 
     def face_ids(self, camera: str) -> set[str]:
-        """Return the ids of the faces in view of a camera and of missing faces that may return."""
+        """Return the ids of the faces in view of a camera and of missing faces that may return.
+
+        If consent is required, only those of released faces.
+        """
         tracker = self._trackers.get(camera)
-        return tracker.face_ids if tracker else set()
+        ids = tracker.face_ids if tracker else set()
+        return ids & self.consent.released if self.config.consent_required else ids
 
     def hidden_boxes(self, camera: str) -> list[np.ndarray]:
         """Return the boxes that `blur_faces` must hide in the last frame of a camera.
 
         Returns:
             float [4] each: every face, including those without an id, and where faces may be that
-            the detector missed in this frame. Empty unless `config.blur` is set.
+            the detector missed in this frame. If only `config.consent_required` is set, those that
+            were not released; without it and `config.blur`, none.
         """
         tracker = self._trackers.get(camera)
-        return tracker.visible_boxes if tracker and self.config.blur else []
+        if tracker is None or not (self.config.blur or self.config.consent_required):
+            return []
+        shown = set() if self.config.blur else self.consent.released
+        return [box for face_id, box in tracker.places if face_id not in shown]
 
     def cameras_with_frozen_stamps(self) -> list[str]:
         """Return the cameras whose images all carry the same stamp. May be called by any thread."""
@@ -132,10 +157,22 @@ class VideoPipeline:
     def forget(self, camera: str) -> None:
         """Forget the faces of a camera. May be called by any thread."""
         self._trackers.pop(camera, None)
+        self.consent.forget(camera)
 
     def reset(self) -> None:
         """Forget the faces of every camera."""
         self._trackers.clear()
+        self.consent.clear()
+
+    def _hint(self, tracker: FaceTracker) -> SearchHint:
+        config = self.config
+        hides_faces = config.blur or config.consent_required
+        hint = tracker.hint(1 if hides_faces else config.detector_interval)
+        if not config.consent_required:
+            return hint
+        released = self.consent.released
+        allowed = [box for face_id, box in tracker.places if face_id in released]
+        return replace(hint, allowed_boxes=allowed)
 
     def _tracker(self, camera: str) -> FaceTracker:
         tracker = self._trackers.setdefault(camera, FaceTracker(self._new_ids))

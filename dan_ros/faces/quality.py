@@ -17,7 +17,8 @@ DETAIL_SIDE_PX = 96  # side of a crop at which `sharpness` smooths with a sigma 
 TOO_SMALL, TURNED_AWAY, BLURRED = 'too_small', 'turned_away', 'blurred'
 TOO_MANY = 'too_many'  # not among the largest `max_faces` faces of the frame
 NO_ANSWER = 'no_answer'  # the network returned NaN or infinity
-REASONS = (TOO_SMALL, TURNED_AWAY, BLURRED, TOO_MANY, NO_ANSWER)
+NO_CONSENT = 'no_consent'  # nobody released the face, or it moved too far since the last image
+REASONS = (TOO_SMALL, TURNED_AWAY, BLURRED, TOO_MANY, NO_ANSWER, NO_CONSENT)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 
 from dan_ros.ros import process_tuning, ros4hri
+from dan_ros.ros.consent import ConsentService
 from dan_ros.ros.debug_log import DebugLog
 from dan_ros.ros.diagnostics import DiagnosticsPublisher
 from dan_ros.ros.drops import DropReporter
@@ -29,6 +30,7 @@ from dan_ros.ros.session import PausableStream
 from dan_ros.ros.sources import SourceContext
 from dan_ros.ros.statistics import Statistics
 from dan_ros.ros.status import Snapshot, Status, status_of
+from dan_ros.tracking.consent import ConsentRegistry
 from dan_ros.tracking.face_tracker import unique_ids
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
@@ -68,6 +70,7 @@ class DanNode(ManagedNode):
         self._settings = Settings.from_values(self._values)
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_service(SetBool, '~/set_enabled', self._on_set_enabled)
+        ConsentService(self, lambda: self._settings, self._consent)
         self._diagnostics = DiagnosticsPublisher(self, self._status)
 
     def start(self) -> None:
@@ -199,6 +202,9 @@ class DanNode(ManagedNode):
         response.success = True
         response.message = 'enabled' if request.data else 'paused'
         return response
+
+    def _consent(self) -> ConsentRegistry | None:
+        return self._models.video.consent if self._models else None
 
     def _log_awaited(self) -> None:
         if self._stream is not None:

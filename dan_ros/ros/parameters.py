@@ -374,6 +374,12 @@ PARAMETERS = (
         live=True,
     ),
     Spec(
+        'consent.required',
+        VIDEO.consent_required,
+        'Classify and publish a face only after the service ~/grant_consent released it. Published '
+        'images do not show other faces.',
+    ),
+    Spec(
         'privacy.blur',
         VIDEO.blur,
         'Replace every face by its average color wherever the node publishes images: ~/debug_image '
@@ -572,6 +578,7 @@ def _video_config(values: Mapping[str, Any]) -> VideoConfig:
         # A cropped face fills its image, so there is no region to search.
         detector_interval=1 if is_cropped else values['detector.interval'],
         blur=values['privacy.blur'],
+        consent_required=values['consent.required'],
         pipeline=PipelineConfig(
             max_side_px=values['detector.max_side_px'],
             max_faces=values['max_faces'],

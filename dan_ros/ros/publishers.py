@@ -10,7 +10,7 @@ from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image, RegionOfInterest
-from std_msgs.msg import Header
+from std_msgs.msg import Bool, Header
 
 from dan_ros.annotate import annotate_tracked
 from dan_ros.faces.head_pose import HeadPose
@@ -50,6 +50,7 @@ class ExpressionPublishers:
         self._face_publisher = self._create(FacialExpression, 'facial_expression')
         self._array_publisher = self._create(FacialExpressionArray, 'facial_expressions')
         self._debug_publisher = self._create(Image, '~/debug_image')
+        self._consent_publisher = self._create(Bool, '~/consent_needed')
         self._tf = FaceTfBroadcaster(node)
 
     def publish(
@@ -70,6 +71,10 @@ class ExpressionPublishers:
         self._array_publisher.publish(array)
         if publishes_tf:
             self._tf.publish(result.faces, poses, result.header)
+
+    def publish_consent_needed(self, is_needed: bool) -> None:
+        """Publish whether a face in view was not released; nothing else is said about it."""
+        self._consent_publisher.publish(Bool(data=is_needed))
 
     def publish_debug_image(self, result: FrameResult) -> None:
         """Publish the annotated image if somebody subscribes."""

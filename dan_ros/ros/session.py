@@ -83,6 +83,7 @@ class StreamSession:
         self, source: ImageSource, context: SourceContext, get_settings: Callable[[], Settings]
     ) -> None:
         self._source = source
+        self._context = context
         self._get_settings = get_settings
         self._statistics = context.statistics
         self._drops = context.drops
@@ -122,7 +123,11 @@ class StreamSession:
 
     def publish(self, result: FrameResult) -> None:
         """Publish the result of an image."""
-        self._source.publish(result, self._get_settings().publishes_tf)
+        settings = self._get_settings()
+        self._source.publish(result, settings.publishes_tf)
+        if settings.video.consent_required:
+            context = self._context
+            context.publishers.publish_consent_needed(context.video.consent.is_awaited)
 
     def count_stages(self, images: int, seconds: dict[str, float]) -> None:
         """Record the times of the stages."""

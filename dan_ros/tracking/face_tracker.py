@@ -74,6 +74,7 @@ class FaceTracker:
         self._forget()
         self._classified_boxes: list[np.ndarray] = []
         self._boxes: list[np.ndarray] = []
+        self._ids: list[str] = []
         self._frames = 0
 
     def _forget(self) -> None:
@@ -103,8 +104,8 @@ class FaceTracker:
             self._forget()
         now_ns = self._clock.advance(stamp_ns, arrived_ns)
         self._box_tracker.config = self.config
-        ids = self._box_tracker.update(self._boxes, now_ns)
-        pairs = zip(ids, faces, strict=True)
+        self._ids = self._box_tracker.update(self._boxes, now_ns)
+        pairs = zip(self._ids, faces, strict=True)
         tracked = [self._smooth(face_id, face, now_ns) for face_id, face in pairs if face_id]
         alive = self.face_ids
         self._smoothers = {i: s for i, s in self._smoothers.items() if i in alive}
@@ -131,9 +132,14 @@ class FaceTracker:
         return self._clock.is_unordered
 
     @property
-    def visible_boxes(self) -> list[np.ndarray]:
-        """Boxes of all faces of the last frame, and where its missing faces may be: float [4]."""
-        return [*self._boxes, *self._box_tracker.missing_boxes.values()]
+    def places(self) -> list[tuple[str, np.ndarray]]:
+        """Id and box, float [4], of all faces of the last frame and of its missing faces.
+
+        The id is '' for a face that has too few hits. The box of a missing face covers where it was
+        and where it is expected.
+        """
+        found = zip(self._ids, self._boxes, strict=True)
+        return [*found, *self._box_tracker.missing_boxes.items()]
 
     @property
     def face_ids(self) -> set[str]:

@@ -102,7 +102,7 @@ def test_faces_are_hidden_in_the_debug_image_from_one_image_to_the_next(robot, s
         pictures.clear()
         robot.spin_until(lambda: pictures, 'a debug image', every=lambda: robot.show(smile))
         pixels = np.frombuffer(pictures[-1].data, np.uint8).reshape(smile.shape)
-        np.testing.assert_array_equal(pixels[200:], smile[200:])
+        np.testing.assert_array_equal(pixels[210:], smile[210:])
         return len(pipeline.find_faces(Frame(pixels)))
 
     assert faces_in_the_next_picture() == 1

@@ -15,7 +15,10 @@ import dan_ros
 
 PACKAGE = Path(dan_ros.__path__[0])
 ROOT = Path(__file__).parents[2]
-FILES = sorted(f for f in PACKAGE.rglob('*.py') if 'msg' not in f.relative_to(PACKAGE).parts)
+GENERATED = {'msg', 'srv'}  # folders of an installed package
+FILES = sorted(
+    f for f in PACKAGE.rglob('*.py') if GENERATED.isdisjoint(f.relative_to(PACKAGE).parts)
+)
 
 # What each folder or module of dan_ros may import from the others, lowest level first.
 MAY_IMPORT = {
@@ -27,7 +30,7 @@ MAY_IMPORT = {
     'types': 'labels',
     'images': 'errors storage types',
     'faces': 'errors images types',
-    'tracking': 'faces labels types',
+    'tracking': 'errors faces labels types',
     'model': 'errors labels storage',
     'network': 'errors model storage',
     'backends': 'errors images model network storage types',
@@ -44,7 +47,7 @@ MAY_IMPORT = {
     'bench': 'backends detect errors faces images labels model pipeline storage tracking types'
     ' video_pipeline',
     'ros': 'annotate backends circumplex detect errors faces images labels messages model msg'
-    ' pipeline stage_timer storage tracking types video_pipeline',
+    ' pipeline srv stage_timer storage tracking types video_pipeline',
     'demo': 'errors images msg ros storage',
     'cli': 'annotate backends bag bench datasets detect errors evaluate faces images'
     ' labels model network pipeline storage tracking train types video_pipeline',

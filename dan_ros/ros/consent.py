@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The service that releases faces for publication."""
+
+from collections.abc import Callable
+
+from rclpy.node import Node
+
+from dan_ros.errors import ConsentError, shorten
+from dan_ros.ros.parameters import CROPPED_FACES, Settings
+from dan_ros.srv import Consent
+from dan_ros.tracking.consent import ConsentRegistry
+
+SERVICE = '~/grant_consent'
+
+
+class ConsentService:
+    """Answers `SERVICE`; docs/people-and-law.md explains its use.
+
+    Args:
+        node: node that offers the service.
+        get_settings: returns the current settings.
+        get_registry: returns the registry of the running pipeline; None while there is none.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        get_settings: Callable[[], Settings],
+        get_registry: Callable[[], ConsentRegistry | None],
+    ) -> None:
+        self._logger = node.get_logger()
+        self._get_settings, self._get_registry = get_settings, get_registry
+        node.create_service(Consent, SERVICE, self._on_request)
+
+    def _on_request(self, request: Consent.Request, response: Consent.Response) -> Consent.Response:
+        try:
+            response.face_id, response.message = self._answer(request)
+            response.success = True
+        except ConsentError as error:
+            response.message = shorten(error)
+        self._logger.info(f'consent: {response.message}')
+        return response
+
+    def _answer(self, request: Consent.Request) -> tuple[str, str]:
+        """Return the id of the released face and what was done."""
+        settings, registry = self._get_settings(), self._get_registry()
+        if not settings.video.consent_required:
+            raise ConsentError('consent.required is false, so every face is published already')
+        if registry is None:
+            raise ConsentError('the node is not configured, so no face is in view')
+        face_id, camera = request.face_id, request.camera
+        if is_cropped := settings.input == CROPPED_FACES:  # the id of the face names its camera
+            face_id, camera = '', face_id
+        if not request.granted:
+            registry.withdraw(face_id, camera)
+            return '', f'{request.face_id or "every face"} is not published any more'
+        granted = registry.grant(face_id, camera)
+        released = granted.camera if is_cropped else granted.face_id
+        return released, f'{released} is published while it stays in view'

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The running node says nothing about a face until it is released."""
+
+import importlib.util
+
+import cv2
+import numpy as np
+import pytest
+from sensor_msgs.msg import Image
+from std_msgs.msg import Bool
+
+from dan_ros.srv import Consent
+from dan_ros.types import Frame
+
+needs_messages = pytest.mark.skipif(
+    importlib.util.find_spec('hri_msgs') is None, reason='hri_msgs is not installed'
+)
+
+
+@pytest.fixture(scope='module')
+def couple(portrait):
+    """A large face on the left and a smaller one on the right, uint8 [240, 320, 3]."""
+    image = np.zeros((240, 320, 3), np.uint8)
+    image[:, :200] = portrait[:240, 120:320]
+    image[:120, 200:] = cv2.resize(portrait[30:230, 120:320], (120, 120))
+    return image
+
+
+def grant(robot, face_id='', granted=True):
+    request = Consent.Request(face_id=face_id, granted=granted)
+    return robot.call(Consent, 'grant_consent', request)
+
+
+def test_a_face_is_published_after_its_consent_and_until_that_is_withdrawn(
+    robot, couple, nobody, pipeline
+):
+    robot.reconfigure(consent__required=True)
+    needed = robot.received('/dan_node/consent_needed', Bool)
+    pictures = robot.received('/dan_node/debug_image', Image)
+
+    def picture_of(image):
+        pictures.clear()
+        robot.spin_until(lambda: pictures, 'a debug image', every=lambda: robot.show(image))
+        return np.frombuffer(pictures[-1].data, np.uint8).reshape(image.shape)
+
+    def faces_in(picture):
+        return len(pipeline.find_faces(Frame(picture)))
+
+    def wait_for_need(value, image):
+        needed.clear()
+        robot.spin_until(
+            lambda: needed and needed[-1].data is value, 'a need', every=lambda: robot.show(image)
+        )
+
+    assert robot.show(nobody).faces == []
+    wait_for_need(False, nobody)
+    answer = grant(robot)
+    assert (answer.success, answer.message) == (False, 'no face is in view')
+
+    assert faces_in(couple) == 2
+    assert robot.show(couple).faces == []
+    assert faces_in(picture_of(couple)) == 0
+    wait_for_need(True, couple)
+    assert robot.values()['faces'] == '0'
+    answer = grant(robot, 'abcd1')
+    assert answer.message == "no face with the id 'abcd1' is in view"
+
+    answer = grant(robot)
+    assert answer.success
+    (face,) = robot.show(couple).faces
+    assert face.face_id == answer.face_id
+    assert face.roi.x_offset < 160
+    assert face.label == 'happy'
+    assert faces_in(picture_of(couple)) == 1
+    wait_for_need(True, couple)
+
+    assert grant(robot, answer.face_id, granted=False).success
+    assert robot.show(couple).faces == []
+    published = {face.face_id for face in robot.faces}
+    assert published <= {answer.face_id}
+
+
+def test_without_consent_required_there_is_nothing_to_release(robot, smile):
+    assert len(robot.show(smile).faces) == 1
+    for granted in (True, False):
+        answer = grant(robot, granted=granted)
+        assert not answer.success
+        assert 'consent.required is false' in answer.message
+    assert len(robot.show(smile).faces) == 1
+
+
+@needs_messages
+def test_a_face_of_ros4hri_is_not_listed_before_its_consent(robot, smile):
+    import hri_msgs.msg as hri
+
+    robot.reconfigure(consent__required=True, ros4hri=True)
+    tracked = robot.received('/humans/faces/tracked', hri.IdsList)
+    robot.spin_until(lambda: tracked, 'a list', every=lambda: robot.show(smile))
+    assert not any(message.ids for message in tracked)
+    answer = grant(robot)
+    robot.show(smile)
+    robot.spin_until(lambda: list(tracked[-1].ids) == [answer.face_id], 'the face')
+    assert grant(robot, granted=False).success
+    robot.show(smile)
+    robot.spin_until(lambda: not tracked[-1].ids, 'an empty list')
+
+
+@needs_messages
+def test_a_face_of_another_detector_is_released_by_the_id_of_that_detector(start, portrait):
+    import hri_msgs.msg as hri
+
+    robot = start('-p', 'input:=cropped_faces', '-p', 'consent.required:=true', wait=False)
+    robot.node.wait_for_output('waiting for images on /humans/faces/<id>/cropped')
+    tracked = robot.new_publisher('/humans/faces/tracked', hri.IdsList)
+    cropped = robot.new_publisher('/humans/faces/abc/cropped')
+    expressions = robot.received('/humans/faces/abc/expression', hri.Expression)
+    needed = robot.received('/dan_node/consent_needed', Bool)
+
+    def send():
+        tracked.publish(hri.IdsList(ids=['abc']))
+        cropped.publish(robot.image(portrait[63:176, 166:279]))
+
+    robot.spin_until(lambda: needed and needed[-1].data, 'a face', every=send)
+    assert expressions == []
+    answer = grant(robot, 'abc')
+    assert (answer.success, answer.face_id) == (True, 'abc')
+    robot.spin_until(lambda: expressions, 'an expression', every=send)
