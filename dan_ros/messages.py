@@ -2,7 +2,7 @@
 """Converts the faces of a frame to messages, with the message classes of ROS or rosbags."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from dan_ros import labels
 from dan_ros.faces.head_pose import HeadPose
+from dan_ros.tracking.events import FaceEvent, FaceState, dominant_expression
 from dan_ros.tracking.face_tracker import TrackedFace
 
 
@@ -17,8 +18,11 @@ from dan_ros.tracking.face_tracker import TrackedFace
 class MessageClasses:
     """Message classes. Each must accept all its fields as keyword arguments."""
 
+    FaceScene: Any
+    FaceState: Any
     FacialExpression: Any
     FacialExpressionArray: Any
+    FacialExpressionEvent: Any
     Point: Any
     Point32: Any
     Pose: Any
@@ -84,6 +88,65 @@ class MessageClasses:
             probabilities=face.probabilities,
             raw_probabilities=face.raw.probabilities,
             pose=[] if pose is None else [self.pose(pose)],
+            looking_at_camera=face.attention.score,
+            looking=face.attention.is_looking,
+            looking_s=face.attention.seconds,
+        )
+
+    def event(self, event: FaceEvent, header: Any, camera: str) -> Any:
+        """Return the FacialExpressionEvent of a change.
+
+        Args:
+            event: the change.
+            header: std_msgs/Header of the image.
+            camera: resolved name of the image topic.
+        """
+        state = event.state
+        return self.FacialExpressionEvent(
+            header=header,
+            camera=camera,
+            face_id=state.face_id,
+            kind=int(event.kind),
+            expression=state.expression,
+            label=labels.label_of(state.expression),
+            previous_expression=event.previous_expression,
+            previous_label=labels.label_of(event.previous_expression),
+            confidence=state.confidence,
+            detection_confidence=state.detection_confidence,
+            looking=state.attention.is_looking,
+            looking_at_camera=state.attention.score,
+            lasted_s=event.lasted_s,
+        )
+
+    def scene(self, states: Mapping[str, Sequence[FaceState]], header: Any) -> Any:
+        """Return the FaceScene of all cameras.
+
+        Args:
+            states: faces in view per camera.
+            header: std_msgs/Header of the image that changed the scene.
+        """
+        all_states = [state for faces in states.values() for state in faces]
+        dominant = dominant_expression(all_states)
+        return self.FaceScene(
+            header=header,
+            face_count=len(all_states),
+            looking_count=sum(state.attention.is_looking for state in all_states),
+            dominant_expression=dominant,
+            dominant_label=labels.label_of(dominant),
+            faces=[self._state(s, camera) for camera, faces in states.items() for s in faces],
+        )
+
+    def _state(self, state: FaceState, camera: str) -> Any:
+        return self.FaceState(
+            camera=camera,
+            face_id=state.face_id,
+            expression=state.expression,
+            label=labels.label_of(state.expression),
+            confidence=state.confidence,
+            looking=state.attention.is_looking,
+            in_view_s=state.in_view_s,
+            expression_s=state.expression_s,
+            looking_s=state.attention.seconds,
         )
 
 

@@ -5,6 +5,7 @@ Pixel coordinates: x points right, y points down, and the origin is the outer co
 pixel. An image of width W spans x from 0 to W, and the center of its first pixel is (0.5, 0.5).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -115,3 +116,21 @@ class FaceExpression:
         if not self.is_judged or self.confidence < min_confidence:
             return labels.UNKNOWN
         return int(self.probabilities.argmax())
+
+
+@dataclass(frozen=True)
+class Attention:
+    """How a person's head is turned to the camera; not the direction of gaze.
+
+    Attributes:
+        score: how directly the head faces the camera, [0, 1]; NaN if it cannot be estimated.
+        is_looking: whether it counts as looking, with hysteresis; False if unknown.
+        seconds: how long `is_looking` has had its value, seconds.
+    """
+
+    score: float = math.nan
+    is_looking: bool = False
+    seconds: float = 0.0
+
+
+NO_ATTENTION = Attention()

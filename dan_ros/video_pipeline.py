@@ -9,8 +9,10 @@ import numpy as np
 
 from dan_ros.faces.boxes import area
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
+from dan_ros.tracking.attention import AttentionConfig
 from dan_ros.tracking.config import TrackerConfig
 from dan_ros.tracking.consent import ConsentRegistry
+from dan_ros.tracking.events import EventConfig
 from dan_ros.tracking.face_tracker import FaceTracker, TrackedFace
 from dan_ros.types import Frame, SearchHint
 
@@ -28,6 +30,8 @@ class VideoConfig:
             `VideoPipeline.consent`, and hide the others in images that are shown.
         pipeline: settings of each run.
         tracker: settings of every camera's tracker.
+        attention: settings of whoever follows the attention of the faces.
+        events: settings of whoever derives events.
     """
 
     detector_interval: int = 1
@@ -35,6 +39,8 @@ class VideoConfig:
     consent_required: bool = False
     pipeline: PipelineConfig = field(default_factory=PipelineConfig)
     tracker: TrackerConfig = field(default_factory=TrackerConfig)
+    attention: AttentionConfig = field(default_factory=AttentionConfig)
+    events: EventConfig = field(default_factory=EventConfig)
 
 
 @dataclass(frozen=True)

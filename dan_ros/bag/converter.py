@@ -22,6 +22,8 @@ from dan_ros.faces.camera_model import Camera, info_to_camera, info_topic
 from dan_ros.faces.head_pose import solve_poses
 from dan_ros.messages import stamp_to_ns
 from dan_ros.storage.atomic import atomic_directory
+from dan_ros.tracking.attention import AttentionTracker
+from dan_ros.tracking.events import EventDetector
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoPipeline
@@ -91,6 +93,13 @@ class BagConverter:
         self.summary = ConversionSummary()
         self._bag, self._topics, self._pipeline = bag, topics, pipeline
         self._calibrations: dict[str, Camera | None] = {}
+        self._attention: defaultdict[str, AttentionTracker] = defaultdict(
+            lambda: AttentionTracker(pipeline.config.attention)
+        )
+        self._events: defaultdict[str, EventDetector] = defaultdict(
+            lambda: EventDetector(pipeline.config.events)
+        )
+        self._headers: dict[str, Any] = {}  # of the last image per camera
         self._cameras_by_info_topic: dict[str, list[str]] = defaultdict(list)
         for topic in topics:
             self._cameras_by_info_topic[info_topic(topic.camera)].append(topic.camera)
@@ -126,7 +135,7 @@ class BagConverter:
         return self.summary
 
     def _write(self, folder: Path, with_videos: bool, on_progress: Callable[[int], object]) -> None:
-        images_read = 0
+        images_read = last_ns = 0
         with ExitStack() as stack:
             bag = stack.enter_context(
                 ExpressionBagWriter(folder, self._bag.storage, self._bag.version)
@@ -153,7 +162,10 @@ class BagConverter:
                     videos.write(record.topic.camera, annotate_tracked(shown, faces))
                 if images_read % CLEANUP_FRAMES == 0:
                     timelines.finish(self._ids_in_view())
+                last_ns = record.time_ns
             timelines.finish()
+            for camera, detector in self._events.items():
+                bag.write_events(detector.end(), self._headers[camera], camera, last_ns)
         self.summary.damage = self._bag.damage
 
     def _check_not_empty(self) -> None:
@@ -197,11 +209,18 @@ class BagConverter:
         camera, header = record.topic.camera, record.message.header
         stamped = StampedFrame(frame, stamp_to_ns(header.stamp), record.time_ns)
         faces = self._pipeline.run({camera: stamped})[camera]
+        face_ids = self._pipeline.face_ids(camera)
+        calibration = self._calibrations.get(camera)
+        faces = self._attention[camera].update(faces, face_ids, calibration, frame.size)
         self.summary.frozen_cameras.update(self._pipeline.cameras_with_frozen_stamps())
         landmarks = [face.detection.landmarks for face in faces]
-        poses = solve_poses(landmarks, self._calibrations.get(camera), frame.size)
+        poses = solve_poses(landmarks, calibration, frame.size)
         array = bag.classes.array(faces, poses, header, camera, frame.size)
         bag.write(array, record.time_ns)
+        bag.write_events(
+            self._events[camera].update(faces, face_ids), header, camera, record.time_ns
+        )
+        self._headers[camera] = header
         table.write(faces, header, camera, record.time_ns)
         self.summary.add_frame(array)
         return faces

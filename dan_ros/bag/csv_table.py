@@ -25,6 +25,9 @@ COLUMNS = (
     'detection_confidence',
     *labels.CANONICAL,
     *(f'raw_{label}' for label in labels.CANONICAL),
+    'looking_at_camera',
+    'looking',
+    'looking_s',
 )
 
 
@@ -70,5 +73,8 @@ class FaceTable:
                     f'{detection.score:.4f}',
                     *(f'{value:.4f}' for value in face.probabilities.tolist()),
                     *(f'{value:.4f}' for value in face.raw.probabilities.tolist()),
+                    f'{face.attention.score:.4f}',
+                    str(face.attention.is_looking).lower(),
+                    f'{face.attention.seconds:.3f}',
                 )
             )

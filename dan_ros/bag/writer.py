@@ -3,6 +3,7 @@
 
 import posixpath
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,11 @@ from rosbags.typesys.store import Typestore
 from dan_ros.errors import DataError
 from dan_ros.messages import MessageClasses
 from dan_ros.storage.resources import data_folders
+from dan_ros.tracking.events import FaceEvent
 
 FACE, FACES = 'dan_ros/msg/FacialExpression', 'dan_ros/msg/FacialExpressionArray'
+EVENT = 'dan_ros/msg/FacialExpressionEvent'
+SCENE, STATE = 'dan_ros/msg/FaceScene', 'dan_ros/msg/FaceState'
 PLUGINS = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
 METADATA_VERSIONS = (8, 9)  # supported by rosbags
 FOREVER = QosTime(2147483647, 4294967295)  # RMW_DURATION_INFINITE
@@ -73,8 +77,11 @@ class ExpressionBagWriter:
             *(
                 self._types.types[kind]
                 for kind in (
+                    SCENE,
+                    STATE,
                     FACE,
                     FACES,
+                    EVENT,
                     'geometry_msgs/msg/Point',
                     'geometry_msgs/msg/Point32',
                     'geometry_msgs/msg/Pose',
@@ -115,6 +122,23 @@ class ExpressionBagWriter:
             self._writer.write(face_topic, time_ns, self._types.serialize_cdr(face, FACE))
         self._writer.write(array_topic, time_ns, self._types.serialize_cdr(array, FACES))
 
+    def write_events(
+        self, events: Sequence[FaceEvent], header: Any, camera: str, time_ns: int
+    ) -> None:
+        """Write a FacialExpressionEvent per change.
+
+        Args:
+            events: the changes.
+            header: std_msgs/Header of the image.
+            camera: name of the image topic.
+            time_ns: bag time, nanoseconds.
+        """
+        topic = posixpath.join(posixpath.dirname(camera), 'facial_expression_events')
+        connection = self._connect(topic, EVENT)
+        for event in events:
+            message = self.classes.event(event, header, camera)
+            self._writer.write(connection, time_ns, self._types.serialize_cdr(message, EVENT))
+
     def _connect(self, topic: str, kind: str) -> Any:
         if topic not in self._connections:
             self._connections[topic] = self._writer.add_connection(
@@ -126,7 +150,7 @@ class ExpressionBagWriter:
 def _load_types() -> Typestore:
     """Return the common message types and those of this package."""
     types = get_typestore(Stores.ROS2_HUMBLE)
-    for kind in (FACE, FACES):
+    for kind in (FACE, FACES, EVENT, STATE, SCENE):
         filename = f'{kind.rpartition("/")[2]}.msg'
         paths = [folder / filename for folder in data_folders('msg')]
         found = next((path for path in paths if path.is_file()), None)

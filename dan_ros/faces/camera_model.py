@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Camera calibrations, as described by sensor_msgs/CameraInfo, without ROS."""
 
+import math
 import posixpath
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ INFO_TOPIC = 'camera_info'
 RECTIFIED = {'rect', 'rectified'}  # a word of the topic's last part: image_rect_color
 ASPECT_TOLERANCE = 0.02  # relative change of the aspect ratio due to rounded sizes
 DISTORTION_LENGTHS = (0, 4, 5, 8, 12, 14)  # supported by OpenCV
+ASSUMED_FOV_DEG = 60.0  # angle of view across the longer side of an uncalibrated image
 FISHEYE_MODELS = ('equidistant', 'fisheye')
 FISHEYE_LENGTHS = (0, 4)
 
@@ -46,6 +49,21 @@ class Camera:
         return Camera(
             np.diag([x, y, 1.0]) @ self.matrix, self.distortion, self.distortion_model, size
         )
+
+
+@lru_cache(maxsize=8)
+def assumed_camera(size: tuple[int, int]) -> Camera:
+    """Return a camera without distortion and with an angle of view of 60 degrees.
+
+    It stands for an unknown calibration where only directions matter.
+
+    Args:
+        size: (width, height) of the images, pixels.
+    """
+    width, height = size
+    focal_px = max(size) / 2 / math.tan(math.radians(ASSUMED_FOV_DEG / 2))
+    matrix = np.array([[focal_px, 0, width / 2], [0, focal_px, height / 2], [0, 0, 1]])
+    return Camera(matrix, np.zeros(0), 'plumb_bob', size)
 
 
 def info_topic(camera: str) -> str:

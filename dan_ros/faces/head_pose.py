@@ -38,6 +38,18 @@ class HeadPose:
     position: np.ndarray
     quaternion_xyzw: np.ndarray
 
+    @property
+    def rotation(self) -> np.ndarray:
+        """The rotation as a matrix, float64 [3, 3]; its first column is the forward direction."""
+        x, y, z, w = self.quaternion_xyzw.tolist()
+        return np.array(
+            [
+                [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+                [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+                [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+            ]
+        )
+
 
 def solve_pose(landmarks: np.ndarray, camera: Camera) -> HeadPose | None:
     """Estimate the pose of a face, assuming an average size.
@@ -55,7 +67,7 @@ def solve_pose(landmarks: np.ndarray, camera: Camera) -> HeadPose | None:
     if len(landmarks) == 0:
         return None
     try:
-        rays = _undistort(np.asarray(landmarks, np.float64), camera)  # [5, 2], at z = 1
+        rays = undistort(np.asarray(landmarks, np.float64), camera)  # [5, 2], at z = 1
         solution = _solve(rays) if np.isfinite(rays).all() else None
     except cv2.error:  # coincident or collinear points
         return None
@@ -127,7 +139,7 @@ def matrix_to_quaternion(matrix: np.ndarray) -> np.ndarray:
     return quaternion * (1.0 if largest >= 0 else -1.0) + 0.0
 
 
-def _undistort(points: np.ndarray, camera: Camera) -> np.ndarray:
+def undistort(points: np.ndarray, camera: Camera) -> np.ndarray:
     """Convert pixels [n, 2] to undistorted points in the plane z = 1, [n, 2]."""
     undistort = cv2.fisheye.undistortPoints if camera.is_fisheye else cv2.undistortPoints
     distortion = camera.distortion if len(camera.distortion) else np.zeros(4)

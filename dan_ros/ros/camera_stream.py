@@ -16,6 +16,7 @@ from dan_ros.ros.camera_topics import CameraTopics
 from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.image_receiver import ImageReceiver
 from dan_ros.ros.qos import QosMonitor, SubscriptionEventCallbacks, create_with_events
+from dan_ros.tracking.attention import AttentionConfig, AttentionTracker
 from dan_ros.tracking.face_tracker import TrackedFace
 
 SILENCE_S = 2.0  # time without an image that is worth a warning, seconds
@@ -50,6 +51,7 @@ class CameraStream:
         self._qos_monitor = qos_monitor
         self._subscriptions: list[Any] = []
         self._camera: Camera | None = None
+        self._attention = AttentionTracker()
         self._has_info = False
         self._misfit = ''
         self._last_image_s: float | None = None  # None while closed
@@ -84,6 +86,17 @@ class CameraStream:
         scaled = self._camera and self._camera.scaled_to(size)
         self._check_fit(is_fitting=bool(scaled) or self._camera is None, size=size)
         return solve_poses([face.detection.landmarks for face in faces], scaled, size)
+
+    def attend(
+        self,
+        faces: Sequence[TrackedFace],
+        face_ids: set[str],
+        size: tuple[int, int],
+        config: AttentionConfig,
+    ) -> list[TrackedFace]:
+        """Return the faces of one image with their attention; see `AttentionTracker.update`."""
+        self._attention.config = config
+        return self._attention.update(faces, face_ids, self._camera, size)
 
     @property
     def is_silent(self) -> bool:

@@ -34,7 +34,9 @@ from dan_ros.images.opencv import MAX_PIXELS
 from dan_ros.model.store import DEFAULT_MODEL
 from dan_ros.pipeline import PipelineConfig
 from dan_ros.ros.transports import RAW, TRANSPORTS
+from dan_ros.tracking.attention import AttentionConfig
 from dan_ros.tracking.config import TrackerConfig
+from dan_ros.tracking.events import EventConfig
 from dan_ros.video_pipeline import VideoConfig
 
 IMAGES, CROPPED_FACES = 'images', 'cropped_faces'
@@ -43,6 +45,7 @@ INPUTS = (IMAGES, CROPPED_FACES)
 VIDEO, PIPELINE, TRACKER, QUALITY = (
     VideoConfig(), PipelineConfig(), TrackerConfig(), QualityThresholds()
 )  # fmt: skip
+ATTENTION, EVENTS = VIDEO.attention, VIDEO.events
 
 # Declared by rclpy itself when needed.
 FOREIGN_PREFIXES = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
@@ -367,6 +370,34 @@ PARAMETERS = (
         live=True,
     ),
     Spec(
+        'attention.angle_deg',
+        ATTENTION.angle_deg,
+        'A face starts to look at the camera when its head is turned away by less than this, and '
+        'stops beyond 1.5 times as much.',
+        unit='degrees',
+        minimum=1.0,
+        maximum=60.0,
+        live=True,
+    ),
+    Spec(
+        'attention.min_duration_s',
+        ATTENTION.min_duration_s,
+        'How long a head must be turned to the camera, or away from it, before that counts.',
+        unit='seconds',
+        minimum=0.0,
+        maximum=60.0,
+        live=True,
+    ),
+    Spec(
+        'events.min_duration_s',
+        EVENTS.min_duration_s,
+        'How long a new expression must last before it is an event.',
+        unit='seconds',
+        minimum=0.0,
+        maximum=60.0,
+        live=True,
+    ),
+    Spec(
         'publish.tf',
         True,
         'Publish each face as the frame face_<id> on /tf if the camera publishes camera_info and '
@@ -597,4 +628,8 @@ def _video_config(values: Mapping[str, Any]) -> VideoConfig:
             margin=values['smoothing.margin'],
             min_confidence=values['expression.min_confidence'],
         ),
+        attention=AttentionConfig(
+            values['attention.angle_deg'], values['attention.min_duration_s']
+        ),
+        events=EventConfig(values['events.min_duration_s']),
     )

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import Point, Point32, Pose, Quaternion, Transform, TransformStamped, Vector3
+from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
-from rclpy.qos import QoSProfile
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Bool, Header
@@ -15,7 +16,14 @@ from std_msgs.msg import Bool, Header
 from dan_ros.annotate import annotate_tracked
 from dan_ros.faces.head_pose import HeadPose
 from dan_ros.messages import MessageClasses
-from dan_ros.msg import FacialExpression, FacialExpressionArray
+from dan_ros.msg import (
+    FaceScene,
+    FaceState,
+    FacialExpression,
+    FacialExpressionArray,
+    FacialExpressionEvent,
+)
+from dan_ros.ros.event_publisher import EventPublisher
 from dan_ros.ros.inference_thread import FrameResult
 from dan_ros.ros.qos import PublisherEventCallbacks, QosMonitor, create_with_events
 from dan_ros.tracking.face_tracker import TrackedFace
@@ -25,13 +33,25 @@ try:
 except ModuleNotFoundError:
     TFMessage = None
 
-OUTPUT_DEPTH = 10
+OUTPUT_QOS = QoSProfile(depth=10)
+EVENT_QOS = QoSProfile(depth=100)  # many faces may leave at once
+LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+CLOSING_S = 0.2  # longest wait until subscribers acknowledge the last events, seconds
 TF_TOPIC = '/tf'
 TF_DEPTH = 100  # as in tf2's own broadcaster
 DEBUG_ERROR_PERIOD_S = 10  # interval between two errors about debug images, seconds
 
 ROS = MessageClasses(
-    FacialExpression, FacialExpressionArray, Point, Point32, Pose, Quaternion, RegionOfInterest
+    FaceScene,
+    FaceState,
+    FacialExpression,
+    FacialExpressionArray,
+    FacialExpressionEvent,
+    Point,
+    Point32,
+    Pose,
+    Quaternion,
+    RegionOfInterest,
 )
 
 
@@ -41,6 +61,9 @@ class ExpressionPublishers:
     Args:
         node: node that publishes.
         qos_monitor: told about subscriptions with an incompatible QoS.
+
+    Attributes:
+        events: publishes events and the scene.
     """
 
     def __init__(self, node: LifecycleNode, qos_monitor: QosMonitor) -> None:
@@ -51,6 +74,11 @@ class ExpressionPublishers:
         self._array_publisher = self._create(FacialExpressionArray, 'facial_expressions')
         self._debug_publisher = self._create(Image, '~/debug_image')
         self._consent_publisher = self._create(Bool, '~/consent_needed')
+        self._event_publisher = self._create(
+            FacialExpressionEvent, 'facial_expression_events', EVENT_QOS
+        )
+        scene = self._create(FaceScene, 'facial_expression_scene', LATCHED_QOS)
+        self.events = EventPublisher(ROS, self._event_publisher, scene)
         self._tf = FaceTfBroadcaster(node)
 
     def publish(
@@ -89,18 +117,19 @@ class ExpressionPublishers:
             )
 
     def destroy(self) -> None:
-        """Destroy all publishers."""
+        """Destroy all publishers, after the last events have arrived."""
+        self._event_publisher.wait_for_all_acked(Duration(seconds=CLOSING_S))
         self._tf.destroy()
         for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
 
-    def _create(self, message_type: type, topic: str) -> Any:
+    def _create(self, message_type: type, topic: str, qos: QoSProfile = OUTPUT_QOS) -> Any:
         publisher = create_with_events(
             self._node,
             lambda events: self._node.create_lifecycle_publisher(
                 message_type,
                 topic,
-                QoSProfile(depth=OUTPUT_DEPTH),
+                qos,
                 event_callbacks=events,
                 qos_overriding_options=QoSOverridingOptions.with_default_policies(),
             ),

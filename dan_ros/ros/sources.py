@@ -4,7 +4,7 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
@@ -138,6 +138,7 @@ class CameraSource(ImageSource):
             self._ros4hri = Ros4HriFacePublisher(
                 self._context.node, settings.valence_from_expression
             )
+        self._context.publishers.events.open()
         for stream in self._streams.values():
             stream.open(receiver, settings.reliability)
 
@@ -145,6 +146,7 @@ class CameraSource(ImageSource):
         """Close every camera; their calibrations stay."""
         for stream in self._streams.values():
             stream.close()
+        self._context.publishers.events.end()
         if self._ros4hri is not None:
             self._ros4hri.close()
         self._ros4hri = None
@@ -152,10 +154,16 @@ class CameraSource(ImageSource):
     def publish(self, result: FrameResult, publishes_tf: bool) -> None:
         """Publish expressions, TF frames, ROS4HRI topics and the debug image."""
         context, stream = self._context, self._streams[result.camera]
-        poses = stream.poses(result.faces, result.size)
+        config, size = context.video.config, result.size
+        face_ids = context.video.face_ids(result.camera)
+        faces = stream.attend(result.faces, face_ids, size, config.attention)
+        result = replace(result, faces=faces)
+        poses = stream.poses(faces, size)
         context.publishers.publish(result, poses, publishes_tf)
+        context.publishers.events.update(
+            result.camera, faces, face_ids, result.header, config.events
+        )
         if self._ros4hri is not None:
-            face_ids = context.video.face_ids(result.camera)
             self._ros4hri.publish(
                 result.camera, result.faces, face_ids, result.frame, result.header
             )
@@ -175,8 +183,10 @@ class CameraSource(ImageSource):
         if silent := [stream for stream in self._streams.values() if stream.is_silent]:
             listened = ', '.join(stream.topics.listened for stream in silent)
             yield f'no image for {SILENCE_S:g} s on {listened}'
+            topics = [stream.topic for stream in silent]
+            self._context.publishers.events.end(topics)
             if (publisher := self._ros4hri) is not None:
-                publisher.forget([stream.topic for stream in silent])
+                publisher.forget(topics)
         if (publisher := self._ros4hri) is not None and (warning := publisher.check_rivals()):
             yield warning
         yield from _stamp_warnings(self._context.video)

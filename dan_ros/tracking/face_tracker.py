@@ -14,7 +14,7 @@ from dan_ros.tracking.config import TrackerConfig
 from dan_ros.tracking.frame_clock import FrameClock
 from dan_ros.tracking.smoother import Smoother
 from dan_ros.tracking.tracker import BoxTracker
-from dan_ros.types import Face, FaceExpression, SearchHint
+from dan_ros.types import NO_ATTENTION, Attention, Face, FaceExpression, SearchHint
 
 PREFIX_LETTERS = 4  # random letters in front of the numbers of `unique_ids`
 
@@ -34,12 +34,16 @@ class TrackedFace:
         raw: result of this frame alone.
         probabilities: float32 [8], smoothed, with sum 1; all 0 if this frame was not classified.
         expression: canonical index of the label, or `labels.UNKNOWN`.
+        time_ns: time of the frame on the camera's `FrameClock`, nanoseconds.
+        attention: see `AttentionTracker`.
     """
 
     face_id: str
     raw: FaceExpression
     probabilities: np.ndarray
     expression: int
+    time_ns: int = 0
+    attention: Attention = NO_ATTENTION
 
     @property
     def detection(self) -> Face:
@@ -148,7 +152,7 @@ class FaceTracker:
 
     def _smooth(self, face_id: str, face: FaceExpression, now_ns: int) -> TrackedFace:
         if not face.is_judged:
-            return TrackedFace(face_id, face, face.probabilities, labels.UNKNOWN)
+            return TrackedFace(face_id, face, face.probabilities, labels.UNKNOWN, now_ns)
         smoother = self._smoothers.setdefault(face_id, Smoother())
         smoother.config = self.config
-        return TrackedFace(face_id, face, *smoother.update(face.probabilities, now_ns))
+        return TrackedFace(face_id, face, *smoother.update(face.probabilities, now_ns), now_ns)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Publishes the changes of faces as events, and the scene that they lead to."""
+
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from std_msgs.msg import Header
+
+from dan_ros.messages import MessageClasses
+from dan_ros.tracking.events import EventConfig, EventDetector, FaceEvent
+from dan_ros.tracking.face_tracker import TrackedFace
+
+
+class EventPublisher:
+    """Publishes one event per change, and the scene whenever it changes.
+
+    Methods may be called from any thread: the inference thread adds images, the thread of the
+    diagnostics ends silent cameras, and the executor's thread ends all.
+
+    Args:
+        classes: message classes.
+        events: publisher of FacialExpressionEvent.
+        scene: publisher of FaceScene, transient local.
+    """
+
+    def __init__(self, classes: MessageClasses, events: Any, scene: Any) -> None:
+        self._classes = classes
+        self._events, self._scene = events, scene
+        self._lock = threading.Lock()
+        self._detectors: dict[str, EventDetector] = {}
+        self._headers: dict[str, Header] = {}  # of the last image per camera
+
+    def open(self) -> None:
+        """Publish that nobody is in view."""
+        with self._lock:
+            self._scene.publish(self._classes.scene({}, Header()))
+
+    def update(
+        self,
+        camera: str,
+        faces: Sequence[TrackedFace],
+        face_ids: set[str],
+        header: Header,
+        config: EventConfig,
+    ) -> None:
+        """Publish what changed with an image.
+
+        Args:
+            camera: resolved name of the image topic.
+            faces: faces of the image, with their attention.
+            face_ids: ids in view of this camera, and of missing faces that may come back.
+            header: header of the image.
+            config: see `EventConfig`.
+        """
+        with self._lock:
+            detector = self._detectors.setdefault(camera, EventDetector())
+            detector.config = config
+            self._headers[camera] = header
+            self._publish(camera, detector.update(faces, face_ids))
+
+    def end(self, cameras: Iterable[str] | None = None) -> None:
+        """Let the faces of cameras leave that send no more images; None for all cameras."""
+        with self._lock:
+            for camera in list(self._detectors) if cameras is None else cameras:
+                if detector := self._detectors.pop(camera, None):
+                    self._publish(camera, detector.end())
+
+    def _publish(self, camera: str, events: Sequence[FaceEvent]) -> None:
+        header = self._headers[camera]
+        for event in events:
+            self._events.publish(self._classes.event(event, header, camera))
+        if events:
+            states = {name: detector.states for name, detector in self._detectors.items()}
+            self._scene.publish(self._classes.scene(states, header))
