@@ -33,10 +33,10 @@ from dan_ros.bench.timer import Limit, elapsed_ms, run_interleaved
 from dan_ros.datasets.catalog import open_faces
 from dan_ros.datasets.faces import VALID
 from dan_ros.errors import BackendError, DanError
-from dan_ros.labels import logits_to_probabilities
 from dan_ros.model import store
 from dan_ros.network.dan import DAN
 from dan_ros.network.export import export_onnx, read_fused
+from dan_ros.probabilities import Calibrator
 
 BATCHES = (1, 2, 4, 8, 64)
 SIZES = (96, 224)  # side of the input, pixels
@@ -125,7 +125,7 @@ def load_faces(data: Path | None, size: int) -> np.ndarray:
 def classify(backend: Backend, faces: np.ndarray) -> np.ndarray:
     """Return the probabilities of faces, float32 [N, 8]."""
     parts = [backend.infer(faces[start : start + 64]) for start in range(0, len(faces), 64)]
-    return logits_to_probabilities(np.concatenate(parts), backend.model.labels)
+    return Calibrator.create(backend.model).probabilities(np.concatenate(parts))
 
 
 def measure(

@@ -33,9 +33,9 @@ from dan_ros.datasets.catalog import open_faces
 from dan_ros.datasets.faces import VALID
 from dan_ros.evaluate.metrics import measure
 from dan_ros.faces.quality import ACCEPT_ALL
-from dan_ros.labels import logits_to_probabilities
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.probabilities import Calibrator
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
 
@@ -227,7 +227,7 @@ def main(data: Path, count: int, model: str, out: Path, interval: int) -> None:
         return
     backend = pipeline.backend
     logits = backend.infer(dataset.read_rgb(chosen, backend.model.input_size[0]))
-    answers = {'crops of FER+': logits_to_probabilities(logits, backend.model.labels)}
+    answers = {'crops of FER+': Calibrator.create(backend.model).probabilities(logits)}
     with progress_bar() as bar:
         for condition in bar.track(CONDITIONS, description='conditions'):
             answers[condition.name] = classify_scenes(pipeline, faces, condition)

@@ -52,12 +52,21 @@ def label_of(index: int) -> str:
     return UNKNOWN_LABEL if index == UNKNOWN else CANONICAL[index]
 
 
-def logits_to_probabilities(logits: np.ndarray, model_labels: tuple[str, ...]) -> np.ndarray:
-    """Compute the softmax, in the order of `CANONICAL`.
+def logits_to_probabilities(
+    logits: np.ndarray,
+    model_labels: tuple[str, ...],
+    temperature: float = 1.0,
+    offset: np.ndarray | float = 0.0,
+) -> np.ndarray:
+    """Compute softmax(logits / temperature + offset), in the order of `CANONICAL`.
+
+    `Calibrator` computes temperature and offset of a model.
 
     Args:
         logits: float [N, C].
         model_labels: canonical label of each of the C outputs.
+        temperature: > 0.
+        offset: float [C], finite for at least one class.
 
     Returns:
         float32 [N, 8]; 0 for classes that the model does not have. A row with a logit that is not
@@ -65,7 +74,7 @@ def logits_to_probabilities(logits: np.ndarray, model_labels: tuple[str, ...]) -
     """
     logits = np.asarray(logits, np.float64)
     usable = np.isfinite(logits).all(axis=1)
-    logits = np.where(usable[:, None], logits, 0.0)
+    logits = np.where(usable[:, None], logits, 0.0) / temperature + offset
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = np.zeros((len(logits), len(CANONICAL)), np.float32)
     columns = list(canonical_indices(model_labels))

@@ -15,8 +15,8 @@ from dan_ros.faces import quality
 from dan_ros.faces.boxes import area, is_same_place
 from dan_ros.faces.crop import crop_face
 from dan_ros.faces.quality import QualityThresholds
-from dan_ros.labels import logits_to_probabilities
 from dan_ros.model import store
+from dan_ros.probabilities import MODEL_PRIOR, Calibration, Calibrator, Prior
 from dan_ros.stage_timer import StageTimer
 from dan_ros.types import NO_HINT, Face, FaceExpression, Frame, SearchHint
 
@@ -38,12 +38,14 @@ class PipelineConfig:
         rotation: clockwise rotation that makes the frames upright, 0, 90, 180 or 270 degrees.
             Results are in pixels of the frames as given.
         quality: thresholds that a face must pass to be classified.
+        prior: how often each expression is assumed to occur.
     """
 
     max_side_px: int = 640
     max_faces: int = 16
     rotation: int = 0
     quality: QualityThresholds = field(default_factory=QualityThresholds)
+    prior: Prior = MODEL_PRIOR
 
 
 class ExpressionPipeline:
@@ -55,18 +57,30 @@ class ExpressionPipeline:
         detector: finds faces.
         backend: classifies them.
         config: see `PipelineConfig`.
+        calibration: replaces temperature and prior of the model.
 
     Attributes:
         config: may be replaced between two runs.
+        calibrator: converts logits to probabilities.
         timer: seconds spent in each of `STAGES` during the last run.
+
+    Raises:
+        ModelError: the calibration is for another model.
+        ParameterError: the model cannot answer for the prior.
     """
 
     def __init__(
-        self, detector: Detector, backend: Backend, config: PipelineConfig | None = None
+        self,
+        detector: Detector,
+        backend: Backend,
+        config: PipelineConfig | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         self.detector = detector
         self.backend = backend
         self.config = config or PipelineConfig()
+        self.calibrator = Calibrator.create(backend.model, calibration)
+        self.calibrator.check(self.config.prior)
         self.timer = StageTimer()
 
     @classmethod
@@ -75,6 +89,7 @@ class ExpressionPipeline:
         model: str = store.DEFAULT_MODEL,
         backend: str = 'auto',
         detector: str = 'auto',
+        calibration: Calibration | None = None,
         **config: Any,
     ) -> 'ExpressionPipeline':
         """Open a model, a backend and a detector by name.
@@ -83,12 +98,14 @@ class ExpressionPipeline:
             model: name or path of a model, see `open_backend`.
             backend: name of a backend, see `open_backend`.
             detector: name of a detector, see `open_detector`.
+            calibration: replaces temperature and prior of the model.
             config: fields of `PipelineConfig`.
 
         Raises:
             DanError: a name is unknown, or a file or library is missing or invalid.
         """
-        return cls(open_detector(detector), open_backend(backend, model), PipelineConfig(**config))
+        loaded = open_detector(detector), open_backend(backend, model)
+        return cls(*loaded, PipelineConfig(**config), calibration)
 
     def run(
         self, frames: Sequence[Frame], hints: Sequence[SearchHint] = ()
@@ -163,7 +180,7 @@ class ExpressionPipeline:
 
     def _classify(self, batch: np.ndarray) -> np.ndarray:
         """Return probabilities, float32 [N, 8]."""
-        return logits_to_probabilities(self.backend.infer(batch), self.backend.model.labels)
+        return self.calibrator.probabilities(self.backend.infer(batch), self.config.prior)
 
 
 @dataclass

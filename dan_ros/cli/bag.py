@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from dan_ros.backends import BACKENDS
-from dan_ros.cli.common import need, progress_bar
+from dan_ros.cli.common import need, probability_options, progress_bar
 from dan_ros.detect import DETECTORS
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
+from dan_ros.probabilities import Calibration, Prior
 from dan_ros.storage.atomic import remove_abandoned
 from dan_ros.tracking.config import TrackerConfig
 from dan_ros.video_pipeline import VideoConfig, VideoPipeline
@@ -74,6 +75,7 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
     type=click.FloatRange(0, 1),
     help='Faces with a lower confidence are labeled unknown.',
 )
+@probability_options
 def command(
     source: Path,
     out: Path,
@@ -89,6 +91,8 @@ def command(
     rotation: str,
     half_life: float,
     min_confidence: float,
+    prior: Prior,
+    calibration: Calibration | None,
 ) -> None:
     """Classify every image of the bag IN and write the bag OUT.
 
@@ -118,10 +122,12 @@ def command(
     check_output_folder(out, source, force)
     config = VideoConfig(
         blur=blur,
-        pipeline=PipelineConfig(max_side_px=max_side, max_faces=max_faces, rotation=int(rotation)),
+        pipeline=PipelineConfig(
+            max_side_px=max_side, max_faces=max_faces, rotation=int(rotation), prior=prior
+        ),
         tracker=TrackerConfig(half_life_s=half_life, min_confidence=min_confidence),
     )
-    pipeline = _open_pipeline(model, backend, detector, config)
+    pipeline = _open_pipeline(model, backend, detector, config, calibration)
     converter = BagConverter(bag, choice.topics, pipeline)
     with progress_bar() as bar:
         task = bar.add_task('images', total=sum(topic.count for topic in choice.topics) or None)
@@ -130,8 +136,16 @@ def command(
     sys.exit(1 if summary.damage or summary.dropped else 0)
 
 
-def _open_pipeline(model: str, backend: str, detector: str, config: VideoConfig) -> VideoPipeline:
-    pipeline = ExpressionPipeline.open(model, backend, detector)
+def _open_pipeline(
+    model: str,
+    backend: str,
+    detector: str,
+    config: VideoConfig,
+    calibration: Calibration | None,
+) -> VideoPipeline:
+    pipeline = ExpressionPipeline.open(
+        model, backend, detector, calibration, **vars(config.pipeline)
+    )
     if pipeline.detector.warning:
         _warn(pipeline.detector.warning)
     return VideoPipeline(pipeline, config)

@@ -2,8 +2,9 @@
 """Shared by the subcommands: checks for optional packages, opening a model, a progress bar."""
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -16,6 +17,7 @@ from dan_ros.datasets.faces import Faces, summarize, summarize_skipped
 from dan_ros.errors import BackendError, DanError
 from dan_ros.labels import LABEL_SETS
 from dan_ros.model import store
+from dan_ros.probabilities import Calibration, Prior
 
 if TYPE_CHECKING:
     from dan_ros.backends.torch import TorchBackend
@@ -42,6 +44,32 @@ def need(*modules: str) -> None:
                 f'this command needs the Python package {PACKAGES.get(missing, missing)!r}: '
                 f'`pip install {packages}`'
             ) from None
+
+
+def probability_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --prior and --calibration, as `prior: Prior` and `calibration: Calibration | None`."""
+    calibration = click.option(
+        '--calibration',
+        type=click.Path(path_type=Path),
+        callback=lambda context, option, path: _read_calibration(path),
+        help='File of `dan-ros calibrate`.',
+    )
+    prior = click.option(
+        '--prior',
+        default='model',
+        show_default=True,
+        callback=lambda context, option, text: Prior.parse(text),
+        help='How often each expression occurs: model, none, balanced, or eight shares with sum 1, '
+        'separated by commas, in the order of the message.',
+    )
+    return calibration(prior(command))
+
+
+def _read_calibration(path: Path | None) -> Calibration | None:
+    if path is None:
+        return None
+    need('yaml')
+    return Calibration.read(path)
 
 
 def is_checkpoint(model: str) -> bool:

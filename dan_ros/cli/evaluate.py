@@ -16,13 +16,15 @@ from dan_ros.cli.common import (
     open_faces,
     open_model,
     print_summary,
+    probability_options,
     progress_bar,
 )
 from dan_ros.datasets.faces import SPLITS, Faces, list_paths
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import DataError
 from dan_ros.labels import LABEL_SETS
-from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
+from dan_ros.probabilities import Calibration, Prior
 
 if TYPE_CHECKING:
     from dan_ros.evaluate.evaluator import Evaluation
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     type=click.Choice(DETECTORS),
     help='Detect the largest face of each whole image with this detector, as the node does.',
 )
+@probability_options
 def command(
     data: Path,
     model: str,
@@ -70,6 +73,8 @@ def command(
     backend: str,
     label_set: str | None,
     detector: str | None,
+    prior: Prior,
+    calibration: Calibration | None,
 ) -> None:
     """Measure MODEL on the labeled faces of DATA.
 
@@ -90,7 +95,7 @@ def command(
     name, faces = open_faces(data, dataset, split, opened.model.labels)
     out.mkdir(parents=True, exist_ok=True)
     print_summary(name, split, faces, 'scores.json', err=as_json)
-    evaluation = _evaluate(faces, opened, detector)
+    evaluation = _evaluate(faces, opened, detector, prior, calibration)
     look = 'photo' if detector else 'face'
     subject = Subject(opened.model_name, str(data), name, split, opened.name, opened.device, look)
     content = to_json(subject, evaluation)
@@ -103,16 +108,23 @@ def command(
     _check_complete(content)
 
 
-def _evaluate(faces: Faces, model: Backend, detector: str | None) -> 'Evaluation':
+def _evaluate(
+    faces: Faces,
+    model: Backend,
+    detector: str | None,
+    prior: Prior,
+    calibration: Calibration | None,
+) -> 'Evaluation':
     from dan_ros.evaluate.evaluator import evaluate, predict_crops, predict_photos
 
     if detector:
         finder = open_detector(detector)
         if finder.warning:
             click.echo(f'Warning: {finder.warning}', err=True)
-        predict = predict_photos(faces, ExpressionPipeline(finder, model))
+        config = PipelineConfig(prior=prior)
+        predict = predict_photos(faces, ExpressionPipeline(finder, model, config, calibration))
     else:
-        predict = predict_crops(faces, model)
+        predict = predict_crops(faces, model, prior, calibration)
     with progress_bar() as bar:
         task = bar.add_task('evaluating', total=len(faces))
 

@@ -8,14 +8,14 @@ import numpy as np
 
 from dan_ros import labels
 from dan_ros.backends import Backend
-from dan_ros.cli.common import need, open_torch_model
+from dan_ros.cli.common import need, open_torch_model, probability_options
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import DanError
 from dan_ros.faces.crop import crop_face
 from dan_ros.images.files import open_picture, write_encoded
-from dan_ros.labels import logits_to_probabilities
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.probabilities import Calibration, Calibrator, Prior
 from dan_ros.types import Frame
 
 FIGURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
@@ -49,6 +49,7 @@ FIGURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
     type=click.IntRange(1, 32),
     help='Number of faces, the largest first.',
 )
+@probability_options
 def command(
     image: Path,
     out: Path | None,
@@ -57,6 +58,8 @@ def command(
     detector: str,
     whole: bool,
     max_faces: int,
+    prior: Prior,
+    calibration: Calibration | None,
 ) -> None:
     """Draw where each of the network's attention heads looks in the faces of IMAGE.
 
@@ -79,7 +82,8 @@ def command(
     faces = np.empty((len(boxes), *backend.model.input_size, 3), np.uint8)
     for face, box in zip(faces, boxes, strict=True):
         crop_face(Frame(picture), box, scale, face)
-    probabilities = logits_to_probabilities(backend.infer(faces), backend.model.labels)
+    calibrator = Calibrator.create(backend.model, calibration)
+    probabilities = calibrator.probabilities(backend.infer(faces), prior)
     figure = draw_attention(faces, backend.attend(faces), probabilities, labels.CANONICAL)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_encoded(out, encode(figure, out.suffix.lower().removeprefix('.')))

@@ -13,6 +13,7 @@ from rich.table import Table
 from dan_ros import labels
 from dan_ros.annotate import annotate
 from dan_ros.backends import BACKENDS
+from dan_ros.cli.common import probability_options
 from dan_ros.detect import DETECTORS
 from dan_ros.errors import DataError
 from dan_ros.faces.blur import blur_faces
@@ -20,6 +21,7 @@ from dan_ros.faces.quality import ACCEPT_ALL
 from dan_ros.images.files import open_picture, readable, write_picture
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.probabilities import Calibration, Prior
 from dan_ros.types import FaceExpression, Frame
 
 
@@ -38,6 +40,7 @@ from dan_ros.types import FaceExpression, Frame
     type=click.IntRange(64, 4096),
     help='Longer side of the downscaled image that the detector searches, pixels.',
 )
+@probability_options
 def command(
     images: tuple[Path, ...],
     as_json: bool,
@@ -47,6 +50,8 @@ def command(
     backend: str,
     detector: str,
     max_side: int,
+    prior: Prior,
+    calibration: Calibration | None,
 ) -> None:
     """Find the faces in each of IMAGES and print their expressions, the largest face first.
 
@@ -55,7 +60,14 @@ def command(
     processed, and the exit code is 1.
     """
     pipeline = ExpressionPipeline.open(
-        model, backend, detector, max_side_px=max_side, max_faces=1000, quality=ACCEPT_ALL
+        model,
+        backend,
+        detector,
+        calibration,
+        max_side_px=max_side,
+        max_faces=1000,
+        quality=ACCEPT_ALL,
+        prior=prior,
     )
     if pipeline.detector.warning:
         click.echo(f'Warning: {pipeline.detector.warning}', err=True)

@@ -12,8 +12,8 @@ from dan_ros.datasets.faces import Faces
 from dan_ros.errors import DataError
 from dan_ros.evaluate.metrics import Scores, measure
 from dan_ros.images.files import open_picture
-from dan_ros.labels import logits_to_probabilities
 from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.probabilities import MODEL_PRIOR, Calibration, Calibrator, Prior
 from dan_ros.types import Frame
 
 BATCH_SIZE = 64
@@ -86,19 +86,28 @@ def evaluate(
     return Evaluation(faces, chosen, probabilities, scores, left_out)
 
 
-def predict_crops(faces: Faces, backend: Backend) -> Predict:
+def predict_crops(
+    faces: Faces,
+    backend: Backend,
+    prior: Prior = MODEL_PRIOR,
+    calibration: Calibration | None = None,
+) -> Predict:
     """Classify faces as the data set crops them.
 
     Raises:
         DataError: the model's input is not square.
+        ModelError: the calibration is for another model.
+        ParameterError: the model cannot answer for the prior.
     """
+    calibrator = Calibrator.create(backend.model, calibration)
+    calibrator.check(prior)
     height, width = backend.model.input_size
     if height != width:
         raise DataError(f'the model takes {width}x{height} pixels, but faces are square')
 
     def predict(indices: np.ndarray) -> np.ndarray:
         batch = faces.read_rgb(indices, height)
-        return logits_to_probabilities(backend.infer(batch), backend.model.labels)
+        return calibrator.probabilities(backend.infer(batch), prior)
 
     return predict
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Metadata of this package's models, stored in the `metadata_props` of the ONNX file."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,15 @@ CROP_RULE = 'square'
 MIN_INPUT_PX = 32  # side of the input; the network halves it five times
 MAX_INPUT_PX = 2048  # side of the input; a batch of 16 faces takes 200 MB then
 DEFAULT_CROP_SCALE = 0.956  # side of FER+'s crop / longer side of YuNet's box; median of 577 faces
-NUMERIC_KEYS = ('dan_ros.input_size', 'dan_ros.crop')
+TEMPERATURES = (0.01, 100.0)  # lowest and highest
+MAX_SUM_ERROR = 0.01  # deviation of a prior's sum from 1, so that rounded numbers are accepted
+REQUIRED_KEYS = ('dan_ros.input_size', 'dan_ros.crop')
+NUMERIC_KEYS = (
+    *REQUIRED_KEYS,
+    'dan_ros.temperature',
+    'dan_ros.prior',
+    'dan_ros.prior_strength',
+)
 REMEDY = 'Convert the checkpoint again with `dan-ros convert`.'
 
 Tensor = tuple[str, str, list[Any]]  # name, NumPy's name of the element type, shape without batch
@@ -31,6 +40,11 @@ class ModelInfo:
         crop_scale: side of the square crop / longer side of the face's box, from 0.1 to 10.
         source: training data, accuracy and license, for people to read.
         source_sha256: SHA-256 of the file the weights came from, hexadecimal, or ''.
+        temperature: divisor of the logits, from 0.01 to 100.
+        log_prior: natural logarithm of the probability of each class that the model learned to
+            expect, [C]; () if unknown.
+        prior_strength: share of `log_prior` that is subtracted from the logits by default, [0, 1].
+            See `probabilities.Calibrator`.
 
     Raises:
         ModelError: a value is outside its range.
@@ -45,6 +59,9 @@ class ModelInfo:
     crop_scale: float = DEFAULT_CROP_SCALE
     source: str = ''
     source_sha256: str = ''
+    temperature: float = 1.0
+    log_prior: tuple[float, ...] = ()
+    prior_strength: float = 0.0
 
     def __post_init__(self) -> None:
         label_sets.canonical_indices(self.labels)
@@ -55,16 +72,43 @@ class ModelInfo:
             )
         if not 0.1 <= self.crop_scale <= 10:
             raise ModelError(f'crop scale {self.crop_scale} is outside 0.1 .. 10')
+        low, high = TEMPERATURES
+        if not low <= self.temperature <= high:
+            raise ModelError(f'temperature {self.temperature} is outside {low:g} .. {high:g}')
+        if problem := self._problem_with_prior():
+            raise ModelError(problem)
+
+    def _problem_with_prior(self) -> str:
+        if not 0 <= self.prior_strength <= 1:
+            return f'prior strength {self.prior_strength} is outside 0 .. 1'
+        if not self.log_prior:
+            return 'a prior strength without a prior' if self.prior_strength else ''
+        if len(self.log_prior) != len(self.labels):
+            return f'the prior has {len(self.log_prior)} numbers for {len(self.labels)} classes'
+        if not all(math.isfinite(value) and value <= 0 for value in self.log_prior):
+            return f'the prior has a number that is no logarithm of a share: {self.log_prior}'
+        total = sum(math.exp(value) for value in self.log_prior)
+        if abs(total - 1) > MAX_SUM_ERROR:
+            return f'the prior is not a distribution: its shares have the sum {total:g}'
+        return ''
 
     def to_metadata(self) -> dict[str, str]:
         """Return the keys and values to store in the file."""
         height, width = self.input_size
+        prior = {}
+        if self.log_prior:
+            prior = {
+                'dan_ros.prior': ','.join(f'{value:.6g}' for value in self.log_prior),
+                'dan_ros.prior_strength': f'{self.prior_strength:g}',
+            }
         return {
             'dan_ros.labels': ','.join(self.labels),
             'dan_ros.input_size': f'{height}x{width}',
             'dan_ros.crop': f'{CROP_RULE} {self.crop_scale:g}',
             'dan_ros.source': self.source,
             'dan_ros.source_sha256': self.source_sha256,
+            'dan_ros.temperature': f'{self.temperature:g}',
+            **prior,
         }
 
     def check_graph(self, inputs: list[Tensor], outputs: list[Tensor], where: str) -> None:
@@ -115,7 +159,7 @@ class ModelInfo:
                 f'{error.args[0]}. Make a model from a DAN checkpoint with `dan-ros convert`.'
             ) from None
         except ValueError:
-            values = {key: shorten(metadata.get(key, '')) for key in NUMERIC_KEYS}
+            values = {key: shorten(metadata[key]) for key in NUMERIC_KEYS if key in metadata}
             raise ModelError(f'{where}: its metadata cannot be read: {values}. {REMEDY}') from None
         except ModelError as error:
             raise ModelError(
@@ -124,7 +168,8 @@ class ModelInfo:
 
     @classmethod
     def _parse(cls, metadata: Mapping[str, str]) -> 'ModelInfo':
-        size, crop = (metadata[key] for key in NUMERIC_KEYS)
+        size, crop = (metadata[key] for key in REQUIRED_KEYS)
+        prior = metadata.get('dan_ros.prior', '')
         height, width = size.split('x')
         rule, scale = crop.split()
         if rule != CROP_RULE:
@@ -135,4 +180,7 @@ class ModelInfo:
             crop_scale=float(scale),
             source=metadata.get('dan_ros.source', ''),
             source_sha256=metadata.get('dan_ros.source_sha256', ''),
+            temperature=float(metadata.get('dan_ros.temperature', 1)),
+            log_prior=tuple(float(value) for value in prior.split(',')) if prior else (),
+            prior_strength=float(metadata.get('dan_ros.prior_strength', 0)),
         )

@@ -10,7 +10,10 @@ from dan_ros.backends import Backend, Selection, choose_backend
 from dan_ros.backends.base import smoke_test
 from dan_ros.detect import Detector, open_detector
 from dan_ros.detect.full_frame import FullFrameDetector
+from dan_ros.errors import ParameterError
+from dan_ros.model.store import expand_path
 from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.probabilities import Calibration
 from dan_ros.ros.parameters import CROPPED_FACES, Settings
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import VideoPipeline
@@ -35,6 +38,14 @@ class Models:
         """What the user should know about the choice of backend and detector."""
         warnings = (self.selection.warning, self.video.pipeline.detector.warning)
         return [warning for warning in warnings if warning]
+
+    def problem_with(self, settings: Settings) -> str:
+        """Return why the models cannot work with live settings, in one line, or ''."""
+        try:
+            self.video.pipeline.calibrator.check(settings.video.pipeline.prior)
+        except ParameterError as error:
+            return f'expression.prior: {error}'
+        return ''
 
     @property
     def description(self) -> str:
@@ -68,7 +79,9 @@ def load_models(
         on_progress,
     )
     detector = _open_detector(settings, selection.backend, on_progress)
-    pipeline = ExpressionPipeline(detector, selection.backend, settings.video.pipeline)
+    path = settings.calibration
+    calibration = Calibration.read(expand_path(path)) if path else None
+    pipeline = ExpressionPipeline(detector, selection.backend, settings.video.pipeline, calibration)
     video = VideoPipeline(pipeline, settings.video, new_ids)
     pipeline.run([Frame(np.zeros((*WARM_UP_SIZE, 3), np.uint8))])
     selection.backend.warm_up()

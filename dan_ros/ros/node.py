@@ -215,11 +215,15 @@ class DanNode(ManagedNode):
     def _on_parameters(self, changes: 'list[Parameter[Any]]') -> SetParametersResult:
         is_configured = self._phase in ('configuring', 'inactive', 'active')
         result = check_change(changes, is_configured)
-        if result.successful:
-            self._values = with_changes(self._values, changes)
-            self._settings = Settings.from_values(self._values)
-            if self._stream is not None:
-                self._stream.apply(self._settings)
+        if not result.successful:
+            return result
+        values = with_changes(self._values, changes)
+        settings = Settings.from_values(values)
+        if self._models is not None and (problem := self._models.problem_with(settings)):
+            return SetParametersResult(successful=False, reason=problem)
+        self._values, self._settings = values, settings
+        if self._stream is not None:
+            self._stream.apply(self._settings)
         return result
 
     def _on_gpu_lost(self, error: Exception) -> None:

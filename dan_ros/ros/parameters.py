@@ -5,6 +5,7 @@ Declaration, validation, `config/dan.yaml` and docs/parameters.md are all based 
 Defaults of code that also works without ROS come from its config classes, so each is written once.
 """
 
+from array import array
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ from dan_ros.faces.quality import QualityThresholds
 from dan_ros.images.opencv import MAX_PIXELS
 from dan_ros.model.store import DEFAULT_MODEL
 from dan_ros.pipeline import PipelineConfig
+from dan_ros.probabilities import Prior
 from dan_ros.ros.transports import RAW, TRANSPORTS
 from dan_ros.tracking.attention import AttentionConfig
 from dan_ros.tracking.config import TrackerConfig
@@ -65,6 +67,7 @@ class Spec:
         choices: allowed values; () for all.
         live: whether it may be changed while the node is configured.
         check: returns what else is wrong with a value, in one line; '' if it is valid.
+        takes_numbers: whether a list of numbers may stand for the same text with commas.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Spec:
     choices: tuple[Any, ...] = ()
     live: bool = False
     check: Callable[[Any], str] | None = None
+    takes_numbers: bool = False
 
     @property
     def allowed(self) -> str:
@@ -84,6 +88,7 @@ class Spec:
             return 'one of ' + ', '.join(str(choice) for choice in self.choices)
         kind = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a string'}
         text = kind.get(type(self.default), 'a list of strings')
+        text += ' or a list of numbers' if self.takes_numbers else ''
         if self.minimum is not None:
             text += f' from {self.minimum:.9g} to {self.maximum:.9g}'
         return f'{text} ({self.unit})' if self.unit else text
@@ -92,14 +97,18 @@ class Spec:
         """Return why a value is invalid, in one line; '' if it is valid."""
         if not (self._has_right_type(value) and self._is_in_range(value)):
             return f'{self.name} cannot be {value!r}: it must be {self.allowed}'
-        problem = self.check(value) if self.check else ''
+        problem = self.check(self.to_value(value)) if self.check else ''
         return f'{self.name}: {problem}' if problem else ''
 
     def to_value(self, value: Any) -> Any:
         """Convert a valid value to the type of the default: an int may become a float."""
+        if self.takes_numbers and not isinstance(value, str):
+            return ','.join(str(number) for number in value)
         return type(self.default)(value)
 
     def _has_right_type(self, value: Any) -> bool:
+        if self.takes_numbers and isinstance(value, (list, tuple, array)):
+            return all(type(number) in (int, float) for number in value)
         if isinstance(self.default, float):
             return isinstance(value, (int, float)) and not isinstance(value, bool)
         if isinstance(self.default, list):
@@ -119,7 +128,7 @@ class Spec:
             description=f'{self.description}{unit}{when}',
             additional_constraints=self.allowed,
             # Accept integers for floats; `problem_with` checks the type.
-            dynamic_typing=isinstance(self.default, float),
+            dynamic_typing=isinstance(self.default, float) or self.takes_numbers,
         )
         if self.minimum is None or self.maximum is None:
             return descriptor
@@ -140,6 +149,14 @@ def _problem_with_topics(topics: Iterable[str]) -> str:
             validate_full_topic_name(expand_topic_name(topic, 'dan_node', '/robot'))
         except (InvalidTopicNameException, ValueError) as error:
             return ' '.join(str(error).split())
+    return ''
+
+
+def _problem_with_prior(text: str) -> str:
+    try:
+        Prior.parse(text)
+    except ParameterError as error:
+        return str(error)
     return ''
 
 
@@ -295,6 +312,22 @@ PARAMETERS = (
         minimum=0.0,
         maximum=1.0,
         live=True,
+    ),
+    Spec(
+        'expression.prior',
+        'model',
+        'How often each expression is assumed to occur. model: as the model file or the '
+        'calibration says. none: as in the training data. balanced: all equally often, which finds '
+        'rare expressions but also causes false alarms. Or eight shares with sum 1, in the order '
+        'of the message, such as [0.6, 0.2, 0.05, 0.05, 0.02, 0.02, 0.05, 0.01].',
+        live=True,
+        check=_problem_with_prior,
+        takes_numbers=True,
+    ),
+    Spec(
+        'expression.calibration',
+        '',
+        'Path of a calibration of the model with this camera, a YAML file. Empty: none.',
     ),
     Spec(
         'tracker.max_missed_s',
@@ -563,6 +596,7 @@ class Settings:
     reliability: str
     ros4hri: bool
     valence_from_expression: bool
+    calibration: str
     backend: BackendSettings
     detector: DetectorSettings
     video: VideoConfig
@@ -582,6 +616,7 @@ class Settings:
             reliability=values['qos.reliability'],
             ros4hri=values['ros4hri'],
             valence_from_expression=values['valence_from_expression'],
+            calibration=values['expression.calibration'],
             backend=BackendSettings(
                 values['backend.name'],
                 values['model.file'],
@@ -614,6 +649,7 @@ def _video_config(values: Mapping[str, Any]) -> VideoConfig:
             max_side_px=values['detector.max_side_px'],
             max_faces=values['max_faces'],
             rotation=values['image_rotation'],
+            prior=Prior.parse(values['expression.prior']),
             quality=QualityThresholds(
                 min_side_px=values['quality.min_side_px'],
                 min_frontality=values['quality.min_frontality'],

@@ -1,24 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real node over real DDS: what it publishes, its parameters, its start and stop."""
 
+import json
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from ament_index_python.packages import get_package_share_directory
+from click.testing import CliRunner
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
+from model_files import write_calibration, write_model
 from rcl_interfaces.srv import GetParameters, ListParameters, SetParameters
 from rclpy.parameter import Parameter, parameter_value_to_python
+from recording import read_arrays, record_images, run_bag
 from robot import PROGRAMS, SMALL, Program, Robot
 from sensor_msgs.msg import Image
 
 from dan_ros.backends import cuda
+from dan_ros.cli import predict
 from dan_ros.types import Frame
 
 without_gpu = pytest.mark.skipif(cuda.find_device() is not None, reason='there is a CUDA device')
@@ -190,6 +197,57 @@ def test_an_invalid_value_is_refused_with_the_allowed_ones(robot):
     assert '0, 90, 180, 270' in refused.reason
     assert not robot.set_parameters(detector__min_score=1.5).successful
     assert not robot.set_parameters(max_faces='many').successful
+
+
+def test_a_prior_that_is_no_distribution_is_refused_in_one_line(robot):
+    for value in ('flat', [0.5, 0.5], [0.2] * 8, [-1.0, 2.0] + [0.0] * 6, '0.5,0.5'):
+        refused = robot.set_parameters(expression__prior=value)
+        assert not refused.successful
+        assert 'neutral, happy' in refused.reason
+        assert '\n' not in refused.reason
+
+
+def test_node_predict_and_bag_give_the_same_probabilities(robot, smile, tmp_path):
+    model, calibration = tmp_path / 'model.onnx', tmp_path / 'robot.yaml'
+    write_calibration(calibration, write_model(model))
+    shares = [0.02, 0.02, 0.9, 0.01, 0.01, 0.02, 0.01, 0.01]
+    options = {'model': model, 'calibration': calibration, 'prior': ','.join(map(str, shares))}
+    words = [word for name, value in options.items() for word in (f'--{name}', str(value))]
+    robot.reconfigure(
+        model__file=str(model),
+        expression__calibration=str(calibration),
+        backend__name='onnxruntime',
+        smoothing__half_life_s=0.0,
+    )
+    happy = robot.show(smile).faces[0]
+    assert robot.set_parameters(expression__prior=shares).successful
+    sad = robot.show(smile).faces[0]
+    assert (happy.label, sad.label) == ('happy', 'sad')
+
+    cv2.imwrite(str(tmp_path / 'smile.png'), smile)
+    result = CliRunner().invoke(
+        predict.command,
+        [str(tmp_path / 'smile.png'), '--json', '--backend', 'onnxruntime', *words],
+        catch_exceptions=False,
+    )
+    (face,) = json.loads(result.stdout.splitlines()[-1])['faces']
+    np.testing.assert_allclose(
+        list(face['probabilities'].values()), sad.raw_probabilities, atol=1e-4
+    )
+    bag = record_images(tmp_path / 'bag', [smile])
+    assert run_bag(bag, tmp_path / 'out', '--backend', 'onnxruntime', *words).exit_code == 0
+    ((_, array),) = read_arrays(tmp_path / 'out')
+    np.testing.assert_allclose(array.faces[0].raw_probabilities, sad.raw_probabilities, atol=1e-4)
+
+
+def test_a_calibration_for_another_model_fails_to_configure(robot, tmp_path):
+    info = replace(write_model(tmp_path / 'model.onnx'), source_sha256='ab')
+    write_calibration(tmp_path / 'robot.yaml', info)
+    robot.clean_up()
+    path = str(tmp_path / 'robot.yaml')
+    assert robot.set_parameters(expression__calibration=path).successful
+    assert not robot.change_state(Transition.TRANSITION_CONFIGURE)
+    assert 'the calibration is for another model' in robot.output
 
 
 def test_a_change_that_needs_configuring_is_refused_while_configured(robot):

@@ -32,25 +32,27 @@ MAY_IMPORT = {
     'faces': 'errors images types',
     'tracking': 'errors faces labels types',
     'model': 'errors labels storage',
+    'probabilities': 'errors labels model storage',
+    'calibrate': '',
     'network': 'errors model storage',
     'backends': 'errors images model network storage types',
     'detect': 'backends errors faces images model stage_timer types',
     'annotate': 'images labels tracking types',
     'messages': 'faces labels tracking types',
-    'pipeline': 'backends detect errors faces labels model stage_timer types',
+    'pipeline': 'backends detect errors faces labels model probabilities stage_timer types',
     'video_pipeline': 'faces pipeline tracking types',
     'datasets': 'errors images labels storage',
-    'evaluate': 'backends datasets errors images labels pipeline storage types',
+    'evaluate': 'backends datasets errors images labels pipeline probabilities storage types',
     'train': 'datasets errors evaluate images labels model network storage',
     'bag': 'annotate errors faces images labels messages pipeline storage tracking types'
     ' video_pipeline',
     'bench': 'backends detect errors faces images labels model pipeline storage tracking types'
     ' video_pipeline',
     'ros': 'annotate backends circumplex detect errors faces images labels messages model msg'
-    ' pipeline srv stage_timer storage tracking types video_pipeline',
+    ' pipeline probabilities srv stage_timer storage tracking types video_pipeline',
     'demo': 'errors images msg ros storage',
     'cli': 'annotate backends bag bench datasets detect errors evaluate faces images'
-    ' labels model network pipeline storage tracking train types video_pipeline',
+    ' labels model network pipeline probabilities storage tracking train types video_pipeline',
 }
 ROS_FOLDERS = ('ros', 'demo')
 ROS_PACKAGES = {'rclpy', 'ament_index_python', 'tf2_msgs', 'hri_msgs'}

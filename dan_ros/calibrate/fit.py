@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Maximum a posteriori fit of a bias per class and a temperature; needs only numpy.
+
+Vector scaling (Guo et al. 2017, section 4.2, https://arxiv.org/abs/1706.04599) with one scale for
+all classes, because there are few faces. Classes weigh the same, so the result answers for a
+balanced prior.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+MAX_STEPS = 100  # of Newton's method; it takes about ten
+TOLERANCE = 1e-8  # change of the parameters at which it stops
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """How far a fit may move from where it starts, as standard deviations of a normal prior.
+
+    The defaults were chosen by simulation, see docs/adr/0014-probabilities.md.
+
+    Attributes:
+        bias: of a bias.
+        scale: of 1 / temperature, relative to its start; 0 keeps the temperature.
+    """
+
+    bias: float = 1.0
+    scale: float = 0.15
+
+
+WEAK = Penalty(bias=10.0, scale=0.0)  # for thousands of faces: measures the prior of a model
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fitted parameters: softmax(logits / temperature + bias).
+
+    Attributes:
+        bias: float64 [C].
+        temperature: > 0.
+    """
+
+    bias: np.ndarray
+    temperature: float
+
+    def log_probabilities(self, logits: np.ndarray) -> np.ndarray:
+        """Return log-probabilities, float64 [N, C], of logits, float [N, C]."""
+        return log_softmax(np.asarray(logits, np.float64) / self.temperature + self.bias)
+
+
+def fit_bias(
+    logits: np.ndarray, classes: np.ndarray, start: Fit, penalty: Penalty | None = None
+) -> Fit:
+    """Fit bias and temperature to labeled faces.
+
+    A class without faces keeps its bias relative to the mean of the others.
+
+    Args:
+        logits: float [N, C], finite.
+        classes: int [N], true class of each face, of at least two classes.
+        start: parameters that fit without any faces.
+        penalty: see `Penalty`.
+    """
+    penalty = penalty or Penalty()
+    present, targets = np.unique(classes, return_inverse=True)
+    z = np.asarray(logits, np.float64)[:, present] / start.temperature  # [N, K]
+    onehot = np.eye(len(present))[targets]
+    counts = np.bincount(targets)
+    weights = (len(z) / len(present) / counts)[targets]  # [N]
+    theta = np.append(np.zeros(len(present)), 1.0)  # change of the bias, factor of 1 / temperature
+    base = start.bias[present]
+    precision = np.append(np.full(len(present), penalty.bias**-2), _precision(penalty.scale))
+    for _ in range(MAX_STEPS):
+        p = np.exp(log_softmax(theta[-1] * z + base + theta[:-1]))
+        slope, curvature = _derivatives(z, p, onehot, weights)
+        slope += precision * (theta - np.append(np.zeros(len(present)), 1.0))
+        step = np.linalg.solve(curvature + np.diag(precision), slope)
+        step *= min(1.0, 1.0 / np.abs(step).max())  # no jump beyond what the quadratic fits
+        theta = theta - step
+        theta[-1] = max(theta[-1], 0.05)
+        if np.abs(step).max() < TOLERANCE:
+            break
+    bias = start.bias.copy()
+    bias[present] += theta[:-1] - theta[:-1].mean()
+    return Fit(bias, start.temperature / float(theta[-1]))
+
+
+def fit_log_prior(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Measure the prior that a model learned, as log-probabilities, float64 [C].
+
+    With it subtracted, the model's probabilities fit best to faces of which each class has equally
+    many. It is steadier than the counts of the training faces, which say nothing about how often
+    rare classes were drawn or how the votes were spread.
+
+    Args:
+        logits: float [N, C], of held-out faces.
+        classes: int [N], true class of each face; every class must occur.
+    """
+    count = logits.shape[1]
+    fitted = fit_bias(logits, classes, Fit(np.zeros(count), 1.0), WEAK)
+    (log_prior,) = log_softmax(-fitted.bias[None])
+    return np.asarray(log_prior)
+
+
+def log_softmax(values: np.ndarray) -> np.ndarray:
+    """Return the log-softmax of each row, float [N, C]."""
+    values = values - values.max(axis=1, keepdims=True)
+    result: np.ndarray = values - np.log(np.exp(values).sum(axis=1, keepdims=True))
+    return result
+
+
+def _precision(deviation: float) -> float:
+    return deviation**-2 if deviation else 1e12
+
+
+def _derivatives(
+    z: np.ndarray, p: np.ndarray, onehot: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gradient, [K + 1], and Hessian, [K + 1, K + 1], of the weighted cross-entropy."""
+    error = weights[:, None] * (p - onehot)  # [N, K]
+    slope = np.append(error.sum(axis=0), (error * z).sum())
+    centered = z - (p * z).sum(axis=1, keepdims=True)  # [N, K]
+    wp = weights[:, None] * p
+    mixed: np.ndarray = (wp * centered).sum(axis=0)
+    curvature = np.empty((len(slope), len(slope)))
+    curvature[:-1, :-1] = np.diag(wp.sum(axis=0)) - wp.T @ p
+    curvature[:-1, -1] = curvature[-1, :-1] = mixed
+    curvature[-1, -1] = (wp * z * centered).sum()
+    return slope, curvature

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file of `dan-ros calibrate`: a bias per class and a temperature for one model."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dan_ros import labels as label_sets
+from dan_ros.errors import DataError, ModelError
+from dan_ros.model.metadata import TEMPERATURES, ModelInfo
+from dan_ros.storage.atomic import atomic_write_bytes
+
+MAX_BIAS = 20.0  # largest bias that is accepted; real ones are below 5
+HEAD = '# Calibration of a dan_ros model, written by `dan-ros calibrate`.\n'
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the logits z of one model become probabilities: softmax(z / temperature + bias).
+
+    Attributes:
+        bias: one number per label of the model.
+        temperature: > 0.
+        model_sha256: `ModelInfo.source_sha256`, which a model and its int8 version share.
+        notes: how it was measured: faces per class, persons, expected gain; for people to read.
+    """
+
+    bias: Mapping[str, float]
+    temperature: float
+    model_sha256: str
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def problem_with(self, model: ModelInfo) -> str:
+        """Return why it cannot be used with a model, or ''."""
+        if set(self.bias) != set(model.labels):
+            return (
+                f'the calibration is for a model with the classes {", ".join(self.bias)}, but this '
+                f'one has {", ".join(model.labels)}: run `dan-ros calibrate` with this model'
+            )
+        if self.model_sha256 != model.source_sha256:
+            return (
+                f'the calibration is for another model (weights {self.model_sha256[:8]}, not '
+                f'{model.source_sha256[:8]}): run `dan-ros calibrate` with this model'
+            )
+        return ''
+
+    def write(self, path: Path) -> None:
+        """Write the YAML file; an earlier one is replaced once the new one is complete."""
+        import yaml
+
+        content = {
+            'model_sha256': self.model_sha256,
+            'temperature': self.temperature,
+            'bias': dict(self.bias),
+            'notes': dict(self.notes),
+        }
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        atomic_write_bytes(path, (HEAD + text).encode())
+
+    @classmethod
+    def read(cls, path: Path) -> 'Calibration':
+        """Read a file of `write`.
+
+        Raises:
+            DataError: it is missing, damaged, or has a value outside its range.
+        """
+        content = _read_yaml(path)
+        try:
+            bias = {str(label): float(value) for label, value in content['bias'].items()}
+            label_sets.canonical_indices(tuple(bias))
+            calibration = cls(
+                bias,
+                float(content['temperature']),
+                str(content['model_sha256']),
+                dict(content.get('notes', {})),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, ModelError) as error:
+            raise _invalid(path, f'{type(error).__name__}: {error}') from None
+        if not all(math.isfinite(value) and abs(value) <= MAX_BIAS for value in bias.values()):
+            raise _invalid(path, f'a bias is not a number from {-MAX_BIAS:g} to {MAX_BIAS:g}')
+        low, high = TEMPERATURES
+        if not low <= calibration.temperature <= high:
+            raise _invalid(path, f'the temperature is outside {low:g} .. {high:g}')
+        return calibration
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text(encoding='utf-8'))
+    except OSError as error:
+        raise DataError(f'calibration {path}: {error.strerror}') from None
+    except (UnicodeDecodeError, yaml.YAMLError):
+        raise _invalid(path, 'it is not YAML') from None
+
+
+def _invalid(path: Path, reason: str) -> DataError:
+    return DataError(f'{path} is not a calibration: {reason}; make one with `dan-ros calibrate`')

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one place where logits become probabilities, for every backend, command and node."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from dan_ros import labels as label_sets
+from dan_ros.errors import ModelError, ParameterError
+from dan_ros.model.metadata import ModelInfo
+from dan_ros.probabilities.calibration import Calibration
+from dan_ros.probabilities.prior import MODEL_PRIOR, Prior
+
+BALANCED = 1.0
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """Converts the logits z of one model to probabilities.
+
+        p = softmax(z / T - strength * log prior + log shares)
+
+    z / T are log-probabilities under the prior that the model learned, so the priors, which are
+    log-probabilities too, are exchanged after the temperature. This is the logit adjustment of
+    Menon et al. 2021, equation 9, https://arxiv.org/abs/2007.07314, with its tau called strength.
+
+    Attributes:
+        labels: canonical label of each of the C logits.
+        temperature: T, > 0 (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
+        log_prior: logarithm of the prior that the model learned, [C]; () if unknown.
+        strength: share of it that is taken off unless the user chooses another, [0, 1].
+    """
+
+    labels: tuple[str, ...]
+    temperature: float = 1.0
+    log_prior: tuple[float, ...] = ()
+    strength: float = 0.0
+
+    @classmethod
+    def create(cls, model: ModelInfo, calibration: Calibration | None = None) -> 'Calibrator':
+        """Combine a model's metadata with a calibration, which replaces its temperature and prior.
+
+        Raises:
+            ModelError: the calibration was made for another model.
+        """
+        if calibration is None:
+            return cls(model.labels, model.temperature, model.log_prior, model.prior_strength)
+        if problem := calibration.problem_with(model):
+            raise ModelError(problem)
+        log_prior = tuple(-calibration.bias[label] for label in model.labels)
+        return cls(model.labels, calibration.temperature, log_prior, BALANCED)
+
+    def probabilities(self, logits: np.ndarray, prior: Prior = MODEL_PRIOR) -> np.ndarray:
+        """Convert logits.
+
+        Args:
+            logits: float [N, C].
+            prior: see `Prior`.
+
+        Returns:
+            float32 [N, 8], see `labels.logits_to_probabilities`.
+
+        Raises:
+            ParameterError: the model cannot answer for this prior, see `check`.
+        """
+        offset = self.offset(prior)
+        return label_sets.logits_to_probabilities(logits, self.labels, self.temperature, offset)
+
+    def check(self, prior: Prior) -> None:
+        """Check that the model can answer for a prior.
+
+        Raises:
+            ParameterError: its own prior is needed but unknown, or all its classes have share 0.
+        """
+        self.offset(prior)
+
+    def offset(self, prior: Prior) -> np.ndarray:
+        """Return what is added to z / T, float64 [C]; minus infinity for a class with share 0.
+
+        Raises:
+            ParameterError: see `check`.
+        """
+        strength = self.strength if prior.strength is None else prior.strength
+        offset = np.zeros(len(self.labels))
+        if strength and self.log_prior:
+            offset -= strength * np.array(self.log_prior)
+        elif strength:
+            raise ParameterError(
+                'the model file does not say which prior the model learned, so it can only be used '
+                'with the prior model or none; measure it with `dan-ros export --fit-prior`'
+            )
+        if not prior.shares:
+            return offset
+        shares = [prior.shares[index] for index in label_sets.canonical_indices(self.labels)]
+        if not any(shares):
+            raise ParameterError(
+                f'the prior gives share 0 to all classes of the model: {", ".join(self.labels)}'
+            )
+        return offset + [math.log(share) if share else -math.inf for share in shares]

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The class prior that a user chooses: how often each expression occurs."""
+
+import math
+from dataclasses import dataclass
+
+from dan_ros import labels
+from dan_ros.errors import ParameterError, shorten
+
+NAMES = ('model', 'none', 'balanced')
+MAX_SUM_ERROR = 0.01  # deviation of the sum from 1, so that rounded shares are accepted
+HELP = (
+    f'it must be {", ".join(NAMES)}, or the shares of {", ".join(labels.CANONICAL)}, in this order '
+    'and with sum 1'
+)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """How often each expression is assumed to occur.
+
+    Attributes:
+        strength: share of the model's own prior that is taken off, [0, 1]; None: as the model or
+            its calibration says.
+        shares: probability of each class of `labels.CANONICAL` where the model is used; () for
+            equal ones.
+
+    Example:
+        >>> Prior.parse('balanced')
+        Prior(strength=1.0, shares=())
+        >>> Prior.parse('0.6,0.2,0.05,0.05,0.02,0.02,0.05,0.01').shares[:2]
+        (0.6, 0.2)
+    """
+
+    strength: float | None = None
+    shares: tuple[float, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> 'Prior':
+        """Parse the value of `expression.prior` or `--prior`.
+
+        Args:
+            text: one of `NAMES`, or eight numbers separated by commas.
+
+        Raises:
+            ParameterError: it is neither.
+        """
+        strengths = {'model': None, 'none': 0.0, 'balanced': 1.0}
+        if text in strengths:
+            return cls(strengths[text])
+        try:
+            shares = tuple(float(part) for part in text.strip('[] ').split(','))
+        except ValueError:
+            raise ParameterError(f'the prior cannot be {shorten(text)!r}: {HELP}') from None
+        if problem := _problem_with(shares):
+            raise ParameterError(f'the prior is not a distribution: {problem}; {HELP}')
+        return cls(1.0, shares)
+
+
+MODEL_PRIOR = Prior()
+
+
+def _problem_with(shares: tuple[float, ...]) -> str:
+    """Return why numbers are not a distribution over the eight classes, or ''."""
+    if len(shares) != len(labels.CANONICAL):
+        return f'it has {len(shares)} numbers instead of {len(labels.CANONICAL)}'
+    if not all(math.isfinite(share) and share >= 0 for share in shares):
+        return 'a number is negative or not finite'
+    if abs(sum(shares) - 1) > MAX_SUM_ERROR:
+        return f'the sum is {sum(shares):g}'
+    return ''

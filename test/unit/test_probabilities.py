@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From logits to probabilities: temperature, prior and calibration, the same with every backend."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from model_files import LEARNED, write_model
+
+from dan_ros import labels
+from dan_ros.backends import CPU_BACKENDS, open_backend
+from dan_ros.detect.full_frame import FullFrameDetector
+from dan_ros.errors import DanError, DataError, MissingPackageError, ModelError, ParameterError
+from dan_ros.model.metadata import ModelInfo
+from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
+from dan_ros.probabilities import Calibration, Calibrator, Prior
+from dan_ros.types import Frame
+
+MODEL = ModelInfo(
+    labels.FERPLUS, (96, 96), source_sha256='ab', log_prior=tuple(np.log(LEARNED)), temperature=2.0
+)
+LOGITS = np.array([[4.0, 1.0, -1.0, 2.0, 0.5, 0.0, -2.0, 1.0]])
+ORDER = [labels.CANONICAL.index(label) for label in labels.FERPLUS]
+
+
+def softmax(values):
+    weights = np.exp(values - np.max(values))
+    return weights / weights.sum()
+
+
+def in_model_order(probabilities):
+    return probabilities[0, ORDER]
+
+
+@pytest.mark.parametrize(
+    ('prior', 'expected'),
+    [
+        ('model', LOGITS[0] / 2 - 0.3 * np.log(LEARNED)),
+        ('none', LOGITS[0] / 2),
+        ('balanced', LOGITS[0] / 2 - np.log(LEARNED)),
+    ],
+)
+def test_the_prior_is_exchanged_after_the_temperature(prior, expected):
+    calibrator = Calibrator.create(replace(MODEL, prior_strength=0.3))
+    found = in_model_order(calibrator.probabilities(LOGITS, Prior.parse(prior)))
+    np.testing.assert_allclose(found, softmax(expected), atol=1e-6)
+
+
+def test_the_shares_that_the_model_learned_change_nothing():
+    shares = np.zeros(8)
+    shares[ORDER] = LEARNED
+    calibrator = Calibrator.create(MODEL)
+    chosen = calibrator.probabilities(LOGITS, Prior.parse(','.join(map(str, shares))))
+    np.testing.assert_allclose(chosen, calibrator.probabilities(LOGITS), atol=1e-6)
+
+
+def test_a_class_that_never_occurs_gets_nothing():
+    prior = Prior.parse('0.5,0.5,0,0,0,0,0,0')
+    found = Calibrator.create(MODEL).probabilities(LOGITS, prior)[0]
+    assert found[:2].sum() == pytest.approx(1)
+    assert not found[2:].any()
+
+
+@pytest.mark.parametrize(
+    'text',
+    ['', 'flat', '0.5,0.5', '1,1,1,1,1,1,1,1', '-0.5,0.5,0.5,0.5,0,0,0,0', 'nan,1,0,0,0,0,0,0'],
+)
+def test_what_is_no_prior_is_refused_in_one_line(text):
+    with pytest.raises(ParameterError, match=r'^the prior [^\n]*neutral, happy') as error:
+        Prior.parse(text)
+    assert '\n' not in str(error.value)
+
+
+def test_a_model_that_does_not_know_its_prior_cannot_answer_for_another():
+    calibrator = Calibrator.create(replace(MODEL, log_prior=()))
+    calibrator.check(Prior.parse('none'))
+    calibrator.check(Prior.parse('model'))
+    with pytest.raises(ParameterError, match='--fit-prior'):
+        calibrator.check(Prior.parse('balanced'))
+
+
+# --- the model file -----------------------------------------------------------------------------
+
+
+def test_metadata_survive_the_file():
+    info = replace(MODEL, prior_strength=0.25)
+    read = ModelInfo.from_metadata(info.to_metadata(), 'x.onnx')
+    assert (read.temperature, read.prior_strength) == (2.0, 0.25)
+    assert read.log_prior == pytest.approx(info.log_prior, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('temperature', '0'),
+        ('temperature', '-1'),
+        ('temperature', 'nan'),
+        ('temperature', 'warm'),
+        ('prior', '0,0,0,0,0,0,0,0'),
+        ('prior', '-1,-1'),
+        ('prior', 'nan,-1,-2,-2,-2,-2,-2,-2'),
+        ('prior', 'neutral'),
+        ('prior_strength', '2'),
+        ('prior_strength', 'nan'),
+    ],
+)
+def test_invalid_metadata_are_refused_in_one_line(key, value):
+    metadata = {**MODEL.to_metadata(), f'dan_ros.{key}': value}
+    with pytest.raises(ModelError, match=r'^x\.onnx: its metadata') as error:
+        ModelInfo.from_metadata(metadata, 'x.onnx')
+    assert '\n' not in str(error.value)
+
+
+@pytest.fixture(scope='module')
+def model_file(tmp_path_factory):
+    """The bundled model with a temperature and a prior."""
+    path = tmp_path_factory.mktemp('model') / 'model.onnx'
+    write_model(path)
+    return path
+
+
+@pytest.mark.parametrize('name', CPU_BACKENDS)
+def test_every_backend_gives_the_same_probabilities(name, model_file, portrait):
+    try:
+        backend = open_backend(name, str(model_file))
+    except MissingPackageError as error:
+        pytest.skip(str(error))
+    reference = open_backend('onnxruntime', str(model_file))
+    face = Frame(np.ascontiguousarray(portrait[63:176, 166:279]))
+    for prior in ('model', 'none', 'balanced', '0.3,0.1,0.1,0.1,0.1,0.1,0.1,0.1'):
+        config = PipelineConfig(prior=Prior.parse(prior))
+        found, expected = (
+            ExpressionPipeline(FullFrameDetector(1.0), used, config).run([face])[0][0]
+            for used in (backend, reference)
+        )
+        np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=0.01)
+        assert found.probabilities.sum() == pytest.approx(1, abs=1e-5)
+
+
+# --- the calibration file -----------------------------------------------------------------------
+
+
+def make_calibration(**changes):
+    bias = {label: 0.1 * index for index, label in enumerate(labels.FERPLUS)}
+    return replace(Calibration(bias, 1.2, 'ab', {'faces': 21}), **changes)
+
+
+def test_a_calibration_replaces_temperature_and_prior(tmp_path):
+    make_calibration().write(tmp_path / 'robot.yaml')
+    calibrator = Calibrator.create(MODEL, Calibration.read(tmp_path / 'robot.yaml'))
+    expected = softmax(LOGITS[0] / 1.2 + 0.1 * np.arange(8))
+    np.testing.assert_allclose(
+        in_model_order(calibrator.probabilities(LOGITS)), expected, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    'changes', [{'model_sha256': 'cd'}, {'bias': {'happy': 0.0, 'sad': 0.0}}], ids=str
+)
+def test_a_calibration_for_another_model_is_refused(changes):
+    with pytest.raises(ModelError, match='run `dan-ros calibrate` with this model'):
+        Calibrator.create(MODEL, make_calibration(**changes))
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '',
+        '[1, 2]',
+        'a: [',
+        'bias: {happy: 1.0}',
+        'bias: {happy: .nan}\ntemperature: 1\nmodel_sha256: ab',
+        'bias: {happy: 1.0}\ntemperature: 0\nmodel_sha256: ab',
+        'bias: {joy: 1.0}\ntemperature: 1\nmodel_sha256: ab',
+        'bias: {happy: 1e9}\ntemperature: 1\nmodel_sha256: ab',
+        'bias: {happy: warm}\ntemperature: 1\nmodel_sha256: ab',
+    ],
+)
+def test_what_is_no_calibration_is_refused_in_one_line(tmp_path, text):
+    path = tmp_path / 'robot.yaml'
+    path.write_text(text)
+    with pytest.raises(DataError, match='not a calibration') as error:
+        Calibration.read(path)
+    assert '\n' not in str(error.value)
+
+
+def test_a_missing_calibration_is_named(tmp_path):
+    with pytest.raises(DanError, match=r'robot\.yaml: No such file'):
+        Calibration.read(tmp_path / 'robot.yaml')
+
+
+def test_a_uniform_prior_in_the_file_is_like_none():
+    uniform = replace(MODEL, log_prior=(math.log(1 / 8),) * 8)
+    calibrator = Calibrator.create(uniform)
+    np.testing.assert_allclose(
+        calibrator.probabilities(LOGITS, Prior.parse('balanced')),
+        calibrator.probabilities(LOGITS, Prior.parse('none')),
+        atol=1e-6,
+    )
