@@ -30,6 +30,7 @@ BOOLEANS = ['true', 'false', 'True', 'False']
 # name: (default, description)
 ARGUMENTS = {
     'image_topic': ('', 'Image topic, for example /camera/image_raw; default: image.'),
+    'depth_topic': ('', 'Depth topic aligned to the images; default: none.'),
     'namespace': ('', 'Namespace of the node and its topics.'),
     'params_file': (DEFAULT_PARAMS_FILE, 'YAML file with parameters.'),
     'respawn': ('false', 'Restart the node if it exits, true or false.'),
@@ -61,6 +62,8 @@ def read_parameters(context: LaunchContext) -> list:
     for name, (parameter, _) in {**PARAMETERS, **SWITCHES}.items():
         if value := read_argument(context, name):
             overrides[parameter] = value.lower() == 'true' if name in SWITCHES else value
+    if depth_topic := read_argument(context, 'depth_topic'):
+        overrides['depth_topics'] = [depth_topic]
     return [source for source in (params_file, overrides) if source]
 
 

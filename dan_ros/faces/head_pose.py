@@ -22,6 +22,10 @@ FACE_POINTS = np.array(
         [0.004, 0.0260, -0.072],
     ]
 )
+# Plausible sizes of a face, relative to `FACE_POINTS`: interpupillary distances of 28 to 95 mm.
+# Those of people are 40 (infants) to 78 mm (Dodgson 2004); the rest is for errors.
+MIN_SIZE, MAX_SIZE = 0.45, 1.5
+MIN_DEPTHS = 2  # landmarks whose depth must be known
 MAX_ERROR = 0.15  # reprojection error of a landmark, as a fraction of the interpupillary distance
 
 
@@ -75,6 +79,37 @@ def solve_pose(landmarks: np.ndarray, camera: Camera) -> HeadPose | None:
         return None
     rotation, position = solution
     return HeadPose(position, matrix_to_quaternion(cv2.Rodrigues(rotation)[0]))
+
+
+def pose_with_depth(pose: HeadPose, depths_m: np.ndarray) -> HeadPose | None:
+    """Move a pose to the measured distance, without assuming the size of the face.
+
+    An image leaves one thing open: a face of twice the size at twice the distance looks the same.
+    The ratio of measured to assumed depth at the landmarks is that size; it scales the position.
+
+    Args:
+        pose: pose for a face of average size, from `solve_pose`.
+        depths_m: [5], distance of each landmark along the optical axis, meters; NaN if unknown.
+
+    Returns:
+        None if fewer than two depths are known, or if they belong to no face of human size: to the
+        background, for example, or to a picture of a face.
+
+    >>> pose = HeadPose(np.array([0.0, 0.0, 2.0]), np.array([0.5, 0.5, -0.5, 0.5]))
+    >>> pose_with_depth(pose, np.full(5, 1.2)).position.round(2).tolist()
+    [0.0, 0.0, 1.2]
+    """
+    x, y, z, w = pose.quaternion_xyzw
+    depth_axis = np.array([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)])
+    expected_m = FACE_POINTS @ depth_axis + pose.position[2]
+    is_known = np.isfinite(depths_m) & (expected_m > 0)
+    if is_known.sum() < MIN_DEPTHS:
+        return None
+    # The median ignores landmarks beside the face or with a wrong depth.
+    size = float(np.median(depths_m[is_known] / expected_m[is_known]))
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        return None
+    return HeadPose(pose.position * size, pose.quaternion_xyzw)
 
 
 def solve_poses(

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo
 
 from dan_ros.faces.camera_model import Camera, info_to_camera
 from dan_ros.faces.head_pose import HeadPose, solve_poses
 from dan_ros.ros.camera_topics import CameraTopics
+from dan_ros.ros.depth import DepthStream
 from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.image_receiver import ImageReceiver
-from dan_ros.ros.qos import QosMonitor, SubscriptionEventCallbacks, create_with_events
+from dan_ros.ros.qos import QosMonitor, create_image_subscription
 from dan_ros.tracking.attention import AttentionConfig, AttentionTracker
 from dan_ros.tracking.face_tracker import TrackedFace
 
@@ -33,6 +33,7 @@ class CameraStream:
         topics: of the camera.
         drops: counts images that the middleware lost.
         qos_monitor: told about publishers with an incompatible QoS.
+        depth: the camera's depth images, opened and closed with it; None if it has none.
 
     Attributes:
         topics: as given.
@@ -41,9 +42,15 @@ class CameraStream:
     """
 
     def __init__(
-        self, node: Node, topics: CameraTopics, drops: DropReporter, qos_monitor: QosMonitor
+        self,
+        node: Node,
+        topics: CameraTopics,
+        drops: DropReporter,
+        qos_monitor: QosMonitor,
+        depth: DepthStream | None = None,
     ) -> None:
         self.topics = topics
+        self._depth = depth
         self.topic = topics.camera
         self.face_count = 0
         self._node = node
@@ -67,25 +74,34 @@ class CameraStream:
         self.face_count = 0
         self._subscriptions.append(self._subscribe(receiver, reliability))
         self._subscriptions.append(self._subscribe_to_info())
+        if self._depth is not None:
+            self._depth.open(reliability)
 
     def close(self) -> None:
         """Close the subscriptions."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
+        if self._depth is not None:
+            self._depth.close()
         self._subscriptions = []
         self._last_image_s = None
         self.face_count = 0
 
-    def poses(self, faces: Sequence[TrackedFace], size: tuple[int, int]) -> list[HeadPose | None]:
+    def poses(
+        self, faces: Sequence[TrackedFace], size: tuple[int, int], stamp_ns: int
+    ) -> list[HeadPose | None]:
         """Return the pose of each face; None without a calibration for images of this size.
 
         Args:
             faces: faces of one image.
             size: (width, height) of the image, pixels.
+            stamp_ns: time of the image, nanoseconds.
         """
+        landmarks = [face.detection.landmarks for face in faces]
         scaled = self._camera and self._camera.scaled_to(size)
         self._check_fit(is_fitting=bool(scaled) or self._camera is None, size=size)
-        return solve_poses([face.detection.landmarks for face in faces], scaled, size)
+        poses = solve_poses(landmarks, scaled, size)
+        return self._depth.poses(poses, landmarks, stamp_ns, size) if self._depth else poses
 
     def attend(
         self,
@@ -110,34 +126,24 @@ class CameraStream:
             yield from self.topics.hints(self._node)
         if misfit := self._misfit:
             yield misfit
+        if self._depth is not None:
+            yield from self._depth.warnings()
 
     def _subscribe(self, receiver: ImageReceiver, reliability: str) -> Any:
-        transport, topic = receiver.transport, self.topics.images
-        qos = QoSProfile(
-            history=HistoryPolicy.KEEP_LAST,
-            depth=1,
-            reliability=ReliabilityPolicy[reliability.upper()],
-        )
+        transport = receiver.transport
 
         def on_image(content: bytes) -> None:
             self._last_image_s = time.monotonic()
             receiver.receive(self.topic, lambda: transport.read(content))
 
-        return create_with_events(
+        return create_image_subscription(
             self._node,
-            lambda callbacks: self._node.create_subscription(
-                transport.message_type,
-                topic,
-                on_image,
-                qos,
-                raw=True,
-                event_callbacks=callbacks,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            ),
-            SubscriptionEventCallbacks(
-                incompatible_qos=self._qos_monitor.callback(topic),
-                message_lost=lambda event: self._drops.lost(self.topic, event.total_count_change),
-            ),
+            transport.message_type,
+            self.topics.images,
+            on_image,
+            reliability,
+            self._qos_monitor,
+            on_lost=lambda images: self._drops.lost(self.topic, images),
         )
 
     def _subscribe_to_info(self) -> Any:

@@ -43,6 +43,7 @@ from dan_ros.video_pipeline import VideoConfig
 
 IMAGES, CROPPED_FACES = 'images', 'cropped_faces'
 INPUTS = (IMAGES, CROPPED_FACES)
+IMAGE_TOPIC = 'image'  # the topic of a single camera
 
 VIDEO, PIPELINE, TRACKER, QUALITY = (
     VideoConfig(), PipelineConfig(), TrackerConfig(), QualityThresholds()
@@ -171,6 +172,14 @@ PARAMETERS = (
         [''],
         'Image topics of several cameras. The default [""] stands for the single topic `image`, '
         'which can be remapped.',
+        check=_problem_with_topics,
+    ),
+    Spec(
+        'depth_topics',
+        [''],
+        'Depth topics of the cameras, in the order of image_topics; "" for a camera without depth. '
+        'Depth must be aligned to the image and have its size, as 16UC1 (mm) or 32FC1 (m). It '
+        'gives the true distance of faces, which is otherwise that of an average adult.',
         check=_problem_with_topics,
     ),
     Spec(
@@ -592,6 +601,7 @@ class Settings:
     autostart: bool
     input: str
     image_topics: tuple[str, ...]
+    depth_topics: tuple[str, ...]
     image_transport: str
     reliability: str
     ros4hri: bool
@@ -612,6 +622,7 @@ class Settings:
             autostart=values['autostart'],
             input=values['input'],
             image_topics=tuple(values['image_topics']),
+            depth_topics=tuple(values['depth_topics']),
             image_transport=values['image_transport'],
             reliability=values['qos.reliability'],
             ros4hri=values['ros4hri'],
@@ -636,6 +647,28 @@ class Settings:
             max_pixels=values['limits.max_pixels'],
             max_hz=values['rate.max_hz'],
         )
+
+    @property
+    def cameras(self) -> list[str]:
+        """Image topic of each camera."""
+        return [topic for topic in self.image_topics if topic] or [IMAGE_TOPIC]
+
+    @property
+    def depths(self) -> list[str]:
+        """Depth topic of each of `cameras`; '' for none.
+
+        Raises:
+            ParameterError: depth_topics and image_topics differ in length.
+        """
+        cameras = self.cameras
+        if not any(self.depth_topics):
+            return [''] * len(cameras)
+        if len(self.depth_topics) != len(cameras):
+            raise ParameterError(
+                f'depth_topics has {len(self.depth_topics)} entries for {len(cameras)} cameras '
+                f'({", ".join(cameras)}): give one for each, "" for a camera without depth'
+            )
+        return list(self.depth_topics)
 
 
 def _video_config(values: Mapping[str, Any]) -> VideoConfig:

@@ -7,7 +7,14 @@ from typing import Any
 
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, qos_check_compatible
+from rclpy.qos import (
+    HistoryPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
+from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from dan_ros.errors import ParameterError
 
@@ -39,6 +46,7 @@ __all__ = [
     'QosMonitor',
     'SubscriptionEventCallbacks',
     'UnsupportedEventTypeError',
+    'create_image_subscription',
     'create_with_events',
 ]
 
@@ -69,6 +77,52 @@ def create_with_events(node: Node, create: Callable[[Any], Any], events: Any) ->
             f'cannot open a topic with its QoS: {reason}. Check the parameters qos_overrides, and '
             'restart the node with valid ones'
         ) from error
+
+
+def create_image_subscription(
+    node: Node,
+    message_type: type,
+    topic: str,
+    on_content: Callable[[bytes], None],
+    reliability: str,
+    qos_monitor: 'QosMonitor',
+    on_lost: Callable[[int], None] | None = None,
+) -> Any:
+    """Subscribe to serialized images, of which only the newest is kept.
+
+    Args:
+        node: its parameters may override the QoS.
+        message_type: class of the messages.
+        topic: name before remapping.
+        on_content: called with each serialized message.
+        reliability: best_effort or reliable.
+        qos_monitor: told about publishers with an incompatible QoS.
+        on_lost: called with the number of messages that the middleware lost.
+
+    Raises:
+        ParameterError: a parameter under qos_overrides has an invalid value.
+    """
+    events = SubscriptionEventCallbacks(
+        incompatible_qos=qos_monitor.callback(topic),
+        message_lost=on_lost and (lambda event: on_lost(event.total_count_change)),
+    )
+    return create_with_events(
+        node,
+        lambda callbacks: node.create_subscription(
+            message_type,
+            topic,
+            on_content,
+            QoSProfile(
+                history=HistoryPolicy.KEEP_LAST,
+                depth=1,
+                reliability=ReliabilityPolicy[reliability.upper()],
+            ),
+            raw=True,
+            event_callbacks=callbacks,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        ),
+        events,
+    )
 
 
 class QosMonitor:

@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
+from dan_ros.messages import stamp_to_ns
 from dan_ros.ros import ros4hri
 from dan_ros.ros.camera_stream import SILENCE_S, CameraStream
 from dan_ros.ros.camera_topics import CameraTopics
+from dan_ros.ros.depth import DepthStream
 from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.image_receiver import ImageReceiver
 from dan_ros.ros.inference_thread import FrameResult
@@ -22,8 +24,6 @@ from dan_ros.ros.ros4hri import Ros4HriFacePublisher, Ros4HriFaceSource
 from dan_ros.ros.statistics import Statistics
 from dan_ros.ros.transports import RAW, suffix_of
 from dan_ros.video_pipeline import VideoPipeline
-
-INPUT_TOPIC = 'image'
 
 
 @dataclass(frozen=True)
@@ -107,14 +107,22 @@ class CameraSource(ImageSource):
     def __init__(self, context: SourceContext) -> None:
         super().__init__(context)
         node, settings = context.node, context.settings
-        topics = [topic for topic in settings.image_topics if topic] or [INPUT_TOPIC]
-        suffix, is_only = suffix_of(settings.image_transport), len(set(topics)) == 1
-        cameras = [CameraTopics.resolve(node, topic, suffix, is_only) for topic in topics]
-        self._streams = {
-            topics.camera: CameraStream(node, topics, context.drops, context.qos_monitor)
-            for topics in cameras
-        }
+        images = settings.cameras
+        suffix, is_only = suffix_of(settings.image_transport), len(set(images)) == 1
+        self._streams: dict[str, CameraStream] = {}
+        for image_topic, depth_topic in zip(images, settings.depths, strict=True):
+            topics = CameraTopics.resolve(node, image_topic, suffix, is_only)
+            depth = self._depth_stream(depth_topic)
+            self._streams[topics.camera] = CameraStream(
+                node, topics, context.drops, context.qos_monitor, depth
+            )
         self._ros4hri: Ros4HriFacePublisher | None = None
+
+    def _depth_stream(self, topic: str) -> DepthStream | None:
+        context = self._context
+        if not topic:
+            return None
+        return DepthStream(context.node, topic, context.statistics, context.qos_monitor)
 
     @property
     def transport(self) -> str:
@@ -158,7 +166,7 @@ class CameraSource(ImageSource):
         face_ids = context.video.face_ids(result.camera)
         faces = stream.attend(result.faces, face_ids, size, config.attention)
         result = replace(result, faces=faces)
-        poses = stream.poses(faces, size)
+        poses = stream.poses(faces, size, stamp_to_ns(result.header.stamp))
         context.publishers.publish(result, poses, publishes_tf)
         context.publishers.events.update(
             result.camera, faces, face_ids, result.header, config.events

@@ -49,6 +49,8 @@ class Report:
         latency_ms: mean time from the arrival of an image to its last message; 0 without images.
         stages_ms: mean time per image of each of `inference_thread.STAGES`; {} without images.
         unjudged: faces since the start that were not classified, by reason.
+        depth: faces since the start of cameras with depth, by outcome; see `depth.OUTCOMES`.
+        depth_dropped: depth images since the start that were not used, by cause.
     """
 
     received: int
@@ -59,6 +61,8 @@ class Report:
     latency_ms: float
     stages_ms: dict[str, float]
     unjudged: dict[str, int]
+    depth: dict[str, int]
+    depth_dropped: dict[str, int]
 
 
 class Statistics:
@@ -71,6 +75,8 @@ class Statistics:
         self._unjudged: Counter[str] = Counter()
         self._dropped = Counter(dict.fromkeys(CAUSES, 0))  # every cause is reported, even if 0
         self._known_drops: set[tuple[str, str]] = set()  # cause and camera
+        self._depth: Counter[str] = Counter()
+        self._depth_dropped: Counter[tuple[str, str]] = Counter()  # by cause and topic
         self._window = _Window()
 
     def count_received(self) -> None:
@@ -100,6 +106,18 @@ class Statistics:
             self._window.latency_sum_s += latency_s
             self._unjudged.update(reason for reason in reasons if reason)
 
+    def count_depth(self, outcomes: Mapping[str, int]) -> None:
+        """Count faces of cameras with depth, by outcome."""
+        with self._lock:
+            for outcome, faces in outcomes.items():
+                self._depth[outcome] += faces
+
+    def count_depth_dropped(self, cause: str, topic: str) -> bool:
+        """Count a depth image that is not used; return whether the cause is new for the topic."""
+        with self._lock:
+            self._depth_dropped[cause, topic] += 1
+            return self._depth_dropped[cause, topic] == 1
+
     def count_stages(self, images: int, seconds: Mapping[str, float]) -> None:
         """Add the seconds spent in each stage, summed over `images` images."""
         with self._lock:
@@ -110,6 +128,9 @@ class Statistics:
     def report(self) -> Report:
         """Read all counters and start a new window for the rates."""
         with self._lock:
+            dropped_depth: Counter[str] = Counter()
+            for (cause, _), images in self._depth_dropped.items():
+                dropped_depth[cause] += images
             window, self._window = self._window, _Window()
             seconds = max(self._window.since_s - window.since_s, 1e-9)
             return Report(
@@ -121,4 +142,6 @@ class Statistics:
                 latency_ms=1e3 * window.latency_sum_s / max(window.processed, 1),
                 stages_ms={s: 1e3 * v / max(window.timed, 1) for s, v in window.stages_s.items()},
                 unjudged=dict(self._unjudged),
+                depth=dict(self._depth),
+                depth_dropped=dict(dropped_depth),
             )

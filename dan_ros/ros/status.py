@@ -99,6 +99,8 @@ def _counter_values(snapshot: Snapshot) -> dict[str, str]:
         **{f'step_ms.{stage}': f'{ms:.2f}' for stage, ms in report.stages_ms.items()},
         'faces': str(snapshot.face_count),
         **{f'faces_unjudged.{reason}': str(n) for reason, n in report.unjudged.items()},
+        **{f'faces_depth.{outcome}': str(n) for outcome, n in report.depth.items()},
+        **{f'depth_dropped.{cause}': str(n) for cause, n in report.depth_dropped.items()},
     }
 
 

@@ -2,6 +2,7 @@
 """The launch files, where ROS's own launch is installed."""
 
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -30,7 +31,7 @@ exit "${code:-0}"
 
 ARGUMENTS = (
     'image_topic', 'namespace', 'params_file', 'backend', 'model', 'autostart', 'use_sim_time',
-    'log_level', 'image_transport', 'input', 'ros4hri', 'respawn',
+    'log_level', 'image_transport', 'input', 'ros4hri', 'respawn', 'depth_topic',
 )  # fmt: skip
 
 
@@ -114,6 +115,7 @@ def test_arguments_reach_the_node(launch):
 def test_every_launch_file_takes_the_arguments(launched_nodes, file):
     (node,), _ = launched_nodes(
         'image_topic:=/eye/image',
+        'depth_topic:=/eye/depth',
         'model:=/m.onnx',
         'namespace:=head',
         'autostart:=False',
@@ -123,6 +125,7 @@ def test_every_launch_file_takes_the_arguments(launched_nodes, file):
     assert '__ns:=/head' in node
     assert '/share/dan_ros/config/dan.yaml' in node
     assert 'model.file: /m.onnx' in node
+    assert re.search(r'depth_topics:\s+- /eye/depth', node)
     assert 'autostart: false' in node
 
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node takes distances from a depth topic, and the assumption where there is none."""
+
+import numpy as np
+import pytest
+from sensor_msgs.msg import CameraInfo, Image
+
+from dan_ros.errors import ParameterError
+from dan_ros.messages import stamp_to_ns
+from dan_ros.ros.parameters import SPECS, Settings
+
+ASSUMED_M = pytest.approx(0.55, abs=0.08)  # of the face in `smile`, for eyes 63 mm apart
+MEASURED_M = pytest.approx(0.36, abs=0.02)  # eyes 41 mm apart, as a small child's
+LEFT, RIGHT = '/left/image_raw', '/right/image_raw'
+SECOND_NS = 1_000_000_000
+
+
+def calibration() -> CameraInfo:
+    info = CameraInfo(width=320, height=240, distortion_model='plumb_bob', d=[0.0] * 5)
+    info.k = [400.0, 0, 160, 0, 400, 120, 0, 0, 1]
+    return info
+
+
+def depth_image(header, values_m: np.ndarray) -> Image:
+    """32FC1 from distances [H, W]."""
+    height, width = values_m.shape
+    return Image(
+        header=header,
+        height=height,
+        width=width,
+        encoding='32FC1',
+        step=4 * width,
+        data=values_m.astype(np.float32).tobytes(),
+    )
+
+
+def constant(depth_m: float) -> np.ndarray:
+    return np.full((240, 320), depth_m)
+
+
+def test_depth_replaces_the_assumed_distance_of_its_camera(robot, smile):
+    robot.reconfigure(LEFT, image_topics=[LEFT, RIGHT], depth_topics=['/left/depth', ''])
+    right, depth = robot.new_publisher(RIGHT), robot.new_publisher('/left/depth')
+    infos = [robot.new_publisher(f'/{side}/camera_info', CameraInfo) for side in ('left', 'right')]
+    for publisher in (right, depth, *infos):
+        robot.wait_for_subscriber(publisher)
+    stamp_ns = robot._next_stamp_ns
+
+    def distance(values_m=None, shift_ns=0, publisher=None):
+        """Send depth and image, each a second after the last ones; return the distance."""
+        nonlocal stamp_ns
+        stamp_ns += SECOND_NS
+        if values_m is not None:
+            depth.publish(depth_image(robot.header(stamp_ns + shift_ns), values_m))
+            robot.spin(0.1)
+        image = robot.image(smile, stamp_ns)
+        (face,) = robot.send_until_answered(image, publisher).faces
+        return face.pose and face.pose[0].position.z
+
+    for info in infos:
+        info.publish(calibration())
+    robot.spin_until(lambda: distance() and distance(publisher=right), 'poses')
+    assert distance() == ASSUMED_M
+    assert distance(constant(0.36)) == MEASURED_M
+    assert distance(publisher=right) == ASSUMED_M  # has no depth
+    assert distance(constant(np.nan)) == ASSUMED_M
+    assert distance(constant(0)) == ASSUMED_M
+    assert distance(constant(4)) == ASSUMED_M  # the wall behind
+    assert distance(constant(0.36), shift_ns=60_000_000) == MEASURED_M
+    assert distance(constant(0.36), shift_ns=-200_000_000) == ASSUMED_M  # late
+    for _ in range(3):
+        assert distance(np.full((120, 160), 0.36)) == ASSUMED_M
+
+    warning = 'the depth images of /left/depth have 160 x 120 pixels, the images 320 x 240'
+    status, values = robot.wait_status(lambda s, _: 'depth' in s.message, 'a warning')
+    assert warning in status.message
+    assert robot.output.count(warning) == 1
+    counts = {name: int(values[f'faces_depth.{name}']) for name in ('used', 'no_value')}
+    assert counts == {'used': 2, 'no_value': 2}
+    assert values['faces_depth.implausible'] == '1'
+    assert int(values['faces_depth.no_image']) >= 5
+    assert values['depth_dropped.other_size'] == '3'
+    depth.publish(robot.image(smile))
+    robot.node.wait_for_output("the encoding 'bgr8' is not one of 16UC1, 32FC1")
+    assert distance(constant(0.36)) == MEASURED_M
+    assert stamp_to_ns(robot.frames[-1].header.stamp) == stamp_ns
+
+
+def test_there_are_as_many_depth_topics_as_cameras():
+    defaults = {name: spec.default for name, spec in SPECS.items()}
+    assert Settings.from_values(defaults).depths == ['']
+    one = Settings.from_values({**defaults, 'depth_topics': ['/depth']})
+    assert one.depths == ['/depth']
+    two = {**defaults, 'image_topics': [LEFT, RIGHT]}
+    assert Settings.from_values(two).depths == ['', '']
+    assert Settings.from_values({**two, 'depth_topics': ['', '/d']}).depths == ['', '/d']
+    with pytest.raises(ParameterError, match='^depth_topics has 1 entries for 2 cameras'):
+        _ = Settings.from_values({**two, 'depth_topics': ['/d']}).depths
