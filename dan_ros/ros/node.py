@@ -111,6 +111,8 @@ class DanNode(ManagedNode):
             super().on_deactivate(state)
             raise
         self._phase = 'active'
+        if self._outputs is not None:
+            self._outputs.declare_data()
         self._log_awaited()
         return SUCCESS
 

@@ -23,6 +23,7 @@ from dan_ros.msg import (
     FacialExpressionArray,
     FacialExpressionEvent,
 )
+from dan_ros.ros.data_declaration import DataDeclaration
 from dan_ros.ros.event_publisher import EventPublisher
 from dan_ros.ros.inference_thread import FrameResult
 from dan_ros.ros.qos import PublisherEventCallbacks, QosMonitor, create_with_events
@@ -80,6 +81,7 @@ class ExpressionPublishers:
         scene = self._create(FaceScene, 'facial_expression_scene', LATCHED_QOS)
         self.events = EventPublisher(ROS, self._event_publisher, scene)
         self._tf = FaceTfBroadcaster(node)
+        self._declaration = DataDeclaration(node)
 
     def publish(
         self, result: FrameResult, poses: Sequence[HeadPose | None], publishes_tf: bool
@@ -99,6 +101,10 @@ class ExpressionPublishers:
         self._array_publisher.publish(array)
         if publishes_tf:
             self._tf.publish(result.faces, poses, result.header)
+
+    def declare_data(self) -> None:
+        """Declare the processing of personal data, see `DataDeclaration`."""
+        self._declaration.publish()
 
     def publish_consent_needed(self, is_needed: bool) -> None:
         """Publish whether a face in view was not released; nothing else is said about it."""
@@ -120,6 +126,7 @@ class ExpressionPublishers:
         """Destroy all publishers, after the last events have arrived."""
         self._event_publisher.wait_for_all_acked(Duration(seconds=CLOSING_S))
         self._tf.destroy()
+        self._declaration.destroy()
         for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
 

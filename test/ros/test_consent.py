@@ -6,6 +6,7 @@ import importlib.util
 import cv2
 import numpy as np
 import pytest
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
@@ -125,3 +126,16 @@ def test_a_face_of_another_detector_is_released_by_the_id_of_that_detector(start
     answer = grant(robot, 'abc')
     assert (answer.success, answer.face_id) == (True, 'abc')
     robot.spin_until(lambda: expressions, 'an expression', every=send)
+
+
+def test_the_processing_is_declared_to_those_who_come_late(robot):
+    privacy = pytest.importorskip('hri_privacy_msgs.msg')
+    declared = []
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    robot.client.create_subscription(
+        privacy.PersonalDataProcessor, '/data_management', declared.append, latched
+    )
+    robot.spin_until(lambda: declared, 'the declaration')
+    assert declared[0].data_source_node == '/dan_node'
+    assert declared[0].path == ''
+    assert 'Nothing is stored' in declared[0].data_purpose

@@ -37,6 +37,7 @@ GRAPH = {  # what a rule allows, and the query of the graph for it
 # Names that exist only with an optional package or in a newer distribution.
 OPTIONAL = {
     '/tf': importlib.util.find_spec('tf2_msgs'),
+    '/data_management': importlib.util.find_spec('hri_privacy_msgs'),
     '/humans/*': importlib.util.find_spec('hri_msgs'),
     '*/get_type_description': importlib.util.find_spec('type_description_interfaces'),
 }
