@@ -13,5 +13,6 @@ setup(
         ),
         ('share/dan_ros/msg', glob('msg/*.msg')),
         ('share/dan_ros/recipes', glob('recipes/*.yaml')),
+        ('share/dan_ros/recipes/adopt', glob('recipes/adopt/*.yaml')),
     ]
 )

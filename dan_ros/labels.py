@@ -21,6 +21,39 @@ RAFDB = ('surprise', 'fear', 'disgust', 'happy', 'sad', 'anger', 'neutral')
 FER2013 = ('anger', 'disgust', 'fear', 'happy', 'sad', 'surprise', 'neutral')
 FERPLUS = ('neutral', 'happy', 'surprise', 'sad', 'anger', 'disgust', 'fear', 'contempt')
 
+# Canonical label per usual spelling in lower case, as in the folders of data sets.
+SPELLINGS = MappingProxyType(
+    {
+        **{label: label for label in CANONICAL},
+        'happiness': 'happy',
+        'sadness': 'sad',
+        'surprised': 'surprise',
+        'fearful': 'fear',
+        'disgusted': 'disgust',
+        'angry': 'anger',
+    }
+)
+# Further names that classifiers give to these classes.
+SYNONYMS = MappingProxyType(
+    {
+        **SPELLINGS,
+        'natural': 'neutral',
+        'joy': 'happy',
+        'joyful': 'happy',
+        'smile': 'happy',
+        'smiling': 'happy',
+        'sorrow': 'sad',
+        'surprising': 'surprise',
+        'astonished': 'surprise',
+        'astonishment': 'surprise',
+        'afraid': 'fear',
+        'scared': 'fear',
+        'mad': 'anger',
+        'contemptuous': 'contempt',
+        'scorn': 'contempt',
+    }
+)
+
 LABEL_SETS = MappingProxyType(
     {'affectnet8': AFFECTNET8, 'affectnet7': AFFECTNET7, 'rafdb': RAFDB, 'ferplus': FERPLUS}
 )
@@ -41,6 +74,15 @@ def canonical_indices(labels: tuple[str, ...]) -> tuple[int, ...]:
     if len(set(labels)) != len(labels):
         raise ModelError(f'a label is repeated in {", ".join(labels)}')
     return tuple(CANONICAL.index(label) for label in labels)
+
+
+def canonical_label(name: str) -> str | None:
+    """Return the canonical label of a class by any usual name, or None.
+
+    >>> canonical_label('Happiness'), canonical_label('bored')
+    ('happy', None)
+    """
+    return SYNONYMS.get(name.strip().lower())
 
 
 def label_of(index: int) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dan_ros.model.normalization import IMAGENET_MEAN, IMAGENET_STD
 from dan_ros.network.dan import DAN
-from dan_ros.network.fuse import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = 224  # side of the network's input, pixels
 

@@ -19,6 +19,7 @@ SUBCOMMANDS = {
     'train': 'Train DAN from a recipe; can be stopped and resumed.',
     'evaluate': 'Measure a model on labeled faces and write a report.',
     'convert': 'Convert a DAN checkpoint to a model file for the node.',
+    'adopt': 'Make a model file from another ONNX expression classifier.',
     'average': 'Average the weights of two checkpoints.',
     'export': 'Export a model file for another runtime or precision.',
     'engine': 'Build, list and delete TensorRT engines.',

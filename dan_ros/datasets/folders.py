@@ -22,16 +22,7 @@ SPLIT_FOLDERS = {
     TEST: ('test', 'testing', 'privatetest', 'fer2013test'),
 }
 FOLDER_HINTS = {TRAIN: 'train', VALID: 'val or test', TEST: 'test'}  # for error messages
-# Canonical label per folder name in lower case.
-LABEL_OF_NAME: Mapping[str, str] = {
-    **{name: name for name in label_sets.CANONICAL},
-    'happiness': 'happy',
-    'sadness': 'sad',
-    'surprised': 'surprise',
-    'fearful': 'fear',
-    'disgusted': 'disgust',
-    'angry': 'anger',
-}
+LABEL_OF_NAME = label_sets.SPELLINGS  # canonical label per folder name in lower case
 # A file with one of these suffixes should be an image; any other file may be one.
 IMAGE_SUFFIXES = (
     *('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.gif', '.bmp', '.tif', '.tiff', '.webp', '.jp2'),

@@ -16,6 +16,7 @@ import torch
 
 from dan_ros.errors import ModelError
 from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_PX, ModelInfo
+from dan_ros.model.normalization import IMAGENET_MEAN, IMAGENET_STD
 from dan_ros.network import fuse
 from dan_ros.network.dan import DAN
 from dan_ros.storage.file_content import CHECKPOINT, explain_wrong_file
@@ -69,8 +70,8 @@ def fuse_checkpoint(
         )
         fused = fuse.fuse(
             dan,
-            mean or notes.get('mean', fuse.IMAGENET_MEAN),
-            std or notes.get('std', fuse.IMAGENET_STD),
+            mean or notes.get('mean', IMAGENET_MEAN),
+            std or notes.get('std', IMAGENET_STD),
             notes.get('grey', False) if grey is None else grey,
         )
     except (ValueError, ModelError) as error:

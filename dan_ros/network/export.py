@@ -20,12 +20,9 @@ from dan_ros.errors import ModelError
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.model.onnx_file import parse_onnx
+from dan_ros.model.onnx_writer import save_model
 from dan_ros.network.dan import FEATURES
 from dan_ros.network.fuse import FusedBlock, FusedDAN
-from dan_ros.storage.atomic import atomic_write
-
-OPSET = 17
-IR_VERSION = 8
 
 
 class _Graph:
@@ -102,22 +99,6 @@ def export_onnx(
         producer_version=__version__,
     )
     save_model(model, info, path)
-
-
-def save_model(model: onnx.ModelProto, info: ModelInfo, path: Path) -> None:
-    """Set a model's metadata, opset and IR version, check it, and write it.
-
-    Args:
-        model: changed in place.
-        info: stored as metadata.
-        path: the ONNX file, replaced atomically.
-    """
-    model.ir_version = IR_VERSION
-    del model.opset_import[:]
-    model.opset_import.append(helper.make_opsetid('', OPSET))
-    helper.set_model_props(model, info.to_metadata())
-    onnx.checker.check_model(model, full_check=True)
-    atomic_write(path, lambda file: file.write(model.SerializeToString()))
 
 
 def _write_nodes(graph: _Graph, fused: FusedDAN, places: int) -> None:

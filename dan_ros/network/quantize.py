@@ -20,7 +20,8 @@ from onnxruntime import quantization
 
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo
-from dan_ros.network.export import export_onnx, save_model
+from dan_ros.model.onnx_writer import save_model
+from dan_ros.network.export import export_onnx
 from dan_ros.network.fuse import FusedDAN
 
 QUANTIZED_OPERATORS = ('Conv', 'Add', 'MaxPool', 'Relu')

@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 from dan_ros.images.opencv import cv2
-from dan_ros.network.fuse import LUMA
+from dan_ros.model.normalization import LUMA
 from dan_ros.train.recipe import Augmentation, Recipe
 
 DARK_GAIN = (0.15, 0.6)  # range of the remaining light in a dark image

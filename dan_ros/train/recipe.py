@@ -5,24 +5,17 @@ The defaults are the official RAF-DB training (DAN paper, section 4.2, and its c
 is YAML and contains only what differs; `recipes/` has examples.
 """
 
-import difflib
-import reprlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, Field, Strict, ValidationError, model_validator
+from pydantic import AfterValidator, Field, Strict, model_validator
 
 from dan_ros.datasets.catalog import DATASETS
 from dan_ros.errors import TrainingError
 from dan_ros.model.metadata import MAX_INPUT_PX, MIN_INPUT_PX
-from dan_ros.network.fuse import check_normalization
+from dan_ros.model.normalization import check_normalization
 from dan_ros.storage.resources import data_folders
-
-# Quotes values in messages: YAML aliases can expand a few lines to millions of list items.
-QUOTE = reprlib.Repr()
-QUOTE.maxlevel = 2
-QUOTE.maxstring = 100
+from dan_ros.storage.settings_file import Settings, check_settings, read_yaml
 
 
 def _check_order(ends: tuple[float, float]) -> tuple[float, float]:
@@ -49,11 +42,7 @@ Pixels = Annotated[int, Field(ge=MIN_INPUT_PX, le=MAX_INPUT_PX)]
 Stage = Annotated[tuple[Epochs, Pixels], Strict(False)]
 
 
-class _Settings(BaseModel, frozen=True, extra='forbid', strict=True, allow_inf_nan=False):
-    pass
-
-
-class Augmentation(_Settings, frozen=True):
+class Augmentation(Settings, frozen=True):
     """Random changes of training faces. Chances are in [0, 1]; ranges are [low, high].
 
     Attributes:
@@ -122,7 +111,7 @@ class Augmentation(_Settings, frozen=True):
         return self
 
 
-class Recipe(_Settings, frozen=True):
+class Recipe(Settings, frozen=True):
     """All settings of a training run.
 
     Attributes:
@@ -241,16 +230,8 @@ def load_recipe(path: Path) -> Recipe:
     Raises:
         TrainingError: the file is missing, is not YAML, or has an unknown key or invalid value.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding='utf-8'))
-    except OSError as error:
-        raise TrainingError(f'the recipe {path} cannot be read: {error.strerror}') from None
-    except RecursionError:
-        raise TrainingError(f'{path} is not a recipe: YAML nesting is too deep') from None
-    except Exception as error:  # yaml passes on errors of invalid dates, numbers and bytes
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise TrainingError(f'{path} is not valid YAML: {reason}') from None
-    return recipe_from_dict(content or {}, str(path))
+    content = read_yaml(path, 'recipe', TrainingError)
+    return recipe_from_dict(content, str(path))
 
 
 def recipe_from_dict(content: dict[str, Any], where: str) -> Recipe:
@@ -263,30 +244,9 @@ def recipe_from_dict(content: dict[str, Any], where: str) -> Recipe:
     Raises:
         TrainingError: a key is unknown or a value is invalid.
     """
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        raise TrainingError(f'{where}: {_describe(error)}') from None
+    return check_settings(Recipe, content, where, TrainingError)
 
 
 def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
     """Convert to plain dicts, lists, strings and numbers, for YAML and JSON."""
     return recipe.model_dump(mode='json')
-
-
-def _describe(error: ValidationError) -> str:
-    """The first problem in one line: key, what is allowed, and the value found."""
-    first = error.errors(include_url=False)[0]
-    name = '.'.join(map(str, first['loc']))
-    if first['type'] == 'extra_forbidden':
-        kind = Augmentation if first['loc'][0] == 'augmentation' else Recipe
-        key = str(first['loc'][-1])
-        near = difflib.get_close_matches(key, kind.model_fields, 1, cutoff=0.5)
-        hint = f'did you mean {near[0]!r}?' if near else f'known are {", ".join(kind.model_fields)}'
-        return f'unknown key {name!r}; {hint}'
-    message = first['msg'].removeprefix('Value error, ').replace('Input should', 'must')
-    message = message.replace('tuple', 'list').replace('Tuple should', 'must')
-    if isinstance(first['input'], dict):  # a rule for several keys; its message names them
-        return f'{name}: {message}' if name else message
-    where = f'{name}: ' if name else ''
-    return f'{where}{message}, found {QUOTE.repr(first["input"])}'

@@ -8,8 +8,8 @@ from functools import cache
 import numpy as np
 import torch
 
+from dan_ros.model.normalization import IMAGENET_MEAN, IMAGENET_STD
 from dan_ros.network.dan import DAN
-from dan_ros.network.fuse import IMAGENET_MEAN, IMAGENET_STD
 
 torch.set_num_threads(1)  # test processes that run in parallel share the cores
 

@@ -15,9 +15,9 @@ from seeded import normalize, relative_difference, seeded_dan, seeded_images
 from dan_ros.cli.main import cli
 from dan_ros.errors import DanError, ModelError
 from dan_ros.labels import FERPLUS
+from dan_ros.model.normalization import check_normalization
 from dan_ros.model.store import read_model
 from dan_ros.network.checkpoint import fuse_checkpoint, load_dan, read_notes
-from dan_ros.network.fuse import check_normalization
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Read and check YAML files with settings, and report the first problem in one line."""
+
+import difflib
+import reprlib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from dan_ros.errors import DanError
+
+# Quotes values in messages: YAML aliases can expand a few lines to millions of list items.
+QUOTE = reprlib.Repr()
+QUOTE.maxlevel = 2
+QUOTE.maxstring = 100
+
+
+class Settings(BaseModel, frozen=True, extra='forbid', strict=True, allow_inf_nan=False):
+    """Base class of settings: immutable; unknown keys and values of another type are refused."""
+
+
+AnySettings = TypeVar('AnySettings', bound=Settings)
+
+
+def read_yaml(path: Path, what: str, error_type: type[DanError]) -> Any:
+    """Read a YAML file; {} if it is empty.
+
+    Args:
+        path: the file.
+        what: what it should be, for messages, such as 'recipe'.
+        error_type: of the error to raise.
+
+    Raises:
+        DanError: of `error_type`: the file is missing or is not YAML.
+    """
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding='utf-8')) or {}
+    except OSError as error:
+        raise error_type(f'the {what} {path} cannot be read: {error.strerror}') from None
+    except RecursionError:
+        raise error_type(f'{path} is not a {what}: YAML nesting is too deep') from None
+    except Exception as error:  # yaml passes on errors of invalid dates, numbers and bytes
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise error_type(f'{path} is not valid YAML: {reason}') from None
+
+
+def check_settings(
+    kind: type[AnySettings], content: Any, where: str, error_type: type[DanError]
+) -> AnySettings:
+    """Build settings from plain dicts, lists, strings and numbers.
+
+    Args:
+        kind: the settings.
+        content: what differs from the defaults.
+        where: origin of `content`, for messages.
+        error_type: of the error to raise.
+
+    Raises:
+        DanError: of `error_type`: a key is unknown or missing, or a value is invalid.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise error_type(f'{where}: {_describe(error, kind)}') from None
+
+
+def _describe(error: ValidationError, kind: type[BaseModel]) -> str:
+    """The first problem in one line: key, what is allowed, and the value found."""
+    first = error.errors(include_url=False)[0]
+    name = '.'.join(map(str, first['loc']))
+    if first['type'] == 'extra_forbidden':
+        known = list(_kind_at(kind, first['loc'][:-1]).model_fields)
+        near = difflib.get_close_matches(str(first['loc'][-1]), known, 1, cutoff=0.5)
+        hint = f'did you mean {near[0]!r}?' if near else f'known are {", ".join(known)}'
+        return f'unknown key {name!r}; {hint}'
+    if first['type'] == 'missing' and len(first['loc']) == 1:
+        return f'{name} is missing'
+    message = first['msg'].removeprefix('Value error, ').replace('Input should', 'must')
+    message = message.replace('tuple', 'list').replace('Tuple should', 'must')
+    if isinstance(first['input'], dict):  # a rule for several keys; its message names them
+        return f'{name}: {message}' if name else message
+    where = f'{name}: ' if name else ''
+    return f'{where}{message}, found {QUOTE.repr(first["input"])}'
+
+
+def _kind_at(kind: type[BaseModel], keys: tuple[int | str, ...]) -> type[BaseModel]:
+    """The settings under nested keys, such as those of the augmentation in a recipe."""
+    for key in keys:
+        inner = kind.model_fields[str(key)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        kind = inner
+    return kind

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Other people's classifiers as models of this package, with real ONNX files."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import yaml
+from command import Command
+from data_sets import write_image
+
+onnx = pytest.importorskip('onnx')
+pytest.importorskip('pydantic')
+from onnx import TensorProto, helper, numpy_helper  # noqa: E402
+
+from dan_ros import labels  # noqa: E402
+from dan_ros.cli.adopt import explain_scores  # noqa: E402
+from dan_ros.errors import ModelError  # noqa: E402
+from dan_ros.evaluate.metrics import measure  # noqa: E402
+from dan_ros.model.adopt import adopt  # noqa: E402
+from dan_ros.model.descriptor import Descriptor, find_descriptor, read_descriptor  # noqa: E402
+from dan_ros.model.metadata import ModelInfo  # noqa: E402
+
+SIZE = 40
+# The classifier answers with the color of a face: red is happy, green is neutral, blue is sad.
+NAMES = ['Happiness', 'Neutral', 'Sadness']
+COLORS_BGR = {'happy': (0, 0, 255), 'neutral': (0, 255, 0), 'sad': (255, 0, 0)}
+DESCRIPTION = {
+    'labels': NAMES,
+    'input_size': SIZE,
+    'mean': [0.5, 0.4, 0.3],
+    'std': [0.2, 0.25, 0.5],
+    'source': 'made by a test',
+}
+NO_FACES = np.zeros((0, SIZE, SIZE, 3), np.uint8)
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    return Command(monkeypatch, capsys)
+
+
+def classifier(
+    *,
+    batch: int | str = 'n',
+    layout: str = 'nchw',
+    channels: int = 3,
+    softmax: bool = False,
+    half: bool = False,
+    opset: int = 13,
+    ir_version: int = 7,
+    reshape: tuple[int, ...] = (-1, 3),
+    valence: bool = False,
+    inputs: int = 1,
+    domain: str = '',
+) -> bytes:
+    """An ONNX classifier with one logit per channel: its mean, from weights in fp32 or fp16."""
+    kind = TensorProto.FLOAT16 if half else TensorProto.FLOAT
+    dtype = np.float16 if half else np.float32
+    shape = [batch, channels, SIZE, SIZE] if layout == 'nchw' else [batch, SIZE, SIZE, channels]
+    weights = np.eye(3, dtype=dtype)[:, :channels, None, None]
+    tensors = {'w': weights, 'shape': np.array(reshape)}
+    nodes = []
+    name = 'logits'  # as our own input and output are called, to see that names do not collide
+    if layout == 'nhwc':
+        nodes.append(helper.make_node('Transpose', ['faces'], ['image'], perm=[0, 3, 1, 2]))
+    nodes += [
+        helper.make_node('Conv', ['image' if layout == 'nhwc' else 'faces', 'w'], ['features']),
+        helper.make_node('GlobalAveragePool', ['features'], ['pooled']),
+        helper.make_node('Reshape', ['pooled', 'shape'], ['flat' if softmax else name]),
+    ]
+    if softmax:
+        nodes.append(helper.make_node('Softmax', ['flat'], [name], axis=1))
+    outputs = [helper.make_tensor_value_info(name, kind, [batch, 3])]
+    if valence:
+        tensors['columns'] = np.array([0, 1, 2, 0, 0])
+        nodes.append(helper.make_node('Gather', [name, 'columns'], ['all'], axis=1))
+        outputs = [helper.make_tensor_value_info('all', kind, [batch, 5])]
+    if domain:
+        nodes.append(helper.make_node('Gelu', [name], ['unused'], domain=domain))
+    given = [helper.make_tensor_value_info('faces', kind, shape)]
+    given += [helper.make_tensor_value_info(f'mask{i}', kind, [1]) for i in range(1, inputs)]
+    graph = helper.make_graph(
+        nodes, 'g', given, outputs, [numpy_helper.from_array(v, k) for k, v in tensors.items()]
+    )
+    opsets = [helper.make_opsetid('', opset)]
+    if domain:
+        opsets.append(helper.make_opsetid(domain, 1))
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=ir_version)
+    return model.SerializeToString()
+
+
+def describe(**changes: object) -> Descriptor:
+    return Descriptor.model_validate({**DESCRIPTION, **changes})
+
+
+def probabilities(content: bytes, faces: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
+    session = onnxruntime.InferenceSession(content)
+    (logits,) = session.run(['logits'], {'faces': faces})
+    return labels.logits_to_probabilities(logits, names)
+
+
+@pytest.mark.parametrize(
+    ('form', 'changes'),
+    [
+        ({}, {}),
+        ({'layout': 'nhwc'}, {'layout': 'nhwc'}),
+        ({'batch': 1, 'reshape': (1, -1)}, {}),
+        ({'batch': 1, 'reshape': (1, 3), 'softmax': True}, {'outputs': 'probabilities'}),
+        ({'half': True}, {}),
+        ({'opset': 11, 'ir_version': 4}, {}),
+        ({'opset': 18}, {}),
+        ({'valence': True}, {'labels': [*NAMES, None, None]}),
+        (
+            {},
+            {
+                'color': 'bgr',
+                'labels': NAMES[::-1],
+                'mean': [0.3, 0.4, 0.5],
+                'std': [0.5, 0.25, 0.2],
+            },
+        ),
+    ],
+)
+def test_the_wrapped_graph_answers_as_the_original(form, changes):
+    """Logits are known: the normalized mean of each channel."""
+    descriptor = describe(**changes)
+    faces = np.random.default_rng(1).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
+    adopted = adopt(classifier(**form), descriptor, 'x.onnx', faces)
+    assert adopted.difference < 1e-3
+    model = adopted.model
+    assert [(o.domain, o.version) for o in model.opset_import] == [('', 17)]
+    assert [node.op_type for node in model.graph.node if 'faces' in node.input] == ['Cast']
+    means = (faces / 255).mean(axis=(1, 2))
+    expected = (means - [0.5, 0.4, 0.3]) / [0.2, 0.25, 0.5]  # red, green, blue
+    expected = labels.logits_to_probabilities(expected, ('happy', 'neutral', 'sad'))
+    found = probabilities(model.SerializeToString(), faces, descriptor.expressions)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_a_classifier_of_gray_faces(channels):
+    descriptor = describe(color='gray', mean=[0.5], std=[0.25])
+    faces = np.random.default_rng(1).integers(0, 256, (4, SIZE, SIZE, 3), dtype=np.uint8)
+    assert adopt(classifier(channels=channels), descriptor, 'x', faces).difference < 1e-4
+
+
+@pytest.mark.parametrize(
+    ('form', 'changes', 'words'),
+    [
+        ({'softmax': True}, {}, 'probabilities already .* outputs: probabilities'),
+        ({}, {'outputs': 'probabilities'}, 'no probabilities .* outputs: logits'),
+        ({'batch': 2, 'reshape': (2, 3), 'opset': 9}, {}, None),
+        ({}, {'labels': ['happy', 'sad']}, 'has 2 labels, but the outputs are logits with 3'),
+        ({}, {'input_size': 48}, r'its input is .*40, 40\]; the descriptor says nchw, 48x48'),
+        ({}, {'layout': 'nhwc'}, 'the descriptor says nhwc, 40x40'),
+        ({}, {'output': 'scores'}, 'has no output scores; it has logits'),
+        ({'inputs': 2}, {}, 'has 2 inputs; a classifier of faces has one'),
+        ({'domain': 'com.microsoft'}, {}, 'uses operators of com.microsoft'),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(form, changes, words):
+    descriptor = describe(**changes)
+    if words is None:
+        assert adopt(classifier(**form), descriptor, 'x.onnx', NO_FACES).difference < 1e-4
+        return
+    with pytest.raises(ModelError, match=words) as error:
+        adopt(classifier(**form), descriptor, 'x.onnx', NO_FACES)
+    assert str(error.value).startswith('x.onnx')
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('content', [b'', b'no model', classifier()[:200]])
+def test_a_file_that_is_no_model_is_refused(content):
+    with pytest.raises(ModelError, match=r'x.onnx') as error:
+        adopt(content, describe(), 'x.onnx', NO_FACES)
+    assert '\n' not in str(error.value)
+
+
+def test_a_batch_that_is_part_of_the_graph_is_refused():
+    """The weights have the batch in their shape, so no other batch is possible."""
+    model = onnx.load_from_string(classifier(batch=1))
+    model.graph.initializer.append(
+        numpy_helper.from_array(np.ones((1, 3, SIZE, SIZE), np.float32), 'mask')
+    )
+    model.graph.node.insert(0, helper.make_node('Concat', ['faces', 'mask'], ['both'], axis=0))
+    model.graph.node[1].input[0] = 'both'
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.array([1, 6]), 'shape'))
+    model.graph.output[0].CopyFrom(
+        helper.make_tensor_value_info('logits', TensorProto.FLOAT, [1, 6])
+    )
+    descriptor = describe(labels=[*NAMES, None, None, None])
+    with pytest.raises(ModelError, match='batch of 1 is part of the graph; export it again'):
+        adopt(model.SerializeToString(), descriptor, 'x.onnx', NO_FACES)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'labels': ['happy', 'bored', 'sad']}, "labels: unknown label 'bored'"),
+        ({'labels': ['happy', 'joy', 'sad']}, 'labels: two outputs are happy'),
+        ({'labels': [None, None]}, 'labels: no output is an expression'),
+        ({'mean': [127.5]}, 'mean must be from 0 to 1, .* divide a mean for pixels in 0 .. 255'),
+        ({'std': [0.1, 0.2]}, 'std: must be one number, or three'),
+        ({'color': 'red'}, "color: must be 'rgb', 'bgr' or 'gray', found 'red'"),
+        ({'colour': 'rgb'}, "unknown key 'colour'; did you mean 'color'"),
+        ({'source': None}, 'source: must be a valid string'),
+        ({'crop_scale': 40.0}, 'crop_scale: must be less than'),
+    ],
+)
+def test_an_invalid_descriptor_is_refused_in_one_line(tmp_path, changes, words):
+    path = tmp_path / 'mine.yaml'
+    path.write_text(yaml.safe_dump({**DESCRIPTION, **changes}))
+    with pytest.raises(ModelError, match=words) as error:
+        read_descriptor(path)
+    assert str(error.value).startswith(str(path))
+    assert '\n' not in str(error.value)
+
+
+def test_a_descriptor_without_a_needed_key_is_refused(tmp_path):
+    path = tmp_path / 'mine.yaml'
+    path.write_text('input_size: 224\n')
+    with pytest.raises(ModelError, match='labels is missing'):
+        read_descriptor(path)
+    with pytest.raises(ModelError, match='nobody: give a YAML file, or one of hsemo'):
+        find_descriptor('nobody')
+
+
+@pytest.mark.parametrize('name', ['hsemotion_b0', 'hsemotion_b2', 'opencv_zoo'])
+def test_descriptors_of_the_package_are_valid(name):
+    descriptor = read_descriptor(find_descriptor(name))
+    assert set(descriptor.expressions) >= set(labels.AFFECTNET7)
+
+
+def write(folder: Path, content: bytes, **changes: object) -> tuple[Path, Path]:
+    (folder / 'theirs.onnx').write_bytes(content)
+    (folder / 'mine.yaml').write_text(yaml.safe_dump({**DESCRIPTION, **changes}))
+    return folder / 'theirs.onnx', folder / 'mine.yaml'
+
+
+def test_an_adopted_classifier_is_a_model_of_this_package(run, tmp_path):
+    model, descriptor = write(tmp_path, classifier(batch=1, reshape=(1, 3)), crop_scale=1.2)
+    for label, color in COLORS_BGR.items():
+        for number in range(2):
+            write_image(tmp_path / 'faces' / label / f'{number}.png', color)
+    output = tmp_path / 'new' / 'ours.onnx'
+    result = run('adopt', model, descriptor, '-o', output, '--faces', tmp_path / 'faces')
+    assert result.exit_code == 0, result.stderr
+    assert 'accuracy 100.00%, balanced 100.00%, 6 faces' in result.stdout
+    assert 'Warning' not in result.stderr
+    info = ModelInfo.from_onnx(output.read_bytes(), str(output))
+    assert info.labels == ('happy', 'neutral', 'sad')
+    assert (info.crop_scale, info.input_size) == (1.2, (SIZE, SIZE))
+    assert info.source == 'made by a test'
+    result = run(
+        'evaluate', tmp_path / 'faces', output, '--json', '--out', tmp_path, '--backend', 'openvino'
+    )
+    assert result.exit_code == 0, result.stderr
+    assert '"accuracy": 1.0' in result.stdout
+
+
+def test_labels_in_a_wrong_order_are_suspected(run, tmp_path):
+    model, descriptor = write(tmp_path, classifier(), labels=[*NAMES[1:], NAMES[0]])
+    for label, color in COLORS_BGR.items():
+        write_image(tmp_path / 'faces' / label / 'a.png', color)
+    output = tmp_path / 'ours.onnx'
+    result = run('adopt', model, descriptor, '-o', output, '--faces', tmp_path / 'faces')
+    assert result.exit_code == 0, result.stderr
+    assert 'near chance' in result.stderr
+    assert 'another order: neutral is mostly happy; happy is mostly sad; sad is mostly neutral' in (
+        result.stderr
+    )
+    result = run('adopt', tmp_path / 'none.onnx', descriptor, '-o', output)
+    assert (result.exit_code, result.stderr.count('\n')) == (1, 1)
+
+
+def test_good_scores_need_no_explanation():
+    classes = np.arange(40) % 4
+    rows = np.eye(4)[np.where(np.arange(40) < 10, 0, classes)]
+    assert explain_scores(measure(rows, classes, labels.CANONICAL[:4])) == []
