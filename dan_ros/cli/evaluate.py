@@ -79,8 +79,8 @@ def command(
     """Measure MODEL on the labeled faces of DATA.
 
     MODEL is a known model (see `dan-ros models`), an ONNX file or a checkpoint. DATA is a folder
-    with FER+, FER-2013, RAF-DB, AffectNet or SFEW, one of their files, or a folder of your own
-    images with one folder per class.
+    with FER+, FER-2013, RAF-DB, AffectNet, SFEW, CREMA-D, EmoNet-Face or DiffusionFER, one of their
+    files, or a folder of your own images with one folder per class.
 
     Prints how DATA was understood, accuracy, balanced accuracy, calibration error, and precision,
     recall and F1 per class. Writes an HTML page with the confusion matrix, the reliability diagram

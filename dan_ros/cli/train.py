@@ -28,7 +28,7 @@ from dan_ros.cli.common import TRAINING_MODULES, need
 def command(
     recipe: str, data: Path, out: Path, resume: bool, start: Path | None, device: str | None
 ) -> None:
-    """Train DAN with RECIPE: a YAML file, or ferplus, rafdb, affectnet7, affectnet8 or sfew.
+    """Train DAN with RECIPE: a YAML file, or the name of a data set (see docs/models.md).
 
     Each epoch is validated. The best weights are saved as OUT/best.safetensors, for `dan-ros
     evaluate` and `dan-ros convert`.

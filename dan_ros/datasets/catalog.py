@@ -8,6 +8,9 @@ from types import MappingProxyType
 from dan_ros import labels as label_sets
 from dan_ros.datasets.affectnet import AffectNet7, AffectNet8
 from dan_ros.datasets.base import FaceDataset
+from dan_ros.datasets.cremad import CremaD
+from dan_ros.datasets.diffusionfer import DiffusionFer
+from dan_ros.datasets.emonet_face import EmoNetFace
 from dan_ros.datasets.faces import Faces
 from dan_ros.datasets.fer2013 import Fer2013
 from dan_ros.datasets.ferplus import FerPlus
@@ -25,6 +28,9 @@ DATASETS: Mapping[str, type[FaceDataset]] = MappingProxyType(
         'affectnet8': AffectNet8,
         'sfew': Sfew,
         'fer2013': Fer2013,
+        'cremad': CremaD,
+        'emonet_face': EmoNetFace,
+        'diffusionfer': DiffusionFer,
         'folder': ClassFolders,
     }
 )

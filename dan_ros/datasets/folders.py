@@ -28,6 +28,7 @@ IMAGE_SUFFIXES = (
     *('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.gif', '.bmp', '.tif', '.tiff', '.webp', '.jp2'),
     *('.avif', '.heic', '.heif', '.pbm', '.pgm', '.ppm', '.pnm', '.svg', '.dng'),
 )
+DIFFUSION_FER = 'DiffusionEmotion_S'  # published folder of `diffusionfer.DiffusionFer`
 HEAD_BYTES = 4096  # of a file, read to tell text from images
 
 
@@ -77,7 +78,10 @@ class ClassFolders(FolderDataset):
 
     def matches(self, root: Path, model_labels: tuple[str, ...]) -> bool:
         """Look for a folder with the name of a class."""
-        return any(folder.name.lower() in LABEL_OF_NAME for folder in candidate_folders(root))
+        return any(
+            folder.name.lower() in LABEL_OF_NAME and DIFFUSION_FER not in folder.parts
+            for folder in candidate_folders(root)
+        )
 
 
 def candidate_folders(root: Path) -> Iterator[Path]:

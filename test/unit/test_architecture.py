@@ -41,7 +41,7 @@ MAY_IMPORT = {
     'messages': 'faces labels tracking types',
     'pipeline': 'backends detect errors faces labels model probabilities stage_timer types',
     'video_pipeline': 'faces pipeline tracking types',
-    'datasets': 'errors images labels storage',
+    'datasets': 'detect errors faces images labels model storage types',
     'evaluate': 'backends datasets errors images labels pipeline probabilities storage types',
     'train': 'datasets errors evaluate images labels model network storage',
     'bag': 'annotate errors faces images labels messages pipeline storage tracking types'

@@ -49,7 +49,7 @@ def learning_rates(recipe: Recipe, epochs: Iterable[int], steps: int = 1) -> lis
     return rates
 
 
-@pytest.mark.parametrize('name', ['rafdb', 'affectnet7', 'affectnet8', 'sfew', 'ferplus'])
+@pytest.mark.parametrize('name', sorted(path.stem for path in RECIPES.glob('*.yaml')))
 def test_the_recipes_of_the_package_survive_a_round_trip(name):
     recipe = load_recipe(RECIPES / f'{name}.yaml')
     assert recipe.dataset == name
