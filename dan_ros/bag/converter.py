@@ -43,6 +43,7 @@ class ConversionSummary:
         dropped: number of dropped messages per cause.
         examples: error of the first dropped message per cause.
         frozen_cameras: cameras whose images all carry the same stamp.
+        unordered_cameras: cameras with stamps that step back.
         missing_videos: reason per camera without a video.
         damage: damage of the bag, see `Bag`; '' for none.
     """
@@ -54,6 +55,7 @@ class ConversionSummary:
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     frozen_cameras: set[str] = field(default_factory=set)
+    unordered_cameras: set[str] = field(default_factory=set)
     missing_videos: dict[str, str] = field(default_factory=dict)
     damage: str = ''
 
@@ -213,6 +215,7 @@ class BagConverter:
         calibration = self._calibrations.get(camera)
         faces = self._attention[camera].update(faces, face_ids, calibration, frame.size)
         self.summary.frozen_cameras.update(self._pipeline.cameras_with_frozen_stamps())
+        self.summary.unordered_cameras.update(self._pipeline.cameras_with_unordered_stamps())
         landmarks = [face.detection.landmarks for face in faces]
         poses = solve_poses(landmarks, calibration, frame.size)
         array = bag.classes.array(faces, poses, header, camera, frame.size)

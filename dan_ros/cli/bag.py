@@ -117,6 +117,9 @@ def command(
     choice = choose_image_topics(bag, topics)
     for name, reason in choice.left_out.items():
         _warn(f'{name} is left out: {reason}; to process it, use --topic {name}')
+    if len(choice.topics) > 1:
+        names = ', '.join(topic.name for topic in choice.topics)
+        click.echo(f'{len(choice.topics)} cameras: {names}', err=True)
     if remove_abandoned(out):
         _warn(f'a run was killed while it replaced {out}; the old folder was restored')
     check_output_folder(out, source, force)
@@ -161,6 +164,8 @@ def _print_summary(summary: 'ConversionSummary', out: Path) -> None:
         click.echo(f'Error: {drop}', err=True)
     for camera in sorted(summary.frozen_cameras):
         _warn(f'all images of {camera} have the same stamp; faces were tracked by bag time')
+    for camera in sorted(summary.unordered_cameras):
+        _warn(f'the stamps of {camera} step back; the ids of its faces were kept')
     for camera, reason in sorted(summary.missing_videos.items()):
         _warn(f'no video of {camera}: {reason}')
     if summary.damage:

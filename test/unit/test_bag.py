@@ -537,6 +537,23 @@ def test_frozen_stamps_are_reported(tmp_path, images):
     assert 'all images of /camera/image_raw have the same stamp' in result.output
 
 
+def test_unordered_stamps_are_reported(tmp_path, images):
+    """Of two cameras, only that with the stamps that step back is named."""
+    messages = []
+    for i, image in enumerate(images):
+        time_ns = START_NS + i * PERIOD_NS
+        jitter_ns = 150_000_000 if i == 6 else 0
+        messages += [
+            ('/good/image_raw', IMAGE, time_ns, raw(image, time_ns)),
+            ('/late/image_raw', IMAGE, time_ns, raw(image, time_ns - jitter_ns, frame_id='late')),
+        ]
+    result = run_bag(record(tmp_path / 'in', messages), tmp_path / 'out')
+    assert '2 cameras: /good/image_raw, /late/image_raw' in result.output
+    assert '2 ids' in result.output
+    assert 'the stamps of /late/image_raw step back' in result.output
+    assert 'the stamps of /good/image_raw' not in result.output
+
+
 @pytest.mark.parametrize('encoding', ['bgr8', 'no such encoding'])
 def test_a_result_is_not_replaced_by_an_empty_one(tmp_path, images, encoding):
     """An image may be dropped, or there may be none."""
