@@ -6,6 +6,8 @@ launch file includes this one, only the arguments of the include count.
 """
 
 import os
+import time
+from collections.abc import Callable
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
@@ -20,7 +22,7 @@ from launch_ros.actions import Node
 from launch_ros.utilities import prefix_namespace
 
 from dan_ros.ros.launch_scope import scoped
-from dan_ros.ros.spin import BAD_USAGE
+from dan_ros.ros.restarts import RestartLimit
 
 DEFAULT_PARAMS_FILE = os.path.join(get_package_share_directory('dan_ros'), 'config', 'dan.yaml')
 
@@ -93,16 +95,22 @@ def make_node(context: LaunchContext) -> list[Action]:
         remappings=[('image', image_topic)] if image_topic else [],
         ros_arguments=read_log_level(context),
     )
-    handler = OnProcessExit(target_action=node, on_exit=end_respawn)
+    handler = OnProcessExit(target_action=node, on_exit=make_exit_handler())
     return [RegisterEventHandler(handler), node] if is_respawned else [node]
 
 
-def end_respawn(event: ProcessExited, context: LaunchContext) -> EmitEvent | None:
-    """Do not restart a node that would only report the same error again."""
-    if event.returncode != BAD_USAGE:
-        return None
-    get_logger(event.process_name).error('not restarted: correct the error above first')
-    return EmitEvent(event=ShutdownProcess(process_matcher=matches_action(event.action)))
+def make_exit_handler() -> Callable:
+    """Return a handler that ends the restarts of a node when they do not help."""
+    limit = RestartLimit()
+
+    def end_respawn(event: ProcessExited, context: LaunchContext) -> EmitEvent | None:
+        reason = limit.reason_against(event.returncode, time.monotonic())
+        if not reason:
+            return None
+        get_logger(event.process_name).error(f'not restarted: {reason}')
+        return EmitEvent(event=ShutdownProcess(process_matcher=matches_action(event.action)))
+
+    return end_respawn
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs a node until a signal.
 
-Exit code: 0 after Ctrl-C or SIGTERM, 2 for an error that a restart cannot mend, such as an invalid
-parameter or a missing library, otherwise the node's own.
+Exit code: 0 after Ctrl-C or SIGTERM, 1 if the middleware does not start, 2 for an error that a
+restart cannot mend, such as an invalid parameter or a missing library, otherwise the node's own.
 
 SIGINT and SIGTERM are blocked in every thread and received by one thread that waits for them. So a
 signal never interrupts a transition, and the executor wakes at once. Threads started
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM})
-BAD_USAGE = 2  # exit code
+NO_MIDDLEWARE, BAD_USAGE = 1, 2  # exit codes
 IMPATIENCE_S = 3.0  # a signal that comes this long after the first one ends the process, seconds
 
 
@@ -68,8 +68,7 @@ def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None
         argv: command line; None for that of the process.
 
     Returns:
-        The exit code: 0, or 2 if the command line or a parameter is invalid or a library is missing
-        (one line on stderr), or the node's `exit_code`.
+        The exit code: 0, or the node's `exit_code`, or one of the two above with a line on stderr.
     """
     process_tuning.limit_arenas()
     stop = StopSignal()
@@ -86,9 +85,14 @@ def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None
 
     try:
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
-        node = node_class()
-    except (DanError, ParameterException, RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         return _refuse(node_class.NAME, error)
+    try:
+        node = node_class()
+    except (DanError, ParameterException, ValueError) as error:
+        return _refuse(node_class.NAME, error)
+    except RuntimeError as error:  # for example, because no network interface is up yet
+        return _refuse(node_class.NAME, f'the middleware does not start: {error}', NO_MIDDLEWARE)
     stop.executor = executor = SingleThreadedExecutor()
     executor.add_node(node)
     if not stop.received.is_set():
@@ -105,9 +109,9 @@ def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None
     return exit_code
 
 
-def _refuse(name: str, reason: object) -> int:
+def _refuse(name: str, reason: object, exit_code: int = BAD_USAGE) -> int:
     print(f'{name}: {reason}'.replace('\n', ' '), file=sys.stderr)  # noqa: T201
-    return BAD_USAGE
+    return exit_code
 
 
 def _spin(node: 'Node', executor: 'Executor', stop: StopSignal) -> None:

@@ -61,6 +61,7 @@ from onnx import TensorProto, helper
 from rclpy.event_handler import PublisherEventCallbacks
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
+from rclpy.utilities import get_rmw_implementation_identifier
 from robot import Robot
 from sensor_msgs.msg import CompressedImage, Image
 
@@ -183,10 +184,14 @@ def test_bytes_that_are_no_image(robot, smile):
     content = serialize_message(robot.image(smile))
     wrong = [b'\x00\x05' + content[2:], content[:40]]
     before = dropped(robot.values())['bad_message']
+    # Cyclone DDS refuses such bytes itself, and whatever else their publisher sends.
+    is_counted = 'cyclone' not in get_rmw_implementation_identifier()
+    publisher = robot.new_publisher('image')
+    robot.wait_for_subscriber(publisher)
     robot.spin_until(
-        lambda: dropped(robot.values())['bad_message'] >= before + len(wrong),
+        lambda: not is_counted or dropped(robot.values())['bad_message'] >= before + len(wrong),
         'two more bad messages',
-        every=lambda: [robot.publisher.publish(message) for message in wrong],
+        every=lambda: [publisher.publish(message) for message in wrong],
     )
     assert robot.show(smile).faces[0].label == 'happy'
 

@@ -2,6 +2,7 @@
 """The real node over real DDS: what it publishes, its parameters, its start and stop."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -425,6 +426,20 @@ def test_a_missing_library_is_one_line_and_exit_code_2():
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith('dan_node: ')
     assert 'no_such_library' in line
+
+
+def test_a_middleware_that_does_not_start_is_worth_a_restart():
+    """A real error of DDS: this host name is none."""
+    result = subprocess.run(
+        [sys.executable, PROGRAMS / 'dan_node'],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, 'ROS_STATIC_PEERS': '::::'},
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith('dan_node: the middleware does not start: ')
+    assert 'Traceback' not in result.stderr
 
 
 LOST_GPU = """
