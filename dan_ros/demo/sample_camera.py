@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rcl_interfaces.msg import ParameterDescriptor
@@ -65,8 +66,8 @@ class SampleCamera(Node):
 
     NAME = 'sample_camera'
 
-    def __init__(self) -> None:
-        super().__init__(self.NAME)
+    def __init__(self, **options: Any) -> None:
+        super().__init__(self.NAME, **options)
         dynamic = ParameterDescriptor(dynamic_typing=True)  # accept integers too
         name = _check_source(self.declare_parameter('source', '', dynamic).value)
         rate_hz = _check_rate(self.declare_parameter('rate_hz', None, dynamic).value)

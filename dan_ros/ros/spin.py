@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs a node until a signal.
 
-Exit code: 0 after Ctrl-C or SIGTERM, 1 if the middleware does not start, 2 for an error that a
-restart cannot mend, such as an invalid parameter or a missing library, otherwise the node's own.
+Exit code: 0 after Ctrl-C, SIGTERM or SIGHUP, 1 if the middleware does not start, 2 for an error
+that a restart cannot mend, such as an invalid parameter or a missing library, otherwise the node's
+own.
 
-SIGINT and SIGTERM are blocked in every thread and received by one thread that waits for them. So a
+These signals are blocked in every thread and received by one thread that waits for them. So a
 signal never interrupts a transition, and the executor wakes at once. Threads started
 before `StopSignal` do not block signals; there, Python's handler does the same a little later.
 """
@@ -29,20 +30,23 @@ IMPATIENCE_S = 3.0  # a signal that comes this long after the first one ends the
 
 
 class StopSignal:
-    """Waits for SIGINT or SIGTERM in a thread; another one after 3 s ends the process."""
+    """Waits for a signal in a thread; another one after 3 s ends the process."""
 
     def __init__(self) -> None:
         self.received = threading.Event()
         self._received_s = 0.0
         self.executor: Executor | None = None
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        for number in SIGNALS:  # background jobs of a shell ignore SIGINT otherwise
+        # A terminal that is closed sends SIGHUP; under nohup, it is ignored.
+        is_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        self._signals = SIGNALS if is_ignored else SIGNALS | {signal.SIGHUP}
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+        for number in self._signals:  # background jobs of a shell ignore SIGINT otherwise
             signal.signal(number, lambda *_: self._stop())
         threading.Thread(target=self._wait, name='signals', daemon=True).start()
 
     def _wait(self) -> None:
         while True:
-            signal.sigwait(SIGNALS)
+            signal.sigwait(self._signals)
             self._stop()
 
     def _stop(self) -> None:

@@ -10,7 +10,7 @@ SIGNALS = {
     'unconfigured': signal.SIGINT,
     'inactive': signal.SIGTERM,
     'active': signal.SIGINT,
-    'paused': signal.SIGTERM,
+    'paused': signal.SIGHUP,
     'finalized': signal.SIGINT,
 }
 
