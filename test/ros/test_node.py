@@ -393,12 +393,12 @@ def test_a_gpu_that_is_not_there_fails_configure_and_says_so(robot):
 
 @without_gpu
 def test_with_fallback_the_cpu_works_and_the_diagnostics_warn(robot, smile):
-    robot.reconfigure(backend__name='torch_cuda', backend__fallback=True)
+    robot.reconfigure(backend__name='tensorrt', backend__fallback=True)
     assert robot.show(smile).faces
     status, values = robot.wait_status(lambda s, _: 'runs on the CPU' in s.message, 'a warning')
     assert status.level == WARN
     assert (values['backend'], values['device']) == ('onnxruntime', 'cpu')
-    assert 'torch_cuda cannot be used: no CUDA device' in values['backend_why']
+    assert 'tensorrt cannot be used: no CUDA device' in values['backend_why']
 
 
 def test_both_signals_at_once_are_one(start):

@@ -101,7 +101,7 @@ def boxes(draw: st.DrawFn) -> np.ndarray:
     st.floats(0.1, 3.0),
     st.integers(0, 3),
 )
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_box_gives_a_crop_of_the_image(box, encoding, width, height, scale, turns):
     """The crop has only pixels of the image: none is made up, and none stays unset."""
     channels = {'mono8': (), 'bgra8': (4,), 'rgba8': (4,)}.get(encoding, (3,))
@@ -139,7 +139,7 @@ odd_values = st.one_of(
 
 
 @given(st.data(), st.floats(0, 1))
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_output_of_the_detector_gives_valid_faces(data, min_score):
     size = (64, 96)
     cells = [(size[0] // stride) * (size[1] // stride) for stride in STRIDES]
@@ -184,7 +184,7 @@ def to_expression(box: np.ndarray, seed: int) -> FaceExpression:
 
 
 @given(scenes())
-@settings(deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_any_scene_gives_each_face_an_id_of_its_own_and_probabilities(scene):
     follower = FaceTracker(f'f{number}' for number in itertools.count(1))
     for stamp_ns, faces in scene:
