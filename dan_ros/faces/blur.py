@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from dan_ros.images.opencv import cv2
 from dan_ros.types import Frame
 
 # Width of the hidden margin on each side, relative to the box: it covers hair, ears and chin.
@@ -36,7 +37,7 @@ def blur_faces(frame: Frame, boxes_xyxy: Iterable[np.ndarray]) -> Frame:
         left, top, right, bottom = _with_margin(box)
         region = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
         if region.size:
-            region[:] = region.mean(axis=(0, 1), keepdims=True).round()
+            region[:] = np.round(cv2.mean(region)[: region[0, 0].size]).astype(np.uint8)
     return Frame(image, frame.encoding)
 
 

@@ -48,8 +48,8 @@ class DepthImage:
         left, top = int(np.floor(x)) - radius, int(np.floor(y)) - radius
         right, bottom = left + 2 * radius + 1, top + 2 * radius + 1
         window = self.values[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
-        known = window[np.isfinite(window) & (window > 0)]
-        return float(np.median(known)) * self.unit_m if known.size else float('nan')
+        known = np.sort(window[(window > 0) & (window < np.inf)])  # NaN is neither
+        return float(known[known.size // 2]) * self.unit_m if known.size else float('nan')
 
 
 def message_to_depth(message: ImageMessage) -> DepthImage:

@@ -10,6 +10,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
+from dan_ros.msg import FaceScene, FacialExpressionEvent
 from dan_ros.srv import Consent
 from dan_ros.types import Frame
 
@@ -38,6 +39,8 @@ def test_a_face_is_published_after_its_consent_and_until_that_is_withdrawn(
     robot.reconfigure(consent__required=True)
     needed = robot.received('/dan_node/consent_needed', Bool)
     pictures = robot.received('/dan_node/debug_image', Image)
+    events = robot.received('/facial_expression_events', FacialExpressionEvent)
+    scenes = robot.received('/facial_expression_scene', FaceScene)
 
     def picture_of(image):
         pictures.clear()
@@ -65,6 +68,8 @@ def test_a_face_is_published_after_its_consent_and_until_that_is_withdrawn(
     assert robot.values()['faces'] == '0'
     answer = grant(robot, 'abcd1')
     assert answer.message == "no face with the id 'abcd1' is in view"
+    assert robot.faces == events == []
+    assert not any(scene.faces or scene.face_count for scene in scenes)
 
     answer = grant(robot)
     assert answer.success
@@ -77,8 +82,9 @@ def test_a_face_is_published_after_its_consent_and_until_that_is_withdrawn(
 
     assert grant(robot, answer.face_id, granted=False).success
     assert robot.show(couple).faces == []
-    published = {face.face_id for face in robot.faces}
-    assert published <= {answer.face_id}
+    robot.spin_until(lambda: events and events[-1].kind == events[-1].LEFT, 'the end')
+    robot.spin_until(lambda: scenes and scenes[-1].face_count == 0, 'an empty scene')
+    assert {face.face_id for face in [*robot.faces, *events]} == {answer.face_id}
 
 
 def test_without_consent_required_there_is_nothing_to_release(robot, smile):
