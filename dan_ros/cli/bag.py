@@ -97,8 +97,9 @@ def command(
     """Classify every image of the bag IN and write the bag OUT.
 
     IN is a rosbag2, sqlite3 or mcap, with raw or compressed images. OUT is a rosbag2 of the same
-    kind with the topics facial_expression and facial_expressions in each camera's namespace, as
-    the node publishes them. It also contains faces.csv and a timeline picture per face.
+    kind with the topics facial_expression, facial_expressions and facial_expression_events in each
+    camera's namespace, as the node publishes them. It also contains faces.csv and a timeline
+    picture per face.
 
     Depth images, and annotated or rectified copies of a camera, are left out unless --topic names
     them.

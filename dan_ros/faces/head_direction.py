@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimates where heads point, relative to the camera, from their landmarks."""
+"""Estimates where heads point, relative to the camera, from their landmarks.
 
+Plain numbers instead of arrays: they are faster for five points per face. A point x, y of an image
+is the complex number x + i y, so that a projection along both axes is one product.
+"""
+
+import math
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -9,21 +15,25 @@ from dan_ros.faces.camera_model import Camera, assumed_camera
 from dan_ros.faces.head_pose import FACE_POINTS, MAX_ERROR, undistort
 from dan_ros.images.opencv import cv2
 
+Direction: TypeAlias = tuple[float, float, float]
+
+UNKNOWN: Direction = (math.nan, math.nan, math.nan)
 EYES = float(FACE_POINTS[1, 1] - FACE_POINTS[0, 1])  # interpupillary distance, meters
-MAX_SKEW = 0.6  # of the fit: 0 for a rotation, 1 for points on a line
-# Fits an affine map from the face to the image; it ignores the mean of the image points.
-INVERSE = np.linalg.pinv(FACE_POINTS - FACE_POINTS.mean(axis=0)).T  # [5, 3]
+MAX_SKEW = 0.6  # of a fit: 0 for a rotation, 1 for points on a line
+POINTS = [tuple(point) for point in FACE_POINTS.tolist()]
+CENTER = tuple(FACE_POINTS.mean(axis=0).tolist())
+# Fits an affine map from the face to the image, per landmark; it ignores a shift of the image.
+INVERSE = [tuple(row) for row in np.linalg.pinv(FACE_POINTS - FACE_POINTS.mean(axis=0)).T.tolist()]
 
 
 def head_directions(
     landmarks: Sequence[np.ndarray], camera: Camera | None, size: tuple[int, int]
-) -> np.ndarray:
+) -> list[Direction]:
     """Estimate the forward direction of each head, seen along the ray from the camera to it.
 
     The result does not depend on the distance, so it needs no calibration: without one, a plain
-    lens is assumed, see `assumed_camera`. All faces of an image are solved at once with one step of
-    POSIT (DeMenthon and Davis 1995, "Model-based object pose in 25 lines of code"), which takes a
-    tenth of the time of `solve_pose`.
+    lens is assumed, see `assumed_camera`. One step of POSIT (DeMenthon and Davis 1995, "Model-based
+    object pose in 25 lines of code") is as accurate here as `solve_pose`, and far faster.
 
     Args:
         landmarks: [5, 2] or [0, 2] per face, pixels.
@@ -31,80 +41,89 @@ def head_directions(
         size: (width, height) of the image, pixels.
 
     Returns:
-        float64 [n, 3], unit vectors out of the faces: x right in the image, y down, z away from the
-        camera along the ray between the eyes, so that (0, 0, -1) faces the camera. NaN for a face
-        without landmarks, or whose landmarks do not fit a face in front of the camera.
+        Unit vectors out of the faces: x right in the image, y down, z away from the camera along
+        the ray between the eyes, so that (0, 0, -1) faces the camera. NaN for a face without
+        landmarks, or whose landmarks do not fit a face in front of the camera.
     """
-    directions = np.full((len(landmarks), 3), np.nan)
-    present = [i for i, points in enumerate(landmarks) if len(points)]
+    present = [points for points in landmarks if len(points)]
     if not present:
-        return directions
-    points = np.concatenate([landmarks[i] for i in present]).astype(np.float64)
+        return [UNKNOWN] * len(landmarks)
     lens = (camera and camera.scaled_to(size)) or assumed_camera(size)
     try:
-        rays = undistort(points, lens).reshape(-1, 5, 2)
+        rays = undistort(np.concatenate(present).astype(np.float64), lens).tolist()
     except cv2.error:  # a distortion without an inverse
-        return directions
-    with np.errstate(all='ignore'):  # invalid landmarks give NaN
-        directions[present] = _solve(_turn_to_axis(rays[..., 0] + 1j * rays[..., 1]))
-    return directions
+        return [UNKNOWN] * len(landmarks)
+    remaining = iter([complex(x, y) for x, y in rays])
+    return [
+        _solve([next(remaining) for _ in POINTS]) if len(points) else UNKNOWN
+        for points in landmarks
+    ]
 
 
-def angle_to_camera(direction: np.ndarray) -> float:
-    """Return the angle between the direction of a head and the line to the camera, degrees.
+def angle_to_camera(direction: Sequence[float]) -> float:
+    """Return the angle between the direction of a head, [3], and the line to the camera, degrees.
 
-    >>> angle_to_camera(np.array([0.5, 0.0, -0.5]))
+    >>> angle_to_camera([0.5, 0.0, -0.5])
     45.0
     """
-    x, y, z = direction.tolist()
-    return float(np.degrees(np.arctan2(np.hypot(x, y), -z)))
+    x, y, z = direction
+    return math.degrees(math.atan2(math.hypot(x, y), -z))
 
 
-def _turn_to_axis(rays: np.ndarray) -> np.ndarray:
-    """Turn the camera so that its axis goes between the eyes.
-
-    Args:
-        rays: complex [n, 5], x + i y in the plane z = 1.
-
-    Returns:
-        The same in the plane z = 1 of the turned camera.
-    """
-    center = (rays[:, :1] + rays[:, 1:2]) / 2
-    length = np.sqrt(1 + np.abs(center) ** 2)
-    along = (center.conj() * rays).real
-    turned: np.ndarray = length * rays - center * (along / (length + 1) + 1)
-    return np.asarray(turned / (along + 1))
+def _solve(rays: list[complex]) -> Direction:
+    """Return the direction of a face whose landmarks are at `rays`, in the plane z = 1."""
+    try:
+        return _posit(_turn_to_axis(rays))
+    except (OverflowError, ZeroDivisionError):  # points far outside the image, or all in one place
+        return UNKNOWN
 
 
-def _solve(image: np.ndarray) -> np.ndarray:
-    """Return the directions [n, 3] of faces whose landmarks are complex [n, 5], x + i y."""
+def _turn_to_axis(rays: list[complex]) -> list[complex]:
+    """Turn the camera so that its axis goes between the eyes; return the rays seen then."""
+    center = (rays[0] + rays[1]) / 2
+    length = math.hypot(1, center.real, center.imag)
+    turned = []
+    for ray in rays:
+        along = (center.conjugate() * ray).real
+        turned.append((length * ray - center * (along / (length + 1) + 1)) / (along + 1))
+    return turned
+
+
+def _posit(image: list[complex]) -> Direction:
     _, scale, axis = _fit(image)
-    depth = 1 + scale * (axis @ FACE_POINTS.T)  # [n, 5], relative to that of the eyes
-    corrected = image * depth  # without the effect of perspective
-    across, scale, axis = _fit(corrected)
-    forward = across[:, 0] / scale[:, 0]
-    directions = np.stack([forward.real, forward.imag, axis[:, 0]], axis=1)
-    error = corrected - across @ FACE_POINTS.T
-    error -= error.mean(axis=1, keepdims=True)
-    skew = np.abs((across**2).sum(axis=1)) / (2 * scale[:, 0] ** 2)
-    is_close = (np.abs(error) <= MAX_ERROR * EYES * scale).all(axis=1)
-    is_fit = is_close & (skew <= MAX_SKEW) & (axis[:, 0] < 0)
-    directions[~is_fit] = np.nan
-    unit: np.ndarray = directions / np.sqrt((directions**2).sum(axis=1, keepdims=True))
-    return unit
+    # Remove the effect of perspective: each point moves to the depth of the eyes.
+    image = [p * (1 + scale * _dot(axis, point)) for p, point in zip(image, POINTS, strict=True)]
+    across, scale, axis = _fit(image)
+    origin = sum(image) / len(image) - _dot(across, CENTER)
+    error = max(
+        abs(p - origin - _dot(across, point)) for p, point in zip(image, POINTS, strict=True)
+    )
+    skew = abs(_dot(across, across)) / (2 * scale**2)
+    if not (error <= MAX_ERROR * EYES * scale and skew <= MAX_SKEW and axis[0] < 0):
+        return UNKNOWN
+    x, y, z = across[0].real / scale, across[0].imag / scale, axis[0]
+    length = math.hypot(x, y, z)
+    return x / length, y / length, z / length
 
 
-def _fit(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _fit(image: list[complex]) -> tuple[tuple[complex, complex, complex], float, Direction]:
     """Fit a scaled orthographic projection.
 
-    Args:
-        image: complex [n, 5], x + i y.
-
     Returns:
-        The image's axes in the face frame, times the scale, complex [n, 3]; the scale [n, 1]; and
-        the axis away from the camera in the face frame, [n, 3].
+        The image's axes in the face frame, times the scale; the scale; and the axis away from the
+        camera in the face frame.
     """
-    across = image @ INVERSE
-    scale = np.sqrt((np.abs(across) ** 2).sum(axis=1, keepdims=True) / 2)
-    axis = (across[:, (1, 2, 0)].conj() * across[:, (2, 0, 1)]).imag / scale**2
-    return across, scale, axis
+    a = b = c = 0j
+    for p, (x, y, z) in zip(image, INVERSE, strict=True):
+        a, b, c = a + p * x, b + p * y, c + p * z
+    square = (abs(a) ** 2 + abs(b) ** 2 + abs(c) ** 2) / 2
+    axis = (
+        (b.conjugate() * c).imag / square,
+        (c.conjugate() * a).imag / square,
+        (a.conjugate() * b).imag / square,
+    )
+    return (a, b, c), math.sqrt(square), axis
+
+
+def _dot(a: Sequence[Any], b: Sequence[Any]) -> Any:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]

@@ -77,20 +77,25 @@ class AttentionTracker:
             for face, direction in zip(faces, directions, strict=True)
         ]
 
-    def _update(self, face: TrackedFace, direction: np.ndarray) -> Attention:
-        state = self._faces.setdefault(face.face_id, _FaceAttention(face.time_ns))
+    def _update(self, face: TrackedFace, direction: Sequence[float]) -> Attention:
+        state = self._faces.get(face.face_id)
+        if state is None:
+            state = self._faces[face.face_id] = _FaceAttention(face.time_ns)
         return state.update(direction, face.time_ns, self.config)
 
 
 class _FaceAttention:
-    """The smoothed direction of one head, and whether it counts as looking."""
+    """The smoothed direction of one head, and whether it counts as looking.
+
+    Plain floats instead of arrays: they are faster for three numbers.
+    """
 
     def __init__(self, now_ns: int) -> None:
-        self._direction: np.ndarray | None = None  # [3], not normalized
+        self._direction: Sequence[float] = []  # [3], not normalized; empty at first
         self._direction_ns = now_ns
         self._is_looking = Debounced(False, now_ns)
 
-    def update(self, direction: np.ndarray, now_ns: int, config: AttentionConfig) -> Attention:
+    def update(self, direction: Sequence[float], now_ns: int, config: AttentionConfig) -> Attention:
         """Add the direction of one frame, [3] as in `head_directions`."""
         score, is_looking = math.nan, False
         if not math.isnan(direction[2]):
@@ -101,12 +106,10 @@ class _FaceAttention:
         self._is_looking.update(is_looking, now_ns, config.min_duration_s)
         return Attention(score, self._is_looking.value, self._is_looking.lasted_s(now_ns))
 
-    def _average(self, direction: np.ndarray, now_ns: int) -> np.ndarray:
-        if self._direction is None:
-            self._direction = direction
-        else:
-            past = 0.5 ** ((now_ns - self._direction_ns) / 1e9 / HALF_LIFE_S)
-            self._direction = past * self._direction + (1 - past) * direction
+    def _average(self, direction: Sequence[float], now_ns: int) -> Sequence[float]:
+        past = 0.5 ** ((now_ns - self._direction_ns) / 1e9 / HALF_LIFE_S)
+        pairs = zip(self._direction or direction, direction, strict=True)
+        self._direction = [past * old + (1 - past) * new for old, new in pairs]
         self._direction_ns = now_ns
         return self._direction
 

@@ -12,8 +12,8 @@ from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StorageP
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 TYPES = get_typestore(Stores.ROS2_HUMBLE)
-FACE, FACES = 'dan_ros/msg/FacialExpression', 'dan_ros/msg/FacialExpressionArray'
-for kind in (FACE, FACES):
+FACE, FACES, EVENT = (f'dan_ros/msg/FacialExpression{name}' for name in ('', 'Array', 'Event'))
+for kind in (FACE, FACES, EVENT):
     definition = Path(__file__).parents[2] / 'msg' / f'{kind.rpartition("/")[2]}.msg'
     TYPES.register(get_types_from_msg(definition.read_text(), kind))
 IMAGE, COMPRESSED, INFO = (
@@ -94,10 +94,10 @@ def read_bag(path: Path) -> list[tuple[str, int, bytes]]:
         return [(c.topic, time_ns, bytes(data)) for c, time_ns, data in reader.messages()]
 
 
-def read_arrays(path: Path, topic: str = '/camera/facial_expressions'):
-    """Return (bag time, FacialExpressionArray) of every message of a topic."""
+def read_arrays(path: Path, topic: str = '/camera/facial_expressions', kind: str = FACES):
+    """Return (bag time, message) of every message of a topic; FacialExpressionArray by default."""
     return [
-        (time_ns, TYPES.deserialize_cdr(data, FACES))
+        (time_ns, TYPES.deserialize_cdr(data, kind))
         for name, time_ns, data in read_bag(path)
         if name == topic
     ]

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from recording import (
     COMPRESSED,
+    EVENT,
     FACES,
     IMAGE,
     INFO,
@@ -176,6 +177,25 @@ def test_several_cameras_share_no_id(tmp_path, smile):
     assert not ids[0] & ids[1]
     result = run_bag(bag, tmp_path / 'one', '--topic', '/right/image/compressed')
     assert '6 images' in result.output
+
+
+def test_events_of_a_visit(tmp_path, smile, nobody):
+    """The last face leaves with the last image of the bag."""
+    images = [nobody] + [smile] * 8 + [nobody] * 12 + [smile] * 8
+    run_bag(record_images(tmp_path / 'in', images), tmp_path / 'out')
+    events = read_arrays(tmp_path / 'out', '/camera/facial_expression_events', EVENT)
+    assert [event.kind for _, event in events] == [0, 2, 3, 1] * 2
+    assert [event.label for _, event in events[:3]] == ['unknown', 'happy', 'happy']
+    (_, appeared), (_, happy), _, (_, left) = events[:4]
+    assert appeared.face_id == left.face_id != events[-1][1].face_id
+    assert left.lasted_s == pytest.approx(0.7)
+    assert happy.confidence > 0.6
+    assert events[-1][0] == START_NS + (len(images) - 1) * PERIOD_NS
+    with (tmp_path / 'out' / 'faces.csv').open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row['looking'] for row in rows[:8]] == ['false'] * 3 + ['true'] * 5
+    assert float(rows[7]['looking_at_camera']) > 0.8
+    assert float(rows[7]['looking_s']) == pytest.approx(0.7)
 
 
 def test_calibrated_cameras_give_poses(tmp_path, smile):
