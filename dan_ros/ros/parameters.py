@@ -204,6 +204,22 @@ PARAMETERS = (
         'Also publish the faces under /humans/faces as described in REP-155; needs hri_msgs.',
     ),
     Spec(
+        'humans.faces.width',
+        128,
+        'Width of the pictures on /humans/faces/<id>/cropped and aligned.',
+        unit='pixels',
+        minimum=16,
+        maximum=2048,
+    ),
+    Spec(
+        'humans.faces.height',
+        128,
+        'Height of the pictures on /humans/faces/<id>/cropped and aligned.',
+        unit='pixels',
+        minimum=16,
+        maximum=2048,
+    ),
+    Spec(
         'valence_from_expression',
         False,
         'Fill valence and arousal of hri_msgs/Expression with the mean place of the expressions on '
@@ -607,6 +623,7 @@ class Settings:
     ros4hri: bool
     valence_from_expression: bool
     calibration: str
+    picture_size: tuple[int, int]
     backend: BackendSettings
     detector: DetectorSettings
     video: VideoConfig
@@ -628,6 +645,7 @@ class Settings:
             ros4hri=values['ros4hri'],
             valence_from_expression=values['valence_from_expression'],
             calibration=values['expression.calibration'],
+            picture_size=(values['humans.faces.width'], values['humans.faces.height']),
             backend=BackendSettings(
                 values['backend.name'],
                 values['model.file'],

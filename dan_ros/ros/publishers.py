@@ -40,6 +40,9 @@ LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CLOSING_S = 0.2  # longest wait until subscribers acknowledge the last events, seconds
 TF_TOPIC = '/tf'
 TF_DEPTH = 100  # as in tf2's own broadcaster
+# From the face frame (x out of the face, z up) to the axes of an optical frame: z along the gaze, x to
+# the person's right, y down. We know no gaze but the direction of the head.
+GAZE = Transform(rotation=Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5))
 DEBUG_ERROR_PERIOD_S = 10  # interval between two errors about debug images, seconds
 
 ROS = MessageClasses(
@@ -147,7 +150,7 @@ class ExpressionPublishers:
 
 
 class FaceTfBroadcaster:
-    """Publishes the frames `face_<id>` of REP-155; does nothing if tf2_msgs is not installed."""
+    """Publishes the frames `face_<id>` and `gaze_<id>` of REP-155, if tf2_msgs is installed."""
 
     def __init__(self, node: LifecycleNode) -> None:
         self._node = node
@@ -164,11 +167,10 @@ class FaceTfBroadcaster:
         if self._publisher is None or not header.frame_id:
             return
         transforms = [
-            TransformStamped(
-                header=header, child_frame_id=f'face_{face.face_id}', transform=_transform(pose)
-            )
+            transform
             for face, pose in zip(faces, poses, strict=True)
             if pose is not None
+            for transform in _frames_of(face.face_id, pose, header)
         ]
         if transforms:
             self._publisher.publish(TFMessage(transforms=transforms))
@@ -177,6 +179,18 @@ class FaceTfBroadcaster:
         """Remove the publisher."""
         if self._publisher is not None:
             self._node.destroy_lifecycle_publisher(self._publisher)
+
+
+def _frames_of(face_id: str, pose: HeadPose, header: Header) -> tuple[TransformStamped, ...]:
+    face = f'face_{face_id}'
+    return (
+        TransformStamped(header=header, child_frame_id=face, transform=_transform(pose)),
+        TransformStamped(
+            header=Header(stamp=header.stamp, frame_id=face),
+            child_frame_id=f'gaze_{face_id}',
+            transform=GAZE,
+        ),
+    )
 
 
 def _transform(pose: HeadPose) -> Transform:

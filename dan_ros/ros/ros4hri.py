@@ -22,10 +22,7 @@ from std_msgs.msg import Header
 
 from dan_ros import circumplex, labels
 from dan_ros.errors import BackendError
-from dan_ros.faces.crop import square_about
-from dan_ros.images.encodings import to_bgr
-from dan_ros.images.opencv import cv2
-from dan_ros.images.resize import resize
+from dan_ros.faces.picture import aligned_face, cropped_face
 from dan_ros.ros.camera_stream import SILENCE_S
 from dan_ros.ros.publishers import bgr_to_image
 from dan_ros.ros.qos import PublisherEventCallbacks
@@ -41,8 +38,6 @@ FACES = '/humans/faces'
 TRACKED = f'{FACES}/tracked'
 MAX_ID_LENGTH = 100  # a longer id of another detector might not fit into a topic name
 CLOSING_S = 0.2  # longest wait until subscribers acknowledge the last list of ids, seconds
-CROP_SIDE = 128  # side of the published crop, pixels
-CROP_SCALE = 1.0  # side of the published crop, relative to the longer side of the box
 # Words of hri_msgs/Expression. It has no word for contempt; skeptical is the nearest one.
 WORDS = {
     'neutral': 'neutral',
@@ -54,6 +49,7 @@ WORDS = {
     'anger': 'angry',
     'contempt': 'skeptical',
 }
+PICTURES = {'cropped': cropped_face, 'aligned': aligned_face}
 STEADY = Clock(clock_type=ClockType.STEADY_TIME)  # a timer runs also under stopped time
 # Indices of our five landmarks among the 70 of hri_msgs/FacialLandmarks.
 LANDMARKS = (68, 69, 30, 48, 54)  # right pupil, left pupil, nose, right and left mouth corner
@@ -91,7 +87,10 @@ def expression_message(face: TrackedFace, header: Header, has_valence: bool) -> 
 
 
 class Ros4HriFacePublisher:
-    """Publishes /humans/faces/tracked and, per face, roi, cropped, landmarks and expression.
+    """Publishes /humans/faces/tracked and, per face, what is known about it.
+
+    These are roi, cropped, aligned, landmarks and expression. The two pictures are drawn only while
+    somebody subscribes to them.
 
     The topics of a face exist until its id expires. Methods may be called from any thread.
 
@@ -101,10 +100,12 @@ class Ros4HriFacePublisher:
     Args:
         node: node that publishes.
         has_valence: see `expression_message`.
+        picture_size: (width, height) of cropped and aligned, pixels.
     """
 
-    def __init__(self, node: Node, has_valence: bool = False) -> None:
+    def __init__(self, node: Node, has_valence: bool, picture_size: tuple[int, int]) -> None:
         self._node, self._has_valence = node, has_valence
+        self._picture_size = picture_size
         self._lock = threading.Lock()
         self._is_open = True
         self._warning = ''
@@ -200,6 +201,7 @@ class Ros4HriFacePublisher:
         kinds = {
             'roi': hri.NormalizedRegionOfInterest2D,
             'cropped': Image,
+            'aligned': Image,
             'landmarks': hri.FacialLandmarks,
             'expression': hri.Expression,
         }
@@ -218,8 +220,12 @@ class Ros4HriFacePublisher:
         topics['landmarks'].publish(_landmarks(face, frame, header))
         if face.expression != labels.UNKNOWN:
             topics['expression'].publish(expression_message(face, header, self._has_valence))
-        if topics['cropped'].get_subscription_count() > 0:
-            topics['cropped'].publish(bgr_to_image(_crop(face, frame), header))
+        for name, draw in PICTURES.items():
+            if topics[name].get_subscription_count() == 0:
+                continue
+            picture = draw(frame, face.detection, self._picture_size)
+            if picture is not None:
+                topics[name].publish(bgr_to_image(picture, header))
 
 
 class Ros4HriFaceSource:
@@ -357,19 +363,3 @@ def _landmarks(face: TrackedFace, frame: Frame, header: Header) -> Any:
         point.x, point.y = min(max(x / width, 0.0), 1.0), min(max(y / height, 0.0), 1.0)
         point.c = face.detection.score
     return message
-
-
-def _crop(face: TrackedFace, frame: Frame) -> np.ndarray:
-    """Crop the face, uint8 [128, 128, 3] BGR; black outside the image."""
-    left, top, side = square_about(face.detection.box_xyxy, CROP_SCALE)
-    width, height = frame.size
-    inside = frame.image[max(top, 0) : top + side, max(left, 0) : left + side]
-    square = cv2.copyMakeBorder(
-        to_bgr(np.ascontiguousarray(inside), frame.encoding),
-        max(-top, 0),
-        max(top + side - height, 0),
-        max(-left, 0),
-        max(left + side - width, 0),
-        cv2.BORDER_CONSTANT,
-    )
-    return resize(square, CROP_SIDE, CROP_SIDE)

@@ -144,7 +144,7 @@ class CameraSource(ImageSource):
         settings = self._context.settings
         if settings.ros4hri:
             self._ros4hri = Ros4HriFacePublisher(
-                self._context.node, settings.valence_from_expression
+                self._context.node, settings.valence_from_expression, settings.picture_size
             )
         self._context.publishers.events.open()
         for stream in self._streams.values():

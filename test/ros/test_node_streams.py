@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
 from robot import SMALL
+from scipy.spatial.transform import Rotation
 from sensor_msgs.msg import CameraInfo, CompressedImage
 
 OK, WARN = b'\x00', b'\x01'
@@ -248,11 +249,19 @@ def test_faces_are_frames_of_tf(robot, smile):
     frame = robot.show(smile)
     (face,) = frame.faces
     robot.spin_until(lambda: transforms, 'a transform')
-    (transform,) = transforms[-1].transforms
+    transform, gaze = transforms[-1].transforms
     assert transform.header.frame_id == frame.header.frame_id
     assert transform.child_frame_id == f'face_{face.face_id}'
     assert transform.transform.rotation == face.pose[0].orientation
     assert transform.transform.translation.z == face.pose[0].position.z
+    assert gaze.header.stamp == frame.header.stamp
+    assert gaze.header.frame_id == transform.child_frame_id
+    assert gaze.child_frame_id == f'gaze_{face.face_id}'
+    rotation, origin = gaze.transform.rotation, gaze.transform.translation
+    turn = Rotation.from_quat([rotation.x, rotation.y, rotation.z, rotation.w]).as_matrix()
+    # Columns: the gaze's x (to the person's right), y (down) and z (forward) in the face's frame.
+    np.testing.assert_allclose(turn, [[0, 0, 1], [-1, 0, 0], [0, -1, 0]], atol=1e-9)
+    assert (origin.x, origin.y, origin.z) == (0, 0, 0)
     assert robot.set_parameters(publish__tf=False).successful
     robot.show(smile)
     robot.spin(0.3)

@@ -29,7 +29,7 @@ def test_without_the_messages_configuring_says_what_to_install(robot, option):
 def test_faces_are_published_and_removed(robot, smile, nobody):
     import hri_msgs.msg as hri
 
-    robot.reconfigure(ros4hri=True, tracker__max_missed_s=0.2)
+    robot.reconfigure(ros4hri=True, tracker__max_missed_s=0.2, humans__faces__width=96)
     tracked = robot.received('/humans/faces/tracked', hri.IdsList)
     frame = robot.show(smile)
     (face,) = frame.faces
@@ -37,6 +37,7 @@ def test_faces_are_published_and_removed(robot, smile, nobody):
     kinds = {
         'roi': hri.NormalizedRegionOfInterest2D,
         'cropped': Image,
+        'aligned': Image,
         'landmarks': hri.FacialLandmarks,
         'expression': hri.Expression,
     }
@@ -53,10 +54,11 @@ def test_faces_are_published_and_removed(robot, smile, nobody):
     landmarks = received['landmarks'][-1].landmarks
     assert landmarks[30].x == pytest.approx(face.landmarks[2].x / 320, abs=0.01)
     assert [i for i, point in enumerate(landmarks) if point.c > 0] == [30, 48, 54, 68, 69]
-    picture = received['cropped'][-1]
-    assert (picture.width, picture.height, picture.encoding) == (128, 128, 'bgr8')
-    assert np.asarray(picture.data).std() > 20
-    assert picture.header.frame_id == frame.header.frame_id
+    for name in ('cropped', 'aligned'):
+        picture = received[name][-1]
+        assert (picture.width, picture.height, picture.encoding) == (96, 128, 'bgr8')
+        assert np.asarray(picture.data).std() > 20
+        assert picture.header.frame_id == frame.header.frame_id
 
     robot.spin_until(
         lambda: tracked and not tracked[-1].ids, 'nobody', every=lambda: robot.show(nobody)
