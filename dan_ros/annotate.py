@@ -47,7 +47,7 @@ def annotate(
     """
     canvas = np.array(to_bgr(frame.image, frame.encoding), order='C')
     for index, face in enumerate(faces):
-        name = f'{names[index]} ' if names else ''
+        name = names[index] if names else ''
         expression = face.expression() if expressions is None else expressions[index]
         _draw_face(canvas, face, name, expression)
     return canvas
@@ -63,16 +63,31 @@ def annotate_tracked(frame: Frame, faces: Sequence[TrackedFace]) -> np.ndarray:
     )
 
 
+def color_of(expression: int) -> tuple[int, int, int]:
+    """Return the BGR color of a canonical index or `labels.UNKNOWN`."""
+    return UNKNOWN_COLOUR if expression == labels.UNKNOWN else COLOURS[expression]
+
+
+def caption(face: FaceExpression, name: str, expression: int) -> str:
+    """Return the text for a face, such as `kqzw1 happy 93%`.
+
+    Args:
+        face: the face.
+        name: name of the face, such as its id, or ''.
+        expression: canonical index of the label, or `labels.UNKNOWN`.
+    """
+    parts = [name, labels.label_of(expression), f'{face.confidence:.0%}' if face.is_judged else '']
+    return ' '.join(filter(None, parts))
+
+
 def _draw_face(canvas: np.ndarray, face: FaceExpression, name: str, expression: int) -> None:
-    color = UNKNOWN_COLOUR if expression == labels.UNKNOWN else COLOURS[expression]
+    color = color_of(expression)
     left, top, right, bottom = (round(float(value)) for value in face.face.box_xyxy)
     thickness = max(1, round(max(canvas.shape[:2]) / 500))
     cv2.rectangle(canvas, (left, top), (right, bottom), color, thickness, cv2.LINE_AA)
     for x, y in face.face.landmarks:
         cv2.circle(canvas, (round(float(x)), round(float(y))), thickness, color, -1, cv2.LINE_AA)
-    text = f'{name}{labels.label_of(expression)}'
-    if face.is_judged:
-        text += f' {face.confidence:.0%}'
+    text = caption(face, name, expression)
     _draw_tag(canvas, text, (left, top), color, scale=max(0.4, max(canvas.shape[:2]) / 1400))
     if face.is_judged and bottom - top >= 60:
         _draw_bars(canvas, face.probabilities, (left, bottom), right - left, thickness)

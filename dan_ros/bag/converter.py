@@ -86,13 +86,21 @@ class BagConverter:
         bag: the bag to read.
         topics: its image topics to process, one per camera.
         pipeline: classifies and tracks the faces.
+        with_annotations: also write foxglove_msgs/ImageAnnotations.
 
     Attributes:
         summary: the result so far.
     """
 
-    def __init__(self, bag: Bag, topics: list[Topic], pipeline: VideoPipeline) -> None:
+    def __init__(
+        self,
+        bag: Bag,
+        topics: list[Topic],
+        pipeline: VideoPipeline,
+        with_annotations: bool = False,
+    ) -> None:
         self.summary = ConversionSummary()
+        self._with_annotations = with_annotations
         self._bag, self._topics, self._pipeline = bag, topics, pipeline
         self._calibrations: dict[str, Camera | None] = {}
         self._attention: defaultdict[str, AttentionTracker] = defaultdict(
@@ -224,6 +232,8 @@ class BagConverter:
             self._events[camera].update(faces, face_ids), header, camera, record.time_ns
         )
         self._headers[camera] = header
+        if self._with_annotations:
+            bag.write_annotations(faces, header, camera, frame.size, record.time_ns)
         table.write(faces, header, camera, record.time_ns)
         self.summary.add_frame(array)
         return faces

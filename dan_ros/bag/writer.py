@@ -22,10 +22,13 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from dan_ros.bag.foxglove_types import ANNOTATIONS, register_annotations
 from dan_ros.errors import DataError
+from dan_ros.image_annotations import TOPIC_SUFFIX
 from dan_ros.messages import MessageClasses
 from dan_ros.storage.resources import data_folders
 from dan_ros.tracking.events import FaceEvent
+from dan_ros.tracking.face_tracker import TrackedFace
 
 FACE, FACES = 'dan_ros/msg/FacialExpression', 'dan_ros/msg/FacialExpressionArray'
 EVENT = 'dan_ros/msg/FacialExpressionEvent'
@@ -90,6 +93,7 @@ class ExpressionBagWriter:
                 )
             )
         )
+        self._annotation_classes = register_annotations(self._types)
         nearest = min(max(version, METADATA_VERSIONS[0]), METADATA_VERSIONS[-1])
         self._writer = Writer(path, version=nearest, storage_plugin=PLUGINS[storage])  # type: ignore[arg-type]
         self._writer.STORAGE_PLUGINS = {
@@ -138,6 +142,27 @@ class ExpressionBagWriter:
         for event in events:
             message = self.classes.event(event, header, camera)
             self._writer.write(connection, time_ns, self._types.serialize_cdr(message, EVENT))
+
+    def write_annotations(
+        self,
+        faces: Sequence[TrackedFace],
+        header: Any,
+        camera: str,
+        size: tuple[int, int],
+        time_ns: int,
+    ) -> None:
+        """Write the faces of one frame as a foxglove_msgs/ImageAnnotations.
+
+        Args:
+            faces: faces of the frame.
+            header: std_msgs/Header of the image.
+            camera: name of the image topic.
+            size: (width, height) of the image, pixels.
+            time_ns: bag time, nanoseconds.
+        """
+        topic = self._connect(camera + TOPIC_SUFFIX, ANNOTATIONS)
+        message = self._annotation_classes.annotations(faces, header.stamp, size)
+        self._writer.write(topic, time_ns, self._types.serialize_cdr(message, ANNOTATIONS))
 
     def _connect(self, topic: str, kind: str) -> Any:
         if topic not in self._connections:

@@ -28,6 +28,11 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
 @click.argument('out', metavar='OUT', type=click.Path(path_type=Path))
 @click.option('--video', is_flag=True, help='Also write an annotated MP4 per camera.')
 @click.option('--blur', is_flag=True, help='Hide the faces in the videos.')
+@click.option(
+    '--annotations',
+    is_flag=True,
+    help='Also write foxglove_msgs/ImageAnnotations on each image topic plus /annotations.',
+)
 @click.option('--force', is_flag=True, help='Replace OUT if it is already a bag.')
 @click.option(
     '--topic',
@@ -81,6 +86,7 @@ def command(
     out: Path,
     video: bool,
     blur: bool,
+    annotations: bool,
     force: bool,
     topics: tuple[str, ...],
     model: str,
@@ -132,7 +138,7 @@ def command(
         tracker=TrackerConfig(half_life_s=half_life, min_confidence=min_confidence),
     )
     pipeline = _open_pipeline(model, backend, detector, config, calibration)
-    converter = BagConverter(bag, choice.topics, pipeline)
+    converter = BagConverter(bag, choice.topics, pipeline, annotations)
     with progress_bar() as bar:
         task = bar.add_task('images', total=sum(topic.count for topic in choice.topics) or None)
         summary = converter.run(out, video, lambda images: bar.update(task, completed=images))

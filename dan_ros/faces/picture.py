@@ -44,7 +44,7 @@ def aligned_face(frame: Frame, face: Face, size: tuple[int, int]) -> np.ndarray 
     reach = math.ceil(math.hypot(width, height))  # no corner is missing at any angle
     square = _cut(frame, _center(face), (reach, reach))
     middle = (reach - 1) / 2
-    turn = cv2.getRotationMatrix2D((middle, middle), math.degrees(angle), 1.0)
+    turn = np.array(cv2.getRotationMatrix2D((middle, middle), math.degrees(angle), 1.0), np.float64)
     turn[:, 2] -= (reach - width) / 2, (reach - height) / 2
     return resize(cv2.warpAffine(square, turn, (width, height)), *size)
 
@@ -79,7 +79,7 @@ def _cut(frame: Frame, center: tuple[float, float], extent: tuple[int, int]) -> 
     (columns, rows), (width, height) = extent, frame.size
     left, top = round(center[0] - columns / 2), round(center[1] - rows / 2)
     inside = frame.image[max(top, 0) : top + rows, max(left, 0) : left + columns]
-    return cv2.copyMakeBorder(  # type: ignore[no-any-return]
+    return cv2.copyMakeBorder(
         to_bgr(np.ascontiguousarray(inside), frame.encoding),
         max(-top, 0),
         max(top + rows - height, 0),

@@ -9,7 +9,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 
-from dan_ros.ros import process_tuning, ros4hri
+from dan_ros.ros import outputs, process_tuning, ros4hri
 from dan_ros.ros.consent import ConsentService
 from dan_ros.ros.debug_log import DebugLog
 from dan_ros.ros.diagnostics import DiagnosticsPublisher
@@ -146,6 +146,7 @@ class DanNode(ManagedNode):
         settings, started_s = self._settings, time.monotonic()
         if settings.ros4hri or settings.input == CROPPED_FACES:
             ros4hri.require_messages()
+        outputs.require_packages(settings.packages)
         self._models = models = load_models(settings, self._face_ids, self.get_logger().info)
         for warning in models.warnings:
             self.get_logger().warning(warning)

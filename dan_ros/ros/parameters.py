@@ -44,6 +44,7 @@ from dan_ros.video_pipeline import VideoConfig
 IMAGES, CROPPED_FACES = 'images', 'cropped_faces'
 INPUTS = (IMAGES, CROPPED_FACES)
 IMAGE_TOPIC = 'image'  # the topic of a single camera
+PACKAGES = ('vision_msgs', 'foxglove_msgs')  # whose messages the node can publish as well
 
 VIDEO, PIPELINE, TRACKER, QUALITY = (
     VideoConfig(), PipelineConfig(), TrackerConfig(), QualityThresholds()
@@ -477,6 +478,17 @@ PARAMETERS = (
         live=True,
     ),
     Spec(
+        'publish.vision_msgs',
+        False,
+        'Also publish vision_msgs/Detection2DArray on each image topic plus /detections.',
+    ),
+    Spec(
+        'publish.foxglove_msgs',
+        False,
+        'Also publish foxglove_msgs/ImageAnnotations on each image topic plus /annotations, for '
+        'the image panel of Foxglove.',
+    ),
+    Spec(
         'limits.max_pixels',
         40_000_000,
         'Larger compressed images are dropped before they are decoded.',
@@ -628,6 +640,7 @@ class Settings:
     detector: DetectorSettings
     video: VideoConfig
     publishes_tf: bool
+    packages: tuple[str, ...]
     max_pixels: int
     max_hz: float
 
@@ -662,6 +675,7 @@ class Settings:
             ),
             video=_video_config(values),
             publishes_tf=values['publish.tf'],
+            packages=tuple(name for name in PACKAGES if values[f'publish.{name}']),
             max_pixels=values['limits.max_pixels'],
             max_hz=values['rate.max_hz'],
         )

@@ -40,8 +40,8 @@ LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CLOSING_S = 0.2  # longest wait until subscribers acknowledge the last events, seconds
 TF_TOPIC = '/tf'
 TF_DEPTH = 100  # as in tf2's own broadcaster
-# From the face frame (x out of the face, z up) to the axes of an optical frame: z along the gaze, x to
-# the person's right, y down. We know no gaze but the direction of the head.
+# From the face frame (x out of the face, z up) to the axes of an optical frame: z forward, x to the
+# person's right, y down. Only the direction of the head is known, not that of the eyes.
 GAZE = Transform(rotation=Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5))
 DEBUG_ERROR_PERIOD_S = 10  # interval between two errors about debug images, seconds
 

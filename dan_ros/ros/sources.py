@@ -17,6 +17,7 @@ from dan_ros.ros.depth import DepthStream
 from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.image_receiver import ImageReceiver
 from dan_ros.ros.inference_thread import FrameResult
+from dan_ros.ros.outputs import CameraOutputs
 from dan_ros.ros.parameters import CROPPED_FACES, IMAGES, Settings
 from dan_ros.ros.publishers import ExpressionPublishers
 from dan_ros.ros.qos import QosMonitor
@@ -117,6 +118,7 @@ class CameraSource(ImageSource):
                 node, topics, context.drops, context.qos_monitor, depth
             )
         self._ros4hri: Ros4HriFacePublisher | None = None
+        self._outputs: dict[str, CameraOutputs] = {}
 
     def _depth_stream(self, topic: str) -> DepthStream | None:
         context = self._context
@@ -147,7 +149,10 @@ class CameraSource(ImageSource):
                 self._context.node, settings.valence_from_expression, settings.picture_size
             )
         self._context.publishers.events.open()
-        for stream in self._streams.values():
+        for camera, stream in self._streams.items():
+            self._outputs[camera] = CameraOutputs(
+                self._context.node, camera, settings.packages, self._context.qos_monitor
+            )
             stream.open(receiver, settings.reliability)
 
     def close(self) -> None:
@@ -155,6 +160,9 @@ class CameraSource(ImageSource):
         for stream in self._streams.values():
             stream.close()
         self._context.publishers.events.end()
+        for outputs in self._outputs.values():
+            outputs.close()
+        self._outputs = {}
         if self._ros4hri is not None:
             self._ros4hri.close()
         self._ros4hri = None
@@ -171,6 +179,7 @@ class CameraSource(ImageSource):
         context.publishers.events.update(
             result.camera, faces, face_ids, result.header, config.events
         )
+        self._outputs[result.camera].publish(result, poses)
         if self._ros4hri is not None:
             self._ros4hri.publish(
                 result.camera, result.faces, face_ids, result.frame, result.header

@@ -39,8 +39,11 @@ OPTIONAL = {
     '/tf': importlib.util.find_spec('tf2_msgs'),
     '/data_management': importlib.util.find_spec('hri_privacy_msgs'),
     '/humans/*': importlib.util.find_spec('hri_msgs'),
+    '*/detections': importlib.util.find_spec('vision_msgs'),
+    '*/annotations': importlib.util.find_spec('foxglove_msgs'),
     '*/get_type_description': importlib.util.find_spec('type_description_interfaces'),
 }
+OFF_BY_DEFAULT = ('/humans/*', '*/detections', '*/annotations')
 
 
 def read_policy(ns: str, file: Path = POLICY) -> dict[tuple[str, str], set[str]]:
@@ -99,7 +102,8 @@ def test_the_policy_allows_what_the_node_uses_and_no_more(start, ns):
         for left in allowed[rule] - used[rule]:
             options = [spec for pattern, spec in OPTIONAL.items() if fnmatchcase(left, pattern)]
             assert options, f'{left} is in the policy and not in the graph'
-            assert options == [None] or left.startswith('/humans/'), left
+            is_off = any(fnmatchcase(left, pattern) for pattern in OFF_BY_DEFAULT)
+            assert options == [None] or is_off, left
 
 
 def test_the_policy_of_the_page_allows_a_remapped_camera(start, tmp_path):

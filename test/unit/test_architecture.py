@@ -38,18 +38,20 @@ MAY_IMPORT = {
     'backends': 'errors images model network storage types',
     'detect': 'backends errors faces images model stage_timer types',
     'annotate': 'images labels tracking types',
+    'image_annotations': 'annotate tracking',
     'messages': 'faces labels tracking types',
     'pipeline': 'backends detect errors faces labels model probabilities stage_timer types',
     'video_pipeline': 'faces pipeline tracking types',
     'datasets': 'detect errors faces images labels model storage types',
     'evaluate': 'backends datasets errors images labels pipeline probabilities storage types',
     'train': 'datasets errors evaluate images labels model network storage',
-    'bag': 'annotate errors faces images labels messages pipeline storage tracking types'
-    ' video_pipeline',
+    'bag': 'annotate errors faces image_annotations images labels messages pipeline storage'
+    ' tracking types video_pipeline',
     'bench': 'backends detect errors faces images labels model pipeline storage tracking types'
     ' video_pipeline',
-    'ros': 'annotate backends circumplex detect errors faces images labels messages model msg'
-    ' pipeline probabilities srv stage_timer storage tracking types video_pipeline',
+    'ros': 'annotate backends circumplex detect errors faces image_annotations images labels'
+    ' messages model msg pipeline probabilities srv stage_timer storage tracking types'
+    ' video_pipeline',
     'demo': 'errors images msg ros storage',
     'cli': 'annotate backends bag bench datasets detect errors evaluate faces images'
     ' labels model network pipeline probabilities storage tracking train types video_pipeline',

@@ -35,6 +35,8 @@ from recording import (
     record_images,
     run_bag,
 )
+from rosbags.rosbag2 import Reader
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from dan_ros.bag import timeline
 from dan_ros.bag.recovery import DamageError, read_mcap, read_sqlite3
@@ -91,6 +93,38 @@ def test_every_frame_is_written_in_order_with_its_bag_time(
     assert (tmp_path / 'out' / f'out.{"db3" if storage == "sqlite3" else "mcap"}').is_file()
     single = [data for name, _, data in read_bag(tmp_path / 'out') if name.endswith('expression')]
     assert len(single) == 11
+
+
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+def test_annotations_for_foxglove_are_written_on_request(tmp_path, images, storage):
+    bag = record_images(tmp_path / 'in', images[:3], storage=storage)
+    assert run_bag(bag, tmp_path / 'out', '--annotations').exit_code == 0
+    types = get_typestore(Stores.EMPTY)  # the bag itself must define the messages
+    with Reader(tmp_path / 'out') as reader:
+        (connection,) = (c for c in reader.connections if c.topic.endswith('/annotations'))
+        assert connection.topic == '/camera/image_raw/annotations'
+        assert connection.msgtype == 'foxglove_msgs/msg/ImageAnnotations'
+        types.register(get_types_from_msg(connection.msgdef.data, connection.msgtype))
+        found = [
+            (time_ns, types.deserialize_cdr(data, connection.msgtype))
+            for _, time_ns, data in reader.messages([connection])
+        ]
+    arrays = read_arrays(tmp_path / 'out')
+    assert [time_ns for time_ns, _ in found] == [time_ns for time_ns, _ in arrays]
+    empty, *others = (message for _, message in found)
+    assert len(empty.points) == len(empty.texts) == 0  # removes the boxes of the frame before
+    for message, (_, array) in zip(others, arrays[1:], strict=True):
+        (face,) = array.faces
+        box, landmarks = message.points
+        (text,) = message.texts
+        assert message.timestamp == box.timestamp == text.timestamp == array.header.stamp
+        assert (box.type, landmarks.type) == (box.LINE_LOOP, landmarks.POINTS)
+        xs, ys = {p.x for p in box.points}, {p.y for p in box.points}
+        assert face.roi.x_offset == int(min(xs))
+        assert face.roi.y_offset + face.roi.height == int(np.ceil(max(ys)))
+        assert [(p.x, p.y) for p in landmarks.points] == [(p.x, p.y) for p in face.landmarks]
+        assert text.text == f'{face.face_id} happy {face.confidence:.0%}'
+        assert min(color.a for color in (box.outline_color, text.text_color)) == 1
 
 
 def test_two_runs_write_equal_bytes(tmp_path, images):

@@ -13,7 +13,7 @@ EYES = np.array([[155, 110], [205, 110], [180, 130], [160, 160], [200, 160]], np
 
 
 def scene_turned(degrees):
-    """A face with a red right eye and a blue left eye, turned clockwise about the image's center."""
+    """A face turned clockwise, with a red right eye and a blue left eye."""
     image = np.full((260, 360, 3), 90, np.uint8)
     cv2.circle(image, (155, 110), 6, (0, 0, 255), -1)
     cv2.circle(image, (205, 110), 6, (255, 0, 0), -1)

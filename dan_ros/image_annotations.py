@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Converts the faces of a frame to `foxglove_msgs/ImageAnnotations`, for ROS or rosbags."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dan_ros.annotate import INK, caption, color_of
+from dan_ros.tracking.face_tracker import TrackedFace
+
+TOPIC_SUFFIX = '/annotations'  # behind the name of the image topic
+POINTS, LINE_LOOP = 1, 2  # constants of foxglove_msgs/PointsAnnotation
+MIN_FONT_PX = 12.0
+
+
+@dataclass(frozen=True)
+class AnnotationClasses:
+    """Message classes of foxglove_msgs. Each must accept its fields as keyword arguments."""
+
+    ImageAnnotations: Any
+    PointsAnnotation: Any
+    TextAnnotation: Any
+    Point2: Any
+    Color: Any
+
+    def annotations(self, faces: Sequence[TrackedFace], stamp: Any, size: tuple[int, int]) -> Any:
+        """Return the ImageAnnotations of one frame: a box, the landmarks and a caption per face.
+
+        Without faces it is empty, so that a viewer removes the previous ones.
+
+        Args:
+            faces: faces of the frame.
+            stamp: builtin_interfaces/Time of the image.
+            size: (width, height) of the image, pixels.
+        """
+        shapes = [shape for face in faces for shape in self._shapes(face, stamp, max(size) / 500)]
+        font_px = max(MIN_FONT_PX, max(size) / 50)
+        texts = [self._text(face, stamp, font_px) for face in faces]
+        return self.ImageAnnotations(timestamp=stamp, circles=[], points=shapes, texts=texts)
+
+    def _shapes(self, face: TrackedFace, stamp: Any, thickness: float) -> list[Any]:
+        left, top, right, bottom = face.detection.box_xyxy.tolist()
+        corners = np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
+        shapes = [(LINE_LOOP, corners, max(thickness, 1.0))]
+        if len(face.detection.landmarks):
+            shapes.append((POINTS, face.detection.landmarks, max(3 * thickness, 3.0)))
+        color = self._color(color_of(face.expression))
+        return [
+            self.PointsAnnotation(
+                timestamp=stamp,
+                type=kind,
+                points=[self.Point2(x=x, y=y) for x, y in points.tolist()],
+                outline_color=color,
+                outline_colors=[],
+                fill_color=self.Color(r=0.0, g=0.0, b=0.0, a=0.0),
+                thickness=float(width),
+            )
+            for kind, points, width in shapes
+        ]
+
+    def _text(self, face: TrackedFace, stamp: Any, font_px: float) -> Any:
+        left, top = face.detection.box_xyxy[:2].tolist()
+        return self.TextAnnotation(
+            timestamp=stamp,
+            position=self.Point2(x=max(left, 0.0), y=max(top, font_px)),
+            text=caption(face.smoothed, face.face_id, face.expression),
+            font_size=font_px,
+            text_color=self._color(INK),
+            background_color=self._color(color_of(face.expression)),
+        )
+
+    def _color(self, bgr: Sequence[int]) -> Any:
+        blue, green, red = (value / 255 for value in bgr)
+        return self.Color(r=red, g=green, b=blue, a=1.0)

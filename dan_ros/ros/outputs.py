@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Optional outputs per camera, in the messages of other packages."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseWithCovariance
+from rclpy.node import Node
+from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from dan_ros import labels
+from dan_ros.errors import BackendError
+from dan_ros.faces.head_pose import HeadPose
+from dan_ros.image_annotations import TOPIC_SUFFIX, AnnotationClasses
+from dan_ros.ros.inference_thread import FrameResult
+from dan_ros.ros.publishers import OUTPUT_QOS, ROS
+from dan_ros.ros.qos import PublisherEventCallbacks, QosMonitor, create_with_events
+from dan_ros.tracking.face_tracker import TrackedFace
+
+try:
+    import vision_msgs.msg as vision
+except ModuleNotFoundError:
+    vision = None
+try:
+    import foxglove_msgs.msg as foxglove
+except ModuleNotFoundError:
+    foxglove = None
+
+Poses = Sequence[HeadPose | None]
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output in the messages of another package.
+
+    Attributes:
+        suffix: follows the name of the image topic.
+        message_type: class of the message; None if the package is not installed.
+        build: converts the faces of an image and their poses.
+    """
+
+    suffix: str
+    message_type: Any
+    build: Callable[[FrameResult, Poses], Any]
+
+
+def detections(result: FrameResult, poses: Poses) -> Any:
+    """Return the faces as a vision_msgs/Detection2DArray.
+
+    The published expression of a face comes first in `results`, then the others by probability.
+    `results` is empty if the expression is unknown.
+    """
+    return vision.Detection2DArray(
+        header=result.header,
+        detections=[
+            vision.Detection2D(
+                header=result.header,
+                id=face.face_id,
+                bbox=_bounding_box(face, result.size),
+                results=_hypotheses(face, pose),
+            )
+            for face, pose in zip(result.faces, poses, strict=True)
+        ],
+    )
+
+
+def _bounding_box(face: TrackedFace, size: tuple[int, int]) -> Any:
+    inside = face.detection.box_xyxy.astype(np.float64).clip(0, [*size, *size])
+    left, top, right, bottom = inside.tolist()
+    center = vision.Point2D(x=(left + right) / 2, y=(top + bottom) / 2)
+    return vision.BoundingBox2D(
+        center=vision.Pose2D(position=center), size_x=right - left, size_y=bottom - top
+    )
+
+
+def _hypotheses(face: TrackedFace, pose: HeadPose | None) -> list[Any]:
+    if face.expression == labels.UNKNOWN:
+        return []
+    known = PoseWithCovariance() if pose is None else PoseWithCovariance(pose=ROS.pose(pose))
+    scores = dict(zip(labels.CANONICAL, face.probabilities.tolist(), strict=True))
+    published = labels.label_of(face.expression)
+    order = sorted(scores, key=lambda label: (label != published, -scores[label]))
+    return [
+        vision.ObjectHypothesisWithPose(
+            hypothesis=vision.ObjectHypothesis(class_id=label, score=scores[label]), pose=known
+        )
+        for label in order
+        if scores[label] > 0  # a class that the model lacks has 0
+    ]
+
+
+def annotations(result: FrameResult, poses: Poses) -> Any:
+    """Return the faces as foxglove_msgs/ImageAnnotations."""
+    classes = AnnotationClasses(
+        foxglove.ImageAnnotations,
+        foxglove.PointsAnnotation,
+        foxglove.TextAnnotation,
+        foxglove.Point2,
+        foxglove.Color,
+    )
+    return classes.annotations(result.faces, result.header.stamp, result.size)
+
+
+# By package; the parameter `publish.<package>` turns each on.
+OUTPUTS = {
+    'vision_msgs': Output('/detections', vision and vision.Detection2DArray, detections),
+    'foxglove_msgs': Output(TOPIC_SUFFIX, foxglove and foxglove.ImageAnnotations, annotations),
+}
+
+
+def require_packages(packages: Iterable[str]) -> None:
+    """Raise a BackendError that says how to install a package of `OUTPUTS` that is missing."""
+    for package in packages:
+        if OUTPUTS[package].message_type is None:
+            raise BackendError(
+                f'publish.{package} needs the package {package}: apt install '
+                f'ros-$ROS_DISTRO-{package.replace("_", "-")}, or set publish.{package} to false'
+            )
+
+
+class CameraOutputs:
+    """Publishes the faces of one camera in the messages of other packages.
+
+    Args:
+        node: node that publishes.
+        camera: resolved name of the image topic.
+        packages: keys of `OUTPUTS`.
+        qos_monitor: told about subscriptions with an incompatible QoS.
+    """
+
+    def __init__(
+        self, node: Node, camera: str, packages: Iterable[str], qos_monitor: QosMonitor
+    ) -> None:
+        self._node = node
+        self._qos_monitor = qos_monitor
+        self._publishers = [
+            (OUTPUTS[package], self._create(OUTPUTS[package], camera)) for package in packages
+        ]
+
+    def publish(self, result: FrameResult, poses: Poses) -> None:
+        """Publish the faces of an image to those who subscribe."""
+        for output, publisher in self._publishers:
+            if publisher.get_subscription_count() > 0:
+                publisher.publish(output.build(result, poses))
+
+    def close(self) -> None:
+        """Remove the publishers."""
+        for _, publisher in self._publishers:
+            self._node.destroy_publisher(publisher)
+        self._publishers = []
+
+    def _create(self, output: Output, camera: str) -> Any:
+        topic = camera + output.suffix
+        return create_with_events(
+            self._node,
+            lambda events: self._node.create_publisher(
+                output.message_type,
+                topic,
+                OUTPUT_QOS,
+                event_callbacks=events,
+                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            ),
+            PublisherEventCallbacks(incompatible_qos=self._qos_monitor.callback(topic)),
+        )
