@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 from dan_ros import labels
 from dan_ros.bench.pipelines import PERIOD_NS
-from dan_ros.bench.report import BLUE, GREY
+from dan_ros.bench.report import BLUE, GRAY
 from dan_ros.bench.scenes import STEP_PX, make_background
 from dan_ros.cli.common import progress_bar
 from dan_ros.datasets.catalog import open_faces
@@ -243,7 +243,7 @@ def draw(report: dict[str, dict[str, float]], count: int) -> Figure:
     """Draw one bar per condition: found faces in gray, correct ones in blue."""
     figure = Figure(figsize=(7, 0.42 * len(report) + 1.2), dpi=130, layout='constrained')
     axes = figure.add_subplot()
-    for key, color, label in (('found', GREY, 'found'), ('accuracy', BLUE, 'correct')):
+    for key, color, label in (('found', GRAY, 'found'), ('accuracy', BLUE, 'correct')):
         bars = axes.barh(list(report), [100 * one[key] for one in report.values()], color=color)
         bars.set_label(label)
     axes.bar_label(bars, fmt='%.1f', label_type='center', color='white')

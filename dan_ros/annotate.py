@@ -12,7 +12,7 @@ from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import FaceExpression, Frame
 
 # BGR, one color per canonical class; they differ in lightness as well as in hue.
-COLOURS = (
+COLORS = (
     (235, 235, 235),
     (80, 205, 255),
     (230, 140, 70),
@@ -22,7 +22,7 @@ COLOURS = (
     (70, 70, 235),
     (130, 190, 200),
 )
-UNKNOWN_COLOUR = (150, 150, 150)
+UNKNOWN_COLOR = (150, 150, 150)
 INK = (30, 30, 30)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
@@ -65,7 +65,7 @@ def annotate_tracked(frame: Frame, faces: Sequence[TrackedFace]) -> np.ndarray:
 
 def color_of(expression: int) -> tuple[int, int, int]:
     """Return the BGR color of a canonical index or `labels.UNKNOWN`."""
-    return UNKNOWN_COLOUR if expression == labels.UNKNOWN else COLOURS[expression]
+    return UNKNOWN_COLOR if expression == labels.UNKNOWN else COLORS[expression]
 
 
 def caption(face: FaceExpression, name: str, expression: int) -> str:
@@ -76,7 +76,11 @@ def caption(face: FaceExpression, name: str, expression: int) -> str:
         name: name of the face, such as its id, or ''.
         expression: canonical index of the label, or `labels.UNKNOWN`.
     """
-    parts = [name, labels.label_of(expression), f'{face.confidence:.0%}' if face.is_judged else '']
+    parts = [
+        name,
+        labels.label_of(expression),
+        f'{face.confidence:.0%}' if face.is_classified else '',
+    ]
     return ' '.join(filter(None, parts))
 
 
@@ -89,7 +93,7 @@ def _draw_face(canvas: np.ndarray, face: FaceExpression, name: str, expression: 
         cv2.circle(canvas, (round(float(x)), round(float(y))), thickness, color, -1, cv2.LINE_AA)
     text = caption(face, name, expression)
     _draw_tag(canvas, text, (left, top), color, scale=max(0.4, max(canvas.shape[:2]) / 1400))
-    if face.is_judged and bottom - top >= 60:
+    if face.is_classified and bottom - top >= 60:
         _draw_bars(canvas, face.probabilities, (left, bottom), right - left, thickness)
 
 
@@ -118,5 +122,5 @@ def _draw_bars(
     """Draw a strip under the face, divided among the classes by their probabilities."""
     edges = corner[0] + np.concatenate([[0], np.cumsum(probabilities)]) * width
     top, bottom = corner[1] + 2 * thickness, corner[1] + 2 * thickness + max(4, width // 16)
-    for color, left, right in zip(COLOURS, edges, edges[1:], strict=False):
+    for color, left, right in zip(COLORS, edges, edges[1:], strict=False):
         cv2.rectangle(canvas, (round(left), top), (round(right), bottom), color, -1)

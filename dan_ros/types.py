@@ -98,7 +98,7 @@ class FaceExpression:
     reason: str = ''
 
     @property
-    def is_judged(self) -> bool:
+    def is_classified(self) -> bool:
         """Whether the network classified this face."""
         return bool(self.probabilities.any())
 
@@ -113,7 +113,7 @@ class FaceExpression:
         Returns `labels.UNKNOWN` if the face was not classified, or if the probability of that class
         is below `min_confidence`.
         """
-        if not self.is_judged or self.confidence < min_confidence:
+        if not self.is_classified or self.confidence < min_confidence:
             return labels.UNKNOWN
         return int(self.probabilities.argmax())
 

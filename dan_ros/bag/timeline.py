@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dan_ros import labels
-from dan_ros.annotate import COLOURS, UNKNOWN_COLOUR
+from dan_ros.annotate import COLORS, UNKNOWN_COLOR
 from dan_ros.tracking.face_tracker import TrackedFace
 
 MAX_MOMENTS = 2048  # per face; when reached, every other one is dropped to bound memory
@@ -130,8 +130,8 @@ def draw(face_id: str, moments: _Moments) -> Figure:
     figure = Figure(figsize=(10, 3.6), dpi=DPI, layout='constrained')
     bands, strip = figure.subplots(2, 1, height_ratios=(9, 1), sharex=True)
     times, rows = _with_gaps(moments)
-    colours = [_to_rgb(colour) for colour in COLOURS]
-    bands.stackplot(times, rows.T, colors=colours, labels=labels.CANONICAL, linewidth=0)
+    colors = [_to_rgb(color) for color in COLORS]
+    bands.stackplot(times, rows.T, colors=colors, labels=labels.CANONICAL, linewidth=0)
     bands.set(ylim=(0, 1), ylabel='probability', title=f'face {face_id}')
     bands.legend(loc='center left', bbox_to_anchor=(1.0, 0.5), frameon=False, reverse=True)
     bands.set_facecolor('#f4f4f4')
@@ -149,8 +149,8 @@ def _draw_labels(axes: Axes, moments: _Moments) -> None:
     for index, expression in enumerate(moments.expressions):
         if index == last or moments.after_gap[index + 1]:
             continue
-        colour = UNKNOWN_COLOUR if expression == labels.UNKNOWN else COLOURS[expression]
-        axes.axvspan(times[index], times[index + 1], color=_to_rgb(colour), linewidth=0)
+        color = UNKNOWN_COLOR if expression == labels.UNKNOWN else COLORS[expression]
+        axes.axvspan(times[index], times[index + 1], color=_to_rgb(color), linewidth=0)
 
 
 def _with_gaps(moments: _Moments) -> tuple[np.ndarray, np.ndarray]:

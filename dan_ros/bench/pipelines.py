@@ -158,7 +158,7 @@ def time_pipelines(
         next(iter(variants)),
         {name: steps_ms.pop(TOTAL) for name, steps_ms in medians.items()},
         {name: steps_ms for name, steps_ms in medians.items() if name != WITH_INTERVAL},
-        sum(face.is_judged for face in default.run([frame])[0]),
+        sum(face.is_classified for face in default.run([frame])[0]),
     )
 
 

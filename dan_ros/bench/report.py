@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GREY, BLUE, YELLOW, RED = '#9aa0a6', '#2a6fbb', '#e0a030', '#c0504d'
+GRAY, BLUE, YELLOW, RED = '#9aa0a6', '#2a6fbb', '#e0a030', '#c0504d'
 DPI = 130
 ROW_INCHES = 0.28  # height of a bar
 
@@ -65,7 +65,7 @@ def draw_report(comparisons: Sequence[Comparison], steps_ms: Steps, title: str) 
 def _draw_comparison(axes: Axes, comparison: Comparison) -> None:
     names = list(comparison.times_ms)
     values = [comparison.times_faster[name] for name in names]
-    colors = [GREY if name == comparison.baseline else BLUE for name in names]
+    colors = [GRAY if name == comparison.baseline else BLUE for name in names]
     bars = axes.barh(names, values, color=colors, height=0.7)
     labels = [
         f'{value:.{1 if value >= 10 else 2}f}x  ({comparison.times_ms[name]:.1f} ms)'
@@ -84,7 +84,7 @@ def _draw_steps(axes: Axes, steps_ms: Steps) -> None:
     """Draw one stacked bar per case."""
     names = list(steps_ms)
     left = [0.0] * len(names)
-    for color, step in zip((GREY, BLUE, YELLOW, RED), steps_ms[names[0]], strict=True):
+    for color, step in zip((GRAY, BLUE, YELLOW, RED), steps_ms[names[0]], strict=True):
         values = [steps_ms[name][step] for name in names]
         axes.barh(names, values, left=left, color=color, label=step, height=0.6)
         left = [a + b for a, b in zip(left, values, strict=True)]

@@ -34,9 +34,9 @@ class HaarDetector(Detector):
 
     def detect(self, image_bgr: np.ndarray) -> list[Face]:
         """Find faces in a BGR image, uint8 [H, W, 3]; the highest score comes first."""
-        grey = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
+        gray = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2GRAY)
         boxes, _, weights = self._cascade.detectMultiScale3(
-            grey, scaleFactor=1.1, minNeighbors=5, outputRejectLevels=True
+            gray, scaleFactor=1.1, minNeighbors=5, outputRejectLevels=True
         )
         faces = [
             _to_face(np.asarray(box), float(weight))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from dan_ros.evaluate.metrics import CALIBRATION_BINS, Scores
 from dan_ros.images.opencv import cv2
 
-BLUE, ORANGE, GREY = '#2a6fbb', '#e07b39', '#8a8a8a'
+BLUE, ORANGE, GRAY = '#2a6fbb', '#e07b39', '#8a8a8a'
 DPI = 130
 HEAT_SHARE = 0.55  # opacity of a heat map over a face
 
@@ -26,11 +26,11 @@ def draw_confusion(scores: Scores, title: str) -> Figure:
     for row, column in np.ndindex(count, count):
         if not scores.confusion[row, column]:
             continue
-        colour = 'white' if shares[row, column] > 0.55 else 'black'
+        color = 'white' if shares[row, column] > 0.55 else 'black'
         text = f'{100 * shares[row, column]:.0f}'
-        axes.text(column, row - 0.08, text, ha='center', va='center', color=colour, fontsize=11)
+        axes.text(column, row - 0.08, text, ha='center', va='center', color=color, fontsize=11)
         number = str(scores.confusion[row, column])
-        axes.text(column, row + 0.27, number, ha='center', va='center', color=colour, fontsize=6.5)
+        axes.text(column, row + 0.27, number, ha='center', va='center', color=color, fontsize=6.5)
     axes.set_xticks(range(count), scores.labels, rotation=35, ha='right')
     rows = [f'{name} ({n})' for name, n in zip(scores.labels, scores.faces, strict=True)]
     axes.set_yticks(range(count), rows)
@@ -63,7 +63,7 @@ def draw_reliability(scores: Scores, title: str) -> Figure:
         color=ORANGE,
         label='confidence',
     )
-    upper.plot([0, 1], [0, 1], ':', color=GREY, linewidth=1)
+    upper.plot([0, 1], [0, 1], ':', color=GRAY, linewidth=1)
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel='accuracy')
     upper.legend(loc='upper left', frameon=False)
     upper.set_title(
@@ -71,7 +71,7 @@ def draw_reliability(scores: Scores, title: str) -> Figure:
         fontsize=11,
         parse_math=False,
     )
-    lower.bar(middles, scores.bin_faces, 0.92 * width, color=GREY)
+    lower.bar(middles, scores.bin_faces, 0.92 * width, color=GRAY)
     lower.set(xlabel='confidence', ylabel='faces')
     for axes in (upper, lower):
         axes.spines[['top', 'right']].set_visible(False)
@@ -149,16 +149,16 @@ def heat_over(face: np.ndarray, heat: np.ndarray) -> np.ndarray:
     heat = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
     large = cv2.resize(heat.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
     levels = (255 * large.clip(0, 1)).astype(np.uint8)
-    colours = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[:, :, ::-1]
-    mixed: np.ndarray = HEAT_SHARE * colours + (1 - HEAT_SHARE) * face
+    colors = cv2.applyColorMap(levels, cv2.COLORMAP_JET)[:, :, ::-1]
+    mixed: np.ndarray = HEAT_SHARE * colors + (1 - HEAT_SHARE) * face
     return mixed.astype(np.uint8)
 
 
 def _draw_bars(axes: Axes, probabilities: np.ndarray, labels: Sequence[str]) -> None:
     """Draw probabilities as horizontal bars, the first class on top."""
     places = np.arange(len(labels))[::-1]
-    colours = [ORANGE if value == probabilities.max() else GREY for value in probabilities]
-    axes.barh(places, probabilities, color=colours)
+    colors = [ORANGE if value == probabilities.max() else GRAY for value in probabilities]
+    axes.barh(places, probabilities, color=colors)
     axes.set_yticks(places, labels, fontsize=8)
     axes.set_xlim(0, 1)
     axes.tick_params(axis='x', labelsize=7)

@@ -103,9 +103,9 @@ def sharpness(crop: np.ndarray) -> float:
         Cycles per side of the crop; 0 for a uniform image.
     """
     side = crop.shape[0]
-    grey = cv2.transform(crop.astype(np.float32), MEAN_OF_COLORS)
+    gray = cv2.transform(crop.astype(np.float32), MEAN_OF_COLORS)
     smooth = cv2.GaussianBlur(
-        grey, (0, 0), side / DETAIL_SIDE_PX
+        gray, (0, 0), side / DETAIL_SIDE_PX
     )  # so that noise does not count as detail
     across, down = cv2.norm(smooth[:, 2:], smooth[:, :-2]), cv2.norm(smooth[2:], smooth[:-2])
     gradient = math.hypot(across, down) / 2 / side

@@ -103,7 +103,7 @@ class FaceTracker:
         """
         self._frames += 1
         self._boxes = [face.face.box_xyxy for face in faces]
-        self._classified_boxes = [face.face.box_xyxy for face in faces if face.is_judged]
+        self._classified_boxes = [face.face.box_xyxy for face in faces if face.is_classified]
         if self._clock.is_restart(stamp_ns):
             self._forget()
         now_ns = self._clock.advance(stamp_ns, arrived_ns)
@@ -151,7 +151,7 @@ class FaceTracker:
         return self._box_tracker.face_ids
 
     def _smooth(self, face_id: str, face: FaceExpression, now_ns: int) -> TrackedFace:
-        if not face.is_judged:
+        if not face.is_classified:
             return TrackedFace(face_id, face, face.probabilities, labels.UNKNOWN, now_ns)
         smoother = self._smoothers.setdefault(face_id, Smoother())
         smoother.config = self.config

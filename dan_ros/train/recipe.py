@@ -36,7 +36,7 @@ NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 # YAML has only lists, which a strict tuple would reject.
 Range = Annotated[tuple[Positive, Positive], Strict(False), AfterValidator(_check_order)]
-Colour = Annotated[tuple[float, float, float], Strict(False)]
+Color = Annotated[tuple[float, float, float], Strict(False)]
 Epochs = Annotated[int, Field(gt=0)]
 Pixels = Annotated[int, Field(ge=MIN_INPUT_PX, le=MAX_INPUT_PX)]
 Stage = Annotated[tuple[Epochs, Pixels], Strict(False)]
@@ -149,8 +149,8 @@ class Recipe(Settings, frozen=True):
     second_opinion: Chance = 0.0
     num_head: Annotated[int, Field(gt=0)] = 4
     grey: bool = False
-    mean: Colour = (0.485, 0.456, 0.406)
-    std: Colour = (0.229, 0.224, 0.225)
+    mean: Color = (0.485, 0.456, 0.406)
+    std: Color = (0.229, 0.224, 0.225)
     seed: Annotated[int, Field(ge=0)] = 0
     batch_size: Annotated[int, Field(ge=2)] = 256
     optimizer: Literal['sgd', 'adam', 'adamw'] = 'sgd'

@@ -203,9 +203,9 @@ def test_unusual_images_that_are_valid(robot, smile, encoding, big_endian, paddi
     message = robot.image(smile)
     rows = smile.reshape(len(smile), -1)
     if encoding == 'mono16':
-        grey = cv2.cvtColor(smile, cv2.COLOR_BGR2GRAY).astype(np.uint16) << 8
-        noise = np.random.default_rng(0).integers(0, 256, grey.shape).astype(np.uint16)
-        rows = (grey | noise).astype('>u2').view(np.uint8)
+        gray = cv2.cvtColor(smile, cv2.COLOR_BGR2GRAY).astype(np.uint16) << 8
+        noise = np.random.default_rng(0).integers(0, 256, gray.shape).astype(np.uint16)
+        rows = (gray | noise).astype('>u2').view(np.uint8)
     noise = np.random.default_rng(1).integers(0, 256, (len(rows), padding), dtype=np.uint8)
     rows = np.ascontiguousarray(np.hstack([rows, noise]))
     message.encoding, message.is_bigendian, message.step = encoding, big_endian, rows.shape[1]
@@ -223,15 +223,15 @@ def hundred(smile) -> np.ndarray:
     return np.tile(face, (10, 10))
 
 
-def grey_image(robot: Robot, image_grey: np.ndarray) -> Image:
-    message = robot.image(image_grey[..., None])
-    message.encoding, message.step = 'mono8', image_grey.shape[1]
+def gray_image(robot: Robot, image_gray: np.ndarray) -> Image:
+    message = robot.image(image_gray[..., None])
+    message.encoding, message.step = 'mono8', image_gray.shape[1]
     return message
 
 
 def test_a_hundred_faces(robot, smile, hundred):
     """The 16 largest at most are classified; all are published, each with its own id."""
-    frame = robot.send_until_answered(grey_image(robot, hundred))
+    frame = robot.send_until_answered(gray_image(robot, hundred))
     assert len(frame.faces) == 100
     assert len({face.face_id for face in frame.faces}) == 100
     classified = [face for face in frame.faces if face.label != 'unknown']
@@ -516,9 +516,9 @@ def test_too_little_memory(start, jpeg):
 def test_a_signal_during_inference(start, hundred):
     """A run over a hundred faces takes several 100 ms; the node ends after it."""
     robot = start('-p', 'max_faces:=1000', '-p', 'quality.min_side_px:=1.0')
-    assert len(robot.send_until_answered(grey_image(robot, hundred)).faces) == 100
+    assert len(robot.send_until_answered(gray_image(robot, hundred)).faces) == 100
     for _ in range(10):
-        robot.publisher.publish(grey_image(robot, hundred))
+        robot.publisher.publish(gray_image(robot, hundred))
         robot.spin(0.02)
     assert robot.node.stop(signal.SIGTERM) == 0
     assert 'Traceback' not in robot.output

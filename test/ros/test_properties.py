@@ -194,7 +194,7 @@ def test_any_scene_gives_each_face_an_id_of_its_own_and_probabilities(scene):
         assert len({face.face_id for face in followed}) == len(seen)
         for face in followed:
             total = float(face.probabilities.sum())
-            assert total == pytest.approx(1, abs=1e-5) if face.raw.is_judged else total == 0
+            assert total == pytest.approx(1, abs=1e-5) if face.raw.is_classified else total == 0
             assert face.expression in (*range(len(labels.CANONICAL)), labels.UNKNOWN)
         assert follower.face_ids >= {face.face_id for face in followed}
 

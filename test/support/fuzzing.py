@@ -94,8 +94,8 @@ def assert_valid(faces: list[FaceExpression]) -> None:
     for face in faces:
         assert np.isfinite(face.face.box_xyxy).all()
         total = face.probabilities.sum()
-        assert total == pytest.approx(1, abs=1e-4) if face.is_judged else total == 0
-        assert face.is_judged or face.reason in quality.REASONS
+        assert total == pytest.approx(1, abs=1e-4) if face.is_classified else total == 0
+        assert face.is_classified or face.reason in quality.REASONS
 
 
 def run_odd_images(pipeline: ExpressionPipeline, count: int, rounds: int = 1) -> Report:

@@ -90,22 +90,22 @@ def _odd_lengths(data: bytes) -> st.SearchStrategy[bytes]:
 @cache
 def pictures() -> tuple[bytes, ...]:
     """JPEG and PNG files of many kinds, of a face with 96 x 112 pixels."""
-    colour = np.ascontiguousarray(astronaut()[63:175, 166:262, ::-1])
-    grey = cv2.cvtColor(colour, cv2.COLOR_BGR2GRAY)
-    alpha = np.dstack([colour, grey])
+    color = np.ascontiguousarray(astronaut()[63:175, 166:262, ::-1])
+    gray = cv2.cvtColor(color, cv2.COLOR_BGR2GRAY)
+    alpha = np.dstack([color, gray])
     kinds = (
-        ('.jpg', colour, ()),
-        ('.jpg', colour, (cv2.IMWRITE_JPEG_QUALITY, 20)),
-        ('.jpg', colour, (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)),
-        ('.jpg', colour, (cv2.IMWRITE_JPEG_RST_INTERVAL, 3)),
-        ('.jpg', colour, (cv2.IMWRITE_JPEG_OPTIMIZE, 1)),
-        ('.jpg', grey, ()),
-        ('.png', colour, ()),
-        ('.png', colour, (cv2.IMWRITE_PNG_COMPRESSION, 0)),
-        ('.png', grey, ()),
+        ('.jpg', color, ()),
+        ('.jpg', color, (cv2.IMWRITE_JPEG_QUALITY, 20)),
+        ('.jpg', color, (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)),
+        ('.jpg', color, (cv2.IMWRITE_JPEG_RST_INTERVAL, 3)),
+        ('.jpg', color, (cv2.IMWRITE_JPEG_OPTIMIZE, 1)),
+        ('.jpg', gray, ()),
+        ('.png', color, ()),
+        ('.png', color, (cv2.IMWRITE_PNG_COMPRESSION, 0)),
+        ('.png', gray, ()),
         ('.png', alpha, ()),
-        ('.png', grey.astype(np.uint16) * 257, ()),
-        ('.png', (grey > 128).astype(np.uint8) * 255, (cv2.IMWRITE_PNG_BILEVEL, 1)),
+        ('.png', gray.astype(np.uint16) * 257, ()),
+        ('.png', (gray > 128).astype(np.uint8) * 255, (cv2.IMWRITE_PNG_BILEVEL, 1)),
     )
     return tuple(
         cv2.imencode(suffix, image, list(options))[1].tobytes() for suffix, image, options in kinds

@@ -33,18 +33,18 @@ def test_a_complete_image_is_decoded(picture, suffix):
     assert np.abs(frame.image.astype(int) - picture).mean() < (0.01 if suffix == '.png' else 5)
 
 
-def test_progressive_grey_and_sixteen_bit(picture):
-    grey = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
-    deep = grey.astype(np.uint16) * 257
+def test_progressive_gray_and_sixteen_bit(picture):
+    gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+    deep = gray.astype(np.uint16) * 257
     for content in (
         encoded('.jpg', picture, cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
-        encoded('.jpg', grey),
-        encoded('.png', grey),
+        encoded('.jpg', gray),
+        encoded('.png', gray),
         encoded('.png', deep),
     ):
         frame = compressed_to_frame(content, MANY)
         assert frame.image.shape == (120, 161, 3)
-        assert np.abs(frame.image[..., 1].astype(int) - grey).mean() < 8
+        assert np.abs(frame.image[..., 1].astype(int) - gray).mean() < 8
 
 
 def test_bytes_after_the_end_of_a_jpeg_are_ignored(picture):

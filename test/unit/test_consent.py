@@ -130,7 +130,7 @@ def test_a_face_is_neither_classified_nor_shown_before_it_is_released(video, cou
     (face,) = run(video, couple, 1)
     assert face.face_id == granted.face_id
     assert face.detection.box_xyxy[2] < 512  # the larger one
-    assert face.raw.is_judged
+    assert face.raw.is_classified
     assert video.pipeline.backend.count == 1
     assert video.face_ids(LEFT) == {granted.face_id}
     assert faces_shown(video, couple) == 1
@@ -160,7 +160,7 @@ def test_a_released_face_may_move(video, smile):
     video.consent.grant()
     for step in range(1, 12):
         (face,) = run(video, np.roll(smile, 12 * step, axis=1), step)
-        assert face.raw.is_judged
+        assert face.raw.is_classified
 
 
 def test_with_blur_released_faces_are_hidden_as_well(video, couple):

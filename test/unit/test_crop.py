@@ -46,7 +46,7 @@ def test_a_box_far_larger_than_the_image_takes_no_memory_for_it():
     assert (crop == 60).all()
 
 
-def test_grey_is_repeated():
+def test_gray_is_repeated():
     image = np.full((50, 50), 77, np.uint8)
     assert (cut(image, [5, 5, 45, 45], encoding='mono8') == 77).all()
 

@@ -46,7 +46,7 @@ def to_bgr(message) -> np.ndarray:
     )
 
 
-def test_8_bit_colour_is_a_view():
+def test_8_bit_color_is_a_view():
     data = np.arange(3 * WIDTH * HEIGHT, dtype=np.uint8)
     frame = image_to_frame(Message(data=data))
     assert np.shares_memory(frame.image, data)
@@ -87,7 +87,7 @@ def test_bayer_pattern_is_read_as_ros_names_it(pattern, bits):
 
 
 @pytest.mark.parametrize('encoding', ['uyvy', 'yuv422', 'yuyv', 'yuv422_yuy2', 'nv21'])
-def test_yuv_keeps_grey_grey(encoding):
+def test_yuv_keeps_gray_gray(encoding):
     luma, chroma = 126, 128
     if encoding == 'nv21':
         rows = np.full((HEIGHT * 3 // 2, WIDTH), chroma, np.uint8)

@@ -154,7 +154,7 @@ def test_every_encoding_gives_the_same_answer(pipeline, portrait, encoding):
     }
     ((expected,),) = pipeline.run([Frame(portrait)])
     ((face,),) = pipeline.run([Frame(cv2.cvtColor(portrait, codes[encoding]), encoding)])
-    loose = encoding == 'mono8'  # the detector sees other colours, and moves the box a little
+    loose = encoding == 'mono8'  # the detector sees other colors, and moves the box a little
     np.testing.assert_allclose(face.probabilities, expected.probabilities, atol=0.1 if loose else 0)
 
 
@@ -189,8 +189,8 @@ def test_faces_past_the_limit_are_found_but_not_judged(pipeline, portrait):
     image[:256, 530:786] = small
     limited = with_config(pipeline, max_side_px=800, max_faces=1)
     ((large_face, small_face),) = limited.run([Frame(image)])
-    assert large_face.is_judged
-    assert not small_face.is_judged
+    assert large_face.is_classified
+    assert not small_face.is_classified
     assert small_face.expression() == labels.UNKNOWN
     assert small_face.face.box_xyxy[0] > 530
 

@@ -102,7 +102,7 @@ def test_a_blurred_face_is_rejected_and_its_neighbor_is_not(strict, portrait):
     blurred = cv2.GaussianBlur(face, (0, 0), 9)
     ((one, two),) = strict.run([Frame(np.hstack([face, blurred]))])
     assert sorted([one.reason, two.reason]) == ['', quality.BLURRED]
-    judged = one if one.is_judged else two
+    judged = one if one.is_classified else two
     assert labels.label_of(judged.expression()) == 'happy'
 
 
