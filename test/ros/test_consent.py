@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The running node says nothing about a face until it is released."""
+"""The running node shows no hidden face, and says nothing about a face until it is released."""
 
 import importlib.util
 
@@ -10,13 +10,14 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
+from dan_ros.detect import open_detector
 from dan_ros.msg import FaceScene, FacialExpressionEvent
 from dan_ros.srv import Consent
 from dan_ros.types import Frame
 
-needs_messages = pytest.mark.skipif(
-    importlib.util.find_spec('hri_msgs') is None, reason='hri_msgs is not installed'
-)
+HAS_HRI = importlib.util.find_spec('hri_msgs') is not None
+needs_messages = pytest.mark.skipif(not HAS_HRI, reason='hri_msgs is not installed')
+IMAGE_TYPE = 'sensor_msgs/msg/Image'
 
 
 @pytest.fixture(scope='module')
@@ -85,6 +86,28 @@ def test_a_face_is_published_after_its_consent_and_until_that_is_withdrawn(
     robot.spin_until(lambda: events and events[-1].kind == events[-1].LEFT, 'the end')
     robot.spin_until(lambda: scenes and scenes[-1].face_count == 0, 'an empty scene')
     assert {face.face_id for face in [*robot.faces, *events]} == {answer.face_id}
+
+
+def test_no_image_of_any_topic_shows_a_hidden_face(robot, smile):
+    """Also images on topics that are added later, for example by another part of REP-155."""
+    robot.reconfigure(privacy__blur=True, ros4hri=HAS_HRI)
+    (face,) = robot.show(smile).faces
+
+    def image_topics():
+        published = robot.client.get_publisher_names_and_types_by_node('dan_node', '/')
+        return {name for name, types in published if IMAGE_TYPE in types}
+
+    expected = {'/dan_node/debug_image'}
+    if HAS_HRI:
+        expected.add(f'/humans/faces/{face.face_id}/cropped')
+    robot.spin_until(lambda: image_topics() >= expected, 'the topics of images')
+    received = {topic: robot.received(topic, Image) for topic in image_topics()}
+    robot.spin_until(lambda: all(received.values()), 'images', every=lambda: robot.show(smile))
+    detector = open_detector('yunet', min_score=0.3)
+    for topic, images in received.items():
+        for image in images:
+            pixels = np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, -1)
+            assert detector.detect(np.ascontiguousarray(pixels[..., :3])) == [], topic
 
 
 def test_without_consent_required_there_is_nothing_to_release(robot, smile):
