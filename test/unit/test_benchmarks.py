@@ -83,3 +83,30 @@ def test_a_search_around_the_face_gives_the_same_answer(portrait):
     assert found['images'] == 3
     assert found['full_frame_found'] == found['interval_found'] == 1
     assert found['same_answer'] == found['interval_accuracy'] == 1
+
+
+def test_tables_of_accuracy_replace_those_of_a_page(tmp_path):
+    accuracy = import_benchmark('accuracy')
+    mark = accuracy.MARKS.format(name='scenes')
+    page = tmp_path / 'page.md'
+    page.write_text(f'before\n{mark}\nold\n{mark}\nafter\n')
+    varied = {'light': {0.5: {'found': 1.0, 'accuracy': 0.25}}}
+    accuracy.replace_tables(page, {'scenes': accuracy.table_of_conditions(varied)})
+    text = page.read_text()
+    assert '| light | 0.5: 100 / 25 |' in text
+    assert 'old' not in text
+    accuracy.replace_tables(page, {'scenes': 'new'})
+    assert page.read_text() == f'before\n{mark}\n\nnew\n\n{mark}\nafter\n'
+
+
+def test_the_ablation_resumes_and_shows_what_is_missing(tmp_path):
+    pytest.importorskip('torch')
+    ablation = import_benchmark('ablation')
+    assert {ablation.recipe_of(name, 2, 0).num_head for name in ablation.VARIANTS} == {1, 2, 3, 4}
+    assert ablation.recipe_of('without affinity loss', 2, 0).affinity_weight == 0
+    folder = tmp_path / ablation.folder_of('1 head')
+    folder.mkdir()
+    line = '{"accuracy": 0.5, "balanced_accuracy": 0.25, "valid_cross_entropy": 1.5}\n'
+    (folder / 'log.jsonl').write_text(2 * line)
+    assert '| 1 head | 50.00 | 25.00 | 1.500 |' in ablation.table(tmp_path, 2)
+    assert '| 1 head | not run | | |' in ablation.table(tmp_path, 3)

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accuracy of a model by data set, and by the size, light, blur and turn of faces.
+
+    python3 benchmarks/accuracy.py DATA [--model NAME]... [--set raf=FOLDER:rafdb]... [--out docs]
+
+DATA contains FER+ (see `dan_ros.datasets.ferplus`). The script
+
+* evaluates each model on the validation faces of FER+, and on each `--set`, as `dan-ros evaluate`
+  does;
+* places validation faces in color images of 640x480 pixels (see `robustness.py`), makes them
+  smaller, darker, blurred or turned in steps, and runs the pipeline of the node on them. A face
+  that is not found counts as wrong.
+
+It writes `accuracy.json` and `accuracy.png`, and with `--page` it replaces the tables between the
+marks of that page. One model and 200 faces take about two minutes on two cores.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from robustness import Condition, classify_scenes, summarize
+
+from dan_ros import labels
+from dan_ros.backends import open_backend
+from dan_ros.bench.report import BLUE, GREY
+from dan_ros.cli.common import progress_bar
+from dan_ros.datasets.catalog import guess_dataset, open_faces
+from dan_ros.datasets.faces import VALID, Faces
+from dan_ros.evaluate.evaluator import evaluate, predict_crops
+from dan_ros.faces.quality import ACCEPT_ALL
+from dan_ros.model import store
+from dan_ros.pipeline import ExpressionPipeline
+
+SIDE_PX = 160  # of an undisturbed face
+DARK_NOISE = 5.0  # standard deviation of a camera's noise in low light, of pixels in 0 .. 255
+MARKS = '<!-- {name}: made by benchmarks/accuracy.py -->'
+
+
+def darken(share: float) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+    """Reduce the light of an image to a share, with the noise of a camera in low light."""
+
+    def change(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        dark = share * image.astype(np.float32) + rng.normal(0, DARK_NOISE, image.shape)
+        return dark.clip(0, 255).astype(np.uint8)
+
+    return change
+
+
+def blur(sigma_px: float) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+    """Blur an image like a camera out of focus."""
+    return lambda image, _: cv2.GaussianBlur(image, (0, 0), sigma_px)
+
+
+PLAIN = Condition('plain', side=SIDE_PX)
+# Conditions by what is varied; the numbers are those of the figure's axes.
+SERIES: dict[str, dict[float, Condition]] = {
+    'size of the face, px': {
+        SIDE_PX: PLAIN,
+        **{side: Condition('size', side=side) for side in (96, 64, 48, 32, 24)},
+    },
+    'light, share': {
+        1.0: PLAIN,
+        **{
+            share: Condition('light', SIDE_PX, 0, darken(share)) for share in (0.5, 0.25, 0.1, 0.05)
+        },
+    },
+    'blur, sigma in px of a face of 160 px': {
+        0.0: PLAIN,
+        **{sigma: Condition('blur', SIDE_PX, 0, blur(sigma)) for sigma in (2, 4, 6, 8)},
+    },
+    'turn in the image plane, degrees at most': {
+        0.0: PLAIN,
+        **{angle: Condition('turn', SIDE_PX, angle) for angle in (15, 30, 45, 60)},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """Scores of a model on a data set, in [0, 1]; `neutral` is the recall of neutral faces."""
+
+    model: str
+    data: str
+    faces: int
+    accuracy: float
+    balanced: float
+    neutral: float
+    confidence_error: float
+
+
+def score(model: str, name: str, faces: Faces) -> Row:
+    """Evaluate a model on the faces as the data set crops them."""
+    backend = open_backend('auto', model)
+    scores = evaluate(faces, backend.model.labels, predict_crops(faces, backend)).scores
+    recall = dict(zip(scores.labels, scores.recall, strict=True))
+    return Row(
+        Path(model).stem,
+        name,
+        int(scores.faces.sum()),
+        scores.accuracy,
+        scores.balanced_accuracy,
+        float(recall.get('neutral', np.nan)),
+        scores.calibration_error,
+    )
+
+
+def open_set(text: str) -> tuple[str, Faces]:
+    """Open `name=folder` or `name=folder:dataset`."""
+    name, _, rest = text.partition('=')
+    folder, _, dataset = rest.partition(':')
+    if not rest:
+        raise click.BadParameter(f'{text} is not name=folder or name=folder:dataset')
+    dataset = dataset or guess_dataset(Path(folder), labels.CANONICAL)
+    return name, open_faces(dataset, Path(folder), VALID)
+
+
+def vary(pipeline: ExpressionPipeline, faces: np.ndarray, truth: np.ndarray) -> dict[str, dict]:
+    """Found and correct shares by condition; the plain condition is measured once."""
+    plain = summarize(classify_scenes(pipeline, faces, PLAIN), truth)
+    result: dict[str, dict] = {}
+    with progress_bar() as bar:
+        for series, conditions in bar.track(SERIES.items(), description='series'):
+            result[series] = {
+                value: plain
+                if condition is PLAIN
+                else summarize(classify_scenes(pipeline, faces, condition), truth)
+                for value, condition in conditions.items()
+            }
+    return result
+
+
+def draw(varied: dict[str, dict], count: int, model: str) -> Figure:
+    """Draw one panel per series: shares of found and of correct faces."""
+    figure = Figure(figsize=(10, 3.2), dpi=130, layout='constrained')
+    for axes, (series, values) in zip(
+        figure.subplots(1, 4, sharey=True), varied.items(), strict=True
+    ):
+        names = [f'{value:g}' for value in values]
+        for key, color, label in (('found', GREY, 'found'), ('accuracy', BLUE, 'correct')):
+            axes.plot(
+                names, [100 * v[key] for v in values.values()], 'o-', color=color, label=label
+            )
+        axes.set(ylim=(0, 102), xlabel=series)
+        axes.xaxis.label.set_size(8)
+        axes.grid(alpha=0.3)
+        axes.spines[['top', 'right']].set_visible(False)
+    figure.axes[0].set_ylabel('percent of the faces')
+    figure.axes[0].legend(frameon=False, loc='lower left')
+    figure.suptitle(f'{model}, {count} validation faces of FER+ in scenes', fontsize=10)
+    return figure
+
+
+def table_of_rows(rows: list[Row]) -> str:
+    """The scores as a Markdown table, in percent."""
+    lines = [
+        '| model | data | faces | accuracy | balanced | neutral recall | calibration error |',
+        '|---|---|---|---|---|---|---|',
+    ]
+    for row in rows:
+        percent = (f'{100 * v:.1f}' for v in (row.accuracy, row.balanced, row.neutral))
+        lines.append(
+            f'| `{row.model}` | {row.data} | {row.faces} | {" | ".join(percent)} | '
+            f'{row.confidence_error:.3f} |'
+        )
+    return '\n'.join(lines)
+
+
+def table_of_conditions(varied: dict[str, dict]) -> str:
+    """Found / correct by condition as a Markdown table, in percent."""
+    lines = ['| varied | found / correct, % |', '|---|---|']
+    for series, values in varied.items():
+        cells = [
+            f'{value:g}: {100 * v["found"]:.0f} / {100 * v["accuracy"]:.0f}'
+            for value, v in values.items()
+        ]
+        lines.append(f'| {series} | {" · ".join(cells)} |')
+    return '\n'.join(lines)
+
+
+def replace_tables(page: Path, tables: dict[str, str]) -> None:
+    """Replace what is between two marks of each name."""
+    text = page.read_text(encoding='utf-8')
+    for name, table in tables.items():
+        mark = MARKS.format(name=name)
+        if text.count(mark) != 2:
+            raise click.ClickException(f'{page} does not have the mark {mark} twice')
+        pattern = re.compile(f'{re.escape(mark)}.*{re.escape(mark)}', re.DOTALL)
+        new = f'{mark}\n\n{table}\n\n{mark}'
+        text = pattern.sub(lambda _, new=new: new, text)
+    page.write_text(text, encoding='utf-8')
+
+
+@click.command()
+@click.argument('data', type=click.Path(path_type=Path))
+@click.option('--model', 'models', multiple=True, default=(store.INT8_MODEL,), show_default=True)
+@click.option('--set', 'sets', multiple=True, help='A further data set: name=folder[:dataset].')
+@click.option('--faces', 'count', default=200, show_default=True, type=click.IntRange(1))
+@click.option('--out', type=click.Path(path_type=Path), default='accuracy', show_default=True)
+@click.option('--page', type=click.Path(path_type=Path), help='Page whose tables are replaced.')
+def main(
+    data: Path,
+    models: tuple[str, ...],
+    sets: tuple[str, ...],
+    count: int,
+    out: Path,
+    page: Path | None,
+) -> None:
+    """Measure the accuracy of models; the last one is also measured in scenes."""
+    ferplus = open_faces('ferplus', data, VALID)
+    opened = [('FER+ validation', ferplus), *map(open_set, sets)]
+    rows = [score(model, name, faces) for name, faces in opened for model in models]
+    click.echo(table_of_rows(rows))
+    chosen = np.random.default_rng(0).permutation(len(ferplus))[:count]
+    names = [ferplus.labels[index] for index in ferplus.classes[chosen]]
+    truth = np.array([labels.CANONICAL.index(name) for name in names])
+    pipeline = ExpressionPipeline.open(models[-1], detector='yunet', quality=ACCEPT_ALL)
+    varied = vary(pipeline, ferplus.read(chosen, 48)[..., 0], truth)
+    click.echo(table_of_conditions(varied))
+    out.mkdir(parents=True, exist_ok=True)
+    content = {
+        'data_sets': [asdict(row) for row in rows],
+        'scenes': {'model': Path(models[-1]).stem, 'faces': len(chosen), 'conditions': varied},
+    }
+    (out / 'accuracy.json').write_text(json.dumps(content, indent=1) + '\n')
+    draw(varied, len(chosen), Path(models[-1]).stem).savefig(out / 'accuracy.png')
+    if page:
+        replace_tables(
+            page, {'data sets': table_of_rows(rows), 'scenes': table_of_conditions(varied)}
+        )
+
+
+if __name__ == '__main__':
+    main()
