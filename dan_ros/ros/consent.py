@@ -53,7 +53,8 @@ class ConsentService:
             face_id, camera = '', face_id
         if not request.granted:
             registry.withdraw(face_id, camera)
-            return '', f'{request.face_id or "every face"} is not published any more'
+            place = f' of {request.camera}' if request.camera else ''
+            return '', f'{request.face_id or "every face"}{place} is withheld from now on'
         granted = registry.grant(face_id, camera)
         released = granted.camera if is_cropped else granted.face_id
         return released, f'{released} is published while it stays in view'

@@ -85,11 +85,12 @@ class ConsentRegistry:
             camera: consider only this camera; '' for all.
 
         Raises:
-            ConsentError: there is no face with this id. If `face_id` is '', nothing is raised.
+            ConsentError: there is no such face or camera.
         """
         with self._lock:
-            alive = set[str]().union(*(view.alive for view in self._views_of(camera).values()))
-            if face_id and face_id not in alive:
+            views = self._views_of(camera)
+            alive = set[str]().union(*(view.alive for view in views.values()))
+            if (face_id and face_id not in alive) or (camera and not views):
                 raise ConsentError(_nobody(face_id, camera))
             self._released -= {face_id} if face_id else alive
 
@@ -122,4 +123,4 @@ class ConsentRegistry:
 
 def _nobody(face_id: str, camera: str) -> str:
     face = f'no face with the id {face_id!r}' if face_id else 'no face'
-    return f'{face} is in view of {camera}' if camera else f'{face} is in view'
+    return f'{face} is in view of {camera!r}' if camera else f'{face} is in view'

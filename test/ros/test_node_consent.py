@@ -152,6 +152,9 @@ def test_a_face_of_another_detector_is_released_by_the_id_of_that_detector(start
 
     robot.spin_until(lambda: needed and needed[-1].data, 'a face', every=send)
     assert expressions == []
+    for granted in (True, False):
+        answer = grant(robot, 'not\none', granted)
+        assert (answer.success, answer.message) == (False, r"no face is in view of 'not\none'")
     answer = grant(robot, 'abc')
     assert (answer.success, answer.face_id) == (True, 'abc')
     robot.spin_until(lambda: expressions, 'an expression', every=send)
