@@ -432,7 +432,7 @@ PARAMETERS = (
         'attention.angle_deg',
         ATTENTION.angle_deg,
         'A face starts to look at the camera when its head is turned away by less than this, and '
-        'stops beyond 1.5 times as much.',
+        'stops beyond 1.4 times as much. The angle is as measured, about 0.7 of a real turn.',
         unit='degrees',
         minimum=1.0,
         maximum=60.0,
