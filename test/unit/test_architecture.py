@@ -5,7 +5,7 @@ import ast
 import importlib.util
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -147,3 +147,9 @@ def test_every_file_has_a_topic():
 def test_the_version_is_the_same_everywhere():
     assert f'<version>{dan_ros.__version__}</version>' in (ROOT / 'package.xml').read_text()
     assert f'{dan_ros.__version__} (' in (ROOT / 'CHANGELOG.rst').read_text()
+
+
+def test_no_two_test_files_have_the_same_name():
+    """Pytest would collect only one of them and stop with an error."""
+    names = Counter(file.name for file in (ROOT / 'test').rglob('*.py') if file.stem != 'conftest')
+    assert [name for name, files in names.items() if files > 1] == []
