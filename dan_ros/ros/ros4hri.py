@@ -9,7 +9,8 @@ another detector and publishes only their expression.
 import posixpath
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,12 @@ from std_msgs.msg import Header
 
 from dan_ros import circumplex, labels
 from dan_ros.errors import BackendError
+from dan_ros.faces.head_pose import HeadPose
 from dan_ros.faces.picture import aligned_face, cropped_face
 from dan_ros.ros.camera_stream import SILENCE_S
 from dan_ros.ros.publishers import bgr_to_image
 from dan_ros.ros.qos import PublisherEventCallbacks
+from dan_ros.tracking.engagement import EngagementTracker
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
 
@@ -89,8 +92,8 @@ def expression_message(face: TrackedFace, header: Header, has_valence: bool) -> 
 class Ros4HriFacePublisher:
     """Publishes /humans/faces/tracked and, per face, what is known about it.
 
-    These are roi, cropped, aligned, landmarks and expression. The two pictures are drawn only while
-    somebody subscribes to them.
+    These are roi, cropped, aligned, landmarks, expression and engagement_status. The two pictures
+    are drawn only while somebody subscribes to them.
 
     The topics of a face exist until its id expires. Methods may be called from any thread.
 
@@ -112,6 +115,7 @@ class Ros4HriFacePublisher:
         self._tracked: Any = None  # None while another node publishes
         self._faces: dict[str, dict[str, Any]] = {}
         self._alive: dict[str, set[str]] = {}
+        self._engagement: defaultdict[str, EngagementTracker] = defaultdict(EngagementTracker)
         self.check_rivals()
 
     def check_rivals(self) -> str:
@@ -143,7 +147,8 @@ class Ros4HriFacePublisher:
     def publish(
         self,
         camera: str,
-        faces: Iterable[TrackedFace],
+        faces: Sequence[TrackedFace],
+        poses: Sequence[HeadPose | None],
         alive: set[str],
         frame: Frame,
         header: Header,
@@ -153,6 +158,7 @@ class Ros4HriFacePublisher:
         Args:
             camera: image topic.
             faces: faces in the frame.
+            poses: pose of each face, or None.
             alive: ids in view of this camera, and of missing faces that may come back.
             frame: the image.
             header: header of the image.
@@ -162,8 +168,8 @@ class Ros4HriFacePublisher:
                 return
             self._alive[camera] = alive
             self._list(header)
-            for face in faces:
-                self._publish_face(face, frame, header)
+            for face, pose in zip(faces, poses, strict=True):
+                self._publish_face(face, pose, frame, header)
 
     def forget(self, cameras: Iterable[str]) -> None:
         """Remove the faces of cameras that stopped sending images."""
@@ -204,6 +210,7 @@ class Ros4HriFacePublisher:
             'aligned': Image,
             'landmarks': hri.FacialLandmarks,
             'expression': hri.Expression,
+            'engagement_status': hri.EngagementLevel,
         }
         self._faces[face_id] = {
             name: _publisher(self._node, kind, f'{FACES}/{face_id}/{name}')
@@ -211,11 +218,16 @@ class Ros4HriFacePublisher:
         }
 
     def _remove(self, face_id: str) -> None:
+        self._engagement.pop(face_id, None)
         for publisher in self._faces.pop(face_id).values():
             self._node.destroy_publisher(publisher)
 
-    def _publish_face(self, face: TrackedFace, frame: Frame, header: Header) -> None:
+    def _publish_face(
+        self, face: TrackedFace, pose: HeadPose | None, frame: Frame, header: Header
+    ) -> None:
         topics = self._faces[face.face_id]
+        level = self._engagement[face.face_id].update(pose, face.time_ns)
+        topics['engagement_status'].publish(hri.EngagementLevel(header=header, level=int(level)))
         topics['roi'].publish(_region(face, frame, header))
         topics['landmarks'].publish(_landmarks(face, frame, header))
         if face.expression != labels.UNKNOWN:

@@ -182,7 +182,7 @@ class CameraSource(ImageSource):
         self._outputs[result.camera].publish(result, poses)
         if self._ros4hri is not None:
             self._ros4hri.publish(
-                result.camera, result.faces, face_ids, result.frame, result.header
+                result.camera, result.faces, poses, face_ids, result.frame, result.header
             )
         stream.face_count = len(result.faces)
         self._count(result)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
 from robot import Program
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CameraInfo, Image
 
 from dan_ros.msg import FacialExpression
 
@@ -40,6 +40,7 @@ def test_faces_are_published_and_removed(robot, smile, nobody):
         'aligned': Image,
         'landmarks': hri.FacialLandmarks,
         'expression': hri.Expression,
+        'engagement_status': hri.EngagementLevel,
     }
     received = {
         name: robot.received(f'/humans/faces/{face.face_id}/{name}', kind)
@@ -60,12 +61,38 @@ def test_faces_are_published_and_removed(robot, smile, nobody):
         assert np.asarray(picture.data).std() > 20
         assert picture.header.frame_id == frame.header.frame_id
 
+    assert received['engagement_status'][-1].level == hri.EngagementLevel.UNKNOWN  # no calibration
+
     robot.spin_until(
         lambda: tracked and not tracked[-1].ids, 'nobody', every=lambda: robot.show(nobody)
     )
     publishers = robot.client.get_publishers_info_by_topic
     robot.spin_until(
         lambda: not publishers(f'/humans/faces/{face.face_id}/expression'), 'the topics are gone'
+    )
+
+
+@needs_messages
+def test_a_face_turned_to_a_calibrated_camera_becomes_engaged(robot, smile):
+    import hri_msgs.msg as hri
+
+    robot.reconfigure(ros4hri=True)
+    info = robot.new_publisher('camera_info', CameraInfo)
+    robot.wait_for_subscriber(info)
+    calibration = CameraInfo(height=240, width=320, distortion_model='plumb_bob')
+    calibration.k = [300.0, 0, 160, 0, 300, 120, 0, 0, 1]
+    robot.spin_until(
+        lambda: robot.show(smile).faces[0].pose,
+        'a pose',
+        every=lambda: info.publish(calibration),
+    )
+    (face,) = robot.show(smile).faces
+    levels = robot.received(f'/humans/faces/{face.face_id}/engagement_status', hri.EngagementLevel)
+    robot.spin_until(
+        lambda: levels and levels[-1].level == hri.EngagementLevel.ENGAGED,
+        'the engagement',
+        every=lambda: robot.show(smile),
+        period_s=0.0,
     )
 
 
