@@ -39,8 +39,10 @@ class FaceState:
 
     Attributes:
         face_id: see `TrackedFace`.
-        expression: canonical index of the expression that lasted long enough, or `labels.UNKNOWN`.
-        confidence: smoothed probability of that expression, [0, 1]; 0 if unknown.
+        expression: canonical index of the last expression that lasted long enough;
+            `labels.UNKNOWN` before the first.
+        confidence: present smoothed probability of that expression, [0, 1]; 0 if the face was not
+            classified.
         detection_confidence: confidence of the detector, [0, 1].
         attention: see `Attention`.
         in_view_s: time since the face appeared, seconds.
@@ -82,6 +84,9 @@ class EventDetector:
     A face appears with its first image, with an unknown expression and not looking, so that every
     expression and every look has an event of its own. It leaves when its track ends. If it comes
     back before, with the same id, nothing happened.
+
+    Unknown is no expression: while a face cannot be classified, it keeps the last one. A head that
+    turns away and back is thus no change of its expression.
 
     Args:
         config: see `EventConfig`.
@@ -142,7 +147,9 @@ class _FaceHistory:
 
     def update(self, face: TrackedFace, min_duration_s: float) -> list[FaceEvent]:
         """Add the face of one frame; return what changed."""
-        change = self._expression.update(face.expression, face.time_ns, min_duration_s)
+        change = None
+        if face.expression != labels.UNKNOWN:
+            change = self._expression.update(face.expression, face.time_ns, min_duration_s)
         self.state = self._state_of(face, face.attention)
         events = []
         if change is not None:

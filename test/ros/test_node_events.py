@@ -99,6 +99,23 @@ def test_a_face_leaves_once_however_its_images_end(robot, events, smile, how):
     assert latched_scene(robot).face_count == (how == 'step back')
 
 
+def test_the_scene_covers_all_cameras(robot, smile, nobody):
+    robot.reconfigure('left/image', image_topics=['left/image', 'right/image'])
+    right = robot.new_publisher('right/image')
+    robot.wait_for_subscriber(right)
+    robot.show(smile)
+    robot.send_until_answered(robot.image(smile), right)
+    scene = latched_scene(robot)
+    assert {face.camera for face in scene.faces} == {'/left/image', '/right/image'}
+    assert len({face.face_id for face in scene.faces}) == scene.face_count == 2
+    robot.spin_until(  # the right camera falls silent
+        lambda: latched_scene(robot).face_count == 1,
+        'the departure of one face',
+        every=lambda: robot.show(smile),
+    )
+    assert [face.camera for face in latched_scene(robot).faces] == ['/left/image']
+
+
 # --- examples -------------------------------------------------------------------------------------
 
 

@@ -116,14 +116,18 @@ def test_short_changes_are_no_events():
         assert stage.play(1, (0, 'neutral', 0)) == []
 
 
-def test_a_face_that_cannot_be_classified_becomes_unknown():
+def test_a_face_that_cannot_be_classified_keeps_its_expression():
+    """A head that turns far away and back has shown no new expression."""
     stage = Stage()
-    stage.play(2, (0, 'happy', 0))
-    assert stage.play(0.2, (0, None, 0)) == []
-    assert stage.play(1, (0, 'happy', 0)) == []
-    assert stage.play(1, (0, None, 0)) == [(EXPRESSION_CHANGED, 'f1')]
-    assert stage.events[-1].state.expression == labels.UNKNOWN
-    assert stage.events[-1].state.confidence == 0
+    assert stage.play(1, (0, None, 0)) == [(APPEARED, 'f1'), (STARTED_LOOKING, 'f1')]
+    assert stage.play(2, (0, 'happy', 0)) == [(EXPRESSION_CHANGED, 'f1')]
+    assert stage.play(3, (0, None, 60)) == [(STOPPED_LOOKING, 'f1')]
+    (state,) = stage.detector.states
+    assert (state.expression, state.confidence) == (HAPPY, 0)
+    assert stage.play(2, (0, 'happy', 0)) == [(STARTED_LOOKING, 'f1')]
+    stage.play(1, (0, None, 60))
+    assert (EXPRESSION_CHANGED, 'f1') in stage.play(2, (0, 'sad', 0))
+    assert stage.events[-1].previous_expression in (HAPPY, SAD)
 
 
 @pytest.mark.parametrize('hz', [5, 15, 60])
