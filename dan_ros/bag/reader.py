@@ -214,7 +214,8 @@ def _storage_files(path: Path, metadata: _Metadata) -> list[Path]:
     listed = [path / name for name in metadata.files]
     if listed and all(file.is_file() for file in listed):
         return listed
-    files = sorted(file for file in path.iterdir() if file.is_file())
+    # macOS leaves files such as ._recording.mcap in the folders that it copies.
+    files = sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith('._'))
     named = [f for f in files if storage.has_storage_suffix(f)]
     if found := named or [f for f in files if storage.is_storage(f)]:
         # `zstd -d` leaves the compressed file beside the other.

@@ -61,14 +61,20 @@ def images(smile, nobody):
     return moving_smile(smile, nobody)
 
 
-@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
-@pytest.mark.parametrize('compression', ['', 'file', 'message'])
-@pytest.mark.parametrize('is_compressed', [False, True])
+@pytest.mark.parametrize(
+    ('storage', 'compression', 'is_compressed'),
+    [
+        ('sqlite3', '', False),
+        ('sqlite3', 'file', True),
+        ('sqlite3', 'message', False),
+        ('mcap', '', True),
+        ('mcap', 'storage', False),  # of its chunks
+        ('mcap', 'message', True),
+    ],
+)
 def test_every_frame_is_written_in_order_with_its_bag_time(
     tmp_path, images, storage, compression, is_compressed
 ):
-    if storage == 'mcap' and compression == 'file':
-        compression = 'storage'  # mcap compresses its own chunks
     topic = '/camera/image_raw' + ('/compressed' if is_compressed else '')
     bag = record_images(
         tmp_path / 'in', images, topic, is_compressed, storage=storage, compression=compression
@@ -355,9 +361,9 @@ def count_recovered(messages) -> int:
 
 @pytest.fixture(scope='module')
 def texts(tmp_path_factory):
-    """A database of 3000 messages, whose table has inner pages behind most of its leaves."""
+    """A database of 1000 messages, whose table has inner pages behind most of its leaves."""
     string = TYPES.types['std_msgs/msg/String']
-    messages = (('/text', 'std_msgs/msg/String', i, string('x' * 3600)) for i in range(3000))
+    messages = (('/text', 'std_msgs/msg/String', i, string('x' * 3600)) for i in range(1000))
     return record(tmp_path_factory.mktemp('texts') / 'bag', messages) / 'bag.db3'
 
 
@@ -365,7 +371,7 @@ def texts(tmp_path_factory):
 def test_a_truncated_database_is_read_up_to_its_end(tmp_path, texts, part):
     file = Path(shutil.copy(texts, tmp_path))
     os.truncate(file, round(part * file.stat().st_size))
-    assert count_recovered(read_sqlite3(file)) == pytest.approx(3000 * part, abs=10)
+    assert count_recovered(read_sqlite3(file)) == pytest.approx(1000 * part, abs=10)
 
 
 @pytest.mark.parametrize('part', [0.02, 0.5, 0.9])
@@ -374,7 +380,7 @@ def test_messages_on_both_sides_of_damaged_pages_are_read(tmp_path, texts, part)
     with file.open('r+b') as target:
         target.seek(round(part * file.stat().st_size) // 4096 * 4096)
         target.write(bytes(range(256)) * 32)
-    assert 2985 <= count_recovered(read_sqlite3(file)) < 3000
+    assert 985 <= count_recovered(read_sqlite3(file)) < 1000
 
 
 def recovered_data(file: Path) -> list[bytes]:

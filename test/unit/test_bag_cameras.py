@@ -311,7 +311,7 @@ def test_copies_are_named_and_selectable(tmp_path, scene, rectified, annotated):
     result = run_bag(bag, tmp_path / 'copies', *chosen)
     assert '6 images, 6 faces, 2 ids' in result.output
     assert 'left out' not in result.output
-    assert {topic for topic, *_ in read_bag(tmp_path / 'copies')} == {
+    assert {topic for topic, *_ in read_bag(tmp_path / 'copies')} >= {
         f'/{place}/facial_expression{s}' for place in ('cam', 'dan_node') for s in ('', 's')
     }
 

@@ -176,6 +176,13 @@ def test_a_renamed_file_is_read(bag, file, new):
     assert rate_hz == pytest.approx(10, rel=0.01)
 
 
+def test_hidden_files_of_macos_are_passed_over(bag, file):
+    (bag / 'metadata.yaml').unlink()
+    (bag / f'._{file.name}').write_bytes(b'\0\x05\x16\x07\0\x02\0\0Mac OS X')
+    (bag / '.DS_Store').write_bytes(b'\0\0\0\1Bud1')
+    check_whole(bag)
+
+
 @STORAGES
 def test_a_compressed_file_beside_its_decompressed_copy_is_read_once(tmp_path, storage):
     small = {'storage': storage, 'compression': '' if storage == 'mcap' else 'file'}
@@ -330,8 +337,9 @@ def test_a_damaged_chunk_without_index_is_damage(tmp_path):
 NAMES = ['run #3', 'what?', '100%25 done', 'new\nline', 'a:b', 'æ 顔', '-x', '[ab]*', '..x', '%s']
 
 
-@STORAGES
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize(
+    ('storage', 'name'), [*(('sqlite3', name) for name in NAMES), ('mcap', '%s'), ('mcap', 'æ 顔')]
+)
 def test_paths_may_have_any_characters(tmp_path, nobody, storage, name):
     folder = tmp_path / name
     folder.mkdir()
