@@ -23,7 +23,8 @@ from dan_ros.model.onnx_file import parse_onnx
 from dan_ros.model.onnx_writer import IR_VERSION, OPSET
 
 PREFIX = 'adopted/'  # of all names of the classifier, so that ours are free
-TYPES = {'tensor(float)': TensorProto.FLOAT, 'tensor(float16)': TensorProto.FLOAT16}
+HALF = 'tensor(float16)'
+TYPES = ('tensor(float)', HALF)
 CHANNELS = {'nchw': 1, 'nhwc': 3}  # axis
 CHECK_BATCH = 3  # noise images with which a classifier is tried
 MAX_DIFFERENCE = 2e-3  # of probabilities; half-precision classifiers differ by this much
@@ -70,7 +71,6 @@ class Classifier:
         self.channels, self.batch = self._check_shape()
         self.output, self.width = self._find_output()
         (output,) = (one for one in self._session.get_outputs() if one.name == self.output)
-        self.output_type = TYPES.get(output.type)
         self.output_rank = len(output.shape)
 
     def _check_shape(self) -> tuple[int, int | None]:
@@ -138,7 +138,7 @@ class Classifier:
         )
         if self.descriptor.layout == 'nchw':
             x = x.transpose(0, 3, 1, 2)
-        dtype = np.float16 if self.input.type == 'tensor(float16)' else np.float32
+        dtype = np.float16 if self.input.type == HALF else np.float32
         return np.ascontiguousarray(x, dtype)
 
     def _run(self, faces_rgb: np.ndarray) -> list[np.ndarray]:
@@ -276,6 +276,7 @@ def _wrap(model: onnx.ModelProto, original: Classifier) -> onnx.ModelProto:
     (old_input,) = (value for value in body.input if value.name not in initializers)
     if original.batch:
         _free_batch(body, original.batch)
+    _to_float32(body)
     first, constants = _preprocessing(original, old_input.name)
     last, more = _postprocessing(original, PREFIX + original.output)
     if not last:
@@ -321,6 +322,21 @@ def _free_batch(graph: onnx.GraphProto, batch: int) -> None:
             node.input[1] = name
 
 
+def _to_float32(graph: onnx.GraphProto) -> None:
+    """Compute in fp32 what is fp16: runtimes treat fp16 tensors inside a graph differently."""
+    tensors = list(graph.initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name == 'to' and attribute.i == TensorProto.FLOAT16:
+                attribute.i = TensorProto.FLOAT
+            elif attribute.type == onnx.AttributeProto.TENSOR:
+                tensors.append(attribute.t)
+    for tensor in tensors:
+        if tensor.data_type == TensorProto.FLOAT16:
+            array = numpy_helper.to_array(tensor).astype(np.float32)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+
+
 def _preprocessing(
     original: Classifier, output: str
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
@@ -342,9 +358,7 @@ def _preprocessing(
         helper.make_node('Add', ['scaled', 'offset'], ['normalized'], 'shift'),
     ]
     perm = [0, 3, 1, 2] if descriptor.layout == 'nchw' else [0, 1, 2, 3]
-    nodes.append(helper.make_node('Transpose', ['normalized'], ['image'], 'layout', perm=perm))
-    kind = TYPES[original.input.type]
-    nodes.append(helper.make_node('Cast', ['image'], [output], 'precision', to=kind))
+    nodes.append(helper.make_node('Transpose', ['normalized'], [output], 'layout', perm=perm))
     return nodes, constants
 
 
@@ -365,8 +379,6 @@ def _postprocessing(
         last = nodes[-1].output[0] if nodes else value
         nodes.append(helper.make_node(kind, [last, *names], [name], name, **attributes))
 
-    if original.output_type != TensorProto.FLOAT:
-        append('Cast', 'scores', to=TensorProto.FLOAT)
     if original.output_rank != 2:
         append('Reshape', 'flat', np.array([-1, original.width]))
     if None in descriptor.labels:

@@ -15,12 +15,14 @@ pytest.importorskip('pydantic')
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from dan_ros import labels  # noqa: E402
+from dan_ros.backends import open_backend  # noqa: E402
 from dan_ros.cli.adopt import explain_scores  # noqa: E402
 from dan_ros.errors import ModelError  # noqa: E402
 from dan_ros.evaluate.metrics import measure  # noqa: E402
 from dan_ros.model.adopt import adopt  # noqa: E402
 from dan_ros.model.descriptor import Descriptor, find_descriptor, read_descriptor  # noqa: E402
 from dan_ros.model.metadata import ModelInfo  # noqa: E402
+from dan_ros.model.onnx_writer import save_model  # noqa: E402
 
 SIZE = 40
 # The classifier answers with the color of a face: red is happy, green is neutral, blue is sad.
@@ -123,7 +125,7 @@ def probabilities(content: bytes, faces: np.ndarray, names: tuple[str, ...]) -> 
         ),
     ],
 )
-def test_the_wrapped_graph_answers_as_the_original(form, changes):
+def test_the_wrapped_graph_answers_as_the_original(tmp_path, form, changes):
     """Logits are known: the normalized mean of each channel."""
     descriptor = describe(**changes)
     faces = np.random.default_rng(1).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
@@ -137,6 +139,12 @@ def test_the_wrapped_graph_answers_as_the_original(form, changes):
     expected = labels.logits_to_probabilities(expected, ('happy', 'neutral', 'sad'))
     found = probabilities(model.SerializeToString(), faces, descriptor.expressions)
     np.testing.assert_allclose(found, expected, atol=2e-3)
+    info = ModelInfo(descriptor.expressions, descriptor.size, source='x')
+    save_model(model, info, tmp_path / 'ours.onnx')
+    for backend in ('openvino', 'opencv'):
+        logits = open_backend(backend, str(tmp_path / 'ours.onnx')).infer(faces)
+        other = labels.logits_to_probabilities(logits, descriptor.expressions)
+        np.testing.assert_allclose(other, found, atol=1e-4)
 
 
 @pytest.mark.parametrize('channels', [1, 3])
