@@ -99,9 +99,7 @@ def pose_with_depth(pose: HeadPose, depths_m: np.ndarray) -> HeadPose | None:
     >>> pose_with_depth(pose, np.full(5, 1.2)).position.round(2).tolist()
     [0.0, 0.0, 1.2]
     """
-    x, y, z, w = pose.quaternion_xyzw
-    depth_axis = np.array([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)])
-    expected_m = FACE_POINTS @ depth_axis + pose.position[2]
+    expected_m = FACE_POINTS @ pose.rotation[2] + pose.position[2]
     is_known = np.isfinite(depths_m) & (expected_m > 0)
     if is_known.sum() < MIN_DEPTHS:
         return None

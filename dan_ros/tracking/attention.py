@@ -154,7 +154,7 @@ def visual_social_engagement(
     camera_in_face = pose.rotation.T @ -pose.position  # x out of the face
     by_person = _centrality(camera_in_face[0], camera_in_face[1:], field_deg)
     by_robot = _centrality(pose.position[2], pose.position[:2], field_deg)
-    return min(1.0, by_person * by_robot / distance_m)
+    return float(min(1.0, by_person * by_robot / distance_m))
 
 
 def _centrality(forward_m: float, sideways_m: np.ndarray, field_deg: float) -> float:
