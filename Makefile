@@ -68,7 +68,9 @@ model: build ## Train the bundled model and its int8 version from DATA=folder of
 	@. ./env.sh && cd "$(CURDIR)" && \
 	dan-ros train ferplus --data "$(DATA)" --out runs/ferplus \
 	  $(if $(wildcard runs/ferplus/last.pt),--resume,$(if $(START),--start "$(START)")) && \
-	dan-ros convert runs/ferplus/best.safetensors --fp16 -o runs/ferplus/dan_ferplus.onnx && \
+	dan-ros convert runs/ferplus/best.safetensors --fp16 -o runs/ferplus/raw.onnx && \
+	dan-ros export runs/ferplus/raw.onnx --as-is --fit-prior "$(DATA)" \
+	  -o runs/ferplus/dan_ferplus.onnx && \
 	dan-ros export runs/ferplus/dan_ferplus.onnx --int8 --calibrate "$(DATA)" \
 	  -o runs/ferplus/dan_ferplus_int8.onnx && \
 	dan-ros evaluate "$(DATA)" runs/ferplus/dan_ferplus_int8.onnx --out runs/ferplus/evaluation

@@ -12,13 +12,14 @@ import numpy as np
 
 MAX_STEPS = 100  # of Newton's method; it takes about ten
 TOLERANCE = 1e-8  # change of the parameters at which it stops
+MIN_SCALE = 0.05  # lowest factor of 1 / temperature
 
 
 @dataclass(frozen=True)
 class Penalty:
     """How far a fit may move from where it starts, as standard deviations of a normal prior.
 
-    The defaults were chosen by simulation, see docs/adr/0014-probabilities.md.
+    The defaults were chosen by simulation, see docs/adr/0015-calibrate.md.
 
     Attributes:
         bias: of a bias.
@@ -30,6 +31,7 @@ class Penalty:
 
 
 WEAK = Penalty(bias=10.0, scale=0.0)  # for thousands of faces: measures the prior of a model
+WIDE = Penalty(bias=1.5)  # for a model that does not say which prior it learned
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,8 @@ def fit_bias(
 ) -> Fit:
     """Fit bias and temperature to labeled faces.
 
-    A class without faces keeps its bias relative to the mean of the others.
+    A class without faces stays a possible answer, so its bias falls if faces of other classes are
+    taken for it, and never rises.
 
     Args:
         logits: float [N, C], finite.
@@ -63,27 +66,25 @@ def fit_bias(
         penalty: see `Penalty`.
     """
     penalty = penalty or Penalty()
-    present, targets = np.unique(classes, return_inverse=True)
-    z = np.asarray(logits, np.float64)[:, present] / start.temperature  # [N, K]
-    onehot = np.eye(len(present))[targets]
-    counts = np.bincount(targets)
-    weights = (len(z) / len(present) / counts)[targets]  # [N]
-    theta = np.append(np.zeros(len(present)), 1.0)  # change of the bias, factor of 1 / temperature
-    base = start.bias[present]
-    precision = np.append(np.full(len(present), penalty.bias**-2), _precision(penalty.scale))
+    count = logits.shape[1]
+    z = np.asarray(logits, np.float64) / start.temperature  # [N, C]
+    onehot = np.eye(count)[classes]
+    weights = (1 / np.bincount(classes, minlength=count).clip(1))[classes]  # [N]
+    weights *= len(z) / weights.sum()
+    center = np.append(np.zeros(count), 1.0)  # change of the bias, factor of 1 / temperature
+    precision = np.append(np.full(count, penalty.bias**-2), _precision(penalty.scale))
+    theta = center
     for _ in range(MAX_STEPS):
-        p = np.exp(log_softmax(theta[-1] * z + base + theta[:-1]))
+        p = np.exp(log_softmax(theta[-1] * z + start.bias + theta[:-1]))
         slope, curvature = _derivatives(z, p, onehot, weights)
-        slope += precision * (theta - np.append(np.zeros(len(present)), 1.0))
+        slope += precision * (theta - center)
         step = np.linalg.solve(curvature + np.diag(precision), slope)
         step *= min(1.0, 1.0 / np.abs(step).max())  # no jump beyond what the quadratic fits
         theta = theta - step
-        theta[-1] = max(theta[-1], 0.05)
+        theta[-1] = max(theta[-1], MIN_SCALE)
         if np.abs(step).max() < TOLERANCE:
             break
-    bias = start.bias.copy()
-    bias[present] += theta[:-1] - theta[:-1].mean()
-    return Fit(bias, start.temperature / float(theta[-1]))
+    return Fit(start.bias + theta[:-1], start.temperature / float(theta[-1]))
 
 
 def fit_log_prior(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:

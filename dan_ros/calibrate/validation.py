@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a calibration will gain on faces that it has not seen, and whether that is chance."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from dan_ros.calibrate.fit import Fit, fit_bias
+from dan_ros.calibrate.fit import Fit
 
 DRAWS = 4000  # of the bootstrap and of the permutation test
 INTERVAL = (5, 95)  # percentiles of the interval of the gain
@@ -80,7 +81,11 @@ class Validation:
 
 
 def cross_validate(
-    logits: np.ndarray, classes: np.ndarray, units: np.ndarray, start: Fit, unadjusted: Fit
+    logits: np.ndarray,
+    classes: np.ndarray,
+    units: np.ndarray,
+    before: Fit,
+    fit: Callable[[np.ndarray, np.ndarray], Fit],
 ) -> Validation:
     """Classify each unit with a fit to all the others.
 
@@ -88,18 +93,15 @@ def cross_validate(
         logits: float [N, C].
         classes: int [N].
         units: int [N], person of each face, or a number of its own.
-        start: where a fit starts.
-        unadjusted: what the model does without calibration.
+        before: what the model does without calibration.
+        fit: fits to logits and classes.
     """
     after = np.empty(logits.shape)
     for unit in np.unique(units):
         held_out = units == unit
-        rest = classes[~held_out]
-        fitted = start
-        if len(np.unique(rest)) > 1:
-            fitted = fit_bias(logits[~held_out], rest, start)
+        fitted = fit(logits[~held_out], classes[~held_out])
         after[held_out] = fitted.log_probabilities(logits[held_out])
-    return Validation(unadjusted.log_probabilities(logits), after, classes, units)
+    return Validation(before.log_probabilities(logits), after, classes, units)
 
 
 def balanced_accuracy(log_probabilities: np.ndarray, classes: np.ndarray) -> float:

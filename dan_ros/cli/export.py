@@ -2,18 +2,25 @@
 """`dan-ros export`: write a model file in another precision or with a fixed batch."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
+from dan_ros.backends import open_backend
+from dan_ros.calibrate.trade import LabeledLogits, measure_prior
 from dan_ros.cli.common import DATASETS, need, open_faces, print_summary, progress_bar
-from dan_ros.datasets.faces import TRAIN, Faces
+from dan_ros.datasets.faces import TRAIN, VALID, Faces
 from dan_ros.model import store
 from dan_ros.model.metadata import ModelInfo
 
 CALIBRATION_BATCH = 32
 PRECISIONS = ('fp32', 'fp16', 'int8')
+AS_IS = 'as-is'
+SHOWN_STRENGTHS = (0.0, 0.3, 0.5, 1.0)
 
 
 @click.command('export')
@@ -27,6 +34,9 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
 @click.option('--fp16', 'precision', flag_value='fp16', help='fp16 weights: half the size.')
 @click.option('--int8', 'precision', flag_value='int8', help='Fast on CPUs; needs --calibrate.')
 @click.option(
+    '--as-is', 'precision', flag_value=AS_IS, help='Keep the graph and the weights as they are.'
+)
+@click.option(
     '--calibrate',
     'data',
     type=click.Path(path_type=Path),
@@ -37,7 +47,7 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
     default='auto',
     show_default=True,
     type=click.Choice(DATASETS),
-    help='Name of the data set of --calibrate.',
+    help='Name of the data set of --calibrate and --fit-prior.',
 )
 @click.option(
     '--faces', default=1024, show_default=True, type=click.IntRange(1), help='Number of faces.'
@@ -45,6 +55,19 @@ PRECISIONS = ('fp32', 'fp16', 'int8')
 @click.option(
     '--batch', type=click.IntRange(1, 1024), help='Fixed batch size, for tools that need one.'
 )
+@click.option(
+    '--fit-prior',
+    'prior_data',
+    type=click.Path(path_type=Path),
+    help='Measure the prior that the model learned, on the validation faces of this data set.',
+)
+@click.option(
+    '--strength',
+    type=click.FloatRange(0, 1),
+    help='Share of the prior that is taken off by default; otherwise a rule chooses it.',
+)
+@click.option('--temperature', type=click.FloatRange(0.01, 100), help='Divisor of the logits.')
+@click.option('--like', help='Model from which temperature, prior and strength are taken.')
 def command(
     model: str,
     output: Path,
@@ -53,23 +76,43 @@ def command(
     dataset: str,
     faces: int,
     batch: int | None,
+    prior_data: Path | None,
+    strength: float | None,
+    temperature: float | None,
+    like: str | None,
 ) -> None:
     """Write MODEL, a known model or an ONNX file of this package, to another ONNX file.
 
     This is useful for runtimes that need full-precision weights or a fixed batch, and for CPUs,
-    which run int8 several times faster. Metadata is kept.
+    which run int8 several times faster. Metadata is kept, except for what --temperature,
+    --fit-prior, --strength and --like change.
     """
     if (precision == 'int8') != (data is not None):
         raise click.UsageError('--int8 and --calibrate DATA must be used together')
-    if precision == 'int8' and batch:
-        raise click.UsageError('--batch is for float files; an int8 file takes any batch')
+    if precision in ('int8', AS_IS) and batch:
+        raise click.UsageError('--batch is for --fp32 and --fp16')
     need('torch', 'safetensors', 'onnx')
+    from dan_ros.model.onnx_file import parse_onnx
+    from dan_ros.model.onnx_writer import save_model
     from dan_ros.network.export import export_onnx, read_fused
 
     file = store.read_model(model)
-    fused, info = read_fused(file.content, str(file.path))
+    where = str(file.path)
+    info = ModelInfo.from_onnx(file.content, where)
+    if like:
+        other = store.read_model(like)
+        info = _copy_probabilities(info, ModelInfo.from_onnx(other.content, str(other.path)))
+    if temperature:
+        info = replace(info, temperature=temperature)
+    if prior_data:
+        info = _fit_prior(model, info, prior_data, dataset)
+    if strength is not None:
+        info = replace(info, prior_strength=strength)
     output.parent.mkdir(parents=True, exist_ok=True)
-    if data is not None:
+    if precision == AS_IS:
+        save_model(parse_onnx(file.content, where), info, output)
+    elif data is not None:
+        fused, _ = read_fused(file.content, where)
         from dan_ros.network.quantize import quantize_onnx
 
         name, training_faces = open_faces(data, dataset, TRAIN, info.labels)
@@ -77,6 +120,7 @@ def command(
         batches = _calibration_batches(training_faces, info, faces)
         quantize_onnx(fused, info, output, batches)
     else:
+        fused, _ = read_fused(file.content, where)
         export_onnx(fused, info, output, precision == 'fp16', batch)
     shape = f'[{batch or "N"}, {info.input_size[0]}, {info.input_size[1]}, 3]'
     size_mb = output.stat().st_size / 1e6
@@ -92,3 +136,39 @@ def _calibration_batches(faces: Faces, info: ModelInfo, count: int) -> Iterator[
             range(0, len(chosen), CALIBRATION_BATCH), description='calibrating, batch'
         ):
             yield faces.read_rgb(chosen[start : start + CALIBRATION_BATCH], size)
+
+
+def _copy_probabilities(info: ModelInfo, other: ModelInfo) -> ModelInfo:
+    if other.labels != info.labels:
+        raise click.UsageError(f'--like: that model has the classes {", ".join(other.labels)}')
+    return replace(
+        info,
+        temperature=other.temperature,
+        log_prior=other.log_prior,
+        prior_strength=other.prior_strength,
+    )
+
+
+def _fit_prior(model: str, info: ModelInfo, data: Path, dataset: str) -> ModelInfo:
+    """Measure the prior that a model learned, choose its strength, and print what it costs."""
+    name, faces = open_faces(data, dataset, VALID, info.labels)
+    print_summary(name, VALID, faces, full_list='', err=False)
+    infer = open_backend('auto', model).infer
+    scored = LabeledLogits.compute(faces, info.labels, info.input_size[0], infer)
+    scored = replace(scored, logits=scored.logits / info.temperature)
+    log_prior, strength = measure_prior(scored)
+    shares = ', '.join(
+        f'{n} {share:.1%}' for n, share in zip(info.labels, np.exp(log_prior), strict=True)
+    )
+    click.echo(f'the model learned to expect {shares}')
+    table = Table('strength', box=None)
+    for column in ('accuracy', 'balanced', 'neutral', 'others', 'false alarms per hour'):
+        table.add_column(column, justify='right')
+    for shown in sorted({*SHOWN_STRENGTHS, strength}):
+        trade = scored.trade(log_prior, shown)
+        parts = (trade.accuracy, trade.balanced, trade.neutral, trade.others)
+        cells = [f'{part:.1%}' for part in parts]
+        mark = ' (chosen)' if shown == strength else ''
+        table.add_row(f'{shown:g}{mark}', *cells, f'{trade.false_alarms:.0f}')
+    Console().print(table)
+    return replace(info, log_prior=tuple(log_prior.tolist()), prior_strength=strength)

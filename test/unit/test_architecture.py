@@ -33,7 +33,6 @@ MAY_IMPORT = {
     'tracking': 'errors faces labels types',
     'model': 'errors labels storage',
     'probabilities': 'errors labels model storage',
-    'calibrate': '',
     'network': 'errors model storage',
     'backends': 'errors images model network storage types',
     'detect': 'backends errors faces images model stage_timer types',
@@ -43,6 +42,7 @@ MAY_IMPORT = {
     'pipeline': 'backends detect errors faces labels model probabilities stage_timer types',
     'video_pipeline': 'faces pipeline tracking types',
     'datasets': 'detect errors faces images labels model storage types',
+    'calibrate': 'datasets errors labels tracking',
     'evaluate': 'backends datasets errors images labels pipeline probabilities storage types',
     'train': 'datasets errors evaluate images labels model network storage',
     'bag': 'annotate errors faces image_annotations images labels messages pipeline storage'
@@ -53,7 +53,7 @@ MAY_IMPORT = {
     ' messages model msg pipeline probabilities srv stage_timer storage tracking types'
     ' video_pipeline',
     'demo': 'errors images msg ros storage',
-    'cli': 'annotate backends bag bench datasets detect errors evaluate faces images'
+    'cli': 'annotate backends bag bench calibrate datasets detect errors evaluate faces images'
     ' labels model network pipeline probabilities storage tracking train types video_pipeline',
 }
 ROS_FOLDERS = ('ros', 'demo')

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from model_files import LEARNED, write_model
 
 from dan_ros import labels
 from dan_ros.backends import CPU_BACKENDS, open_backend
+from dan_ros.cli import export
 from dan_ros.detect.full_frame import FullFrameDetector
 from dan_ros.errors import DanError, DataError, MissingPackageError, ModelError, ParameterError
 from dan_ros.model.metadata import ModelInfo
@@ -136,6 +138,15 @@ def test_every_backend_gives_the_same_probabilities(name, model_file, portrait):
         )
         np.testing.assert_allclose(found.probabilities, expected.probabilities, atol=0.01)
         assert found.probabilities.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_float_and_int8_version_carry_the_same_numbers(model_file, tmp_path):
+    out = tmp_path / 'int8.onnx'
+    words = ['dan_ferplus_int8', '--as-is', '--like', str(model_file), '--strength', '0.2']
+    result = CliRunner().invoke(export.command, [*words, '-o', str(out)])
+    assert result.exit_code == 0, result.output
+    found, wanted = (ModelInfo.from_onnx(path.read_bytes(), '') for path in (out, model_file))
+    assert found == replace(wanted, prior_strength=0.2)
 
 
 # --- the calibration file -----------------------------------------------------------------------

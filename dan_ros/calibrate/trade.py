@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What it costs to take off the prior that a model learned: neutral faces against all others."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dan_ros import labels
+from dan_ros.calibrate.fit import fit_log_prior
+from dan_ros.calibrate.validation import balanced_accuracy
+from dan_ros.datasets.faces import Faces
+from dan_ros.errors import DataError
+from dan_ros.labels import logits_to_probabilities
+from dan_ros.tracking.smoother import Smoother
+
+NEUTRAL = labels.CANONICAL.index('neutral')
+HOLD_S, RATE_HZ = 2.0, 15  # a face of the simulated stream stays for so long; frames per second
+STEP = 0.05  # between the strengths that `measure_prior` tries
+MAX_LOSS = 0.005  # of accuracy on the data that the model learned from ...
+MIN_NEUTRAL = 0.86  # ... and lowest recall of neutral that the chosen strength may cause
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Trade:
+    """Results with a share of the learned prior taken off.
+
+    Attributes:
+        strength: this share, [0, 1].
+        accuracy, balanced: accuracy and balanced accuracy, [0, 1].
+        neutral, others: recall of neutral, and mean recall of the other classes, [0, 1].
+        false_alarms: per hour, see `false_alarms_per_hour`.
+    """
+
+    strength: float
+    accuracy: float
+    balanced: float
+    neutral: float
+    others: float
+    false_alarms: float
+
+
+@dataclass(frozen=True)
+class LabeledLogits:
+    """Logits of labeled faces.
+
+    Attributes:
+        labels: canonical label of each class of the model.
+        logits: float [N, C].
+        classes: int64 [N], indices into `labels`.
+    """
+
+    labels: tuple[str, ...]
+    logits: np.ndarray
+    classes: np.ndarray
+
+    @classmethod
+    def compute(
+        cls,
+        faces: Faces,
+        model_labels: tuple[str, ...],
+        size: int,
+        infer: Callable[[np.ndarray], np.ndarray],
+    ) -> 'LabeledLogits':
+        """Run a model on the faces whose class it has.
+
+        Args:
+            faces: the faces.
+            model_labels: canonical label of each class of the model.
+            size: side of the model's input, pixels.
+            infer: `Backend.infer`.
+
+        Raises:
+            DataError: a class of the model has no face, or neutral is not one of them.
+        """
+        classes = [model_labels.index(n) if n in model_labels else -1 for n in faces.labels]
+        classes_of_faces = np.array(classes)[faces.classes]
+        chosen = np.flatnonzero(classes_of_faces >= 0)
+        missing = set(range(len(model_labels))) - set(classes_of_faces[chosen].tolist())
+        if missing or 'neutral' not in model_labels:
+            names = ', '.join(model_labels[index] for index in sorted(missing)) or 'neutral'
+            raise DataError(
+                f'the prior cannot be measured: no face of {names}; use the validation faces of '
+                'the data that the model learned from'
+            )
+        parts = [
+            infer(faces.read_rgb(chosen[start : start + BATCH_SIZE], size))
+            for start in range(0, len(chosen), BATCH_SIZE)
+        ]
+        return cls(model_labels, np.concatenate(parts), classes_of_faces[chosen])
+
+    def trade(self, log_prior: np.ndarray, strength: float) -> Trade:
+        """Measure the results with a share of a prior, float [C], taken off."""
+        adjusted = self.logits - strength * log_prior
+        is_neutral = self.classes == self.labels.index('neutral')
+        hits = adjusted.argmax(axis=1) == self.classes
+        return Trade(
+            strength,
+            float(hits.mean()),
+            balanced_accuracy(adjusted, self.classes),
+            float(hits[is_neutral].mean()),
+            balanced_accuracy(adjusted[~is_neutral], self.classes[~is_neutral]),
+            false_alarms_per_hour(logits_to_probabilities(adjusted[is_neutral], self.labels)),
+        )
+
+
+def measure_prior(faces: LabeledLogits) -> tuple[np.ndarray, float]:
+    """Measure the prior that a model learned, and choose how much of it to take off.
+
+    The rule looks at the model's own validation faces alone: the largest strength that costs at
+    most half a point of accuracy and leaves at least 86 % of the neutral faces neutral.
+
+    Returns:
+        The logarithm of the prior, float64 [C], and the strength, [0, 1].
+    """
+    log_prior = fit_log_prior(faces.logits, faces.classes)
+    is_neutral = faces.classes == faces.labels.index('neutral')
+    least = (faces.logits.argmax(axis=1) == faces.classes).mean() - MAX_LOSS
+    best = 0.0
+    for strength in np.arange(STEP, 1 + STEP / 2, STEP).round(2).tolist():
+        hits = (faces.logits - strength * log_prior).argmax(axis=1) == faces.classes
+        if hits.mean() >= least and hits[is_neutral].mean() >= MIN_NEUTRAL:
+            best = strength
+    return log_prior, best
+
+
+def false_alarms_per_hour(probabilities: Sequence[np.ndarray] | np.ndarray) -> float:
+    """Count how often a stream of neutral faces is published as another expression, per hour.
+
+    Simulation: each face stays for two seconds at 15 frames per second, and then becomes the next
+    one, as one person who moves. The label is that of the node's smoothing with its defaults.
+
+    Args:
+        probabilities: float [N, 8], of neutral faces.
+    """
+    smoother, alarms, last = Smoother(), 0, NEUTRAL
+    frames = round(HOLD_S * RATE_HZ)
+    for index, row in enumerate(np.repeat(probabilities, frames, axis=0)):
+        _, label = smoother.update(row, round(index * 1e9 / RATE_HZ))
+        alarms += label != last and label not in (NEUTRAL, labels.UNKNOWN)
+        last = label
+    return alarms * 3600 / (len(probabilities) * HOLD_S)
