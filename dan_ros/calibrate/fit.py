@@ -50,6 +50,10 @@ class Fit:
         """Return log-probabilities, float64 [N, C], of logits, float [N, C]."""
         return log_softmax(np.asarray(logits, np.float64) / self.temperature + self.bias)
 
+    def at(self, temperature: float) -> 'Fit':
+        """Return a fit that decides in the same way, with another temperature."""
+        return Fit(self.bias * self.temperature / temperature, temperature)
+
 
 def fit_bias(
     logits: np.ndarray, classes: np.ndarray, start: Fit, penalty: Penalty | None = None

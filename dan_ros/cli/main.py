@@ -15,6 +15,7 @@ from dan_ros.errors import DanError
 SUBCOMMANDS = {
     'predict': 'Find faces in images and print their expressions.',
     'bag': 'Add facial expressions to a recorded bag.',
+    'calibrate': 'Adapt a model to a camera with a few labeled faces.',
     'explain': 'Show which parts of a face each attention head uses.',
     'train': 'Train DAN from a recipe; can be stopped and resumed.',
     'evaluate': 'Measure a model on labeled faces and write a report.',

@@ -78,6 +78,35 @@ def draw_reliability(scores: Scores, title: str) -> Figure:
     return figure
 
 
+def draw_recall(
+    labels: Sequence[str], faces: Sequence[int], before: np.ndarray, after: np.ndarray, title: str
+) -> Figure:
+    """Draw the recall per class before and after a calibration.
+
+    Args:
+        labels: names of C classes.
+        faces: number of faces per class.
+        before, after: float [C], [0, 1].
+        title: drawn on top.
+    """
+    figure = Figure(figsize=(2 + 0.9 * len(labels), 4.2), dpi=DPI, layout='constrained')
+    axes = figure.add_subplot()
+    places = np.arange(len(labels))
+    for offset, values, colour, name in (
+        (-0.2, before, GRAY, 'before'),
+        (0.2, after, BLUE, 'after'),
+    ):
+        bars = axes.bar(places + offset, 100 * values, 0.38, color=colour, label=name)
+        axes.bar_label(bars, fmt='%.0f', fontsize=8)
+    names = [f'{label}\n({count})' for label, count in zip(labels, faces, strict=True)]
+    axes.set_xticks(places, names)
+    axes.set(ylim=(0, 112), ylabel='recall on held-out faces, %')
+    axes.legend(frameon=False, ncols=2, loc='upper right')
+    axes.set_title(title, fontsize=10, parse_math=False)
+    axes.spines[['top', 'right']].set_visible(False)
+    return figure
+
+
 def draw_mistakes(faces: Sequence[np.ndarray], captions: Sequence[str], columns: int = 8) -> Figure:
     """Draw faces with captions in a grid.
 

@@ -353,7 +353,8 @@ PARAMETERS = (
     Spec(
         'expression.calibration',
         '',
-        'Path of a calibration of the model with this camera, a YAML file. Empty: none.',
+        'Path of the file that `dan-ros calibrate` wrote for the model with this camera. Empty: '
+        'none.',
     ),
     Spec(
         'tracker.max_missed_s',

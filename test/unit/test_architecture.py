@@ -42,7 +42,7 @@ MAY_IMPORT = {
     'pipeline': 'backends detect errors faces labels model probabilities stage_timer types',
     'video_pipeline': 'faces pipeline tracking types',
     'datasets': 'detect errors faces images labels model storage types',
-    'calibrate': 'datasets errors labels tracking',
+    'calibrate': 'datasets errors faces images labels model pipeline probabilities tracking types',
     'evaluate': 'backends datasets errors images labels pipeline probabilities storage types',
     'train': 'datasets errors evaluate images labels model network storage',
     'bag': 'annotate errors faces image_annotations images labels messages pipeline storage'

@@ -1,12 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fitting a prior and a calibration to made logits whose answer is known."""
+"""Priors and calibrations: fits to made logits whose answer is known, and the command."""
 
+import shutil
+
+import cv2
 import numpy as np
 import pytest
+from command import Command
+from model_files import write_model
+from recording import record_images
 
 from dan_ros import labels
+from dan_ros.calibrate.calibrate import calibrate
+from dan_ros.calibrate.collect import LabeledFace, read_marks
 from dan_ros.calibrate.fit import Fit, Penalty, fit_bias, fit_log_prior, log_softmax
 from dan_ros.calibrate.trade import LabeledLogits, false_alarms_per_hour, measure_prior
+from dan_ros.errors import DataError
+from dan_ros.probabilities import Calibration
 
 LEARNED = np.array([0.4, 0.25, 0.12, 0.1, 0.08, 0.02, 0.02, 0.01])
 
@@ -63,7 +73,7 @@ def test_extreme_logits_still_converge():
 
 
 def test_taking_off_the_prior_trades_neutral_for_the_others():
-    logits, classes = make_logits(4_000)
+    logits, classes = make_logits(1_000)
     faces = LabeledLogits(labels.CANONICAL, logits, classes)
     log_prior, strength = measure_prior(faces)
     assert 0 <= strength < 1
@@ -82,3 +92,152 @@ def test_false_alarms_are_counted_once_per_change():
 
 def test_log_softmax_survives_large_numbers():
     np.testing.assert_allclose(log_softmax(np.array([[1e4, 0.0]])), [[0.0, -1e4]])
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    """The bundled float model with a prior, on which calibrations are fitted."""
+    path = tmp_path_factory.mktemp('model') / 'model.onnx'
+    return write_model(path), path
+
+
+def made_faces(info, counts, persons=tuple('abcdefg'), seed=0):
+    """Faces and logits of a camera on which every face looks more neutral than it is."""
+    rng = np.random.default_rng(seed)
+    names = [label for label, count in counts.items() for _ in range(count)]
+    classes = np.array([info.labels.index(name) for name in names], int)
+    logits = 4 * np.eye(8)[classes] + rng.normal(size=(len(names), 8))
+    logits[:, info.labels.index('neutral')] += 4
+    crop = np.zeros((96, 96, 3), np.uint8)
+    faces = [
+        LabeledFace(crop, name, persons[index % len(persons)], f'{index}.jpg')
+        for index, name in enumerate(names)
+    ]
+    return faces, logits
+
+
+SEVEN = dict.fromkeys(labels.AFFECTNET7, 3)
+FULL = dict.fromkeys(labels.CANONICAL, 3)
+
+
+def test_three_faces_of_a_class_undo_a_shift_and_this_is_no_chance(model):
+    result = calibrate(*made_faces(model[0], SEVEN), model[0])
+    notes = result.calibration.notes
+    assert notes['held_out'] == 'each person'
+    assert notes['gain'] > 0.1
+    assert notes['gain_interval'][0] > 0
+    assert 'more than chance' in result.summary
+    assert 'no face of contempt' in result.warnings[0]
+
+
+def test_labels_without_meaning_are_called_chance_or_worse(model):
+    verdicts = []
+    for seed in range(20):
+        faces, logits = made_faces(model[0], SEVEN, seed=seed)
+        logits = np.random.default_rng(seed).permutation(logits)
+        verdicts.append(calibrate(faces, logits, model[0]).verdict)
+    assert verdicts.count('more than chance') <= 3
+
+
+def test_one_person_and_unknown_persons_are_said(model):
+    (one,) = calibrate(*made_faces(model[0], FULL, ['anna']), model[0]).warnings
+    assert 'one person (anna)' in one
+    (unknown,) = calibrate(*made_faces(model[0], FULL, ['']), model[0]).warnings
+    assert 'unknown who' in unknown
+
+
+def test_a_mislabeled_face_is_named(model):
+    faces, logits = made_faces(model[0], FULL)
+    logits[4] = 12 * np.eye(8)[model[0].labels.index('sad')]  # labeled happy
+    (warning,) = calibrate(faces, logits, model[0]).warnings
+    assert '4.jpg is labeled happy' in warning
+    assert 'sad' in warning
+
+
+@pytest.mark.parametrize('counts', [{}, {'happy': 5}])
+def test_too_few_classes_are_refused(model, counts):
+    with pytest.raises(DataError, match='at least two classes'):
+        calibrate(*made_faces(model[0], counts), model[0])
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    return Command(monkeypatch, capsys)
+
+
+@pytest.fixture
+def faces_folder(tmp_path, portrait):
+    """Three smiles as happy and three as surprise, said to be of two people."""
+    folder = tmp_path / 'faces'
+    for index, gain in enumerate((1.0, 0.8, 1.2)):
+        for label, image in (('happy', portrait), ('surprised', portrait[:, ::-1])):
+            path = folder / label / ('anna', 'ben')[index % 2] / f'{index}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), (gain * image).clip(0, 255).astype(np.uint8))
+    return folder
+
+
+def test_a_folder_becomes_a_file_that_predict_takes(
+    run, model, faces_folder, portrait_file, tmp_path
+):
+    nobody = np.full((99, 99, 3), 9, np.uint8)
+    cv2.imwrite(str(faces_folder / 'happy' / 'anna' / 'nobody.png'), nobody)
+    (faces_folder / 'happy' / 'ben' / 'broken.jpg').write_bytes(b'\xff\xd8\xff')
+    shutil.copy(faces_folder / 'happy/anna/0.png', faces_folder / 'happy/anna/copy.png')
+    out = tmp_path / 'robot.yaml'
+    result = run('calibrate', faces_folder, '--model', model[1], '-o', out, '--force')
+    assert result.exit_code == 0, result.stderr
+    for words in ('nobody.png', 'broken.jpg', '1 pictures are copies', 'no face of neutral'):
+        assert words in result.stderr
+    assert 'persons: 2' in result.stdout
+    assert Calibration.read(out).notes['faces'] == {'happy': 3, 'surprise': 3}
+    assert cv2.imread(str(out.with_suffix('.png'))).std() > 10
+    options = ('--model', model[1], '--calibration', out, '--json')
+    assert run('predict', portrait_file, *options).exit_code == 0
+
+
+def test_a_bag_and_a_video_with_marks_are_read(run, model, portrait, tmp_path):
+    images = [(portrait * (0.6 + 0.02 * index)).astype(np.uint8) for index in range(20)]
+    bag = record_images(tmp_path / 'bag', images)
+    video = cv2.VideoWriter(
+        str(tmp_path / 'video.avi'), cv2.VideoWriter.fourcc(*'MJPG'), 10, (512, 512)
+    )
+    for image in images:
+        video.write(np.ascontiguousarray(image))
+    video.release()
+    marks = tmp_path / 'marks.csv'
+    marks.write_text('start,end,label,person\n0,0.95,happy,anna\n1.0,1.9,surprise,ben\n')
+    for number, data in enumerate((bag, tmp_path / 'video.avi')):
+        out = tmp_path / f'{number}.yaml'
+        words = ('--marks', marks, '--model', model[1], '-o', out, '--force')
+        result = run('calibrate', data, *words)
+        assert result.exit_code == 0, result.stderr
+        assert set(Calibration.read(out).notes['faces']) == {'happy', 'surprise'}
+
+
+@pytest.mark.parametrize(
+    ('text', 'words'),
+    [
+        ('', 'contains no marks'),
+        ('start,end,label\n2,1,happy\n', 'mark 1: its end 1 is not after'),
+        ('start,end,label\n0,1,joy\n', 'mark 1: it needs start and end'),
+        ('start,end\n0,1\n', 'mark 1: it needs'),
+    ],
+)
+def test_invalid_marks_are_refused_in_one_line(tmp_path, text, words):
+    path = tmp_path / 'marks.csv'
+    path.write_text(text)
+    with pytest.raises(DataError, match=words) as error:
+        read_marks(path)
+    assert '\n' not in str(error.value)
+
+
+def test_an_empty_folder_writes_nothing(run, tmp_path):
+    (tmp_path / 'faces' / 'happy').mkdir(parents=True)
+    result = run('calibrate', tmp_path / 'faces', '-o', tmp_path / 'robot.yaml')
+    assert result.exit_code == 1
+    assert 'no face that can be used' in result.stderr
+    assert not (tmp_path / 'robot.yaml').exists()

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From labeled faces to a calibration, with all that its user should know about it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dan_ros.calibrate.collect import LabeledFace
+from dan_ros.calibrate.fit import WIDE, Fit, fit_bias
+from dan_ros.calibrate.validation import CHANCE, Validation, cross_validate
+from dan_ros.errors import DataError
+from dan_ros.model.metadata import ModelInfo
+from dan_ros.probabilities import MODEL_PRIOR, Calibration, Calibrator
+
+FEW = 3  # faces of a class; with fewer its bias is mostly a guess
+MIN_PERSONS = 2  # so that one can be held out
+ENOUGH_PERSONS = 5  # to speak of others
+
+
+@dataclass(frozen=True)
+class Result:
+    """A calibration and what is known about it.
+
+    Attributes:
+        calibration: the calibration.
+        validation: cross-validated results of the faces.
+        warnings: what is missing or doubtful, and what it means, a sentence each.
+        labels: canonical labels of the model.
+    """
+
+    calibration: Calibration
+    validation: Validation
+    warnings: list[str]
+    labels: tuple[str, ...]
+
+    @property
+    def summary(self) -> str:
+        """The expected gain and whether it is more than chance, in one sentence."""
+        notes = self.calibration.notes
+        low, high = notes['gain_interval']
+        return (
+            f'balanced accuracy on held-out faces {notes["balanced_accuracy_before"]:.1%} -> '
+            f'{notes["balanced_accuracy_after"]:.1%}, gain {100 * notes["gain"]:+.1f} points (90 % '
+            f'interval {100 * low:+.1f} to {100 * high:+.1f}), {self.verdict} '
+            f'(p = {notes["p_value"]:.2g})'
+        )
+
+    @property
+    def verdict(self) -> str:
+        """Whether the gain is more than chance."""
+        if self.calibration.notes['p_value'] < CHANCE and self.validation.gain >= 0:
+            return 'more than chance'
+        return 'which may be chance: use more faces'
+
+
+def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo) -> Result:
+    """Fit a calibration and validate it.
+
+    Args:
+        faces: labeled faces; those of classes that the model lacks are left out.
+        logits: float [N, C], of these faces.
+        model: metadata of the model.
+
+    Raises:
+        DataError: there are faces of fewer than two classes.
+    """
+    used = np.array([face.label in model.labels for face in faces], bool)
+    chosen = [face for face in faces if face.label in model.labels]
+    logits = np.asarray(logits)[used]
+    classes = np.array([model.labels.index(face.label) for face in chosen], np.int64)
+    if len(set(classes.tolist())) < 2:
+        raise DataError(
+            f'{len(chosen)} usable faces of {len(set(classes.tolist()))} classes: a calibration '
+            'needs faces of at least two classes, better three to ten of each'
+        )
+    calibrator = Calibrator.create(model)
+    before = Fit(calibrator.offset(MODEL_PRIOR), model.temperature)
+    start = _start(calibrator, classes)
+    penalty = None if model.log_prior else WIDE
+
+    def fit(some: np.ndarray, of: np.ndarray) -> Fit:
+        return fit_bias(some, of, start, penalty) if len(of) else start
+
+    units, by_person = _units(chosen)
+    validation = cross_validate(logits, classes, units, before, fit)
+    fitted = fit(logits, classes)
+    warnings = _warnings(chosen, model, validation, by_person)
+    left_out = Counter(face.label for face in faces if face.label not in model.labels)
+    warnings += [f'{n} faces left out: the model lacks {name}' for name, n in left_out.items()]
+    notes = _notes(chosen, validation, by_person)
+    bias = fitted.bias - fitted.bias.mean()
+    values = {label: round(float(b), 4) for label, b in zip(model.labels, bias, strict=True)}
+    temperature = round(fitted.temperature, 4)
+    calibration = Calibration(values, temperature, model.source_sha256, notes)
+    return Result(calibration, validation, warnings, model.labels)
+
+
+def _start(calibrator: Calibrator, classes: np.ndarray) -> Fit:
+    """Start without the learned prior for classes with faces, and as the model does for others."""
+    usual = calibrator.offset(MODEL_PRIOR)
+    if not calibrator.log_prior:
+        return Fit(usual, calibrator.temperature)
+    present = np.unique(classes)
+    bias = -np.array(calibrator.log_prior)
+    bias -= bias[present].mean()
+    missing = np.setdiff1d(np.arange(len(bias)), present)
+    bias[missing] = usual[missing] - usual[present].mean()
+    return Fit(bias, calibrator.temperature)
+
+
+def _units(faces: Sequence[LabeledFace]) -> tuple[np.ndarray, bool]:
+    """What to hold out together, and whether these are persons."""
+    names = [face.person for face in faces]
+    if '' in names or len(set(names)) < MIN_PERSONS:
+        return np.arange(len(faces)), False
+    return np.unique(names, return_inverse=True)[1], True
+
+
+def _notes(
+    faces: Sequence[LabeledFace], validation: Validation, by_person: bool
+) -> dict[str, object]:
+    counts = Counter(face.label for face in faces)
+    before, after = validation.recall(validation.before), validation.recall(validation.after)
+    low, high = validation.interval()
+    return {
+        'faces': dict(counts),
+        'persons': len({face.person for face in faces if face.person}) or 'unknown',
+        'held_out': 'each person' if by_person else 'each face',
+        'balanced_accuracy_before': round(float(np.nanmean(before)), 4),
+        'balanced_accuracy_after': round(float(np.nanmean(after)), 4),
+        'gain': round(validation.gain, 4),
+        'gain_interval': [round(low, 4), round(high, 4)],
+        'p_value': round(validation.p_value(), 4),
+    }
+
+
+def _warnings(
+    faces: Sequence[LabeledFace], model: ModelInfo, validation: Validation, by_person: bool
+) -> list[str]:
+    warnings = []
+    counts = Counter(face.label for face in faces)
+    missing = [label for label in model.labels if label not in counts]
+    if missing:
+        warnings.append(
+            f'no face of {", ".join(missing)}: the robot will report it as rarely as before, or '
+            'more rarely; add faces if it should be recognized'
+        )
+    if few := [label for label, count in counts.items() if count < FEW]:
+        warnings.append(f'fewer than {FEW} faces of {", ".join(few)}: add some')
+    if not by_person:
+        warnings.append(_about_persons(faces))
+    elif len({face.person for face in faces}) < ENOUGH_PERSONS:
+        warnings.append(
+            f'fewer than {ENOUGH_PERSONS} people: whether it is chance was tested for these alone'
+        )
+    for index in validation.suspects():
+        own, seen = faces[index].label, int(validation.after[index].argmax())
+        share = np.exp(validation.after[index, seen])
+        warnings.append(
+            f'{faces[index].origin} is labeled {own}, but the model is sure of '
+            f'{model.labels[seen]} ({share:.0%}): if the label is wrong, it spoils the result'
+        )
+    return warnings
+
+
+def _about_persons(faces: Sequence[LabeledFace]) -> str:
+    persons = {face.person for face in faces}
+    if persons == {''}:
+        return (
+            'it is unknown who the faces show: if all are one person, the gain holds for this '
+            'person alone; name persons by folders (happy/anna/1.jpg) or by the marks'
+        )
+    if '' in persons:
+        return 'the person of some faces is unknown, so each face was held out alone'
+    return (
+        f'all faces are of one person ({", ".join(persons)}): the gain holds for this person; '
+        'others may gain less or lose, so add faces of other people'
+    )

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labeled faces of a robot's own camera: from class folders, or marked times of a recording."""
+
+import csv
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dan_ros.datasets.folders import LABEL_OF_NAME, list_class_folders
+from dan_ros.errors import DataError
+from dan_ros.faces.crop import crop_face
+from dan_ros.images.files import open_picture
+from dan_ros.images.opencv import cv2
+from dan_ros.labels import CANONICAL
+from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.types import Frame
+
+FACES_PER_MARK = 3  # spread evenly over its time; faces that follow each other are nearly the same
+TimedFrame = tuple[float, Callable[[], Frame]]  # seconds since the start, and the decoder
+
+
+@dataclass(frozen=True)
+class LabeledFace:
+    """One face.
+
+    Attributes:
+        crop: uint8 [H, W, 3] RGB, as the model takes it.
+        label: its canonical label.
+        person: who it is, or ''.
+        origin: file or time, for messages.
+    """
+
+    crop: np.ndarray
+    label: str
+    person: str
+    origin: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A stretch of a recording in which one person shows one expression.
+
+    Attributes:
+        start_s, end_s: seconds since the start of the recording.
+        label: canonical label.
+        person: who it is, or ''.
+    """
+
+    start_s: float
+    end_s: float
+    label: str
+    person: str = ''
+
+
+class FaceCutter:
+    """Cuts the largest face out of each image, as the node does.
+
+    Args:
+        pipeline: finds faces; its model defines the crop.
+        is_whole: whether each image is a cropped face already.
+
+    Attributes:
+        without_face: origin of each image in which no face was found.
+        repeated: number of faces left out because the same picture came before.
+    """
+
+    def __init__(self, pipeline: ExpressionPipeline, is_whole: bool = False) -> None:
+        self._pipeline, self._is_whole = pipeline, is_whole
+        self._seen: set[bytes] = set()
+        self.without_face: list[str] = []
+        self.repeated = 0
+
+    def cut(self, frame: Frame, label: str, person: str, origin: str) -> LabeledFace | None:
+        """Return the face, or None if there is none or it came before."""
+        model = self._pipeline.backend.model
+        crop = np.empty((*model.input_size, 3), np.uint8)
+        if self._is_whole:
+            crop_face(frame, np.array([0, 0, *frame.size], np.float32), 1.0, crop)
+        else:
+            found = self._pipeline.find_faces(frame)
+            if not found:
+                self.without_face.append(origin)
+                return None
+            crop_face(frame, found[0].box_xyxy, model.crop_scale, crop)
+        if crop.tobytes() in self._seen:
+            self.repeated += 1
+            return None
+        self._seen.add(crop.tobytes())
+        return LabeledFace(crop, label, person, origin)
+
+
+def faces_in_folder(root: Path, cutter: FaceCutter) -> tuple[list[LabeledFace], list[str]]:
+    """Read one folder per class.
+
+    The person is the name of a folder in the class folder (happy/anna/1.jpg), or what comes before
+    the first _ or - of a file's name (happy/anna_1.jpg) if it occurs in several classes.
+
+    Returns:
+        The faces, and a sentence for each image that cannot be read.
+
+    Raises:
+        DataError: the folder has no class folder.
+    """
+    if not root.is_dir():
+        raise DataError(f'there is no folder {root}; make one with a folder per class, like happy/')
+    listing = list_class_folders(root, CANONICAL, LABEL_OF_NAME)
+    entries = [(image.path, CANONICAL[image.label]) for image in listing.images]
+    persons = _persons([(path, listing.folders[label], label) for path, label in entries])
+    faces, problems = [], [f'{path} {reason}' for path, reason in listing.skipped.items()]
+    for (path, label), person in zip(entries, persons, strict=True):
+        try:
+            frame = Frame(open_picture(path))
+        except DataError as error:
+            problems.append(str(error))
+            continue
+        if face := cutter.cut(frame, label, person, str(path)):
+            faces.append(face)
+    return faces, problems
+
+
+def _persons(entries: Sequence[tuple[Path, Path, str]]) -> list[str]:
+    """Return the person of each (file, class folder, label), '' where unknown."""
+    subfolders = [path.relative_to(folder).parts[:-1] for path, folder, _ in entries]
+    if all(subfolders):
+        return [parts[0] for parts in subfolders]
+    prefixes = [path.stem.replace('-', '_').partition('_')[0] for path, _, _ in entries]
+    classes: dict[str, set[str]] = {}
+    for prefix, (_, _, label) in zip(prefixes, entries, strict=True):
+        classes.setdefault(prefix, set()).add(label)
+    is_person = all(len(labels) > 1 for labels in classes.values())
+    return prefixes if is_person else [''] * len(entries)
+
+
+def faces_at_marks(
+    frames: Iterator[TimedFrame], marks: Sequence[Mark], cutter: FaceCutter
+) -> list[LabeledFace]:
+    """Cut faces out of the marked stretches of a recording.
+
+    Args:
+        frames: in order of time.
+        marks: the stretches.
+        cutter: finds the faces.
+    """
+    wanted = (
+        sorted(
+            (mark.start_s + (index + 0.5) / FACES_PER_MARK * (mark.end_s - mark.start_s), mark)
+            for mark in marks
+            for index in range(FACES_PER_MARK)
+        )
+        if marks
+        else []
+    )
+    faces: list[LabeledFace] = []
+    position = 0
+    for time_s, decode in frames:
+        while position < len(wanted) and wanted[position][0] <= time_s:
+            mark = wanted[position][1]
+            position += 1
+            if time_s > mark.end_s:
+                continue
+            face = cutter.cut(decode(), mark.label, mark.person, f'{time_s:.2f} s')
+            if face:
+                faces.append(face)
+        if position == len(wanted):
+            break
+    return faces
+
+
+def frames_of_video(path: Path) -> Iterator[TimedFrame]:
+    """Yield the frames of a video file.
+
+    Raises:
+        DataError: OpenCV cannot read it.
+    """
+    capture = cv2.VideoCapture(str(path))
+    rate_hz = capture.get(cv2.CAP_PROP_FPS)
+    if not capture.isOpened() or not rate_hz > 0:
+        raise DataError(f'{path} is neither a bag, nor a folder, nor a video that OpenCV can read')
+    index = 0
+    while capture.grab():
+
+        def decode() -> Frame:
+            return Frame(capture.retrieve()[1])
+
+        yield index / rate_hz, decode
+        index += 1
+    capture.release()
+
+
+def read_marks(path: Path) -> list[Mark]:
+    """Read marks from a CSV file with a header, or a YAML list, with the same keys.
+
+    The keys are start and end (seconds since the start), label, and optionally person.
+
+    Raises:
+        DataError: the file is missing or a mark is invalid.
+    """
+    try:
+        text = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f'marks {path}: {getattr(error, "strerror", None) or error}') from None
+    rows = _parse_rows(path, text)
+    if not rows:
+        raise DataError(f'{path} contains no marks; give start, end and label of each')
+    return [_to_mark(path, number, row) for number, row in enumerate(rows, 1)]
+
+
+def _parse_rows(path: Path, text: str) -> list[Any]:
+    if path.suffix.lower() == '.csv':
+        return list(csv.DictReader(text.splitlines()))
+    import yaml
+
+    try:
+        rows = yaml.safe_load(text)
+    except yaml.YAMLError:
+        rows = None
+    if not isinstance(rows, list):
+        raise DataError(f'{path} is not a YAML list of marks')
+    return rows
+
+
+def _to_mark(path: Path, number: int, row: Any) -> Mark:
+    where = f'{path}, mark {number}'
+    try:
+        fields: Mapping[str, Any] = {str(key).strip(): value for key, value in row.items()}
+        start_s, end_s = float(fields['start']), float(fields['end'])
+        label = LABEL_OF_NAME[str(fields['label']).strip().lower()]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise DataError(
+            f'{where}: it needs start and end in seconds and a label of {", ".join(CANONICAL)}'
+        ) from None
+    if not (math.isfinite(end_s) and 0 <= start_s < end_s):
+        raise DataError(f'{where}: its end {end_s:g} is not after its start {start_s:g}')
+    return Mark(start_s, end_s, label, str(fields.get('person') or '').strip())
