@@ -460,8 +460,8 @@ PARAMETERS = (
     Spec(
         'publish.tf',
         True,
-        'Publish each face as the frame face_<id> on /tf if the camera publishes camera_info and '
-        'tf2_msgs is installed.',
+        'Publish each face as the frames face_<id> and gaze_<id> on /tf if the camera publishes '
+        'camera_info and tf2_msgs is installed.',
         live=True,
     ),
     Spec(
