@@ -129,9 +129,12 @@ def greeter(request, robot, nobody, tmp_path):
     said, moods = robot.received('say', String), robot.received('mood', String)
     events = robot.new_publisher(EVENTS, FacialExpressionEvent)
     scenes = robot.client.create_publisher(FaceScene, SCENE, LATCHED)
-    # It says each greeting once, so it must know the client before it sees somebody.
-    robot.spin_until(lambda: robot.client.count_publishers('say'), 'the example')
-    robot.spin(2 * MEETING_S)
+    # Each event comes once and each greeting is said once, so all must know each other before.
+    robot.spin_until(
+        lambda: events.get_subscription_count() + scenes.get_subscription_count(), 'the example'
+    )
+    robot.spin_until(lambda: robot.client.count_publishers('say'), 'its publisher')
+    robot.spin(4 * MEETING_S)
 
     def tell(face_id: str, expression: int, label: str) -> None:
         """Publish what the node would publish about a face."""
