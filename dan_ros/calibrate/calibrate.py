@@ -49,8 +49,10 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """Whether the gain is more than chance."""
-        if self.calibration.notes['p_value'] < CHANCE and self.validation.gain >= 0:
+        """Whether there is a gain, and whether it is more than chance."""
+        if self.validation.gain <= 0:
+            return 'no gain: check the labels, or add faces'
+        if self.calibration.notes['p_value'] < CHANCE:
             return 'more than chance'
         return 'which may be chance: use more faces'
 

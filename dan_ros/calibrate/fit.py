@@ -19,7 +19,7 @@ MIN_SCALE = 0.05  # lowest factor of 1 / temperature
 class Penalty:
     """How far a fit may move from where it starts, as standard deviations of a normal prior.
 
-    The defaults were chosen by simulation, see docs/adr/0015-calibrate.md.
+    The defaults were chosen by simulation, see docs/adr/0018-calibrate.md.
 
     Attributes:
         bias: of a bias.

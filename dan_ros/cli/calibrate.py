@@ -146,6 +146,8 @@ def _take_pictures(camera: str, folder: Path, person: str, count: int) -> None:
     """Ask for each expression and save pictures as FOLDER/<label>/<person>/<number>.png."""
     from dan_ros.labels import CANONICAL
 
+    if person != Path(person).name or person.startswith('.'):
+        raise DataError(f'--person {person!r} names a folder: use letters and digits')
     source = cv2.VideoCapture(int(camera) if camera.isdecimal() else camera)
     if not source.isOpened():
         raise DataError(f'camera {camera} cannot be opened: check its number, path and access')

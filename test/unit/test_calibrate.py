@@ -6,6 +6,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from command import Command
 from model_files import write_model
 from recording import record_images
@@ -15,6 +16,7 @@ from dan_ros.calibrate.calibrate import calibrate
 from dan_ros.calibrate.collect import LabeledFace, read_marks
 from dan_ros.calibrate.fit import Fit, Penalty, fit_bias, fit_log_prior, log_softmax
 from dan_ros.calibrate.trade import LabeledLogits, false_alarms_per_hour, measure_prior
+from dan_ros.cli.main import cli
 from dan_ros.errors import DataError
 from dan_ros.probabilities import Calibration
 
@@ -216,6 +218,33 @@ def test_a_bag_and_a_video_with_marks_are_read(run, model, portrait, tmp_path):
         result = run('calibrate', data, *words)
         assert result.exit_code == 0, result.stderr
         assert set(Calibration.read(out).notes['faces']) == {'happy', 'surprise'}
+
+
+def test_a_camera_takes_pictures_of_each_expression_that_is_not_skipped(tmp_path, portrait, model):
+    camera = str(tmp_path / 'camera.avi')
+    video = cv2.VideoWriter(camera, cv2.VideoWriter.fourcc(*'MJPG'), 10, (512, 512))
+    for index in range(60):
+        video.write((portrait * (0.6 + 0.005 * index)).astype(np.uint8))
+    video.release()
+    words = [
+        '--camera',
+        camera,
+        '--model',
+        str(model[1]),
+        '-o',
+        str(tmp_path / 'x.yaml'),
+        '--force',
+    ]
+    answers = '\n\n' + 6 * 's\n'  # neutral and happy
+    runner, folder = CliRunner(), tmp_path / 'faces'
+    result = runner.invoke(cli, ['calibrate', str(folder), '--person', 'anna', *words], answers)
+    assert result.exit_code == 0, result.output
+    names = {'001.png', '002.png', '003.png'}
+    for label in ('neutral', 'happy'):
+        assert {path.name for path in (folder / label / 'anna').iterdir()} == names
+    assert 'all faces are of one person (anna)' in result.output
+    result = runner.invoke(cli, ['calibrate', str(folder), '--person', '../anna', *words], answers)
+    assert 'names a folder' in str(result.exception)
 
 
 @pytest.mark.parametrize(
