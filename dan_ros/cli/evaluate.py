@@ -97,7 +97,17 @@ def command(
     print_summary(name, split, faces, 'scores.json', err=as_json)
     evaluation = _evaluate(faces, opened, detector, prior, calibration)
     look = 'photo' if detector else 'face'
-    subject = Subject(opened.model_name, str(data), name, split, opened.name, opened.device, look)
+    subject = Subject(
+        opened.model_name,
+        str(data),
+        name,
+        split,
+        opened.name,
+        opened.device,
+        look,
+        str(prior),
+        calibration is not None,
+    )
     content = to_json(subject, evaluation)
     if as_json:
         click.echo(json.dumps(content))

@@ -40,7 +40,7 @@ img { max-width: 100%; } figure { margin: 2rem 0; } figcaption { color: #555; }
 balanced accuracy <b>{{ '{:.2%}'.format(balanced_accuracy) }}</b>,
 calibration error <b>{{ '{:.3f}'.format(calibration_error) }}</b></p>
 <p>{{ faces }} faces, {{ backend }} on {{ device }}, model {{ model }}, data {{ data }}:
-{{ layout }}.</p>
+{{ layout }}. Prior {{ prior }}{{ ', calibrated' if is_calibrated }}.</p>
 {% if look == 'photo' %}
 <p>Whole images: the largest face of each is detected and cropped as in the node.</p>
 {% endif %}
@@ -93,6 +93,8 @@ class Subject:
         dataset, split: see `datasets.catalog.open_faces`.
         backend, device: what ran the model.
         look: 'face' if faces were cropped by the data set, 'photo' if they were detected.
+        prior: value of --prior.
+        is_calibrated: whether a calibration was used.
     """
 
     model: str
@@ -102,6 +104,8 @@ class Subject:
     backend: str
     device: str
     look: str
+    prior: str = 'model'
+    is_calibrated: bool = False
 
 
 def to_json(subject: Subject, evaluation: Evaluation) -> dict[str, Any]:

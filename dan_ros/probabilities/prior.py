@@ -56,6 +56,11 @@ class Prior:
             raise ParameterError(f'the prior is not a distribution: {problem}; {HELP}')
         return cls(1.0, shares)
 
+    def __str__(self) -> str:
+        """Return the text that `parse` takes."""
+        names = {None: 'model', 0.0: 'none', 1.0: 'balanced'}
+        return ','.join(f'{s:g}' for s in self.shares) or names.get(self.strength, '')
+
 
 MODEL_PRIOR = Prior()
 

@@ -64,6 +64,11 @@ def test_a_class_that_never_occurs_gets_nothing():
     assert not found[2:].any()
 
 
+@pytest.mark.parametrize('text', ['model', 'none', 'balanced', '0.5,0.5,0,0,0,0,0,0'])
+def test_a_prior_is_written_as_it_is_read(text):
+    assert str(Prior.parse(text)) == text
+
+
 @pytest.mark.parametrize(
     'text',
     ['', 'flat', '0.5,0.5', '1,1,1,1,1,1,1,1', '-0.5,0.5,0.5,0.5,0,0,0,0', 'nan,1,0,0,0,0,0,0'],
