@@ -161,8 +161,8 @@ def _warnings(
         own, seen = faces[index].label, int(validation.after[index].argmax())
         share = np.exp(validation.after[index, seen])
         warnings.append(
-            f'{faces[index].origin} is labeled {own}, but the model is sure of '
-            f'{model.labels[seen]} ({share:.0%}): if the label is wrong, it spoils the result'
+            f'{faces[index].origin} is labeled {own}, but the model sees {model.labels[seen]} '
+            f'({share:.0%}): if the label is wrong, it spoils the result'
         )
     return warnings
 
