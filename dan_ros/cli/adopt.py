@@ -52,8 +52,8 @@ def command(
     accuracy shows whether color, mean, standard deviation and labels are right.
     """
     need('onnx', 'pydantic', 'yaml')
-    from dan_ros.model.adopt import adopt
-    from dan_ros.model.descriptor import find_descriptor, read_descriptor
+    from dan_ros.adopt.descriptor import find_descriptor, read_descriptor
+    from dan_ros.adopt.wrapper import adopt
     from dan_ros.model.onnx_writer import save_model
 
     described = read_descriptor(find_descriptor(descriptor))

@@ -15,12 +15,12 @@ pytest.importorskip('pydantic')
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from dan_ros import labels  # noqa: E402
+from dan_ros.adopt.descriptor import Descriptor, find_descriptor, read_descriptor  # noqa: E402
+from dan_ros.adopt.wrapper import adopt  # noqa: E402
 from dan_ros.backends import open_backend  # noqa: E402
 from dan_ros.cli.adopt import explain_scores  # noqa: E402
 from dan_ros.errors import ModelError  # noqa: E402
 from dan_ros.evaluate.metrics import measure  # noqa: E402
-from dan_ros.model.adopt import adopt  # noqa: E402
-from dan_ros.model.descriptor import Descriptor, find_descriptor, read_descriptor  # noqa: E402
 from dan_ros.model.metadata import ModelInfo  # noqa: E402
 from dan_ros.model.onnx_writer import save_model  # noqa: E402
 

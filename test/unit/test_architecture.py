@@ -45,6 +45,7 @@ MAY_IMPORT = {
     'calibrate': 'datasets errors faces images labels model pipeline probabilities tracking types',
     'evaluate': 'backends datasets errors images labels pipeline probabilities storage types',
     'train': 'datasets errors evaluate images labels model network storage',
+    'adopt': 'backends errors labels model storage',
     'bag': 'annotate errors faces image_annotations images labels messages pipeline storage'
     ' tracking types video_pipeline',
     'bench': 'backends detect errors faces images labels model pipeline storage tracking types'
@@ -53,8 +54,9 @@ MAY_IMPORT = {
     ' messages model msg pipeline probabilities srv stage_timer storage tracking types'
     ' video_pipeline',
     'demo': 'errors images msg ros storage',
-    'cli': 'annotate backends bag bench calibrate datasets detect errors evaluate faces images'
-    ' labels model network pipeline probabilities storage tracking train types video_pipeline',
+    'cli': 'adopt annotate backends bag bench calibrate datasets detect errors evaluate faces'
+    ' images labels model network pipeline probabilities storage tracking train types'
+    ' video_pipeline',
 }
 ROS_FOLDERS = ('ros', 'demo')
 ROS_PACKAGES = {'rclpy', 'ament_index_python', 'tf2_msgs', 'hri_msgs'}

@@ -287,6 +287,7 @@ def test_weights_beside_the_file_are_refused_as_well(tmp_path, monkeypatch):
         ['evaluate', '{folder}', '{model}', '--out', '{folder}/out'],
         ['export', '{model}', '-o', '{folder}/new.onnx'],
         ['export', '{model}', '--int8', '--calibrate', '{folder}', '-o', '{folder}/new.onnx'],
+        ['adopt', '{model}', 'opencv_zoo', '-o', '{folder}/new.onnx'],
         ['convert', '{model}', '--labels', 'ferplus', '-o', '{folder}/new.onnx'],
         pytest.param(
             ['engine', 'build', '{model}'],

@@ -14,9 +14,10 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, compose, helper, inliner, numpy_helper, version_converter
 
+from dan_ros.adopt.descriptor import Descriptor
+from dan_ros.backends.onnxruntime import open_session
 from dan_ros.errors import ModelError, shorten
 from dan_ros.labels import logits_to_probabilities
-from dan_ros.model.descriptor import Descriptor
 from dan_ros.model.metadata import INPUT_NAME, OUTPUT_NAME
 from dan_ros.model.normalization import LUMA
 from dan_ros.model.onnx_file import parse_onnx
@@ -209,12 +210,10 @@ def kept_outputs(descriptor: Descriptor) -> list[int]:
 
 
 def _open(content: bytes, where: str) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors only; they are raised as exceptions as well
     try:
-        return onnxruntime.InferenceSession(content, options, providers=['CPUExecutionProvider'])
-    except Exception as error:  # ONNX Runtime's exceptions share no public base
-        raise ModelError(f'{where}: ONNX Runtime cannot read it: {shorten(error)}') from None
+        return open_session(content)
+    except ModelError as error:
+        raise ModelError(f'{where}: {shorten(" ".join(str(error).split()))}') from None
 
 
 def _width(output: np.ndarray) -> int:
