@@ -2,7 +2,9 @@
 """Shared by the subcommands: checks for optional packages, opening a model, a progress bar."""
 
 import importlib
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,7 @@ from dan_ros.datasets.faces import Faces, summarize, summarize_skipped
 from dan_ros.errors import BackendError, DanError
 from dan_ros.labels import LABEL_SETS
 from dan_ros.model import store
+from dan_ros.model.metadata import ModelInfo
 from dan_ros.probabilities import Calibration, Prior
 
 if TYPE_CHECKING:
@@ -63,6 +66,56 @@ def probability_options(command: Callable[..., Any]) -> Callable[..., Any]:
         'separated by commas, in the order of the message.',
     )
     return calibration(prior(command))
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --temperature, --prior and --strength, which are stored in a model file."""
+    temperature = click.option(
+        '--temperature', type=click.FloatRange(0.01, 100), help='Divisor of the logits.'
+    )
+    prior = click.option(
+        '--prior',
+        'shares',
+        callback=lambda context, option, text: _parse_shares(text),
+        help='Share of each class that the model learned to expect, separated by commas, in the '
+        "order of the model's labels.",
+    )
+    strength = click.option(
+        '--strength',
+        type=click.FloatRange(0, 1),
+        help='Share of the prior that is taken off by default.',
+    )
+    return temperature(prior(strength(command)))
+
+
+def _parse_shares(text: str | None) -> tuple[float, ...]:
+    if text is None:
+        return ()
+    try:
+        shares = tuple(float(part) for part in text.split(','))
+    except ValueError:
+        shares = ()
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise click.BadParameter('give one share for each label, each above 0, with sum 1')
+    return shares
+
+
+def with_probabilities(
+    info: ModelInfo, temperature: float | None, shares: tuple[float, ...], strength: float | None
+) -> ModelInfo:
+    """Return the metadata with the values of `model_options` that were given.
+
+    Raises:
+        ModelError: the shares are not a distribution over the model's classes.
+    """
+    changes: dict[str, Any] = {}
+    if temperature is not None:
+        changes['temperature'] = temperature
+    if shares:
+        changes['log_prior'] = tuple(math.log(share) for share in shares)
+    if strength is not None:
+        changes['prior_strength'] = strength
+    return replace(info, **changes)
 
 
 def _read_calibration(path: Path | None) -> Calibration | None:

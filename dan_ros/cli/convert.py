@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from dan_ros.cli.common import need
+from dan_ros.cli.common import model_options, need, with_probabilities
 from dan_ros.labels import LABEL_SETS
 from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_PX
 
@@ -37,6 +37,7 @@ from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_P
     help="Side of the square crop as a multiple of the face box's longer side.",
 )
 @click.option('--source', default='', help='Training data, accuracy, license.')
+@model_options
 def command(
     checkpoint: Path,
     label_set: str | None,
@@ -48,6 +49,9 @@ def command(
     grey: bool | None,
     crop_scale: float,
     source: str,
+    temperature: float | None,
+    shares: tuple[float, ...],
+    strength: float | None,
 ) -> None:
     """Convert CHECKPOINT, an official DAN .pth or a .safetensors file, to an ONNX file.
 
@@ -69,6 +73,7 @@ def command(
         crop_scale=crop_scale,
         source=source,
     )
+    info = with_probabilities(info, temperature, shares, strength)
     output.parent.mkdir(parents=True, exist_ok=True)
     export_onnx(fused, info, output, fp16)
     size_mb = output.stat().st_size / 1e6

@@ -12,7 +12,15 @@ from rich.table import Table
 
 from dan_ros.backends import open_backend
 from dan_ros.calibrate.trade import LabeledLogits, measure_prior
-from dan_ros.cli.common import DATASETS, need, open_faces, print_summary, progress_bar
+from dan_ros.cli.common import (
+    DATASETS,
+    model_options,
+    need,
+    open_faces,
+    print_summary,
+    progress_bar,
+    with_probabilities,
+)
 from dan_ros.datasets.faces import TRAIN, VALID, Faces
 from dan_ros.model import store
 from dan_ros.model.metadata import ModelInfo
@@ -59,14 +67,9 @@ SHOWN_STRENGTHS = (0.0, 0.3, 0.5, 1.0)
     '--fit-prior',
     'prior_data',
     type=click.Path(path_type=Path),
-    help='Measure the prior that the model learned, on the validation faces of this data set.',
+    help='Measure the prior on the validation faces of this data set, and choose its strength.',
 )
-@click.option(
-    '--strength',
-    type=click.FloatRange(0, 1),
-    help='Share of the prior that is taken off by default; otherwise a rule chooses it.',
-)
-@click.option('--temperature', type=click.FloatRange(0.01, 100), help='Divisor of the logits.')
+@model_options
 @click.option('--like', help='Model from which temperature, prior and strength are taken.')
 def command(
     model: str,
@@ -77,15 +80,16 @@ def command(
     faces: int,
     batch: int | None,
     prior_data: Path | None,
-    strength: float | None,
     temperature: float | None,
+    shares: tuple[float, ...],
+    strength: float | None,
     like: str | None,
 ) -> None:
     """Write MODEL, a known model or an ONNX file of this package, to another ONNX file.
 
     This is useful for runtimes that need full-precision weights or a fixed batch, and for CPUs,
     which run int8 several times faster. Metadata is kept, except for what --temperature,
-    --fit-prior, --strength and --like change.
+    --prior, --fit-prior, --strength and --like change.
     """
     if (precision == 'int8') != (data is not None):
         raise click.UsageError('--int8 and --calibrate DATA must be used together')
@@ -102,12 +106,10 @@ def command(
     if like:
         other = store.read_model(like)
         info = _copy_probabilities(info, ModelInfo.from_onnx(other.content, str(other.path)))
-    if temperature:
-        info = replace(info, temperature=temperature)
+    info = with_probabilities(info, temperature, shares, None)
     if prior_data:
         info = _fit_prior(model, info, prior_data, dataset)
-    if strength is not None:
-        info = replace(info, prior_strength=strength)
+    info = with_probabilities(info, None, (), strength)
     output.parent.mkdir(parents=True, exist_ok=True)
     if precision == AS_IS:
         save_model(parse_onnx(file.content, where), info, output)

@@ -3,6 +3,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from model_files import LEARNED, write_model
 
 from dan_ros import labels
 from dan_ros.backends import CPU_BACKENDS, open_backend
-from dan_ros.cli import export
+from dan_ros.cli import convert, export
 from dan_ros.detect.full_frame import FullFrameDetector
 from dan_ros.errors import DanError, DataError, MissingPackageError, ModelError, ParameterError
 from dan_ros.model.metadata import ModelInfo
@@ -152,6 +153,19 @@ def test_float_and_int8_version_carry_the_same_numbers(model_file, tmp_path):
     assert result.exit_code == 0, result.output
     found, wanted = (ModelInfo.from_onnx(path.read_bytes(), '') for path in (out, model_file))
     assert found == replace(wanted, prior_strength=0.2)
+
+
+def test_convert_stores_what_it_is_given_and_refuses_what_is_no_distribution(tmp_path):
+    checkpoint, out = Path(__file__).parents[2] / 'models/dan_ferplus.safetensors', tmp_path / 'x'
+    words = [str(checkpoint), '--fp16', '-o', str(out), '--temperature', '2', '--strength', '0.5']
+    shares = ','.join(map(str, LEARNED))
+    result = CliRunner().invoke(convert.command, [*words, '--prior', shares])
+    assert result.exit_code == 0, result.output
+    info = ModelInfo.from_onnx(out.read_bytes(), '')
+    assert (info.temperature, info.prior_strength) == (2, 0.5)
+    assert info.log_prior == pytest.approx(np.log(LEARNED), abs=1e-4)
+    for wrong in ('0.5,0.5', '0,1'):
+        assert CliRunner().invoke(convert.command, [*words, '--prior', wrong]).exit_code != 0
 
 
 # --- the calibration file -----------------------------------------------------------------------
