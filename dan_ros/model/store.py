@@ -70,13 +70,13 @@ KNOWN_MODELS = {
         KnownModel(
             name=FLOAT_MODEL,
             filename='dan_ferplus.onnx',
-            sha256='f22ea32940ab930e027a1f90d6938cf22cb70384602c54395c88c084e4311954',
+            sha256='64e37f0eff03df0b2c8edc8b805f26b9900f29b1c5acfe31514f049c9ded6569',
             description='DAN trained on FER+, 8 classes, 96 px, fp16 weights; Apache-2.0',
         ),
         KnownModel(
             name=INT8_MODEL,
             filename='dan_ferplus_int8.onnx',
-            sha256='8318332ef51add8c0cb6ea9fc4746afb6dc5e79b791229a4aeca0e0526770b06',
+            sha256='2c6aa1069dbac41632dbde83a7571cef924d4e7375c816928dd7d355b363ba2f',
             description='the same network in int8, for CPUs; Apache-2.0',
         ),
         KnownModel(
