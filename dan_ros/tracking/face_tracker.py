@@ -143,7 +143,7 @@ class FaceTracker:
         and where it is expected.
         """
         found = zip(self._ids, self._boxes, strict=True)
-        return [*found, *self._box_tracker.missing_boxes.items()]
+        return [*found, *self._box_tracker.missing_boxes]
 
     @property
     def face_ids(self) -> set[str]:

@@ -177,14 +177,17 @@ class BoxTracker:
         return any(track.seen_frame < self._frame for track in self._tracks)
 
     @property
-    def missing_boxes(self) -> dict[str, np.ndarray]:
-        """Where the faces that were missing in the last frame may be: float [4] by id."""
+    def missing_boxes(self) -> list[tuple[str, np.ndarray]]:
+        """Id, or '' for too few hits, and box, float [4], of the faces missing in the last frame.
+
+        A box covers where the face was and where it is expected.
+        """
         now_s = self._clock.now_s
-        return {
-            track.face_id: track.path_box(now_s)
+        return [
+            (track.face_id, track.path_box(now_s))
             for track in self._tracks
             if track.seen_frame < self._frame
-        }
+        ]
 
     def _advance(self, stamp_ns: int) -> None:
         if self._last_ns is not None:

@@ -143,6 +143,15 @@ def test_new_faces_wait_for_min_hits_in_a_row():
     assert ids == [[''], [''], [], [''], [''], ['f1'], [], ['f1']]
 
 
+def test_every_missing_face_has_a_place_also_without_an_id():
+    tracker = new_tracker(min_hits=3)
+    tracker.update([box(0), box(500)], 0)
+    tracker.update([], SECOND // 30)
+    assert [(i, b.tolist()) for i, b in tracker.missing_boxes] == [
+        ('', box(0).tolist()), ('', box(500).tolist())
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize('hz', [5, 10, 30])
 @pytest.mark.parametrize('name', SCENES)
 def test_ids_are_stable_on_scripted_scenes(name, hz):
