@@ -94,6 +94,7 @@ class VideoPipeline:
         self.config = config or VideoConfig(pipeline=pipeline.config)
         self._new_ids = new_ids or (f'f{number}' for number in itertools.count(1))
         self.consent = ConsentRegistry()
+        self._released: set[str] = set()  # as of the last run
         self._trackers: dict[str, FaceTracker] = {}
 
     def run(self, frames: Mapping[str, StampedFrame]) -> dict[str, list[TrackedFace]]:
@@ -123,9 +124,10 @@ class VideoPipeline:
         for camera, faces in tracked.items():
             areas = {face.face_id: area(face.detection.box_xyxy) for face in faces}
             self.consent.update(camera, areas, trackers[camera].face_ids)
-        released = self.consent.released
+        # Kept until the next run, so that faces, ids and hidden boxes of an image agree.
+        self._released = self.consent.released
         return {
-            camera: [face for face in faces if face.face_id in released]
+            camera: [face for face in faces if face.face_id in self._released]
             for camera, faces in tracked.items()
         }
 
@@ -136,7 +138,7 @@ class VideoPipeline:
         """
         tracker = self._trackers.get(camera)
         ids = tracker.face_ids if tracker else set()
-        return ids & self.consent.released if self.config.consent_required else ids
+        return ids & self._released if self.config.consent_required else ids
 
     def hidden_boxes(self, camera: str) -> list[np.ndarray]:
         """Return the boxes that `blur_faces` must hide in the last frame of a camera.
@@ -149,7 +151,7 @@ class VideoPipeline:
         tracker = self._trackers.get(camera)
         if tracker is None or not (self.config.blur or self.config.consent_required):
             return []
-        shown = set() if self.config.blur else self.consent.released
+        shown = set() if self.config.blur else self._released
         return [box for face_id, box in tracker.places if face_id not in shown]
 
     def cameras_with_frozen_stamps(self) -> list[str]:

@@ -140,6 +140,20 @@ def test_a_face_is_neither_classified_nor_shown_before_it_is_released(video, cou
     assert faces_shown(video, couple) == 0
 
 
+def test_faces_ids_and_hidden_boxes_of_an_image_agree_when_consent_is_withdrawn_meanwhile(
+    video, couple
+):
+    run(video, couple, 0)
+    granted = video.consent.grant()
+    (face,) = run(video, couple, 1)
+    video.consent.withdraw()
+    assert video.face_ids(LEFT) == {face.face_id} == {granted.face_id}
+    assert faces_shown(video, couple) == 1
+    assert run(video, couple, 2) == []
+    assert video.face_ids(LEFT) == set()
+    assert faces_shown(video, couple) == 0
+
+
 def test_a_face_that_returns_is_unknown_again(video, couple):
     run(video, couple, 0)
     granted = video.consent.grant()
