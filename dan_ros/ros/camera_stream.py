@@ -98,8 +98,9 @@ class CameraStream:
             stamp_ns: time of the image, nanoseconds.
         """
         landmarks = [face.detection.landmarks for face in faces]
-        scaled = self._camera and self._camera.scaled_to(size)
-        self._check_fit(is_fitting=bool(scaled) or self._camera is None, size=size)
+        camera = self._camera  # the executor's thread may replace it at any time
+        scaled = camera and camera.scaled_to(size)
+        self._check_fit(camera, scaled is not None, size)
         poses = solve_poses(landmarks, scaled, size)
         return self._depth.poses(poses, landmarks, stamp_ns, size) if self._depth else poses
 
@@ -163,12 +164,12 @@ class CameraStream:
             )
         self._camera, self._has_info = camera, True
 
-    def _check_fit(self, is_fitting: bool, size: tuple[int, int]) -> None:
+    def _check_fit(self, camera: Camera | None, is_fitting: bool, size: tuple[int, int]) -> None:
         """Warn about a calibration for images of another aspect ratio."""
-        if is_fitting or self._camera is None:
+        if camera is None or is_fitting:
             self._misfit = ''
         elif not self._misfit:
-            width, height = self._camera.size
+            width, height = camera.size
             self._misfit = (
                 f'the camera_info of {self.topic} is for {width}x{height}, its images are '
                 f'{size[0]}x{size[1]}: the aspect ratios differ, so its faces get no pose'
