@@ -16,7 +16,7 @@ class EventPublisher:
     """Publishes one event per change, and the scene whenever it changes.
 
     Methods may be called from any thread: the inference thread adds images, the thread of the
-    diagnostics ends silent cameras, and the executor's thread ends all.
+    diagnostics ends silent cameras, and the executor's thread ends all cameras.
 
     Args:
         classes: message classes.
@@ -59,10 +59,10 @@ class EventPublisher:
             self._headers[camera] = header
             self._publish(camera, detector.update(faces, face_ids))
 
-    def end(self, cameras: Iterable[str] | None = None) -> None:
-        """Let the faces of cameras leave that send no more images; None for all cameras."""
+    def end(self, cameras: Iterable[str]) -> None:
+        """Let the faces of cameras leave that send no more images."""
         with self._lock:
-            for camera in list(self._detectors) if cameras is None else cameras:
+            for camera in cameras:
                 if detector := self._detectors.pop(camera, None):
                     self._publish(camera, detector.end())
 

@@ -3,7 +3,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from rclpy.lifecycle import LifecycleNode
@@ -159,7 +159,7 @@ class CameraSource(ImageSource):
         """Close every camera; their calibrations stay."""
         for stream in self._streams.values():
             stream.close()
-        self._context.publishers.events.end()
+        self._end_visits(self._streams)
         for outputs in self._outputs.values():
             outputs.close()
         self._outputs = {}
@@ -201,12 +201,18 @@ class CameraSource(ImageSource):
             listened = ', '.join(stream.topics.listened for stream in silent)
             yield f'no image for {SILENCE_S:g} s on {listened}'
             topics = [stream.topic for stream in silent]
-            self._context.publishers.events.end(topics)
+            self._end_visits(topics)
             if (publisher := self._ros4hri) is not None:
                 publisher.forget(topics)
         if (publisher := self._ros4hri) is not None and (warning := publisher.check_rivals()):
             yield warning
         yield from _stamp_warnings(self._context.video)
+
+    def _end_visits(self, cameras: Iterable[str]) -> None:
+        """Let the faces of cameras leave; without images nobody knows who is in view."""
+        self._context.publishers.events.end(cameras)
+        for camera in cameras:
+            self._context.video.consent.forget(camera)
 
 
 class CroppedFaceSource(ImageSource):

@@ -88,6 +88,22 @@ def test_a_face_is_published_after_its_consent_and_until_that_is_withdrawn(
     assert {face.face_id for face in [*robot.faces, *events]} == {answer.face_id}
 
 
+@pytest.mark.parametrize('how', ['silence', 'pause'])
+def test_whoever_is_in_view_after_a_break_of_the_images_is_asked_again(robot, smile, how):
+    robot.reconfigure(consent__required=True)
+    robot.show(smile)
+    assert grant(robot).success
+    assert len(robot.show(smile).faces) == 1
+    if how == 'pause':
+        robot.set_enabled(False)
+        robot.set_enabled(True)
+    else:
+        robot.spin_until(lambda: not grant(robot).success, 'nobody in view')
+    assert robot.show(smile).faces == []
+    assert grant(robot).success
+    assert len(robot.show(smile).faces) == 1
+
+
 def test_no_image_of_any_topic_shows_a_hidden_face(robot, smile):
     """Also images on topics that are added later, for example by another part of REP-155."""
     robot.reconfigure(privacy__blur=True, ros4hri=HAS_HRI)
