@@ -112,8 +112,13 @@ class CameraStream:
         config: AttentionConfig,
     ) -> list[TrackedFace]:
         """Return the faces of one image with their attention; see `AttentionTracker.update`."""
-        self._attention.config = config
-        return self._attention.update(faces, face_ids, self._camera, size)
+        attention = self._attention
+        attention.config = config
+        return attention.update(faces, face_ids, self._camera, size)
+
+    def forget_attention(self) -> None:
+        """Start again with the attention of all faces. May be called by any thread."""
+        self._attention = AttentionTracker()
 
     @property
     def is_silent(self) -> bool:

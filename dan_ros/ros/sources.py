@@ -212,6 +212,7 @@ class CameraSource(ImageSource):
         """Let the faces of cameras leave; without images nobody knows who is in view."""
         self._context.publishers.events.end(cameras)
         for camera in cameras:
+            self._streams[camera].forget_attention()
             self._context.video.consent.forget(camera)
 
 

@@ -97,6 +97,9 @@ def test_a_face_leaves_once_however_its_images_end(robot, events, smile, how):
     (left,) = (e for e in events if e.kind == LEFT)
     assert left.face_id == before.face_id
     assert latched_scene(robot).face_count == (how == 'step back')
+    if how in ('silence', 'pause'):
+        robot.set_enabled(True)
+        assert robot.show(smile).faces[0].looking_s == 0  # as of its new appearance
 
 
 def test_the_scene_covers_all_cameras(robot, smile, nobody):
