@@ -68,6 +68,7 @@ class DanNode(ManagedNode):
             self.get_logger().warning(f'unknown parameter {name!r}: ignored')
         self._values = read_parameters(self)
         self._settings = Settings.from_values(self._values)
+        self._settings.check()
         self.add_on_set_parameters_callback(self._on_parameters)
         self.create_service(SetBool, '~/set_enabled', self._on_set_enabled)
         ConsentService(self, lambda: self._settings, self._consent)
@@ -144,6 +145,7 @@ class DanNode(ManagedNode):
 
     def _configure(self) -> None:
         settings, started_s = self._settings, time.monotonic()
+        settings.check()
         if settings.ros4hri or settings.input == CROPPED_FACES:
             ros4hri.require_messages()
         outputs.require_packages(settings.packages)

@@ -688,20 +688,21 @@ class Settings:
 
     @property
     def depths(self) -> list[str]:
-        """Depth topic of each of `cameras`; '' for none.
+        """Depth topic of each of `cameras`; '' for none."""
+        return list(self.depth_topics) if any(self.depth_topics) else [''] * len(self.cameras)
+
+    def check(self) -> None:
+        """Check what can only be checked together, since parameters may be set one by one.
 
         Raises:
             ParameterError: depth_topics and image_topics differ in length.
         """
-        cameras = self.cameras
-        if not any(self.depth_topics):
-            return [''] * len(cameras)
-        if len(self.depth_topics) != len(cameras):
+        if len(self.depths) != len(self.cameras):
             raise ParameterError(
-                f'depth_topics has {len(self.depth_topics)} entries for {len(cameras)} cameras '
-                f'({", ".join(cameras)}): give one for each, "" for a camera without depth'
+                f'depth_topics has {len(self.depths)} entries, but the number of cameras is '
+                f'{len(self.cameras)} ({", ".join(self.cameras)}): give one for each, "" for a '
+                'camera without depth'
             )
-        return list(self.depth_topics)
 
 
 def _video_config(values: Mapping[str, Any]) -> VideoConfig:

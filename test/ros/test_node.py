@@ -319,6 +319,7 @@ def test_the_backend_can_change_between_clean_up_and_configure(robot, smile):
         'image_topics:=["no topic!"]',
         'image_topics:=["{no_such}/image"]',
         'image_topics:=["left//image"]',
+        'depth_topics:=["/left", "/right"]',
         'use_sim_time:=5',
     ],
 )
