@@ -135,6 +135,8 @@ def main(source: str, out: Path) -> None:
         finished = _watch(subscriber, processes, console, stop, endless=bool(source))
     finally:
         codes = [_stop(process) for process in processes]
+        subscriber.destroy_node()
+        rclpy.shutdown()
     saved = _save_picture(subscriber, out, console)
     _conclude(subscriber, console)
     sys.exit(0 if finished and saved and not any(codes) and subscriber.ids else 1)
@@ -182,6 +184,7 @@ def _watch(
                 shown_s = time.monotonic()
                 live.update(subscriber.table(), refresh=console.is_terminal)
         live.update(subscriber.table(), refresh=console.is_terminal)
+    executor.shutdown()
     console.print()
     return True
 
