@@ -26,7 +26,7 @@ from dan_ros.ros.parameters import SPECS
 from dan_ros.tracking.face_tracker import FaceTracker
 from dan_ros.types import Face, FaceExpression, Frame
 
-MESSAGES = 150  # of each kind to the library
+MESSAGES = 300  # of each kind to the library
 MESSAGES_OVER_DDS = 40  # of each kind to the node
 
 

@@ -147,7 +147,10 @@ def test_the_int8_twin_agrees_on_a_face(backends, portrait, name):
 @pytest.mark.parametrize(
     'change',
     [
-        lambda model: set_property(model, 'dan_ros.labels', 'happy,sad'),
+        lambda model: (
+            set_property(model, 'dan_ros.labels', 'happy,sad'),
+            set_property(model, 'dan_ros.prior', '-0.7,-0.7'),
+        ),
         lambda model: set_property(model, 'dan_ros.input_size', '64x64'),
         lambda model: rename_output(model, 'scores'),
     ],
