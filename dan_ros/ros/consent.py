@@ -50,6 +50,8 @@ class ConsentService:
             raise ConsentError('the node is not configured, so no face is in view')
         face_id, camera = request.face_id, request.camera
         if is_cropped := settings.input == CROPPED_FACES:  # the id of the face names its camera
+            if camera:
+                raise ConsentError('cropped faces have no camera: leave it empty')
             face_id, camera = '', face_id
         if not request.granted:
             registry.withdraw(face_id, camera)

@@ -29,8 +29,8 @@ def couple(portrait):
     return image
 
 
-def grant(robot, face_id='', granted=True):
-    request = Consent.Request(face_id=face_id, granted=granted)
+def grant(robot, face_id='', granted=True, camera=''):
+    request = Consent.Request(face_id=face_id, granted=granted, camera=camera)
     return robot.call(Consent, 'grant_consent', request)
 
 
@@ -171,6 +171,8 @@ def test_a_face_of_another_detector_is_released_by_the_id_of_that_detector(start
     for granted in (True, False):
         answer = grant(robot, 'not\none', granted)
         assert (answer.success, answer.message) == (False, r"no face is in view of 'not\none'")
+        answer = grant(robot, '', granted, camera='/image')
+        assert (answer.success, answer.message[:30]) == (False, 'cropped faces have no camera: ')
     answer = grant(robot, 'abc')
     assert (answer.success, answer.face_id) == (True, 'abc')
     robot.spin_until(lambda: expressions, 'an expression', every=send)
