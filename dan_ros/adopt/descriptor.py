@@ -11,7 +11,8 @@ from dan_ros.labels import CANONICAL, canonical_label
 from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_PX
 from dan_ros.model.normalization import MEAN_RANGE, STD_RANGE
 from dan_ros.storage.resources import data_folders
-from dan_ros.storage.settings_file import Settings, check_settings, read_yaml
+from dan_ros.storage.settings_file import Settings, check_settings
+from dan_ros.storage.yaml_file import read_yaml
 
 FOLDER = 'recipes/adopt'  # of the descriptors of this package
 Pixels = Annotated[int, Field(ge=MIN_INPUT_PX, le=MAX_INPUT_PX)]

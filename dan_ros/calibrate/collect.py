@@ -17,6 +17,7 @@ from dan_ros.images.files import open_picture
 from dan_ros.images.opencv import cv2
 from dan_ros.labels import CANONICAL
 from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.storage.yaml_file import read_yaml
 from dan_ros.types import Frame
 
 FACES_PER_MARK = 3  # spread evenly over its time; faces that follow each other are nearly the same
@@ -66,13 +67,15 @@ class FaceCutter:
     Attributes:
         without_face: origin of each image in which no face was found.
         repeated: number of faces left out because the same picture came before.
+        contradictory: a sentence for each of these that had another label before.
     """
 
     def __init__(self, pipeline: ExpressionPipeline, is_whole: bool = False) -> None:
         self._pipeline, self._is_whole = pipeline, is_whole
-        self._seen: set[bytes] = set()
+        self._seen: dict[bytes, tuple[str, str]] = {}  # crop -> label and origin of the first
         self.without_face: list[str] = []
         self.repeated = 0
+        self.contradictory: list[str] = []
 
     def cut(self, frame: Frame, label: str, person: str, origin: str) -> LabeledFace | None:
         """Return the face, or None if there is none or it came before."""
@@ -86,10 +89,15 @@ class FaceCutter:
                 self.without_face.append(origin)
                 return None
             crop_face(frame, found[0].box_xyxy, model.crop_scale, crop)
-        if crop.tobytes() in self._seen:
+        if earlier := self._seen.get(crop.tobytes()):
             self.repeated += 1
+            if earlier[0] != label:
+                self.contradictory.append(
+                    f'{earlier[1]} is labeled {earlier[0]}, but its copy {origin} is labeled '
+                    f'{label}; only the first label is used: delete the wrong picture or mark'
+                )
             return None
-        self._seen.add(crop.tobytes())
+        self._seen[crop.tobytes()] = label, origin
         return LabeledFace(crop, label, person, origin)
 
 
@@ -97,7 +105,8 @@ def faces_in_folder(root: Path, cutter: FaceCutter) -> tuple[list[LabeledFace], 
     """Read one folder per class.
 
     The person is the name of a folder in the class folder (happy/anna/1.jpg), or what comes before
-    the first _ or - of a file's name (happy/anna_1.jpg) if it occurs in several classes.
+    the first _ or - of a file's name (happy/anna_1.jpg) if it occurs in several classes and is no
+    number, as numbers often count the pictures.
 
     Returns:
         The faces, and a sentence for each image that cannot be read.
@@ -105,8 +114,6 @@ def faces_in_folder(root: Path, cutter: FaceCutter) -> tuple[list[LabeledFace], 
     Raises:
         DataError: the folder has no class folder.
     """
-    if not root.is_dir():
-        raise DataError(f'there is no folder {root}; make one with a folder per class, like happy/')
     listing = list_class_folders(root, CANONICAL, LABEL_OF_NAME)
     entries = [(image.path, CANONICAL[image.label]) for image in listing.images]
     persons = _persons([(path, listing.folders[label], label) for path, label in entries])
@@ -127,34 +134,36 @@ def _persons(entries: Sequence[tuple[Path, Path, str]]) -> list[str]:
     subfolders = [path.relative_to(folder).parts[:-1] for path, folder, _ in entries]
     if all(subfolders):
         return [parts[0] for parts in subfolders]
-    prefixes = [path.stem.replace('-', '_').partition('_')[0] for path, _, _ in entries]
+    parts = [path.stem.replace('-', '_').partition('_') for path, _, _ in entries]
+    prefixes = [name if mark and not name.isdecimal() else '' for name, mark, _ in parts]
     classes: dict[str, set[str]] = {}
     for prefix, (_, _, label) in zip(prefixes, entries, strict=True):
         classes.setdefault(prefix, set()).add(label)
-    is_person = all(len(labels) > 1 for labels in classes.values())
+    is_person = '' not in classes and all(len(labels) > 1 for labels in classes.values())
     return prefixes if is_person else [''] * len(entries)
 
 
 def faces_at_marks(
     frames: Iterator[TimedFrame], marks: Sequence[Mark], cutter: FaceCutter
-) -> list[LabeledFace]:
+) -> tuple[list[LabeledFace], list[str]]:
     """Cut faces out of the marked stretches of a recording.
 
     Args:
         frames: in order of time.
         marks: the stretches.
         cutter: finds the faces.
+
+    Returns:
+        The faces, and a sentence for each mark without an image.
     """
-    wanted = (
-        sorted(
-            (mark.start_s + (index + 0.5) / FACES_PER_MARK * (mark.end_s - mark.start_s), mark)
-            for mark in marks
-            for index in range(FACES_PER_MARK)
-        )
-        if marks
-        else []
-    )
+    wanted = [
+        (mark.start_s + (index + 0.5) / FACES_PER_MARK * (mark.end_s - mark.start_s), mark)
+        for mark in marks
+        for index in range(FACES_PER_MARK)
+    ]
+    wanted.sort(key=lambda pair: pair[0])
     faces: list[LabeledFace] = []
+    used: set[Mark] = set()
     position = 0
     for time_s, decode in frames:
         while position < len(wanted) and wanted[position][0] <= time_s:
@@ -162,12 +171,18 @@ def faces_at_marks(
             position += 1
             if time_s > mark.end_s:
                 continue
+            used.add(mark)
             face = cutter.cut(decode(), mark.label, mark.person, f'{time_s:.2f} s')
             if face:
                 faces.append(face)
         if position == len(wanted):
             break
-    return faces
+    missing = [
+        f'the recording has no image from {mark.start_s:g} to {mark.end_s:g} s, marked {mark.label}'
+        for mark in marks
+        if mark not in used
+    ]
+    return faces, missing
 
 
 def frames_of_video(path: Path) -> Iterator[TimedFrame]:
@@ -200,27 +215,23 @@ def read_marks(path: Path) -> list[Mark]:
         DataError: the file is missing or a mark is invalid.
     """
     try:
-        text = path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f'marks {path}: {getattr(error, "strerror", None) or error}') from None
-    rows = _parse_rows(path, text)
+        rows = _read_rows(path)
+    except OSError as error:
+        raise DataError(f'the marks {path} cannot be read: {error.strerror}') from None
+    except (UnicodeDecodeError, csv.Error):
+        raise DataError(f'{path} is not a CSV file') from None
     if not rows:
         raise DataError(f'{path} contains no marks; give start, end and label of each')
+    if not isinstance(rows, list):
+        raise DataError(f'{path} is not a YAML list of marks')
     return [_to_mark(path, number, row) for number, row in enumerate(rows, 1)]
 
 
-def _parse_rows(path: Path, text: str) -> list[Any]:
-    if path.suffix.lower() == '.csv':
-        return list(csv.DictReader(text.splitlines()))
-    import yaml
-
-    try:
-        rows = yaml.safe_load(text)
-    except yaml.YAMLError:
-        rows = None
-    if not isinstance(rows, list):
-        raise DataError(f'{path} is not a YAML list of marks')
-    return rows
+def _read_rows(path: Path) -> Any:
+    if path.suffix.lower() != '.csv':
+        return read_yaml(path, 'list of marks', DataError)
+    text = path.read_text(encoding='utf-8-sig')  # spreadsheets write a byte order mark
+    return list(csv.DictReader(text.splitlines()))
 
 
 def _to_mark(path: Path, number: int, row: Any) -> Mark:

@@ -77,6 +77,10 @@ def command(
     predict, bag, evaluate and explain as --calibration.
     """
     need('yaml', 'matplotlib')
+    if output.suffix.lower() == '.png':
+        raise click.BadParameter('give a name that ends in .yaml', param_hint='--output')
+    if marks and camera is not None:
+        raise click.UsageError('--camera saves pictures in a folder, which needs no --marks')
     from dan_ros.calibrate.calibrate import calibrate
     from dan_ros.calibrate.collect import FaceCutter
 
@@ -106,7 +110,12 @@ def _read_faces(
     from dan_ros.calibrate.collect import faces_at_marks, faces_in_folder, read_marks
 
     if marks is not None:
-        return faces_at_marks(_frames(data, topic), read_marks(marks), cutter)
+        faces, problems = faces_at_marks(_frames(data, topic), read_marks(marks), cutter)
+        for problem in problems:
+            _warn(problem)
+        return faces
+    if not data.exists():
+        raise DataError(f'there is no folder {data}; make one with a folder per class, like happy/')
     if not data.is_dir() or (data / 'metadata.yaml').is_file():
         raise DataError(f'{data} is not a folder of pictures; give --marks for a bag or video')
     faces, problems = faces_in_folder(data, cutter)
@@ -162,7 +171,8 @@ def _take_pictures(camera: str, folder: Path, person: str, count: int) -> None:
             continue
         target = folder / label / person if person else folder / label
         target.mkdir(parents=True, exist_ok=True)
-        first = len(list(target.iterdir())) + 1
+        numbers = [int(path.stem) for path in target.glob('*.png') if path.stem.isdecimal()]
+        first = max(numbers, default=0) + 1
         for number in range(first, first + count):
             write_picture(target / f'{number:03d}.png', _fresh_frame(source, camera))
     source.release()
@@ -192,6 +202,8 @@ def _report_left_out(cutter: 'FaceCutter') -> None:
         _warn(f'no face found in {shown}{more}; use --whole if these are cropped faces')
     if cutter.repeated:
         _warn(f'{cutter.repeated} pictures are copies of others and are left out')
+    for problem in cutter.contradictory:
+        _warn(readable(problem))
 
 
 def _print(result: 'Result') -> None:

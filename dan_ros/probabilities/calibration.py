@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The file of `dan-ros calibrate`: a bias per class and a temperature for one model."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dan_ros import labels as label_sets
-from dan_ros.errors import DataError, ModelError
+from dan_ros.errors import DataError, ModelError, shorten
 from dan_ros.model.metadata import TEMPERATURES, ModelInfo
 from dan_ros.storage.atomic import atomic_write_bytes
+from dan_ros.storage.yaml_file import read_yaml
 
 MAX_BIAS = 20.0  # largest bias that is accepted; real ones are below 5
+KEYS = ('model_sha256', 'temperature', 'bias')  # of the file; notes are optional
 HEAD = '# Calibration of a dan_ros model, written by `dan-ros calibrate`.\n'
 
 
@@ -66,35 +67,35 @@ class Calibration:
         Raises:
             DataError: it is missing, damaged, or has a value outside its range.
         """
-        content = _read_yaml(path)
+        content = read_yaml(path, 'calibration', DataError)
+        if not isinstance(content, dict):
+            raise _invalid(path, f'it has no {", ".join(KEYS)}')
+        if missing := [key for key in KEYS if key not in content]:
+            raise _invalid(path, f'it has no {", ".join(missing)}')
+        if unknown := [str(key) for key in content if key not in (*KEYS, 'notes')]:
+            raise _invalid(path, f'it has the unknown key {shorten(unknown[0])}')
+        bias, notes = content['bias'], content.get('notes') or {}
+        if not (isinstance(bias, dict) and isinstance(notes, dict)):
+            raise _invalid(path, 'bias and notes must be lists of `name: value`')
         try:
-            bias = {str(label): float(value) for label, value in content['bias'].items()}
-            label_sets.canonical_indices(tuple(bias))
-            calibration = cls(
-                bias,
-                float(content['temperature']),
-                str(content['model_sha256']),
-                dict(content.get('notes', {})),
-            )
-        except (AttributeError, KeyError, TypeError, ValueError, ModelError) as error:
-            raise _invalid(path, f'{type(error).__name__}: {error}') from None
-        if not all(math.isfinite(value) and abs(value) <= MAX_BIAS for value in bias.values()):
+            label_sets.canonical_indices(tuple(map(str, bias)))
+        except ModelError as error:
+            raise _invalid(path, str(error)) from None
+        if not all(_is_between(value, -MAX_BIAS, MAX_BIAS) for value in bias.values()):
             raise _invalid(path, f'a bias is not a number from {-MAX_BIAS:g} to {MAX_BIAS:g}')
         low, high = TEMPERATURES
-        if not low <= calibration.temperature <= high:
-            raise _invalid(path, f'the temperature is outside {low:g} .. {high:g}')
-        return calibration
+        if not _is_between(content['temperature'], low, high):
+            raise _invalid(path, f'the temperature is not a number from {low:g} to {high:g}')
+        return cls(
+            {label: float(value) for label, value in bias.items()},
+            float(content['temperature']),
+            str(content['model_sha256']),
+            notes,
+        )
 
 
-def _read_yaml(path: Path) -> Any:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text(encoding='utf-8'))
-    except OSError as error:
-        raise DataError(f'calibration {path}: {error.strerror}') from None
-    except (UnicodeDecodeError, yaml.YAMLError):
-        raise _invalid(path, 'it is not YAML') from None
+def _is_between(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def _invalid(path: Path, reason: str) -> DataError:

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read and check YAML files with settings, and report the first problem in one line."""
+"""Check settings from YAML files, and report the first problem in one line."""
 
 import difflib
 import reprlib
-from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from dan_ros.errors import DanError
@@ -22,28 +20,6 @@ class Settings(BaseModel, frozen=True, extra='forbid', strict=True, allow_inf_na
 
 
 AnySettings = TypeVar('AnySettings', bound=Settings)
-
-
-def read_yaml(path: Path, what: str, error_type: type[DanError]) -> Any:
-    """Read a YAML file; {} if it is empty.
-
-    Args:
-        path: the file.
-        what: what it should be, for messages, such as 'recipe'.
-        error_type: of the error to raise.
-
-    Raises:
-        DanError: of `error_type`: the file is missing or is not YAML.
-    """
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding='utf-8')) or {}
-    except OSError as error:
-        raise error_type(f'the {what} {path} cannot be read: {error.strerror}') from None
-    except RecursionError:
-        raise error_type(f'{path} is not a {what}: YAML nesting is too deep') from None
-    except Exception as error:  # yaml passes on errors of invalid dates, numbers and bytes
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise error_type(f'{path} is not valid YAML: {reason}') from None
 
 
 def check_settings(

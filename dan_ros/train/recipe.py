@@ -15,7 +15,8 @@ from dan_ros.errors import TrainingError
 from dan_ros.model.metadata import MAX_INPUT_PX, MIN_INPUT_PX
 from dan_ros.model.normalization import check_normalization
 from dan_ros.storage.resources import data_folders
-from dan_ros.storage.settings_file import Settings, check_settings, read_yaml
+from dan_ros.storage.settings_file import Settings, check_settings
+from dan_ros.storage.yaml_file import read_yaml
 
 
 def _check_order(ends: tuple[float, float]) -> tuple[float, float]:

@@ -42,7 +42,8 @@ MAY_IMPORT = {
     'pipeline': 'backends detect errors faces labels model probabilities stage_timer types',
     'video_pipeline': 'faces pipeline tracking types',
     'datasets': 'detect errors faces images labels model storage types',
-    'calibrate': 'datasets errors faces images labels model pipeline probabilities tracking types',
+    'calibrate': 'datasets errors faces images labels model pipeline probabilities storage'
+    ' tracking types',
     'evaluate': 'backends datasets errors images labels pipeline probabilities storage types',
     'train': 'datasets errors evaluate images labels model network storage',
     'adopt': 'backends errors labels model storage',

@@ -2,6 +2,8 @@
 """Priors and calibrations: fits to made logits whose answer is known, and the command."""
 
 import shutil
+from functools import partial
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,12 +15,21 @@ from recording import record_images
 
 from dan_ros import labels
 from dan_ros.calibrate.calibrate import calibrate
-from dan_ros.calibrate.collect import LabeledFace, read_marks
+from dan_ros.calibrate.collect import (
+    FaceCutter,
+    LabeledFace,
+    Mark,
+    faces_at_marks,
+    faces_in_folder,
+    read_marks,
+)
 from dan_ros.calibrate.fit import Fit, Penalty, fit_bias, fit_log_prior, log_softmax
 from dan_ros.calibrate.trade import LabeledLogits, false_alarms_per_hour, measure_prior
 from dan_ros.cli.main import cli
 from dan_ros.errors import DataError
+from dan_ros.model.metadata import ModelInfo
 from dan_ros.probabilities import Calibration
+from dan_ros.types import Frame
 
 LEARNED = np.array([0.4, 0.25, 0.12, 0.1, 0.08, 0.02, 0.02, 0.01])
 
@@ -245,6 +256,10 @@ def test_a_camera_takes_pictures_of_each_expression_that_is_not_skipped(tmp_path
     assert 'all faces are of one person (anna)' in result.output
     result = runner.invoke(cli, ['calibrate', str(folder), '--person', '../anna', *words], answers)
     assert 'names a folder' in str(result.exception)
+    (folder / 'happy' / 'anna' / '001.png').unlink()
+    kept = (folder / 'happy' / 'anna' / '003.png').read_bytes()
+    runner.invoke(cli, ['calibrate', str(folder), '--person', 'anna', *words], answers)
+    assert (folder / 'happy' / 'anna' / '003.png').read_bytes() == kept
 
 
 @pytest.mark.parametrize(
@@ -254,14 +269,72 @@ def test_a_camera_takes_pictures_of_each_expression_that_is_not_skipped(tmp_path
         ('start,end,label\n2,1,happy\n', 'mark 1: its end 1 is not after'),
         ('start,end,label\n0,1,joy\n', 'mark 1: it needs start and end'),
         ('start,end\n0,1\n', 'mark 1: it needs'),
+        ('start: 0', 'not a YAML list'),
+        ('- 2020-13-45', 'not valid YAML'),
+        (2000 * '[', 'nesting is too deep'),
     ],
 )
 def test_invalid_marks_are_refused_in_one_line(tmp_path, text, words):
-    path = tmp_path / 'marks.csv'
+    path = tmp_path / ('marks.csv' if ',' in text or not text else 'marks.yaml')
     path.write_text(text)
     with pytest.raises(DataError, match=words) as error:
         read_marks(path)
     assert '\n' not in str(error.value)
+
+
+def test_marks_of_a_spreadsheet_with_a_byte_order_mark_are_read(tmp_path):
+    path = tmp_path / 'marks.csv'
+    path.write_text('start,end,label\n0,1,happy\n', encoding='utf-8-sig')
+    assert read_marks(path) == [Mark(0, 1, 'happy')]
+
+
+def face_cutter():
+    """A cutter of images that are faces already; it needs no more of a pipeline than this."""
+    model = ModelInfo(labels.CANONICAL, (32, 32))
+    return FaceCutter(SimpleNamespace(backend=SimpleNamespace(model=model)), is_whole=True)
+
+
+def noise_frames(count):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (count, 32, 32, 3), np.uint8)
+    return [(float(index), partial(Frame, image)) for index, image in enumerate(images)]
+
+
+def test_a_mark_without_images_is_named():
+    marks = [Mark(0, 3, 'happy'), Mark(90, 95, 'sad')]
+    faces, problems = faces_at_marks(iter(noise_frames(4)), marks, face_cutter())
+    assert {face.label for face in faces} == {'happy'}
+    assert problems == ['the recording has no image from 90 to 95 s, marked sad']
+
+
+def test_two_labels_for_one_image_are_named():
+    marks = [Mark(0, 3, 'happy', 'anna'), Mark(0, 3, 'sad', 'ben')]
+    cutter = face_cutter()
+    faces, _ = faces_at_marks(iter(noise_frames(4)), marks, cutter)
+    assert len(cutter.contradictory) == cutter.repeated == len(faces)
+    assert 'labeled happy' in cutter.contradictory[0]
+    assert 'labeled sad' in cutter.contradictory[0]
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'persons'),
+    [
+        ('{name}_{number}.png', {'anna', 'ben'}),
+        ('{name}/{number}.png', {'anna', 'ben'}),
+        ('{number}.png', {''}),  # as cameras name them; the same numbers occur in each class
+        ('{number}_{name}.png', {''}),
+        ('{name}{number}.png', {''}),
+    ],
+)
+def test_numbers_of_files_are_no_persons(tmp_path, pattern, persons):
+    rng = np.random.default_rng(0)
+    for label in ('happy', 'sad'):
+        for number, name in enumerate(('anna', 'ben')):
+            path = tmp_path / label / pattern.format(name=name, number=f'{number:03d}')
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), rng.integers(0, 255, (32, 32, 3), np.uint8))
+    faces, _ = faces_in_folder(tmp_path, face_cutter())
+    assert {face.person for face in faces} == persons
 
 
 def test_an_empty_folder_writes_nothing(run, tmp_path):

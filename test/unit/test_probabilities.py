@@ -205,18 +205,24 @@ def test_a_calibration_for_another_model_is_refused(changes):
         'bias: {joy: 1.0}\ntemperature: 1\nmodel_sha256: ab',
         'bias: {happy: 1e9}\ntemperature: 1\nmodel_sha256: ab',
         'bias: {happy: warm}\ntemperature: 1\nmodel_sha256: ab',
+        'bias: {happy: yes}\ntemperature: 1\nmodel_sha256: ab',
+        'bias: {happy: 1.0}\ntemperature: 2020-13-45\nmodel_sha256: ab',
+        'bias: {happy: 1.0}\ntemperature: 1\nmodel_sha256: ab\nstrength: 0.5',
+        'bias: {happy: 1.0}\ntemperature: 1\nmodel_sha256: ab\nnotes: 3',
+        2000 * '[',
     ],
 )
 def test_what_is_no_calibration_is_refused_in_one_line(tmp_path, text):
     path = tmp_path / 'robot.yaml'
     path.write_text(text)
-    with pytest.raises(DataError, match='not a calibration') as error:
+    with pytest.raises(DataError, match='not a calibration|not valid YAML') as error:
         Calibration.read(path)
     assert '\n' not in str(error.value)
+    assert 'Error' not in str(error.value)  # the name of an exception tells a user nothing
 
 
 def test_a_missing_calibration_is_named(tmp_path):
-    with pytest.raises(DanError, match=r'robot\.yaml: No such file'):
+    with pytest.raises(DanError, match=r'robot\.yaml cannot be read: No such file'):
         Calibration.read(tmp_path / 'robot.yaml')
 
 
