@@ -127,7 +127,8 @@ def test_a_face_that_cannot_be_classified_keeps_its_expression():
     assert stage.play(2, (0, 'happy', 0)) == [(STARTED_LOOKING, 'f1')]
     stage.play(1, (0, None, 60))
     assert (EXPRESSION_CHANGED, 'f1') in stage.play(2, (0, 'sad', 0))
-    assert stage.events[-1].previous_expression in (HAPPY, SAD)
+    changed = [event for event in stage.events if event.kind == EXPRESSION_CHANGED]
+    assert changed[-1].previous_expression == HAPPY
 
 
 @pytest.mark.parametrize('hz', [5, 15, 60])
@@ -152,7 +153,7 @@ def test_four_faces_have_their_own_events():
     assert len(ids) == 2
     assert sorted(happened) == sorted(itertools.product((EXPRESSION_CHANGED, STOPPED_LOOKING), ids))
     assert len(stage.detector.states) == 4
-    assert dominant_expression(stage.detector.states[:3]) in (HAPPY, NEUTRAL)
+    assert dominant_expression(stage.detector.states[:3]) == HAPPY
 
 
 def test_everybody_leaves_once_when_the_images_end():
