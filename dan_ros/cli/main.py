@@ -35,7 +35,7 @@ class _LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):  # Abort: Ctrl-C at a question
             click.echo('Stopped', err=True)
             sys.exit(EXIT_INTERRUPTED)
 

@@ -25,7 +25,7 @@ from dan_ros.calibrate.collect import (
 )
 from dan_ros.calibrate.fit import Fit, Penalty, fit_bias, fit_log_prior, log_softmax
 from dan_ros.calibrate.trade import LabeledLogits, false_alarms_per_hour, measure_prior
-from dan_ros.cli.main import cli
+from dan_ros.cli.main import EXIT_INTERRUPTED, cli
 from dan_ros.errors import DataError
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.probabilities import Calibration
@@ -258,8 +258,10 @@ def test_a_camera_takes_pictures_of_each_expression_that_is_not_skipped(tmp_path
     assert 'names a folder' in str(result.exception)
     (folder / 'happy' / 'anna' / '001.png').unlink()
     kept = (folder / 'happy' / 'anna' / '003.png').read_bytes()
-    runner.invoke(cli, ['calibrate', str(folder), '--person', 'anna', *words], answers)
+    again = ['calibrate', str(folder), '--person', 'anna', *words]
+    runner.invoke(cli, again, answers)
     assert (folder / 'happy' / 'anna' / '003.png').read_bytes() == kept
+    assert runner.invoke(cli, again, '').exit_code == EXIT_INTERRUPTED  # no answer, like Ctrl-C
 
 
 @pytest.mark.parametrize(
