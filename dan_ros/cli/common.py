@@ -107,6 +107,7 @@ def with_probabilities(
 
     Raises:
         ModelError: the shares are not a distribution over the model's classes.
+        UsageError: there is a strength, but no prior.
     """
     changes: dict[str, Any] = {}
     if temperature is not None:
@@ -114,6 +115,8 @@ def with_probabilities(
     if shares:
         changes['log_prior'] = tuple(math.log(share) for share in shares)
     if strength is not None:
+        if strength and not (shares or info.log_prior):
+            raise click.UsageError('--strength needs a prior, which this model does not store')
         changes['prior_strength'] = strength
     return replace(info, **changes)
 

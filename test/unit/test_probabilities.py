@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -13,6 +14,7 @@ from model_files import LEARNED, write_model
 from dan_ros import labels
 from dan_ros.backends import CPU_BACKENDS, open_backend
 from dan_ros.cli import convert, export
+from dan_ros.cli.common import with_probabilities
 from dan_ros.detect.full_frame import FullFrameDetector
 from dan_ros.errors import DanError, DataError, MissingPackageError, ModelError, ParameterError
 from dan_ros.model.metadata import ModelInfo
@@ -219,6 +221,11 @@ def test_what_is_no_calibration_is_refused_in_one_line(tmp_path, text):
         Calibration.read(path)
     assert '\n' not in str(error.value)
     assert 'Error' not in str(error.value)  # the name of an exception tells a user nothing
+
+
+def test_a_strength_without_a_prior_is_a_wrong_option():
+    with pytest.raises(click.UsageError, match='--strength needs a prior'):
+        with_probabilities(replace(MODEL, log_prior=(), prior_strength=0), None, (), 0.5)
 
 
 def test_a_missing_calibration_is_named(tmp_path):
