@@ -56,11 +56,11 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def table(out: Path, epochs: int) -> str:
+def table(out: Path, epochs: int, seed: int) -> str:
     """Scores of the last epoch of each finished variant, in percent, as a Markdown table."""
     lines = ['| variant | accuracy | balanced accuracy | cross-entropy |', '|---|---|---|---|']
     for variant in VARIANTS:
-        log = read_log(out / folder_of(variant))
+        log = read_log(out / folder_of(variant, epochs, seed))
         if len(log) < epochs:
             lines.append(f'| {variant} | not run | | |')
             continue
@@ -72,9 +72,9 @@ def table(out: Path, epochs: int) -> str:
     return '\n'.join(lines)
 
 
-def folder_of(variant: str) -> str:
-    """Name of a variant's folder."""
-    return variant.replace(' ', '_')
+def folder_of(variant: str, epochs: int, seed: int) -> str:
+    """Name of a variant's folder: other epochs or another seed are another training."""
+    return f'{variant.replace(" ", "_")}_{epochs}_epochs_seed_{seed}'
 
 
 @click.command()
@@ -89,7 +89,7 @@ def main(
 ) -> None:
     """Train the variants on the FER+ faces in DATA, and print a table."""
     for variant in only or VARIANTS:
-        folder = out / folder_of(variant)
+        folder = out / folder_of(variant, epochs, seed)
         if len(read_log(folder)) >= epochs:
             click.echo(f'{variant}: finished before', err=True)
             continue
@@ -97,7 +97,7 @@ def main(
         click.echo(f'{variant}: {"resumes" if resume else "starts"}', err=True)
         recipe = recipe_of(variant, epochs, seed)
         train(recipe, data, folder, start=None if resume else start, resume=resume)
-    click.echo(table(out, epochs))
+    click.echo(table(out, epochs, seed))
 
 
 if __name__ == '__main__':

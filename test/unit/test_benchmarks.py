@@ -104,9 +104,10 @@ def test_the_ablation_resumes_and_shows_what_is_missing(tmp_path):
     ablation = import_benchmark('ablation')
     assert {ablation.recipe_of(name, 2, 0).num_head for name in ablation.VARIANTS} == {1, 2, 3, 4}
     assert ablation.recipe_of('without affinity loss', 2, 0).affinity_weight == 0
-    folder = tmp_path / ablation.folder_of('1 head')
+    folder = tmp_path / ablation.folder_of('1 head', 2, 0)
     folder.mkdir()
     line = '{"accuracy": 0.5, "balanced_accuracy": 0.25, "valid_cross_entropy": 1.5}\n'
     (folder / 'log.jsonl').write_text(2 * line)
-    assert '| 1 head | 50.00 | 25.00 | 1.500 |' in ablation.table(tmp_path, 2)
-    assert '| 1 head | not run | | |' in ablation.table(tmp_path, 3)
+    assert '| 1 head | 50.00 | 25.00 | 1.500 |' in ablation.table(tmp_path, 2, 0)
+    assert '| 1 head | not run | | |' in ablation.table(tmp_path, 3, 0)
+    assert '| 1 head | not run | | |' in ablation.table(tmp_path, 2, 1)
