@@ -9,7 +9,7 @@ import numpy as np
 
 from dan_ros.calibrate.collect import LabeledFace
 from dan_ros.calibrate.fit import WIDE, Fit, fit_bias
-from dan_ros.calibrate.validation import CHANCE, Validation, cross_validate
+from dan_ros.calibrate.validation import CHANCE, Validation, balanced_accuracy, cross_validate
 from dan_ros.errors import DataError
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.probabilities import MODEL_PRIOR, Calibration, Calibrator
@@ -17,6 +17,7 @@ from dan_ros.probabilities import MODEL_PRIOR, Calibration, Calibrator
 FEW = 3  # faces of a class; with fewer its bias is mostly a guess
 MIN_PERSONS = 2  # so that one can be held out
 ENOUGH_PERSONS = 5  # to speak of others
+NEAR_CHANCE = 1.5  # times the share that guessing gives; with less, labels do not fit
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,13 @@ class Result:
     @property
     def verdict(self) -> str:
         """Whether there is a gain, and whether it is more than chance."""
+        if balanced_accuracy(self.validation.before, self.validation.classes) == 1:
+            return 'no gain: the model is already right on these faces'
         if self.validation.gain <= 0:
             return 'no gain: check the labels, or add faces'
         if self.calibration.notes['p_value'] < CHANCE:
-            return 'more than chance'
+            is_sure = self.calibration.notes['gain_interval'][0] > 0
+            return 'more than chance' if is_sure else 'more than chance, but its size is uncertain'
         return 'which may be chance: use more faces'
 
 
@@ -156,6 +160,12 @@ def _warnings(
     elif len({face.person for face in faces}) < ENOUGH_PERSONS:
         warnings.append(
             f'fewer than {ENOUGH_PERSONS} people: whether it is chance was tested for these alone'
+        )
+    reached = balanced_accuracy(validation.after, validation.classes)
+    if reached < NEAR_CHANCE / len(counts):
+        warnings.append(
+            f'after calibration {reached:.0%} of the held-out faces are right, and guessing gives '
+            f'{1 / len(counts):.0%}: the labels do not fit the pictures; check folders or marks'
         )
     for index in validation.suspects():
         own, seen = faces[index].label, int(validation.after[index].argmax())

@@ -152,7 +152,16 @@ def test_labels_without_meaning_are_called_chance_or_worse(model):
         faces, logits = made_faces(model[0], SEVEN, seed=seed)
         logits = np.random.default_rng(seed).permutation(logits)
         verdicts.append(calibrate(faces, logits, model[0]).verdict)
-    assert verdicts.count('more than chance') <= 3
+    assert sum('more than chance' in verdict for verdict in verdicts) <= 3
+
+
+def test_labels_that_do_not_fit_the_pictures_are_said(model):
+    faces, logits = made_faces(model[0], SEVEN)
+    turned = np.roll(logits, 1, axis=0)  # with three faces of a class, most get a wrong one
+    wrong = calibrate(faces, np.random.default_rng(1).permutation(turned), model[0])
+    assert any('the labels do not fit the pictures' in line for line in wrong.warnings)
+    right = calibrate(faces, logits, model[0])
+    assert not any('do not fit' in line for line in right.warnings)
 
 
 def test_one_person_and_unknown_persons_are_said(model):
