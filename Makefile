@@ -20,8 +20,9 @@ else
   export PATH := $(CURDIR)/.venv/bin:$(PATH)
 endif
 
-# Each worker of pytest runs a node of its own, and needs about 1 GB.
-WORKERS := $(shell n=$$(nproc); echo $$((n > 8 ? 8 : n)))
+# Each worker of pytest runs a node of its own, and needs about 1 GB. One more than the cores, because
+# tests also wait.
+WORKERS := $(shell n=$$(nproc); echo $$((n > 7 ? 8 : n + 1)))
 PYTEST = python3 -m pytest -n $(WORKERS) --dist worksteal
 
 help: ## List the targets.
@@ -39,7 +40,7 @@ build: ## Install what is missing, and build the package with colcon into instal
 demo: build ## Run the node on a moving face, or on SOURCE=0, SOURCE=video.mp4, SOURCE=folder.
 	@. ./env.sh && python3 -m dan_ros.demo.demo --out demo $(if $(SOURCE),--source "$(SOURCE)")
 
-test: build ## Run the tests, in under 4 minutes on two cores; ARGS goes to pytest.
+test: build ## Run the tests, in about 5 minutes on two cores; ARGS goes to pytest.
 	@. ./env.sh && python3 -c 'import rclpy, dan_ros.msg' && $(PYTEST) $(ARGS)
 
 test-all: build ## Run the tests and the slow ones in test/slow, in under 15 minutes.
