@@ -60,8 +60,15 @@ def cli() -> None:
     """Facial expression recognition with DAN; these commands need no ROS."""
 
 
+class _Interrupted(KeyboardInterrupt):
+    """A signal.
+
+    After a plain KeyboardInterrupt within an import, `python -m` ends by SIGINT, whatever its code.
+    """
+
+
 def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
+    raise _Interrupted
 
 
 def main() -> None:
@@ -71,6 +78,8 @@ def main() -> None:
     Ctrl-C and SIGTERM let the command clean up, and end it with exit code 130.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as under nohup
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         cli(prog_name='dan-ros')
     except DanError as error:

@@ -20,7 +20,7 @@ class Result:
 
 
 class Command:
-    """Calls the entry point with arguments, then restores its signal handler.
+    """Calls the entry point with arguments, then restores its signal handlers.
 
     >>> run = Command(monkeypatch, capsys)  # doctest: +SKIP
     >>> run('predict', 'photo.jpg').exit_code  # doctest: +SKIP
@@ -33,11 +33,12 @@ class Command:
 
     def __call__(self, *arguments: object) -> Result:
         self._monkeypatch.setattr(sys, 'argv', ['dan-ros', *map(str, arguments)])
-        handler = signal.getsignal(signal.SIGTERM)
+        handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
         self._capsys.readouterr()
         try:
             with pytest.raises(SystemExit) as stopped:
                 main()
         finally:
-            signal.signal(signal.SIGTERM, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         return Result(int(stopped.value.code or 0), *self._capsys.readouterr())
