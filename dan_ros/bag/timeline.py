@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dan_ros import labels
-from dan_ros.annotate import COLORS, UNKNOWN_COLOR
+from dan_ros.annotate import COLORS, color_of
 from dan_ros.tracking.face_tracker import TrackedFace
 
 MAX_MOMENTS = 2048  # per face; when reached, every other one is dropped to bound memory
@@ -149,8 +149,8 @@ def _draw_labels(axes: Axes, moments: _Moments) -> None:
     for index, expression in enumerate(moments.expressions):
         if index == last or moments.after_gap[index + 1]:
             continue
-        color = UNKNOWN_COLOR if expression == labels.UNKNOWN else COLORS[expression]
-        axes.axvspan(times[index], times[index + 1], color=_to_rgb(color), linewidth=0)
+        color = _to_rgb(color_of(expression))
+        axes.axvspan(times[index], times[index + 1], color=color, linewidth=0)
 
 
 def _with_gaps(moments: _Moments) -> tuple[np.ndarray, np.ndarray]:

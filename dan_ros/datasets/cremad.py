@@ -19,6 +19,7 @@ from dan_ros.datasets.base import READ_THREADS, FaceDataset, is_ignored, try_pic
 from dan_ros.datasets.csv_files import read_table
 from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces
 from dan_ros.errors import DataError
+from dan_ros.faces.boxes import area
 from dan_ros.faces.crop import crop_face
 from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
@@ -200,17 +201,12 @@ def _cut_out(clips: Sequence[_Clip]) -> Read:
             found = [] if image is None else detector.detect(image)
             face, reason = None, 'has no readable image' if image is None else 'shows no face'
             if image is not None and found:
-                box = max((one.box_xyxy for one in found), key=_area)
+                box = max((one.box_xyxy for one in found), key=area)
                 face, reason = np.empty((FACE_PX, FACE_PX, 3), np.uint8), ''
                 crop_face(Frame(image), box, DEFAULT_CROP_SCALE, face)
             faces.append(face)
             reasons.append(reason)
     return faces, reasons
-
-
-def _area(box_xyxy: np.ndarray) -> float:
-    left, top, right, bottom = map(float, box_xyxy)
-    return (right - left) * (bottom - top)
 
 
 def _middle_image(path: Path) -> np.ndarray | None:
