@@ -6,6 +6,7 @@ image can be decoded, and crops and resizes it.
 """
 
 import os
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dan_ros.datasets.faces import Faces
+from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces
 from dan_ros.errors import DataError
 from dan_ros.images.files import open_picture
 from dan_ros.images.opencv import cv2
@@ -29,6 +30,10 @@ IGNORED_NAMES = (
     'ehthumbs.db',
     'desktop.ini',
 )  # of operating systems
+
+
+# Of a data set without splits: eight tenths for training, one for validation, one for test.
+TENTHS = {TRAIN: range(8), VALID: range(8, 9), TEST: range(9, 10)}
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,11 @@ class Listing:
     skipped: Mapping[str, str] = field(default_factory=dict)
     excluded: Mapping[str, int] = field(default_factory=dict)
     folders: Mapping[str, Path] = field(default_factory=dict)
+
+
+def tenth_of(content: bytes) -> int:
+    """Return which tenth of a data set without splits an image belongs to; see `TENTHS`."""
+    return zlib.crc32(content) % 10
 
 
 def numbered(labels: tuple[str, ...], first: int = 0) -> Mapping[str, str]:

@@ -6,14 +6,12 @@ Layout as published, https://huggingface.co/datasets/FER-Universe/DiffusionFER:
 (whole pictures), with `dataset_sheet.csv` beside these two folders.
 """
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from dan_ros import labels as label_sets
-from dan_ros.datasets.base import Listing, subfolders
-from dan_ros.datasets.faces import TEST, TRAIN, VALID
+from dan_ros.datasets.base import TENTHS, Listing, subfolders, tenth_of
 from dan_ros.datasets.folders import (
     DIFFUSION_FER,
     FolderDataset,
@@ -23,7 +21,6 @@ from dan_ros.datasets.folders import (
 from dan_ros.errors import DataError
 
 FACES_FOLDER, PICTURES_FOLDER = 'cropped', 'original'
-TENTHS = {TRAIN: range(8), VALID: range(8, 9), TEST: range(9, 10)}
 
 
 class DiffusionFer(FolderDataset):
@@ -68,4 +65,4 @@ def _find_folder(root: Path, names: Mapping[str, str]) -> Path | None:
 
 
 def _tenth(path: Path) -> int:
-    return zlib.crc32(path.name.encode(errors='surrogateescape')) % 10
+    return tenth_of(path.name.encode(errors='surrogateescape'))

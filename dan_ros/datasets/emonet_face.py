@@ -13,7 +13,6 @@ EmoNet-Face Big has no ratings by people and is not read.
 """
 
 import ast
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +20,8 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dan_ros.datasets.base import FaceDataset, why_empty
-from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces
+from dan_ros.datasets.base import TENTHS, FaceDataset, tenth_of, why_empty
+from dan_ros.datasets.faces import Faces
 from dan_ros.errors import DataError
 from dan_ros.images.decode import decode_picture
 from dan_ros.images.resize import resize
@@ -46,7 +45,6 @@ CLASS_OF = MappingProxyType(
 )
 MIN_RATING = 2.0  # mean of the experts, of 7, below which a category does not count as shown
 FACE_PX = 128  # side in which faces are held in memory; 20,000 take 1 GB
-TENTHS = {TRAIN: range(8), VALID: range(8, 9), TEST: range(9, 10)}
 
 
 class EmoNetFace(FaceDataset):
@@ -72,7 +70,7 @@ class EmoNetFace(FaceDataset):
         excluded: Counter[str] = Counter()
         skipped: dict[str, str] = {}
         for where, content, label in _read_rows(paths):
-            if zlib.crc32(content) % 10 not in TENTHS[split]:
+            if tenth_of(content) not in TENTHS[split]:
                 continue
             name = _category(label, where)
             if name not in CLASS_OF:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from dan_ros import labels
 from dan_ros.errors import ParameterError, shorten
+from dan_ros.model.metadata import MAX_SUM_ERROR
 
 NAMES = ('model', 'none', 'balanced')
-MAX_SUM_ERROR = 0.01  # deviation of the sum from 1, so that rounded shares are accepted
 HELP = (
     f'it must be {", ".join(NAMES)}, or the shares of {", ".join(labels.CANONICAL)}, in this order '
     'and with sum 1'
