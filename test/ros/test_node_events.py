@@ -128,15 +128,23 @@ def greeter(request, robot, nobody, tmp_path):
     if request.param == 'greeter_tree.py':
         pytest.importorskip('py_trees')
     robot.show(nobody)
-    process = Process([sys.executable, EXAMPLES / request.param], tmp_path / 'log', robot.domain)
+    # A killed example stays in the graph for up to 20 s, so each has a name of its own.
+    name = Path(request.param).stem
+    command = [sys.executable, EXAMPLES / request.param, '--ros-args', '-r', f'__node:={name}']
+    process = Process(command, tmp_path / 'log', robot.domain)
     said, moods = robot.received('say', String), robot.received('mood', String)
     events = robot.new_publisher(EVENTS, FacialExpressionEvent)
     scenes = robot.client.create_publisher(FaceScene, SCENE, LATCHED)
     # Each event comes once and each greeting is said once, so all must know each other before.
-    robot.spin_until(
-        lambda: events.get_subscription_count() + scenes.get_subscription_count(), 'the example'
-    )
-    robot.spin_until(lambda: robot.client.count_publishers('say'), 'its publisher')
+    listened = EVENTS if name == 'greeter' else SCENE
+    for endpoints, topic in (
+        (robot.client.get_subscriptions_info_by_topic, listened),
+        (robot.client.get_publishers_info_by_topic, 'say'),
+    ):
+        robot.spin_until(
+            lambda: name in [endpoint.node_name for endpoint in endpoints(topic)],  # noqa: B023
+            f'{name} on {topic}',
+        )
     robot.spin(4 * MEETING_S)
 
     def tell(face_id: str, expression: int, label: str) -> None:
