@@ -25,7 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / 'requirements'
-LIBRARY = ('core', 'bag', 'openvino', 'torch', 'train', 'rtx', 'dev')
+LIBRARY = ('core', 'bag', 'openvino', 'torch', 'train', 'rtx', 'fleet', 'ray', 'view', 'dev')
 STAMP = 'dan_ros_environment'
 # What `.venv` or `install` was made with: a line such as "jazzy wheels, Python 3.12".
 ORIGIN = 'dan_ros_origin'
@@ -102,15 +102,15 @@ def make_wheels_environment(folder: Path, distribution: str) -> int:
     origin = f'{distribution} wheels, {python_version()}'
     ros = ros_requirements(distribution)
     files = [REQUIREMENTS / f'{name}.txt' for name in LIBRARY]
-    stubs = REQUIREMENTS / 'stubs.txt'
-    stamp = stamp_of([*files, stubs], *ros)
+    bare = REQUIREMENTS / 'bare.txt'
+    stamp = stamp_of([*files, bare], *ros)
     if is_current(folder, stamp):
         return 0
     print(f'Installing {origin}, colcon and Python packages into {folder} (minutes) ...')
     python = create(folder, origin)
     arguments = [argument for file in files for argument in ('-r', str(file))]
     run(python, '-m', 'pip', 'install', '--quiet', *ros, *arguments)
-    run(python, '-m', 'pip', 'install', '--quiet', '--no-deps', '-r', str(stubs))
+    run(python, '-m', 'pip', 'install', '--quiet', '--no-deps', '-r', str(bare))
     for mender in ('mend_tensorrt_stubs.py', 'mend_ros_wheels.py'):
         run(python, str(Path(__file__).with_name(mender)))
     (folder / STAMP).write_text(stamp)
