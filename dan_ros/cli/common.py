@@ -83,7 +83,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     strength = click.option(
         '--strength',
         type=click.FloatRange(0, 1),
-        help='Share of the prior that is taken off by default.',
+        help='Share of the prior that is subtracted by default.',
     )
     return temperature(prior(strength(command)))
 
@@ -129,7 +129,7 @@ def _read_calibration(path: Path | None) -> Calibration | None:
 
 
 def is_checkpoint(model: str) -> bool:
-    """Whether `model` is the path of a checkpoint.
+    """Return whether `model` is the path of a checkpoint.
 
     >>> is_checkpoint('affecnet8.pth'), is_checkpoint('dan_ferplus')
     (True, False)
@@ -205,7 +205,7 @@ def open_faces(data: Path, dataset: str, split: str, labels: tuple[str, ...]) ->
 
 
 def print_summary(dataset: str, split: str, faces: Faces, full_list: str, err: bool) -> None:
-    """Print how the data was understood, and on standard error which images are left out.
+    """Print what was found in the data, and on standard error which images are left out.
 
     Args:
         dataset, split, faces: see `open_faces`.
@@ -219,10 +219,10 @@ def print_summary(dataset: str, split: str, faces: Faces, full_list: str, err: b
 
 
 def progress_bar() -> Progress:
-    """A progress bar with the remaining time on standard error, shown only on a terminal."""
+    """Return a progress bar on standard error, shown only on a terminal."""
     console = Console(stderr=True)
     return Progress(
-        TextColumn('{task.description}'),
+        TextColumn('{task.description}', markup=False),  # may contain a path
         BarColumn(),
         TextColumn('{task.completed} of {task.total}, left'),
         TimeRemainingColumn(),

@@ -9,6 +9,7 @@ from functools import partial
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -77,7 +78,7 @@ def list_(as_json: bool) -> None:
     for title in ('model', 'precision', 'faces', 'runtime', 'GPU', 'MB'):
         table.add_column(title, overflow='fold')
     for entry in entries:
-        table.add_row(entry.model, *_built_for(entry), f'{entry.size / 1e6:.1f}')
+        table.add_row(escape(entry.model), *_built_for(entry), f'{entry.size / 1e6:.1f}')
     Console().print(table)
     click.echo(f'in {folder}')
 
@@ -94,12 +95,12 @@ def clean(everything: bool) -> None:
 
 
 def _entries() -> list[Entry]:
-    """The engines in the cache; does not create its folder."""
+    """Return the engines in the cache, without creating its folder."""
     return EngineCache().entries() if has_cache_folder('engines') else []
 
 
 def _built_for(entry: Entry) -> tuple[str, str, str, str]:
-    """The columns of the table that describe the key."""
+    """Return the table columns that describe what an engine was built for."""
     key = entry.key
     if key is None:
         return 'unusable', '', '', ''

@@ -40,9 +40,9 @@ from dan_ros.train.pretrained import load_pretrained
 from dan_ros.train.progress import TrainingProgress
 from dan_ros.train.recipe import Recipe, recipe_from_dict, recipe_to_dict
 
-MAX_BATCHNORM_FACES = 1024  # faces that BatchNorm statistics of averaged weights are measured on
-MAX_REASON_CHARACTERS = 300  # quoted from an error of torch, which may list every tensor
-CHANGEABLE = ('stages', 'workers')  # settings that may change when a training resumes
+MAX_BATCHNORM_FACES = 1024  # faces for measuring the BatchNorm statistics of averaged weights
+MAX_REASON_CHARACTERS = 300  # length of a quoted error of torch, which may list every tensor
+CHANGEABLE = ('stages', 'workers')  # settings that may change when a run resumes
 
 
 def train(
@@ -111,7 +111,7 @@ class Trainer:
         self.saved_epochs = 0
 
     def _print_summary(self) -> None:
-        """Print how the data was understood, and which images are left out."""
+        """Print what was found in the data set, and which images are left out."""
         dataset = self.recipe.dataset
         for line in (
             *summarize(dataset, TRAIN, self.train_faces),
@@ -132,7 +132,7 @@ class Trainer:
 
     @property
     def best(self) -> dict[str, Any]:
-        """Log line of the best epoch, the first one if equal; {} before the first epoch."""
+        """Log line of the best epoch, the earliest of equal ones; {} before the first epoch."""
         return max(self.history, key=lambda line: line[self.recipe.best_by], default={})
 
     def begin(self, start: Path | None) -> None:
@@ -148,7 +148,7 @@ class Trainer:
             )
         if start is not None:
             taken = load_pretrained(self.learner.dan, start)
-            self.console.print(f'start: {taken}', soft_wrap=True)
+            self.console.print(f'start: {taken}', soft_wrap=True, markup=False, highlight=False)
         self._start_ema()
         try:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -209,7 +209,7 @@ class Trainer:
         self.saved_epochs = len(self.history)
         random = content['random']
         torch.set_rng_state(random['cpu'])
-        if self.device.type == 'cuda' and 'cuda' in random:  # the training may come from a CPU
+        if self.device.type == 'cuda' and 'cuda' in random:  # the run may have begun on a CPU
             torch.cuda.set_rng_state(random['cuda'], self.device)
 
     def run(self) -> dict[str, Any]:
@@ -262,9 +262,9 @@ class Trainer:
         return line
 
     def _network_to_validate(self, epoch: int) -> nn.Module:
-        """The averaged network; its BatchNorm is measured again if it trains at another size.
+        """Return the averaged network, with new BatchNorm statistics if it trains at another size.
 
-        At its own size the averaged statistics are kept: statistics of plain faces are worse than
+        At the final size the averaged statistics are kept: statistics of plain faces are worse than
         averages over augmented ones (FER+, 96 px: cross-entropy 0.561 against 0.545).
         """
         if self.ema is None:
@@ -280,7 +280,7 @@ class Trainer:
         return network
 
     def _save(self, network: nn.Module) -> None:
-        """Save the best weights first: a process that dies in between repeats the epoch."""
+        """Save the best weights first, so that a process that dies in between repeats the epoch."""
         line = self.history[-1]
         if self.best is line:
             notes = {

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,7 +17,9 @@ from PIL import Image
 
 import dan_ros
 from dan_ros import labels
-from dan_ros.cli import doctor
+from dan_ros.backends.tensorrt.engine_cache import Entry
+from dan_ros.cli import doctor, engine
+from dan_ros.cli.common import progress_bar
 from dan_ros.cli.main import SUBCOMMANDS
 from dan_ros.images.files import MAX_BYTES
 from dan_ros.model import store
@@ -257,6 +260,19 @@ def test_models_verify_fails_if_one_is_missing(run, monkeypatch):
     result = run('models', 'verify')
     assert result.exit_code == 1
     assert 'no valid' in result.stdout
+
+
+def test_brackets_in_paths_are_shown(run, monkeypatch, capsys):
+    """Not taken for the markup of rich, which fails at [/x]."""
+    name = 'runs[best]/[/x].onnx'
+    monkeypatch.setattr(engine, '_entries', lambda: [Entry(Path(name), name, None, 1)])
+    result = run('engine', 'list')
+    assert result.exit_code == 0
+    assert name in result.stdout
+    monkeypatch.setenv('FORCE_COLOR', '1')  # as on a terminal
+    with progress_bar() as bar:
+        bar.add_task(f'building {name}', total=1)
+    assert name in capsys.readouterr().err
 
 
 def test_an_unwritable_path_is_one_line(run, portrait_file, tmp_path):

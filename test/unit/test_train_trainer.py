@@ -93,6 +93,14 @@ def test_a_log_that_a_kill_cut_short_is_completed(folder):
     assert log.read_text() == whole
 
 
+def test_the_start_is_printed_as_it_is_named(folder, monkeypatch, capsys):
+    monkeypatch.setattr(trainer, 'load_pretrained', lambda dan, path: f'DAN from {path}')
+    console = Console(stderr=True, width=200)
+    built = trainer.Trainer(RECIPE, folder, folder / 'out', torch.device('cpu'), console)
+    built.begin(Path('runs[best]/[/x].pth'))
+    assert 'start: DAN from runs[best]/[/x].pth\n' in capsys.readouterr().err
+
+
 def test_result_is_a_checkpoint_with_official_names(folder, monkeypatch):
     monkeypatch.setattr(trainer, 'DAN', DAN)
     run(folder, 'out', change(**SHORT))
