@@ -3,7 +3,7 @@
 
 The circumplex model of affect (Russell 1980, https://doi.org/10.1037/h0077714) places emotions in
 a plane: valence, from unpleasant to pleasant, and arousal, from calm to excited. This module does
-not measure either one in a face. It averages the published places of the classes.
+not measure either one in a face. It averages the published coordinates of the classes.
 """
 
 import math
@@ -36,14 +36,14 @@ UNKNOWN = (math.nan, math.nan)
 
 
 def valence_arousal(probabilities: np.ndarray) -> tuple[float, float]:
-    """Compute the expectation of valence and arousal over the classes that have a place.
+    """Compute the expectation of valence and arousal over the classes with coordinates.
 
     Args:
         probabilities: float [8], indexed like `labels.CANONICAL`.
 
     Returns:
         Valence and arousal, each in [-1, 1]. Both are NaN if the face was not classified, or if
-        contempt, which has no place, is the most likely class.
+        contempt, which has no coordinates, is the most likely class.
 
     >>> valence_arousal(np.array([0.5, 0.5, 0, 0, 0, 0, 0, 0]))
     (0.405, 0.255)

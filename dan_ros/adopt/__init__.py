@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other people's classifiers: their descriptors, and wrapping them in our interface."""
+"""Classifiers of other projects: their descriptors, and a wrapper with our interface."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Descriptors of other people's classifiers: what an ONNX file does not say about itself."""
+"""Descriptors of classifiers from other projects: what their ONNX files do not say."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +14,7 @@ from dan_ros.storage.resources import data_folders
 from dan_ros.storage.settings_file import Settings, check_settings
 from dan_ros.storage.yaml_file import read_yaml
 
-FOLDER = 'recipes/adopt'  # of the descriptors of this package
+FOLDER = 'recipes/adopt'  # folder of the descriptors of this package
 Pixels = Annotated[int, Field(ge=MIN_INPUT_PX, le=MAX_INPUT_PX)]
 PerChannel = Annotated[tuple[float, ...], Strict(False), Field(min_length=1, max_length=3)]
 
@@ -24,7 +24,7 @@ class Descriptor(Settings, frozen=True):
 
     Attributes:
         labels: class of each output, in order, by any usual name, such as Happiness; None for an
-            output that is no expression, such as valence.
+            output that is not an expression, such as valence.
         input_size: side of the square input, or (height, width), pixels.
         color: channels of the input; gray is repeated if the input has three channels.
         layout: order of the input's axes: nchw or nhwc.
@@ -33,7 +33,7 @@ class Descriptor(Settings, frozen=True):
         outputs: whether the outputs are logits, or probabilities after a softmax.
         output: name of the graph's output with the classes; '' if only one fits `labels`.
         crop_scale: side of the square crop / longer side of the face's box.
-        source: training data, accuracy, origin and license, for people.
+        source: training data, accuracy, origin and license, as text.
     """
 
     labels: Annotated[tuple[str | None, ...], Strict(False), Field(min_length=2)]
@@ -55,7 +55,7 @@ class Descriptor(Settings, frozen=True):
             if name is not None and label is None:
                 raise ValueError(
                     f'unknown label {name!r}; use {", ".join(CANONICAL)}, a synonym such as '
-                    'happiness, or null for an output that is no expression'
+                    'happiness, or null for an output that is not an expression'
                 )
             if label is not None and mapped.count(label) > 1:
                 raise ValueError(f'two outputs are {label}')

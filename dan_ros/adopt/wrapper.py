@@ -2,8 +2,8 @@
 """Wrap any ONNX expression classifier in this package's interface, and check the result.
 
 The wrapped graph takes uint8 RGB faces and returns logits (see `metadata`): color, mean, standard
-deviation and layout become its first nodes, and the choice of outputs its last. The classifier
-between them keeps its weights; its opset becomes 17, and its batch variable.
+deviation and layout become its first nodes, and the selection of outputs its last ones. The
+classifier between them keeps its weights, but is converted to opset 17 and a variable batch.
 """
 
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ from dan_ros.model.normalization import LUMA
 from dan_ros.model.onnx_file import parse_onnx
 from dan_ros.model.onnx_writer import IR_VERSION, OPSET
 
-PREFIX = 'adopted/'  # of all names of the classifier, so that ours are free
+PREFIX = 'adopted/'  # of all names in the classifier, so that they cannot clash with ours
 HALF = 'tensor(float16)'
 TYPES = ('tensor(float)', HALF)
-CHANNELS = {'nchw': 1, 'nhwc': 3}  # axis
-CHECK_BATCH = 3  # noise images with which a classifier is tried
-MAX_DIFFERENCE = 2e-3  # of probabilities; half-precision classifiers differ by this much
-LEAST_PROBABILITY = 1e-7  # below it, the logarithm of a probability is cut off
-SUM_TOLERANCE = 1e-3  # of the sum of a softmax
+CHANNELS = {'nchw': 1, 'nhwc': 3}  # axis of the channels
+CHECK_BATCH = 3  # number of noise images on which a wrapped classifier is checked
+MAX_DIFFERENCE = 2e-3  # of a probability; half-precision classifiers come close to it
+MIN_PROBABILITY = 1e-7  # smaller ones are raised to it before the logarithm
+SUM_TOLERANCE = 1e-3  # deviation of a softmax's sum from 1
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class Classifier:
             )
         self.channels, self.batch = self._check_shape()
         self.output, self.width = self._find_output()
-        (output,) = (one for one in self._session.get_outputs() if one.name == self.output)
+        (output,) = (node for node in self._session.get_outputs() if node.name == self.output)
         self.output_rank = len(output.shape)
 
     def _check_shape(self) -> tuple[int, int | None]:
-        """Channels of the input, and its batch size if that is fixed."""
+        """Return the channels of the input, and its batch size if that is fixed."""
         shape, layout = list(self.input.shape), self.descriptor.layout
         if len(shape) != 4:
             raise ModelError(f'{self.where}: its input is {shape}, not a batch of images')
@@ -98,7 +98,7 @@ class Classifier:
         )
 
     def _find_output(self) -> tuple[str, int]:
-        """Name of the output with the classes, and its number of values per face."""
+        """Return the name of the output with the classes, and its values per face."""
         names = [output.name for output in self._session.get_outputs()]
         if self.descriptor.output and self.descriptor.output not in names:
             raise ModelError(
@@ -113,7 +113,7 @@ class Classifier:
             found = ', '.join(f'{name} with {widths[name]}' for name in names)
             raise ModelError(
                 f'{self.where}: the descriptor has {count} labels, but the outputs are {found} '
-                'values; list a label for each value, null for those that are no expression'
+                'values; list a label for each value, null for those that are not expressions'
             )
         if len(fitting) > 1:
             raise ModelError(
@@ -149,7 +149,7 @@ class Classifier:
             batch = np.stack([face] * (self.batch or 1))
             try:
                 outputs = self._session.run(None, {self.input.name: self._prepare(batch)})
-            except Exception as error:  # ONNX Runtime's exceptions share no public base
+            except Exception as error:  # ONNX Runtime's exceptions have no common base class
                 raise ModelError(f'{self.where} cannot be run: {shorten(error)}') from None
             rows.append([np.asarray(output)[:1] for output in outputs])
         return [np.concatenate(column) for column in zip(*rows, strict=True)]
@@ -190,7 +190,7 @@ def adopt(content: bytes, descriptor: Descriptor, where: str, faces: np.ndarray)
         (logits,) = session.run([OUTPUT_NAME], {INPUT_NAME: faces})
         found = logits_to_probabilities(logits, descriptor.expressions)
         difference = float(np.abs(found - expected).max())
-    except Exception as error:  # of onnx and ONNX Runtime, which share no public base
+    except Exception as error:  # onnx and ONNX Runtime have no common base class of errors
         difference, reason = np.inf, f' ({shorten(" ".join(str(error).split()))})'
     else:
         reason = f' (a probability differs by {difference:.3f})'
@@ -241,12 +241,12 @@ def _check_kind(kept: np.ndarray, values: np.ndarray, descriptor: Descriptor, wh
 
 def _to_probabilities(scores: np.ndarray, descriptor: Descriptor) -> np.ndarray:
     if descriptor.outputs == 'probabilities':
-        scores = np.log(np.maximum(scores, LEAST_PROBABILITY))
+        scores = np.log(np.maximum(scores, MIN_PROBABILITY))
     return logits_to_probabilities(scores, descriptor.expressions)
 
 
 def _modernize(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
-    """Convert to opset 17 with standard operators alone."""
+    """Convert to opset 17; only standard operators are accepted."""
     if model.functions:
         model = inliner.inline_local_functions(model)
     domains = {entry.domain: entry.version for entry in model.opset_import}
@@ -268,7 +268,7 @@ def _modernize(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
 
 
 def _wrap(model: onnx.ModelProto, original: Classifier) -> onnx.ModelProto:
-    """Put the preprocessing before the classifier's graph, and the choice of outputs behind it."""
+    """Add the preprocessing before the classifier's graph, and select its outputs after it."""
     descriptor = original.descriptor
     body = compose.add_prefix(model, PREFIX).graph
     initializers = {tensor.name for tensor in body.initializer}  # also inputs, in old files
@@ -304,7 +304,7 @@ def _wrap(model: onnx.ModelProto, original: Classifier) -> onnx.ModelProto:
 
 
 def _free_batch(graph: onnx.GraphProto, batch: int) -> None:
-    """Let reshapes keep the batch of their input where they name the fixed one."""
+    """Make reshapes that contain the fixed batch size keep the batch of their input."""
     constants = {tensor.name: tensor for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == 'Constant' and node.attribute[0].name == 'value':
@@ -322,7 +322,7 @@ def _free_batch(graph: onnx.GraphProto, batch: int) -> None:
 
 
 def _to_float32(graph: onnx.GraphProto) -> None:
-    """Compute in fp32 what is fp16: runtimes treat fp16 tensors inside a graph differently."""
+    """Convert fp16 tensors to fp32, because runtimes treat fp16 inside a graph differently."""
     tensors = list(graph.initializer)
     for node in graph.node:
         for attribute in node.attribute:
@@ -366,7 +366,7 @@ def _postprocessing(
 ) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
     """Nodes from an output of the classifier to `OUTPUT_NAME`, float [N, C].
 
-    Only what changes something: runtimes drop other nodes, and the output's name with them.
+    Nodes without an effect are left out: runtimes would drop them, and the output's name with them.
     """
     descriptor = original.descriptor
     nodes: list[onnx.NodeProto] = []
@@ -383,7 +383,7 @@ def _postprocessing(
     if None in descriptor.labels:
         append('Gather', 'expressions', np.array(kept_outputs(descriptor)), axis=1)
     if descriptor.outputs == 'probabilities':
-        append('Max', 'cut', np.array(LEAST_PROBABILITY, np.float32))
+        append('Max', 'cut', np.array(MIN_PROBABILITY, np.float32))
         append('Log', 'log')
     return nodes, constants
 

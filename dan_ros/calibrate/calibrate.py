@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From labeled faces to a calibration, with all that its user should know about it."""
+"""Turns labeled faces into a calibration, with its expected gain and warnings."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from dan_ros.errors import DataError
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.probabilities import MODEL_PRIOR, Calibration, Calibrator
 
-FEW = 3  # faces of a class; with fewer its bias is mostly a guess
-MIN_PERSONS = 2  # so that one can be held out
-ENOUGH_PERSONS = 5  # to speak of others
-NEAR_CHANCE = 1.5  # times the share that guessing gives; with less, labels do not fit
+FEW = 3  # faces per class below which its bias is mostly a guess
+MIN_PERSONS = 2  # number of persons from which each can be held out
+ENOUGH_PERSONS = 5  # number of persons from which the result may hold for others
+NEAR_CHANCE = 1.5  # accuracy relative to guessing below which labels do not fit
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Result:
     Attributes:
         calibration: the calibration.
         validation: cross-validated results of the faces.
-        warnings: what is missing or doubtful, and what it means, a sentence each.
+        warnings: one sentence per thing that is missing or doubtful.
         labels: canonical labels of the model.
     """
 
@@ -38,7 +38,7 @@ class Result:
 
     @property
     def summary(self) -> str:
-        """The expected gain and whether it is more than chance, in one sentence."""
+        """One sentence: the expected gain, and whether it is more than chance."""
         notes = self.calibration.notes
         low, high = notes['gain_interval']
         return (
@@ -86,8 +86,10 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
     start = _start(calibrator, classes)
     penalty = None if model.log_prior else WIDE
 
-    def fit(some: np.ndarray, of: np.ndarray) -> Fit:
-        return fit_bias(some, of, start, penalty) if len(of) else start
+    def fit(some_logits: np.ndarray, their_classes: np.ndarray) -> Fit:
+        if not len(their_classes):
+            return start
+        return fit_bias(some_logits, their_classes, start, penalty)
 
     units, by_person = _units(chosen)
     validation = cross_validate(logits, classes, units, before, fit)
@@ -104,7 +106,7 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
 
 
 def _start(calibrator: Calibrator, classes: np.ndarray) -> Fit:
-    """Start without the learned prior for classes with faces, and as the model does for others."""
+    """Return where a fit starts: without the learned prior, except for classes without faces."""
     usual = calibrator.offset(MODEL_PRIOR)
     if not calibrator.log_prior:
         return Fit(usual, calibrator.temperature)
@@ -117,7 +119,7 @@ def _start(calibrator: Calibrator, classes: np.ndarray) -> Fit:
 
 
 def _units(faces: Sequence[LabeledFace]) -> tuple[np.ndarray, bool]:
-    """What to hold out together, and whether these are persons."""
+    """Return what to hold out together, int64 [N] group numbers, and whether groups are persons."""
     names = [face.person for face in faces]
     if '' in names or len(set(names)) < MIN_PERSONS:
         return np.arange(len(faces)), False

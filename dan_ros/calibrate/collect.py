@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Labeled faces of a robot's own camera: from class folders, or marked times of a recording."""
+"""Collects labeled faces of a robot's camera from class folders or from marks in a recording."""
 
 import csv
 import math
@@ -20,7 +20,7 @@ from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.storage.yaml_file import read_yaml
 from dan_ros.types import Frame
 
-FACES_PER_MARK = 3  # spread evenly over its time; faces that follow each other are nearly the same
+FACES_PER_MARK = 3  # faces per mark, evenly spaced, since consecutive images are nearly equal
 TimedFrame = tuple[float, Callable[[], Frame]]  # seconds since the start, and the decoder
 
 
@@ -62,12 +62,12 @@ class FaceCutter:
 
     Args:
         pipeline: finds faces; its model defines the crop.
-        is_whole: whether each image is a cropped face already.
+        is_whole: whether each image is already a cropped face.
 
     Attributes:
         without_face: origin of each image in which no face was found.
-        repeated: number of faces left out because the same picture came before.
-        contradictory: a sentence for each of these that had another label before.
+        repeated: number of faces left out because an earlier image is the same.
+        contradictory: a sentence for each of these whose earlier image has another label.
     """
 
     def __init__(self, pipeline: ExpressionPipeline, is_whole: bool = False) -> None:
@@ -78,7 +78,7 @@ class FaceCutter:
         self.contradictory: list[str] = []
 
     def cut(self, frame: Frame, label: str, person: str, origin: str) -> LabeledFace | None:
-        """Return the face, or None if there is none or it came before."""
+        """Return the face; None if there is none, or an earlier image is the same."""
         model = self._pipeline.backend.model
         crop = np.empty((*model.input_size, 3), np.uint8)
         if self._is_whole:
@@ -104,9 +104,9 @@ class FaceCutter:
 def faces_in_folder(root: Path, cutter: FaceCutter) -> tuple[list[LabeledFace], list[str]]:
     """Read one folder per class.
 
-    The person is the name of a folder in the class folder (happy/anna/1.jpg), or what comes before
-    the first _ or - of a file's name (happy/anna_1.jpg) if it occurs in several classes and is no
-    number, as numbers often count the pictures.
+    The person is the name of a folder in the class folder (happy/anna/1.jpg), or the part of the
+    file's name before the first _ or - (happy/anna_1.jpg) if it occurs in several classes and is
+    not a number, since numbers often count the pictures.
 
     Returns:
         The faces, and a sentence for each image that cannot be read.
@@ -207,9 +207,9 @@ def frames_of_video(path: Path) -> Iterator[TimedFrame]:
 
 
 def read_marks(path: Path) -> list[Mark]:
-    """Read marks from a CSV file with a header, or a YAML list, with the same keys.
+    """Read marks from a CSV file with a header, or from a YAML list.
 
-    The keys are start and end (seconds since the start), label, and optionally person.
+    Both have the keys start and end (seconds since the start), label, and optionally person.
 
     Raises:
         DataError: the file is missing or a mark is invalid.

@@ -2,7 +2,7 @@
 """Maximum a posteriori fit of a bias per class and a temperature; needs only numpy.
 
 Vector scaling (Guo et al. 2017, section 4.2, https://arxiv.org/abs/1706.04599) with one scale for
-all classes, because there are few faces. Classes weigh the same, so the result answers for a
+all classes, because there are few faces. All classes have the same weight, so the result fits a
 balanced prior.
 """
 
@@ -10,20 +10,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MAX_STEPS = 100  # of Newton's method; it takes about ten
+MAX_STEPS = 100  # limit of Newton's method, which usually takes ten steps
 TOLERANCE = 1e-8  # change of the parameters at which it stops
 MIN_SCALE = 0.05  # lowest factor of 1 / temperature
 
 
 @dataclass(frozen=True)
 class Penalty:
-    """How far a fit may move from where it starts, as standard deviations of a normal prior.
+    """How far a fit may move from its start, as standard deviations of a normal prior.
 
     The defaults were chosen by simulation, see docs/adr/0018-calibrate.md.
 
     Attributes:
-        bias: of a bias.
-        scale: of 1 / temperature, relative to its start; 0 keeps the temperature.
+        bias: standard deviation of a bias.
+        scale: standard deviation of 1 / temperature, relative to its start; 0 keeps the
+            temperature.
     """
 
     bias: float = 1.0
@@ -51,7 +52,7 @@ class Fit:
         return log_softmax(np.asarray(logits, np.float64) / self.temperature + self.bias)
 
     def at(self, temperature: float) -> 'Fit':
-        """Return a fit that decides in the same way, with another temperature."""
+        """Return a fit with another temperature and the same most likely class for all logits."""
         return Fit(self.bias * self.temperature / temperature, temperature)
 
 
@@ -60,13 +61,13 @@ def fit_bias(
 ) -> Fit:
     """Fit bias and temperature to labeled faces.
 
-    A class without faces stays a possible answer, so its bias falls if faces of other classes are
-    taken for it, and never rises.
+    A class without faces remains possible: its bias falls if faces of other classes are mistaken
+    for it, and never rises.
 
     Args:
         logits: float [N, C], finite.
         classes: int [N], true class of each face, of at least two classes.
-        start: parameters that fit without any faces.
+        start: parameters before the fit.
         penalty: see `Penalty`.
     """
     penalty = penalty or Penalty()
@@ -83,7 +84,7 @@ def fit_bias(
         slope, curvature = _derivatives(z, p, onehot, weights)
         slope += precision * (theta - center)
         step = np.linalg.solve(curvature + np.diag(precision), slope)
-        step *= min(1.0, 1.0 / np.abs(step).max())  # no jump beyond what the quadratic fits
+        step *= min(1.0, 1.0 / np.abs(step).max())  # the quadratic approximation holds only nearby
         theta = theta - step
         theta[-1] = max(theta[-1], MIN_SCALE)
         if np.abs(step).max() < TOLERANCE:
@@ -94,9 +95,9 @@ def fit_bias(
 def fit_log_prior(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Measure the prior that a model learned, as log-probabilities, float64 [C].
 
-    With it subtracted, the model's probabilities fit best to faces of which each class has equally
-    many. It is steadier than the counts of the training faces, which say nothing about how often
-    rare classes were drawn or how the votes were spread.
+    Subtracting it makes the model's probabilities fit best to faces with equally many of each
+    class. It is more reliable than the counts of the training faces, which ignore how often rare
+    classes were sampled and how the votes were spread.
 
     Args:
         logits: float [N, C], of held-out faces.

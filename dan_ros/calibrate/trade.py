@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What it costs to take off the prior that a model learned: neutral faces against all others."""
+"""Measures what it costs to subtract a model's learned prior: neutral faces against others."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,19 +15,19 @@ from dan_ros.labels import logits_to_probabilities
 from dan_ros.tracking.smoother import Smoother
 
 NEUTRAL = labels.CANONICAL.index('neutral')
-HOLD_S, RATE_HZ = 2.0, 15  # a face of the simulated stream stays for so long; frames per second
-STEP = 0.05  # between the strengths that `measure_prior` tries
-MAX_LOSS = 0.005  # of accuracy on the data that the model learned from ...
-MIN_NEUTRAL = 0.86  # ... and lowest recall of neutral that the chosen strength may cause
+HOLD_S, RATE_HZ = 2.0, 15  # simulated stream: seconds per face, frames per second
+STEP = 0.05  # step between the strengths that `measure_prior` tries
+MAX_LOSS = 0.005  # largest loss of accuracy that the chosen strength may cause
+MIN_NEUTRAL = 0.86  # lowest recall of neutral faces that it may cause
 BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
 class Trade:
-    """Results with a share of the learned prior taken off.
+    """Results after subtracting a share of the learned prior.
 
     Attributes:
-        strength: this share, [0, 1].
+        strength: the share, [0, 1].
         accuracy, balanced: accuracy and balanced accuracy, [0, 1].
         neutral, others: recall of neutral, and mean recall of the other classes, [0, 1].
         false_alarms: per hour, see `false_alarms_per_hour`.
@@ -91,7 +91,7 @@ class LabeledLogits:
         return cls(model_labels, np.concatenate(parts), classes_of_faces[chosen])
 
     def trade(self, log_prior: np.ndarray, strength: float) -> Trade:
-        """Measure the results with a share of a prior, float [C], taken off."""
+        """Measure the results after subtracting a share of a log prior, float [C]."""
         adjusted = self.logits - strength * log_prior
         is_neutral = self.classes == self.labels.index('neutral')
         hits = adjusted.argmax(axis=1) == self.classes
@@ -106,21 +106,21 @@ class LabeledLogits:
 
 
 def measure_prior(faces: LabeledLogits) -> tuple[np.ndarray, float]:
-    """Measure the prior that a model learned, and choose how much of it to take off.
+    """Measure the prior that a model learned, and choose how much of it to subtract.
 
-    The rule looks at the model's own validation faces alone: the largest strength that costs at
-    most half a point of accuracy and leaves at least 86 % of the neutral faces neutral.
+    The rule uses only the model's own validation faces: the largest strength that costs at most
+    0.5 percentage points of accuracy and keeps at least 86 % of the neutral faces neutral.
 
     Returns:
         The logarithm of the prior, float64 [C], and the strength, [0, 1].
     """
     log_prior = fit_log_prior(faces.logits, faces.classes)
     is_neutral = faces.classes == faces.labels.index('neutral')
-    least = (faces.logits.argmax(axis=1) == faces.classes).mean() - MAX_LOSS
+    min_accuracy = (faces.logits.argmax(axis=1) == faces.classes).mean() - MAX_LOSS
     best = 0.0
     for strength in np.arange(STEP, 1 + STEP / 2, STEP).round(2).tolist():
         hits = (faces.logits - strength * log_prior).argmax(axis=1) == faces.classes
-        if hits.mean() >= least and hits[is_neutral].mean() >= MIN_NEUTRAL:
+        if hits.mean() >= min_accuracy and hits[is_neutral].mean() >= MIN_NEUTRAL:
             best = strength
     return log_prior, best
 
@@ -128,8 +128,8 @@ def measure_prior(faces: LabeledLogits) -> tuple[np.ndarray, float]:
 def false_alarms_per_hour(probabilities: Sequence[np.ndarray] | np.ndarray) -> float:
     """Count how often a stream of neutral faces is published as another expression, per hour.
 
-    Simulation: each face stays for two seconds at 15 frames per second, and then becomes the next
-    one, as one person who moves. The label is that of the node's smoothing with its defaults.
+    The simulation shows each face for two seconds at 15 frames per second, all in one track, as if
+    one person moved. The label is that of the node's smoothing with its defaults.
 
     Args:
         probabilities: float [N, 8], of neutral faces.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a calibration will gain on faces that it has not seen, and whether that is chance."""
+"""Estimates what a calibration gains on unseen faces, and whether that may be chance."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ import numpy as np
 
 from dan_ros.calibrate.fit import Fit, log_softmax
 
-DRAWS = 10_000  # of the bootstrap and of the t distribution
+DRAWS = 10_000  # random draws of the bootstrap and of the t distribution
 SHARPNESS = 2.0  # factor of the log-probabilities in the test
 INTERVAL = (5, 95)  # percentiles of the interval of the gain
 CHANCE = 0.05  # p value below which a gain is more than chance
-MAX_TRUST = 0.05  # a face whose label has a lower probability may be mislabeled ...
-MIN_OTHER = 0.5  # ... if another class has a higher one
+MAX_TRUST = 0.05  # probability of its label below which a face may be mislabeled ...
+MIN_OTHER = 0.5  # ... if that of another class is above this
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Cross-validated results of N faces: each was classified by a fit to the others.
+    """Cross-validated results of N faces, each classified by a fit to other faces.
 
     Attributes:
         before, after: float64 [N, C], log-probabilities without and with calibration.
@@ -51,7 +51,7 @@ class Validation:
         return share
 
     def interval(self) -> tuple[float, float]:
-        """Bootstrap interval (90 %) of the gain: faces are drawn again within each class."""
+        """Return the 90 % bootstrap interval of the gain; faces are resampled within each class."""
         change = (self.after.argmax(axis=1) == self.classes) * 1.0
         change -= self.before.argmax(axis=1) == self.classes
         rng = np.random.default_rng(0)
@@ -61,11 +61,11 @@ class Validation:
         return float(low), float(high)
 
     def p_value(self) -> float:
-        """Probability of such a gain, or a larger one, by chance: one-sided t-test within classes.
+        """Return the probability of such a gain, or a larger one, by chance: a one-sided t-test.
 
-        The test looks at the change of the probability of each face's true class at equal
-        temperature, sharpened, because three faces of a class are too few for whole hits. Its mean
-        over the classes is 0 for labels without meaning.
+        The test uses the change of the probability of each face's true class at equal temperature,
+        sharpened, because three faces of a class are too few to count hits. With meaningless
+        labels, the mean of this change over the classes is 0.
         """
         rows = np.arange(len(self.classes))
         sharp = [np.exp(log_softmax(SHARPNESS * p)) for p in (self.after_alike, self.before)]
@@ -82,7 +82,7 @@ class Validation:
         return float((reached + 1) / (DRAWS + 1))
 
     def suspects(self) -> np.ndarray:
-        """Faces whose label the model contradicts, before and after, int64 [M].
+        """Return the faces whose label the model contradicts before and after, int64 [M] indices.
 
         With one of five FER+ faces of a class mislabeled, this found it in 68 % of 25 simulations,
         and suspected 1.3 % of the others.
@@ -100,14 +100,14 @@ def cross_validate(
     before: Fit,
     fit: Callable[[np.ndarray, np.ndarray], Fit],
 ) -> Validation:
-    """Classify each unit with a fit to all the others.
+    """Classify each unit by a fit to all other units.
 
     Args:
         logits: float [N, C].
         classes: int [N].
-        units: int [N], person of each face, or a number of its own.
-        before: what the model does without calibration.
-        fit: fits to logits and classes.
+        units: int [N], person of each face, or a different number for each face.
+        before: parameters without calibration.
+        fit: fits parameters to logits and classes.
     """
     after, alike = np.empty(logits.shape), np.empty(logits.shape)
     for unit in np.unique(units):
@@ -119,6 +119,6 @@ def cross_validate(
 
 
 def balanced_accuracy(log_probabilities: np.ndarray, classes: np.ndarray) -> float:
-    """Mean recall over the classes that have faces."""
+    """Return the mean recall over the classes that have faces, [0, 1]."""
     hits = log_probabilities.argmax(axis=1) == classes
     return float(np.mean([hits[classes == label].mean() for label in np.unique(classes)]))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dan_ros.evaluate.metrics import Scores
 
 MAX_COMPARED = 64  # labeled faces on which the wrapped graph is compared with the original
-MIN_SHARE = 0.5  # of a column of the confusion matrix, to suspect that it is another class
+MIN_SHARE = 0.5  # share of a column of the confusion matrix that suggests swapped labels
 
 
 @click.command('adopt')
@@ -122,7 +122,7 @@ def _try_portrait(backend: Backend) -> None:
 
 
 def _judge(faces: Faces, backend: Backend) -> None:
-    """Print the accuracy, and what it says about the descriptor."""
+    """Print the accuracy, and a warning if it suggests mistakes in the descriptor."""
     with progress_bar() as bar:
         task = bar.add_task('evaluating', total=len(faces))
         scores = evaluate(
@@ -140,7 +140,7 @@ def _judge(faces: Faces, backend: Backend) -> None:
 
 
 def explain_scores(scores: 'Scores') -> list[str]:
-    """Say which mistakes in a descriptor the scores suggest; [] if they are plausible."""
+    """Describe mistakes in a descriptor that the scores suggest; [] if they are plausible."""
     present = np.flatnonzero(scores.faces)
     recalls = scores.confusion[present] / scores.faces[present, None]  # [P, C]
     lines = []

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dan_ros.calibrate.collect import FaceCutter, LabeledFace, TimedFrame
 
 BATCH_SIZE = 32
-PAUSE_S = 0.4  # between two pictures of one expression, seconds
+PAUSE_S = 0.4  # pause between two pictures of one expression, seconds
 MAX_SHOWN = 5  # images named in a warning
 
 
@@ -73,7 +73,7 @@ def command(
     run it once for each --person.
 
     Each person (or face, if persons are unknown) is classified with a fit to the others, so the
-    printed gain is that on new faces. The node takes the file as expression.calibration, and
+    printed gain is that on new faces. Pass the file to the node as expression.calibration, and to
     predict, bag, evaluate and explain as --calibration.
     """
     need('yaml', 'matplotlib')
@@ -125,7 +125,7 @@ def _read_faces(
 
 
 def _frames(data: Path, topic: str | None) -> Iterator['TimedFrame']:
-    """Frames of a bag or video, with their seconds since the first."""
+    """Yield the frames of a bag or video, with the time since the first, seconds."""
     from dan_ros.calibrate.collect import frames_of_video
 
     if not data.exists():
@@ -179,7 +179,7 @@ def _take_pictures(camera: str, folder: Path, person: str, count: int) -> None:
 
 
 def _fresh_frame(source: cv2.VideoCapture, camera: str) -> np.ndarray:
-    """Skip what the driver has buffered, and some time, so that pictures differ."""
+    """Skip buffered images and wait a little, so that pictures differ; return the next image."""
     rate_hz = source.get(cv2.CAP_PROP_FPS)
     for _ in range(max(1, round(PAUSE_S * (rate_hz if 1 <= rate_hz <= 240 else 30)))):
         source.grab()

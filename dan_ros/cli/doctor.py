@@ -36,7 +36,7 @@ from dan_ros.model import store
 OK, ABSENT, WARNING, ERROR = 'ok', 'absent', 'warning', 'error'
 COLORS = {OK: 'green', ABSENT: 'dim', WARNING: 'yellow', ERROR: 'red'}
 RUNS = 5  # timed runs of each backend and detector
-IMAGE_SHAPE = (480, 640, 3)  # blank image that detectors are timed on
+IMAGE_SHAPE = (480, 640, 3)  # shape of the blank image for timing detectors
 
 # Module, pip package, what to do if it is missing, whether the node needs it.
 PACKAGES = (
@@ -126,7 +126,7 @@ def _check_ros() -> Finding:
 
 
 def _backend_packages() -> Iterator[tuple[str, str, str, bool]]:
-    """The packages of CPU backends that are not in `PACKAGES`, in the same form."""
+    """Yield the packages of CPU backends that are not in `PACKAGES`, in the same form."""
     listed = {package for _, package, _, _ in PACKAGES}
     for name in CPU_BACKENDS:
         for package in set(REGISTRY[name].packages.split()) - listed:
@@ -209,7 +209,7 @@ def _check_detector(name: str) -> Finding:
 
 
 def _median_ms(run: Callable[[], object]) -> float:
-    """Median time of `RUNS` runs after one that is not timed, ms."""
+    """Return the median time of `RUNS` runs, milliseconds, after a warm-up run."""
     run()
     return 1e3 * statistics.median(timeit.repeat(run, number=1, repeat=RUNS))
 

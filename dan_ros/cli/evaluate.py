@@ -82,11 +82,12 @@ def command(
     with FER+, FER-2013, RAF-DB, AffectNet, SFEW, CREMA-D, EmoNet-Face or DiffusionFER, one of their
     files, or a folder of your own images with one folder per class.
 
-    Prints how DATA was understood, accuracy, balanced accuracy, calibration error, and precision,
+    Prints what was found in DATA, accuracy, balanced accuracy, calibration error, and precision,
     recall and F1 per class. Writes an HTML page with the confusion matrix, the reliability diagram
     and the most confident mistakes.
 
-    The exit code is 1 if an image could not be judged. The numbers are those of the other images.
+    Faces without a result count as wrong, and unreadable images do not count. The exit code is 1 if
+    there are any.
     """
     need('matplotlib', 'jinja2')
     from dan_ros.evaluate.report import Subject, to_json, write_report
@@ -166,7 +167,7 @@ def _print(content: dict[str, Any]) -> None:
 
 
 def _check_complete(content: dict[str, Any]) -> None:
-    """Raise `DataError` if an image was not judged, after a list of those without a face."""
+    """List the images without a detected face; raise `DataError` if any image has no result."""
     for line in list_paths('have no detected face', content['not_judged_images'], 'scores.json'):
         click.echo(line, err=True)
     missing = content['not_judged'] + len(content['skipped'])

@@ -101,7 +101,7 @@ def _whole_box(picture: np.ndarray) -> np.ndarray:
 def _face_boxes(
     picture: np.ndarray, backend: Backend, detector: str, max_faces: int
 ) -> list[np.ndarray]:
-    """Detect faces; returns the boxes of the largest, in descending size."""
+    """Detect faces and return the boxes of the largest ones, in descending size."""
     found = open_detector(detector)
     if found.warning:
         click.echo(f'Warning: {found.warning}', err=True)

@@ -61,9 +61,10 @@ def cli() -> None:
 
 
 class _Interrupted(KeyboardInterrupt):
-    """A signal.
+    """Raised by a signal.
 
-    After a plain KeyboardInterrupt within an import, `python -m` ends by SIGINT, whatever its code.
+    After a plain KeyboardInterrupt within an import, `python -m` ends with SIGINT instead of the
+    exit code.
     """
 
 

@@ -39,7 +39,7 @@ IMAGE_FOLDERS = (
     *('', 'Manually_Annotated_Images', 'Manually_Annotated/Manually_Annotated_Images'),
     *('Manually_Annotated', 'images'),
 )
-FILE_COLUMN = 'subdirectory_filepath'  # of the first release, which no other data set has
+FILE_COLUMN = 'subdirectory_filepath'  # only AffectNet's first release has this column
 # The validation.csv of the first release has no header.
 FIRST_RELEASE = (
     *(FILE_COLUMN, 'face_x', 'face_y', 'face_width', 'face_height', 'facial_landmarks'),
@@ -99,7 +99,7 @@ def _find_csv(root: Path, split: str) -> Path | None:
 
 
 def _is_own(path: Path) -> bool:
-    """Whether the CSV is AffectNet's: other data sets number other classes in similar files."""
+    """Return whether the CSV is AffectNet's; similar files of other data sets differ in classes."""
     if path.name == CSV_OF_ALL_SPLITS:
         return True
     try:
@@ -109,7 +109,10 @@ def _is_own(path: Path) -> bool:
 
 
 def _read_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """Read the column names in lower case, or those of the first release, and the rows."""
+    """Read the column names, in lower case, and the rows with their line numbers.
+
+    A file without a header gets the column names of the first release.
+    """
     rows = read_csv(path)
     number, first = next(rows, (1, []))
     if len(first) == len(FIRST_RELEASE) and '/' in first[0] and _is_int(first[6]):
@@ -139,7 +142,7 @@ def _list_csv(path: Path, split: str) -> list[LabeledImage]:
 
 
 def _is_in_split(phase: str, split: str) -> bool:
-    """Whether a row belongs to the split; all that is not training is validation, also tests."""
+    """Return whether a row belongs to the split; validation is everything but training."""
     phase = phase.lower()
     if split == TEST:
         return not phase or phase.startswith('test')
@@ -147,7 +150,7 @@ def _is_in_split(phase: str, split: str) -> bool:
 
 
 def _find_columns(path: Path, columns: Sequence[str]) -> tuple[str, str]:
-    """Names of the columns with the image's file and the class."""
+    """Return the names of the columns with the image's file and the class."""
     file_column = _first_of(columns, (FILE_COLUMN, 'img_path', 'path', 'image'))
     label_column = _first_of(columns, ('expression', 'label'))
     if file_column is None or label_column is None:

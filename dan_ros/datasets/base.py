@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base classes of the data set readers, and what the readers share.
+"""Base classes and shared functions of the data set readers.
 
 A reader of image files only lists them (`ImageDataset.list_images`); this module checks that each
 image can be decoded, and crops and resizes it.
@@ -23,16 +23,9 @@ from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
 
 READ_THREADS = 4  # threads that decode every image once; each holds one image in memory
-IGNORED_NAMES = (
-    '__macosx',
-    '@eadir',
-    'thumbs.db',
-    'ehthumbs.db',
-    'desktop.ini',
-)  # of operating systems
-
-
-# Of a data set without splits: eight tenths for training, one for validation, one for test.
+# Files and folders that operating systems leave behind.
+IGNORED_NAMES = ('__macosx', '@eadir', 'thumbs.db', 'ehthumbs.db', 'desktop.ini')
+# Tenths of a data set without splits that serve as each split, see `tenth_of`.
 TENTHS = {TRAIN: range(8), VALID: range(8, 9), TEST: range(9, 10)}
 
 
@@ -57,7 +50,7 @@ class Listing:
 
     Attributes:
         images: all images with a class.
-        layout: where the images are, for people.
+        layout: description of where the images are.
         skipped: reason per image without a class.
         excluded: number of images that the rules of the data set exclude, per reason.
         folders: folder of each class; empty if the classes are not folders.
@@ -76,7 +69,7 @@ def tenth_of(content: bytes) -> int:
 
 
 def numbered(labels: tuple[str, ...], first: int = 0) -> Mapping[str, str]:
-    """Label per class number.
+    """Return the canonical label of each class number.
 
     >>> dict(numbered(('sad', 'happy'), first=1))
     {'1': 'sad', '2': 'happy'}
@@ -160,7 +153,7 @@ def gray_faces(
     images: np.ndarray,
     layout: str,
 ) -> Faces:
-    """Faces that are held in memory; arguments as in `Faces`, images are uint8 [N, side, side]."""
+    """Return faces held in memory; arguments as in `Faces`, images are uint8 [N, side, side]."""
 
     def read(indices: np.ndarray, size: int) -> np.ndarray:
         return _resize_all(images[indices], size)[:, :, :, None]
@@ -185,7 +178,7 @@ def why_empty(layout: str, skipped: Mapping[str, str]) -> str:
 
 
 def try_picture(path: Path) -> tuple[np.ndarray | None, str]:
-    """Decode an image: uint8 [H, W, 3], BGR, and ''; or None, and the reason."""
+    """Decode an image: return uint8 [H, W, 3] BGR and '', or None and the reason."""
     try:
         return open_picture(path), ''
     except DataError as error:
@@ -209,12 +202,12 @@ def _read_face(image: LabeledImage, size: int) -> np.ndarray:
 
 
 def is_ignored(path: Path) -> bool:
-    """Whether a file or folder is hidden, or one that operating systems leave behind."""
+    """Return whether a file or folder is hidden or left behind by an operating system."""
     return path.name.startswith('.') or path.name.lower() in IGNORED_NAMES
 
 
 def subfolders(root: Path) -> list[Path]:
-    """Visible folders in `root`, sorted by name; [] if `root` is a file."""
+    """Return the visible folders in `root`, sorted by name; [] if `root` is a file."""
     if not root.is_dir():
         return []
     with os.scandir(root) as entries:  # unlike `iterdir`, needs no system call per entry

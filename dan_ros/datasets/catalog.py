@@ -18,7 +18,7 @@ from dan_ros.datasets.folders import ClassFolders, Sfew, candidate_folders, is_n
 from dan_ros.datasets.rafdb import RafDb
 from dan_ros.errors import DataError
 
-MAX_SHOWN_NUMBERS = 10  # names of folders in an error message
+MAX_SHOWN_NUMBERS = 10  # folder names listed in an error message
 # Data sets by name.
 DATASETS: Mapping[str, type[FaceDataset]] = MappingProxyType(
     {
@@ -59,9 +59,9 @@ def open_faces(dataset: str, root: Path, split: str) -> Faces:
 
 
 def guess_dataset(root: Path, model_labels: tuple[str, ...]) -> str:
-    """Name of the data set that the files at `root` prove.
+    """Return the name of the data set that the files at `root` identify.
 
-    Folders named by numbers prove nothing, because each data set numbers its classes differently.
+    Numbered folders identify none, because each data set numbers its classes differently.
 
     Args:
         root: a folder or file.

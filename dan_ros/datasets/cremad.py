@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """CREMA-D: clips of 91 actors who speak with an emotion.
 
-Cao et al. 2014, https://doi.org/10.1109/TAFFC.2014.2336244. Clips, votes and the names of the files
-come from https://github.com/CheyneyComputerScience/CREMA-D (ODbL, contents DbCL).
+Cao et al. 2014, https://doi.org/10.1109/TAFFC.2014.2336244. Source of the clips, the votes and the
+file names: https://github.com/CheyneyComputerScience/CREMA-D (ODbL, contents DbCL).
 """
 
 import os
@@ -35,15 +35,15 @@ BROKEN = ('1064_IEO_DIS_MD', '1064_TIE_SAD_XX', '1076_MTI_NEU_XX', '1076_MTI_SAD
 VIDEO_SUFFIXES = ('.flv', '.mp4', '.avi', '.mkv', '.mov')
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 VOTES_FILE = Path('processedResults', 'tabulatedVotes.csv')
-FACE_ONLY = '2'  # first digit of the rows with votes of people who saw the face and heard nothing
-FACE_PX = 112  # side of the faces cut out of videos; all 7442 take 280 MB
-# Last digit of an actor's number: nine actors each for validation and test.
+FACE_ONLY = '2'  # first digit of rows with votes of raters who saw the face without sound
+FACE_PX = 112  # side of faces held in memory, pixels; all 7442 take 280 MB
+# Last digits of the actors' numbers per split; validation and test have nine actors each.
 SPLIT_DIGITS = {VALID: '0', TEST: '5', TRAIN: '12346789'}
 
 
 @dataclass(frozen=True)
 class _Clip:
-    """A clip: its name, such as `1001_DFA_ANG_XX`, and its video or the middle of its images."""
+    """A clip: its name, such as `1001_DFA_ANG_XX`, and its video or its middle image."""
 
     name: str
     path: Path
@@ -106,7 +106,7 @@ class CremaD(FaceDataset):
         )
 
     def matches(self, root: Path, model_labels: tuple[str, ...]) -> bool:
-        """Look for a clip, or a folder of images of one."""
+        """Look for a file or folder that is named like a clip."""
         folders = (root, root / 'VideoFlash')
         return any(
             CLIP_NAME.match(path.name)
@@ -143,7 +143,7 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _read_votes(path: Path) -> dict[str, np.ndarray]:
-    """Votes of the raters who saw the face alone, int64 [6] per clip; {} without the file."""
+    """Read the votes on the face without sound, int64 [6] per clip; {} without the file."""
     if not path.is_file():
         return {}
     votes = {}
@@ -161,7 +161,7 @@ def _read_votes(path: Path) -> dict[str, np.ndarray]:
 def _label(
     clips: Sequence[_Clip], votes: Mapping[str, np.ndarray]
 ) -> tuple[list[_Clip], np.ndarray, dict[str, int]]:
-    """The clips with a class, their targets, float32 [N, 6], and how many are excluded and why."""
+    """Return the clips with a class, their targets, float32 [N, 6], and the excluded per reason."""
     chosen: list[_Clip] = []
     targets: list[np.ndarray] = []
     excluded: Counter[str] = Counter()
@@ -210,7 +210,7 @@ def _cut_out(clips: Sequence[_Clip]) -> Read:
 
 
 def _middle_image(path: Path) -> np.ndarray | None:
-    """The middle image of a video, uint8 [H, W, 3] BGR; None if it cannot be read.
+    """Return the middle image of a video, uint8 [H, W, 3] BGR; None if it cannot be read.
 
     Images are counted by decoding them, because the headers of Flash videos are often wrong.
     """

@@ -27,9 +27,9 @@ from dan_ros.images.decode import decode_picture
 from dan_ros.images.resize import resize
 
 LABELS = ('happy', 'sad', 'surprise', 'fear', 'disgust', 'anger', 'contempt')
-# Class of a category whose faces most people would give this name; the other 31 are no class:
-# either the face looks like several classes (Awe, Pain, Distress, Embarrassment), or it shows no
-# basic expression (Concentration, Pride, Longing). None of the 40 is neutral.
+# Class per category. The other 31 categories have no class: their faces look like several classes
+# (Awe, Pain, Distress, Embarrassment), or show no basic expression (Concentration, Pride, Longing).
+# None of the 40 categories is neutral.
 CLASS_OF = MappingProxyType(
     {
         'Amusement': 'happy',
@@ -43,8 +43,8 @@ CLASS_OF = MappingProxyType(
         'Contempt': 'contempt',
     }
 )
-MIN_RATING = 2.0  # mean of the experts, of 7, below which a category does not count as shown
-FACE_PX = 128  # side in which faces are held in memory; 20,000 take 1 GB
+MIN_RATING = 2.0  # mean rating, 0 to 7, below which a category does not count as shown
+FACE_PX = 128  # side of faces held in memory, pixels; 20,000 take 1 GB
 
 
 class EmoNetFace(FaceDataset):
@@ -131,13 +131,13 @@ def _read_rows(paths: list[Path]) -> Iterator[tuple[str, bytes, str]]:
                     number += 1
         except DataError:
             raise
-        except Exception as error:  # of pyarrow, which share no public base
+        except Exception as error:  # errors of pyarrow have no common base class
             reason = ' '.join(str(error).split())
             raise DataError(f'{path} is not a Parquet file of EmoNet-Face: {reason}') from None
 
 
 def _category(label: str, where: str) -> str:
-    """The category that the experts see, or '' if they agree on none."""
+    """Return the category that the experts see, or '' if they agree on none."""
     ratings: dict[str, list[float]] = defaultdict(list)
     binary = False
     try:

@@ -10,7 +10,7 @@ import numpy as np
 from dan_ros.images.files import readable
 
 TRAIN, VALID, TEST = SPLITS = ('train', 'valid', 'test')
-MAX_LISTED_SKIPS = 20  # images listed on the screen
+MAX_LISTED_SKIPS = 20  # number of left out images that are listed on the screen
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Faces:
         reader: reads faces by index: (int64 [B], side in pixels) -> uint8 [B, h, w, 1 or 3], gray
             or RGB.
         native_size: side in pixels that all images have, or None if they differ.
-        layout: where the faces are and in which form, for people.
+        layout: description of where the faces are, and in which form.
         skipped: reason per image that is left out because it cannot be read or has no class.
         excluded: number of faces that the rules of the data set exclude, per reason.
         empty_folders: class folders without a readable image.
@@ -67,7 +67,7 @@ class Faces:
 
 
 def summarize(dataset: str, split: str, faces: Faces) -> list[str]:
-    """Describe in a few lines how the data was understood: source, faces per class, exclusions."""
+    """Describe a data set in a few lines: source, faces per class, exclusions."""
     lines = [
         readable(f'data set {dataset}, split {split}: {faces.layout}'),
         f'{len(faces)} faces: {_name_counts(faces.all_counts)}',

@@ -60,7 +60,7 @@ class Fer2013(FolderDataset):
 
 
 def find_pixels(root: Path) -> Path | None:
-    """Find the CSV file with the pixels: `root` itself, or in it, or beside it."""
+    """Find the CSV file with the pixels: `root` itself, a file in it, or one beside it."""
     if root.is_dir():
         return find_file(root, CSV_NAMES)
     if 'pixels' in read_header(root):
@@ -69,7 +69,7 @@ def find_pixels(root: Path) -> Path | None:
 
 
 def find_votes(root: Path) -> Path | None:
-    """Find the CSV file with the votes of FER+: `root` itself, or in it, or beside it."""
+    """Find the CSV file with the votes of FER+: `root` itself, a file in it, or one beside it."""
     if root.is_dir():
         return find_file(root, (VOTES_NAME,))
     header = read_header(root)

@@ -57,8 +57,8 @@ class _Content:
     Attributes:
         images: uint8 [N, 48, 48].
         votes: integers [N, 10].
-        unnamed: number of further rows without a file name, which FER+ drops.
-        emotions: cells with FER-2013's own labels, N arguments of `read_emotion`, if there are any.
+        unnamed: number of rows without a file name, which FER+ drops; they are not among the N.
+        emotions: FER-2013's own labels as N arguments of `read_emotion`; () if unknown.
         layout, skipped, paths: as in `Faces`.
     """
 
@@ -91,8 +91,8 @@ class FerPlus(FaceDataset):
     Args:
         second_opinion: share of FER-2013's own label in the targets of the training split, [0, 1].
             The classes do not depend on it. The labels are in the column `emotion` of
-            `fer2013.csv`, or in `fer2013_labels.npz` beside `ferplus_train.npz`: `train`, uint8
-            [N], row for row, in the order of `labels.FER2013`.
+            `fer2013.csv`, or in `fer2013_labels.npz` beside `ferplus_train.npz`: an array `train`,
+            uint8 [N], of indices into `labels.FER2013`, one per row of `ferplus_train.npz`.
     """
 
     labels = label_sets.FERPLUS
@@ -133,7 +133,7 @@ class FerPlus(FaceDataset):
 
 
 def _exclude(votes: np.ndarray, split: str) -> dict[str, np.ndarray]:
-    """Which faces the protocol excludes, bool [N] per reason; `votes`: int64 [N, 10]."""
+    """Return which faces the protocol excludes, bool [N] per reason; votes are int64 [N, 10]."""
     total, most, first = votes.sum(axis=1), votes.max(axis=1), votes.argmax(axis=1)
     no_votes = total == 0
     no_expression = ~no_votes & (first >= len(label_sets.FERPLUS))
@@ -155,7 +155,7 @@ def _blend(targets: np.ndarray, emotions: np.ndarray, share: float) -> np.ndarra
 
 
 def _read_second_opinion(root: Path, content: _Content) -> np.ndarray:
-    """FER-2013's own labels of the training faces, int64 [N]: from the CSV, or a file beside it."""
+    """Read FER-2013's own labels of the training faces, int64 [N]."""
     if content.emotions:
         return np.array([read_emotion(*cell) for cell in content.emotions])
     path = (root if root.is_dir() else root.parent) / SECOND_OPINION_FILE
@@ -280,7 +280,7 @@ def _read_labels(path: Path) -> Iterator[_Row]:
 
 
 def _read_gray(path: Path) -> tuple[np.ndarray | None, str]:
-    """Read a face: uint8 [48, 48] and ''; or None, and the reason."""
+    """Read a face: return uint8 [48, 48] and '', or None and the reason."""
     picture, reason = try_picture(path)
     if picture is None:
         return None, reason

@@ -29,14 +29,14 @@ IMAGE_SUFFIXES = (
     *('.avif', '.heic', '.heif', '.pbm', '.pgm', '.ppm', '.pnm', '.svg', '.dng'),
 )
 DIFFUSION_FER = 'DiffusionEmotion_S'  # published folder of `diffusionfer.DiffusionFer`
-HEAD_BYTES = 4096  # of a file, read to tell text from images
+HEAD_BYTES = 4096  # number of first bytes that tell text from images
 
 
 class FolderDataset(ImageDataset):
     """Base of the data sets that have one folder per class, by name or by number.
 
-    `VALID` falls back to the test folder; `VALID` and `TEST` need no folder of their own. An outer
-    folder that contains only one folder is entered.
+    `VALID` falls back to the test folder; `VALID` and `TEST` also accept class folders in `root`
+    itself. If a folder contains only one folder, that one is searched instead.
 
     Attributes:
         other_files: files that can replace the class folders, for error messages.
@@ -85,7 +85,7 @@ class ClassFolders(FolderDataset):
 
 
 def candidate_folders(root: Path) -> Iterator[Path]:
-    """Folders in `root` that may be class folders: at most two levels below, or in one folder."""
+    """Yield folders that may be class folders: at most two levels below `root` or a sole folder."""
     folders = subfolders(root)
     for folder in folders:
         yield folder
@@ -105,13 +105,13 @@ def _find_class_folders(root: Path, split: str, names: Mapping[str, str]) -> Pat
 
 
 def _is_split(folder: Path, split_name: str) -> bool:
-    """Whether a folder is called like train, Train_Aligned_Faces or val."""
+    """Return whether a folder has the name of a split, such as train or Train_Aligned_Faces."""
     name = folder.name.lower()
     return name == split_name or name.startswith(f'{split_name}_')
 
 
 def has_class_folders(folder: Path, names: Mapping[str, str]) -> bool:
-    """Whether `folder` contains a folder with one of the names, in lower case."""
+    """Return whether `folder` contains a folder with one of the names, in lower case."""
     return any(child.name.lower() in names for child in subfolders(folder))
 
 
@@ -131,7 +131,7 @@ def enter_outer_folders(folder: Path, names: Mapping[str, str]) -> Path:
 def list_class_folders(
     root: Path, labels: tuple[str, ...], label_of_name: Mapping[str, str]
 ) -> Listing:
-    """List the images in one folder per class, and in folders within.
+    """List the images in one folder per class and in their subfolders.
 
     Images of known classes outside `labels`, such as contempt in a set of seven, are excluded and
     counted.
@@ -209,14 +209,14 @@ def _is_loose_image(path: Path) -> bool:
 
 
 def _may_be_image(path: Path) -> bool:
-    """Whether to try to decode a file: all but files of the system, and texts with other names."""
+    """Return whether to decode a file: any but system files, and texts without an image suffix."""
     if is_ignored(path) or not (path.is_file() or path.is_symlink()):
         return False
     return path.suffix.lower() in IMAGE_SUFFIXES or not _is_text(path)
 
 
 def _is_text(path: Path) -> bool:
-    """Whether a file begins like text, or is empty; images in text form (PBM) do not count."""
+    """Return whether a file begins like text or is empty; images in text form (PBM) are no text."""
     try:
         with path.open('rb') as file:
             head = file.read(HEAD_BYTES)

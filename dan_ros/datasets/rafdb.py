@@ -29,8 +29,8 @@ class RafDb(FolderDataset):
 
     * as distributed: `EmoLabel/list_patition_label.txt` with lines such as `train_00001.jpg 5`,
       classes 1 to 7 in RAF-DB's order, and `Image/aligned/train_00001_aligned.jpg`;
-    * one folder per class number or name: `train/1 .. 7`, `test/1 .. 7`, or `1 .. 7`, where the
-      file names may tell the split (`train_00001_aligned.jpg`).
+    * one folder per class number or name: `train/1 .. 7`, `test/1 .. 7`, or `1 .. 7`, where file
+      names such as `train_00001_aligned.jpg` may tell the split.
     """
 
     labels = label_sets.RAFDB
@@ -38,7 +38,7 @@ class RafDb(FolderDataset):
     other_files = str(LABEL_FILE)
 
     def list_images(self, root: Path, split: str) -> Listing:
-        """List the split by the label file, the folders, or the names of the files."""
+        """List the images of the split by the label file, the folders, or the file names."""
         prefix, other = ('train_', 'test_') if split == TRAIN else ('test_', 'train_')
         for folder in (root, root / 'basic'):
             if _has_labels(folder):

@@ -33,9 +33,9 @@ from dan_ros.images.files import write_picture
 from dan_ros.msg import FacialExpression, FacialExpressionArray
 
 CAMERA_TOPIC = '/camera/image_raw'
-MIN_S, MAX_S = 10, 60  # duration of the demo without --source, seconds
+MIN_S, MAX_S = 10, 60  # shortest and longest duration of the demo without --source, seconds
 ENOUGH_MESSAGES = 150  # number after which the demo ends without --source
-ROWS = 8  # of the table
+ROWS = 8  # number of rows of the table
 REFRESH_S = 0.2  # interval at which the table is drawn, seconds
 PR_SET_PDEATHSIG = 1  # prctl(2): send a signal to this process when its parent dies
 

@@ -34,7 +34,7 @@ FACE_CENTER = (223.0, 120.0)  # x, y of the astronaut's face, pixels of the port
 PICTURE_S = 2.0  # time per picture of a folder, seconds
 DEFAULT_RATE_HZ = 30.0  # of sources without a rate of their own
 MIN_RATE_HZ, MAX_RATE_HZ = 0.1, 1000.0
-RETRY_S = 1.0  # interval at which a video or camera that cannot be read is opened again, seconds
+RETRY_S = 1.0  # interval at which an unreadable video or camera is reopened, seconds
 URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+://')
 
 Images = Iterator[np.ndarray | None]
@@ -158,7 +158,7 @@ def moving_face(rate_hz: float, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Imag
     """Yield images of the astronaut, who moves and changes size in a cycle of 12 s.
 
     Args:
-        rate_hz: number of images that are taken per second.
+        rate_hz: images per second.
         size: (width, height), pixels.
 
     Raises:
@@ -241,7 +241,7 @@ def _open_video(source: int | str, name: str, rate_hz: float | None) -> Source:
 
 
 def _frames(capture: cv2.VideoCapture, source: int | str) -> Images:
-    """Yield the frames of a video, which is opened again at its end; None while it is unreadable.
+    """Yield the frames of a video, which is reopened at its end; None while it cannot be read.
 
     A video that was filmed with a rotated camera is turned upright.
     """

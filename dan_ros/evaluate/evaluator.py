@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a model on a data set and measure it; their class orders may differ."""
+"""Run a model on a data set and measure the results; their class orders may differ."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

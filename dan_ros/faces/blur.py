@@ -8,7 +8,7 @@ import numpy as np
 from dan_ros.images.opencv import cv2
 from dan_ros.types import Frame
 
-# Width of the hidden margin on each side, relative to the box: it covers hair, ears and chin.
+# Width of the hidden margin on each side, as a share of the box: it covers hair, ears and chin.
 MARGIN = 0.25
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 INFO_TOPIC = 'camera_info'
-RECTIFIED = {'rect', 'rectified'}  # a word of the topic's last part: image_rect_color
+RECTIFIED = {'rect', 'rectified'}  # words in names of rectified topics, as in image_rect_color
 ASPECT_TOLERANCE = 0.02  # relative change of the aspect ratio due to rounded sizes
 DISTORTION_LENGTHS = (0, 4, 5, 8, 12, 14)  # supported by OpenCV
 ASSUMED_FOV_DEG = 60.0  # angle of view across the longer side of an uncalibrated image

@@ -12,7 +12,7 @@ from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
 from dan_ros.types import Frame
 
-MAX_SIDE_PX = 2048  # side of a copied square; of larger ones, only every Nth pixel is copied
+MAX_SIDE_PX = 2048  # largest side copied in full; beyond it, only every Nth pixel is copied
 
 _TO_RGB = {
     'bgr8': cv2.COLOR_BGR2RGB,

@@ -19,10 +19,11 @@ Direction: TypeAlias = tuple[float, float, float]
 
 UNKNOWN: Direction = (math.nan, math.nan, math.nan)
 EYES = float(FACE_POINTS[1, 1] - FACE_POINTS[0, 1])  # interpupillary distance, meters
-MAX_SKEW = 0.6  # of a fit: 0 for a rotation, 1 for points on a line
+MAX_SKEW = 0.6  # largest skew of a fit: 0 for a rotation, 1 for points on a line
 POINTS = [tuple(point) for point in FACE_POINTS.tolist()]
 CENTER = tuple(FACE_POINTS.mean(axis=0).tolist())
-# Fits an affine map from the face to the image, per landmark; it ignores a shift of the image.
+# One row per landmark: the least-squares fit of an affine map from the face to the image, without
+# its shift.
 INVERSE = [tuple(row) for row in np.linalg.pinv(FACE_POINTS - FACE_POINTS.mean(axis=0)).T.tolist()]
 
 

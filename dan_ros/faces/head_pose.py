@@ -23,7 +23,7 @@ FACE_POINTS = np.array(
     ]
 )
 # Plausible sizes of a face, relative to `FACE_POINTS`: interpupillary distances of 28 to 95 mm.
-# Those of people are 40 (infants) to 78 mm (Dodgson 2004); the rest is for errors.
+# People have 40 (infants) to 78 mm (Dodgson 2004); the margin allows for measurement errors.
 MIN_SIZE, MAX_SIZE = 0.45, 1.5
 MIN_DEPTHS = 2  # landmarks whose depth must be known
 MAX_ERROR = 0.15  # reprojection error of a landmark, as a fraction of the interpupillary distance

@@ -104,9 +104,8 @@ def sharpness(crop: np.ndarray) -> float:
     """
     side = crop.shape[0]
     gray = cv2.transform(crop.astype(np.float32), MEAN_OF_COLORS)
-    smooth = cv2.GaussianBlur(
-        gray, (0, 0), side / DETAIL_SIDE_PX
-    )  # so that noise does not count as detail
+    # Smooth first, so that noise does not count as detail.
+    smooth = cv2.GaussianBlur(gray, (0, 0), side / DETAIL_SIDE_PX)
     across, down = cv2.norm(smooth[:, 2:], smooth[:, :-2]), cv2.norm(smooth[2:], smooth[:-2])
     gradient = math.hypot(across, down) / 2 / side
     if gradient < 1e-3:

@@ -14,7 +14,7 @@ INPUT_NAME = 'faces'
 OUTPUT_NAME = 'logits'
 CROP_RULE = 'square'
 MIN_INPUT_PX = 32  # side of the input; the network halves it five times
-MAX_INPUT_PX = 2048  # side of the input; a batch of 16 faces takes 200 MB then
+MAX_INPUT_PX = 2048  # side of the input, at which a batch of 16 faces takes 200 MB
 DEFAULT_CROP_SCALE = 0.956  # side of FER+'s crop / longer side of YuNet's box; median of 577 faces
 TEMPERATURES = (0.01, 100.0)  # lowest and highest
 MAX_SUM_ERROR = 0.01  # deviation of a prior's sum from 1, so that rounded numbers are accepted
@@ -86,7 +86,7 @@ class ModelInfo:
         if len(self.log_prior) != len(self.labels):
             return f'the prior has {len(self.log_prior)} numbers for {len(self.labels)} classes'
         if not all(math.isfinite(value) and value <= 0 for value in self.log_prior):
-            return f'the prior has a number that is no logarithm of a share: {self.log_prior}'
+            return f'the prior has a value that is not the logarithm of a share: {self.log_prior}'
         total = sum(math.exp(value) for value in self.log_prior)
         if abs(total - 1) > MAX_SUM_ERROR:
             return f'the prior is not a distribution: its shares have the sum {total:g}'

@@ -52,7 +52,7 @@ def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
 
 
 def encode(number: int, value: int | str | bytes | memoryview) -> bytes:
-    """Return a field as bytes: a varint for an int of at least 0, else length-delimited."""
+    """Return a field as bytes: a varint for an int >= 0, length-delimited for other values."""
     if isinstance(value, int):
         return _varint(number << 3 | VARINT) + _varint(value)
     content = value.encode() if isinstance(value, str) else bytes(value)

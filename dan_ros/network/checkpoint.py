@@ -92,8 +92,8 @@ def _check_labels(path: Path, dan: DAN, labels: tuple[str, ...]) -> None:
 def read_notes(path: Path) -> dict[str, Any]:
     """Read the notes that `dan-ros train` stores in a safetensors file; {} in other files.
 
-    `labels`, `input_size`, `mean`, `std` and `grey` describe the network's input and output,
-    `source` its training data and accuracy.
+    `labels`, `input_size`, `mean`, `std` and `grey` describe the network's input and output;
+    `source` describes its training data and accuracy.
 
     Raises:
         ModelError: the notes are invalid.

@@ -45,7 +45,7 @@ class _Graph:
         return name
 
     def weight(self, name: str, value: np.ndarray) -> str:
-        """Add kernels and matrices in the chosen precision, small tensors always in fp32."""
+        """Add a weight: kernels and matrices in the chosen precision, small tensors in fp32."""
         value = np.ascontiguousarray(value, np.float32)
         if not self._fp16_weights or value.size <= 4096:
             return self.constant(name, value)

@@ -3,8 +3,8 @@
 
 Static quantization by ONNX Runtime (Jacob et al. 2018, https://arxiv.org/abs/1712.05877): the
 ranges of all activations are measured on sample faces beforehand. Convolutions, sums and pooling
-run in int8. The color map at the input and everything after the attention stay in float: they are
-2 % of the operations and have wide ranges.
+run in int8. The color map at the input and everything after the attention stay in float: these are
+only 2 % of the operations, and their values have wide ranges.
 """
 
 import logging

@@ -13,7 +13,7 @@ from dan_ros.storage.atomic import atomic_write_bytes
 from dan_ros.storage.yaml_file import read_yaml
 
 MAX_BIAS = 20.0  # largest bias that is accepted; real ones are below 5
-KEYS = ('model_sha256', 'temperature', 'bias')  # of the file; notes are optional
+KEYS = ('model_sha256', 'temperature', 'bias')  # required keys of the file
 HEAD = '# Calibration of a dan_ros model, written by `dan-ros calibrate`.\n'
 
 
@@ -25,7 +25,7 @@ class Calibration:
         bias: one number per label of the model.
         temperature: > 0.
         model_sha256: `ModelInfo.source_sha256`, which a model and its int8 version share.
-        notes: how it was measured: faces per class, persons, expected gain; for people to read.
+        notes: how it was measured: faces per class, persons, expected gain; for information only.
     """
 
     bias: Mapping[str, float]

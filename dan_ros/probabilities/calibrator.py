@@ -29,7 +29,7 @@ class Calibrator:
         labels: canonical label of each of the C logits.
         temperature: T, > 0 (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
         log_prior: logarithm of the prior that the model learned, [C]; () if unknown.
-        strength: share of it that is taken off unless the user chooses another, [0, 1].
+        strength: share of `log_prior` to subtract, [0, 1]; `Prior.strength` overrides it.
     """
 
     labels: tuple[str, ...]

@@ -20,8 +20,8 @@ class Prior:
     """How often each expression is assumed to occur.
 
     Attributes:
-        strength: share of the model's own prior that is taken off, [0, 1]; None: as the model or
-            its calibration says.
+        strength: share of the model's own prior to subtract, [0, 1]; None for the one of the model
+            or its calibration.
         shares: probability of each class of `labels.CANONICAL` where the model is used; () for
             equal ones.
 

@@ -39,7 +39,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
-    except OSError as error:  # it names the hidden file, or none
+    except OSError as error:  # `error` names the hidden file, or none
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 

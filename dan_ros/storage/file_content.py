@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Name the content of a file by its first bytes, so that an error can say what was given instead.
+"""Recognize what a file contains by its first bytes, so that errors can name it.
 
 The signatures are from https://en.wikipedia.org/wiki/List_of_file_signatures and the
 specifications of the formats.

@@ -29,9 +29,9 @@ def check_settings(
 
     Args:
         kind: the settings.
-        content: what differs from the defaults.
+        content: the settings that differ from the defaults.
         where: origin of `content`, for messages.
-        error_type: of the error to raise.
+        error_type: class of the error to raise.
 
     Raises:
         DanError: of `error_type`: a key is unknown or missing, or a value is invalid.
@@ -43,7 +43,7 @@ def check_settings(
 
 
 def _describe(error: ValidationError, kind: type[BaseModel]) -> str:
-    """The first problem in one line: key, what is allowed, and the value found."""
+    """Describe the first problem in one line: key, allowed values, and the value found."""
     first = error.errors(include_url=False)[0]
     name = '.'.join(map(str, first['loc']))
     if first['type'] == 'extra_forbidden':
@@ -62,7 +62,7 @@ def _describe(error: ValidationError, kind: type[BaseModel]) -> str:
 
 
 def _kind_at(kind: type[BaseModel], keys: tuple[int | str, ...]) -> type[BaseModel]:
-    """The settings under nested keys, such as those of the augmentation in a recipe."""
+    """Return the class of nested settings, such as the augmentation in a recipe."""
     for key in keys:
         inner = kind.model_fields[str(key)].annotation
         if not (isinstance(inner, type) and issubclass(inner, BaseModel)):

@@ -12,8 +12,8 @@ def read_yaml(path: Path, what: str, error_type: type[DanError]) -> Any:
 
     Args:
         path: the file.
-        what: what it should be, for messages, such as 'recipe'.
-        error_type: of the error to raise.
+        what: what the file should be, for messages, such as 'recipe'.
+        error_type: class of the error to raise.
 
     Raises:
         DanError: of `error_type`: the file is missing or is not YAML.

@@ -18,7 +18,7 @@ from dan_ros.tracking.debounce import Debounced
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Attention
 
-HALF_LIFE_S = 0.15  # of past directions in the average, seconds
+HALF_LIFE_S = 0.15  # half-life of past directions in the average, seconds
 STOP_RATIO = 1.4  # angle beyond which a face stops looking, relative to the one where it starts
 
 
@@ -28,8 +28,9 @@ class AttentionConfig:
 
     Attributes:
         angle_deg: angle between the head and the line to the camera at which `looking_at_camera` is
-            0.5, degrees. A face starts to look below it, and stops beyond 1.4 times as much.
-            YuNet's landmarks show 0.7 of a turn to the side: the default is a turn of 21 degrees.
+            0.5, degrees. A face starts to look below it, and stops beyond 1.4 times as much. With
+            YuNet's landmarks, a sideways turn is measured as 0.7 of its true angle, so the default
+            corresponds to a turn of 21 degrees.
         min_duration_s: how long a face must be turned to the camera, or away, before that counts,
             seconds.
     """

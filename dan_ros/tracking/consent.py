@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which faces may be published: those whose owners agreed, while they stay in view."""
+"""Keeps track of the faces that may be published: of people who agreed, while in view."""
 
 import threading
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class _View:
 
 
 class ConsentRegistry:
-    """Remembers the released faces. Every method may be called by any thread.
+    """Remembers the released faces. All methods are thread-safe.
 
     A face that leaves the view is forgotten; since ids are never used again, it has to be released
     again when it returns.

@@ -12,8 +12,8 @@ class Change(Generic[Value]):
     """A change of a debounced value.
 
     Attributes:
-        previous: value before.
-        lasted_s: how long it lasted, seconds.
+        previous: value before the change.
+        lasted_s: how long that value lasted, seconds.
     """
 
     previous: Value
@@ -25,11 +25,11 @@ class Debounced(Generic[Value]):
 
     Args:
         value: first value.
-        now_ns: since when, nanoseconds.
+        now_ns: time at which it began, nanoseconds.
 
     Attributes:
-        value: the value.
-        since_ns: when it began, not when it was accepted, nanoseconds.
+        value: the accepted value.
+        since_ns: time of its first observation, not of its acceptance, nanoseconds.
 
     Example:
         >>> label = Debounced('neutral', 0)
@@ -54,7 +54,7 @@ class Debounced(Generic[Value]):
             min_s: how long a new value must be observed without interruption, seconds.
 
         Returns:
-            The change if the value changed.
+            The change, or None if the value stays.
         """
         if value != self._next:
             self._next, self._next_ns = value, now_ns

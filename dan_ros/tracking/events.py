@@ -64,9 +64,9 @@ class FaceEvent:
 
     Attributes:
         kind: what happened.
-        state: of the face after the change; for LEFT, when it was last seen.
-        previous_expression: canonical index; before an EXPRESSION_CHANGED, otherwise the same as
-            now.
+        state: state of the face after the change; for LEFT, when it was last seen.
+        previous_expression: canonical index of the expression before an EXPRESSION_CHANGED;
+            otherwise of the present one.
         lasted_s: how long the previous state lasted, seconds: for LEFT, the time in view; for
             EXPRESSION_CHANGED, the previous expression; for STARTED_LOOKING and STOPPED_LOOKING,
             the time not looking or looking; 0 for APPEARED.
@@ -83,10 +83,10 @@ class EventDetector:
 
     A face appears with its first image, with an unknown expression and not looking, so that every
     expression and every look has an event of its own. It leaves when its track ends. If it comes
-    back before, with the same id, nothing happened.
+    back before that, with the same id, there is no event.
 
-    Unknown is no expression: while a face cannot be classified, it keeps the last one. A head that
-    turns away and back is thus no change of its expression.
+    Unknown does not count as an expression: while a face cannot be classified, it keeps the last
+    one. So a head that turns away and back does not change its expression.
 
     Args:
         config: see `EventConfig`.

@@ -116,7 +116,7 @@ class FaceTracker:
         return tracked
 
     def hint(self, interval: int = 1) -> SearchHint:
-        """Return what is known about the next frame.
+        """Return hints for the search in the next frame.
 
         Args:
             interval: every Nth frame is searched in full; so is every frame while a face that may

@@ -5,15 +5,15 @@ EQUAL_STAMPS = 3  # identical stamps in a row before we assume that the driver s
 MAX_STEP_BACK_NS = 500_000_000  # largest step back within one recording, nanoseconds
 FIRST_STAMPS = 5  # stamps at the start of a recording that identify a short loop
 MAX_BEHIND = 5  # frames in a row behind the newest stamp before we assume a corrected clock
-WALL_CLOCK_NS = 10**17  # stamps above, in nanoseconds, are of a wall clock, not of a simulation
+WALL_CLOCK_NS = 10**17  # stamps above it come from a wall clock, not a simulation, nanoseconds
 UNORDERED_FRAMES = 300  # frames after a step back for which the stamps count as unordered
 
 
 class FrameClock:
     """Turns the stamps of a camera into a time that never steps back.
 
-    Stamps may be frozen or coarse (the arrival of the frames then gives the time), out of order
-    (the time then stands still), or follow a clock that is corrected.
+    Arrival times replace stamps that are frozen, and fill the gaps between coarse ones. The time
+    stands still while stamps are out of order, and follows a clock that is corrected.
 
     Attributes:
         now_ns: time of the newest frame, nanoseconds.
@@ -44,9 +44,9 @@ class FrameClock:
     def is_restart(self, stamp_ns: int) -> bool:
         """Return whether a stamp begins a new recording, as in a looping bag or reset simulation.
 
-        It steps back far, or to one of the first stamps of the current recording. The end of a
-        single stamp from the future is not a restart, nor is a missing stamp (zero) between those
-        of a wall clock.
+        It steps back far, or to one of the first stamps of the current recording. The step back
+        after a single stamp from the future is not a restart, nor is a missing stamp (zero) among
+        those of a wall clock.
         """
         if self._last_ns is None or stamp_ns >= self._newest_ns or stamp_ns == self._last_ns:
             return False
@@ -82,12 +82,12 @@ class FrameClock:
 
     def _add_stamp(self, stamp_ns: int) -> None:
         step_ns = stamp_ns - self._newest_ns
-        self.now_ns += max(step_ns - self._ahead_ns, 0)  # coarse stamps catch up with the arrivals
+        self.now_ns += max(step_ns - self._ahead_ns, 0)  # without time already added
         self._before_ns, self._newest_ns = self._newest_ns, stamp_ns
         self._ahead_ns = self._behind = 0
 
     def _fall_behind(self, stamp_ns: int) -> None:
-        """Let the time stand still until the stamps catch up, or turn out to be corrected."""
+        """Let the time stand still until the stamps catch up, or their clock was corrected."""
         if self._last_ns is not None and stamp_ns < self._last_ns:
             self._ordered = 0
         self._behind += 1

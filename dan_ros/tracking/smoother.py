@@ -10,7 +10,7 @@ from dan_ros.tracking.config import TrackerConfig
 
 CLEAR_LEAD = 0.25  # lead in probability that changes the label without two agreeing frames
 MEDIAN_FRAMES = 3  # frames in the median that ignores a single outlier
-FIRST_S = 0.1  # the first frame of a face weighs as much as this duration, seconds
+FIRST_S = 0.1  # duration for which the first frame of a face counts, seconds
 
 
 class Smoother:

@@ -70,7 +70,7 @@ def mix(
     Args:
         faces: float [B, 3, S, S].
         targets: float [B, C], rows sum to 1.
-        settings: defines the chances.
+        settings: defines the probabilities.
         rng: source of randomness.
     """
     choice = rng.random()
@@ -140,7 +140,7 @@ def _focus(x: torch.Tensor, settings: Augmentation, rng: np.random.Generator) ->
 
 
 def _blur(x: torch.Tensor, sigmas: np.ndarray) -> torch.Tensor:
-    """Gaussian blur of images [n, c, h, w], each with its own sigma in pixels, [n]."""
+    """Blur images [n, c, h, w], each by a Gaussian with its own sigma in pixels, [n]."""
     reach = int(np.ceil(2.5 * sigmas.max()))
     places = np.arange(-reach, reach + 1)
     kernels = np.exp(-0.5 * (places / sigmas[:, None]) ** 2)

@@ -24,7 +24,7 @@ ORDER_STREAM = 2**31  # replaces the batch number in the seed of an epoch's orde
 
 
 def steps_per_epoch(faces: Faces, recipe: Recipe) -> int:
-    """Number of full batches per epoch; the rest, different in each epoch, is left out."""
+    """Return the number of full batches per epoch; the other faces, which vary, are left out."""
     return max(len(faces) // recipe.batch_size, 1)
 
 
@@ -50,8 +50,8 @@ def training_batches(
         device: device of the batches.
 
     Yields:
-        Normalized faces, float32 [B, 3, S, S]; targets, float32 [B, C]; and classes, int64 [B]. The
-        class of a mixed face is that of the face with the larger share.
+        Normalized faces, float32 [B, 3, S, S]; targets, float32 [B, C]; and classes, int64 [B]. A
+        mixed face has the class of the face with the larger share.
     """
     order = epoch_order(faces, recipe, epoch)
     size = recipe.size_at(epoch)

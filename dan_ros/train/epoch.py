@@ -87,7 +87,7 @@ def train_epoch(
 
     Args:
         learner: changed in place; its modules are on `device`.
-        faces, recipe, epoch: see `training_batches`.
+        faces, recipe, epoch, device: see `training_batches`.
         on_progress: called after each step with its number, from 1, and the number of steps.
 
     Returns:
@@ -173,6 +173,6 @@ def validate(logits: torch.Tensor, faces: Faces) -> dict[str, object]:
 
 
 def autocast(recipe: Recipe, device: torch.device) -> torch.autocast:
-    """Context of the recipe's mixed precision."""
+    """Return the context manager of the recipe's mixed precision."""
     dtype = AUTOCAST_TYPES.get(recipe.precision)
     return torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interpolate the weights of two trainings of one network.
+"""Interpolate between the weights of two training runs of one network.
 
-A network between a model and its fine-tuned successor often keeps most of what each does better
-(WiSE-FT, Wortsman et al. 2022, https://arxiv.org/abs/2109.01903). This works only if the second
-training started from the first, or both from the same weights.
+A network between a model and its fine-tuned successor often keeps most of the advantages of both
+(WiSE-FT, Wortsman et al. 2022, https://arxiv.org/abs/2109.01903). This works only if the second run
+started from the first one's weights, or both from the same weights.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from dan_ros.errors import ModelError
 from dan_ros.network.checkpoint import load_dan, read_notes
 
-SHARED_NOTES = ('labels', 'input_size', 'mean', 'std', 'grey')  # that describe input and output
+SHARED_NOTES = ('labels', 'input_size', 'mean', 'std', 'grey')  # notes that must be equal
 
 
 def interpolate_checkpoints(

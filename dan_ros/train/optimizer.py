@@ -10,11 +10,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from dan_ros.train.recipe import Recipe
 
-MIN_WARMUP_EPOCHS = 0.01  # least progress in a warm-up, so that the rate of its first step is > 0
+MIN_WARMUP_EPOCHS = 0.01  # progress assumed for the first step of a warm-up, so that its rate > 0
 
 
 def learning_rate_factor(recipe: Recipe, epoch: float) -> float:
-    """Learning rate after `epoch` epochs, as a share of the recipe's `learning_rate`.
+    """Return the learning rate after `epoch` epochs, as a share of the recipe's `learning_rate`.
 
     `step` multiplies by gamma every `step_epochs`, `exponential` every epoch; both change only
     between epochs, as in the official training. `cosine` falls from 1 to 0 (Loshchilov and Hutter

@@ -32,7 +32,7 @@ def load_pretrained(dan: DAN, path: Path) -> str:
         A description of the loaded weights.
 
     Raises:
-        ModelError: the file is missing, or is neither of the two.
+        ModelError: the file is missing, or is neither a DAN nor a ResNet-18.
     """
     state = {n.removeprefix('module.'): v for n, v in read_state(path).items()}
     if 'cat_head0.sa.conv1x1.0.weight' in state:
