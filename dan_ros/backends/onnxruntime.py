@@ -60,6 +60,8 @@ def open_session(
         if device == CPU:
             raise ModelError(f'ONNX Runtime cannot read this model: {error}') from None
         raise BackendError(f'ONNX Runtime cannot start {provider}: {error}') from None
+    session.disable_fallback()  # to another provider, for which it would keep the file in memory
+    session._model_bytes = None
     if session.get_providers()[0] != provider:
         raise BackendError(
             f'ONNX Runtime fell back from {provider} to {session.get_providers()[0]}: its CUDA or '
@@ -95,6 +97,8 @@ def _session_options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    # Patterns need one block per input size beside the blocks of the first run.
+    options.enable_mem_pattern = False
     options.log_severity_level = 3  # errors only; they are raised as exceptions as well
     options.add_session_config_entry('session.intra_op.allow_spinning', '1')
     options.add_session_config_entry('session.force_spinning_stop', '1')

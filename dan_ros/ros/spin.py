@@ -75,6 +75,7 @@ def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None
         The exit code: 0, or the node's `exit_code`, or one of the two above with a line on stderr.
     """
     process_tuning.limit_arenas()
+    process_tuning.skip_code_generator()
     stop = StopSignal()
     try:
         node_class = make_node()

@@ -137,6 +137,33 @@ def test_heavy_libraries_load_lazily(module):
     subprocess.run([sys.executable, '-c', code], check=True)
 
 
+def test_the_node_needs_few_libraries_and_little_memory():
+    """In a process of its own, as `dan_node` starts it, configured and with its default model."""
+    if not importlib.util.find_spec('rclpy'):
+        pytest.skip('ROS is not installed')
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from dan_ros.ros import process_tuning
+        process_tuning.limit_arenas()
+        process_tuning.skip_code_generator()
+        import rclpy
+        from dan_ros.ros.node import DanNode
+        rclpy.init()
+        node = DanNode()
+        node.trigger_configure()
+        unwanted = {'torch', 'onnx', 'google.protobuf', 'matplotlib', 'PIL', 'requests', 'pooch',
+                    'pydantic', 'pandas', 'scipy', 'lark', 'em'} & sys.modules.keys()
+        lines = Path('/proc/self/status').read_text().splitlines()
+        status = dict(line.split(':') for line in lines)
+        memory_mib = {key: int(status[key].split()[0]) / 1024 for key in ('VmRSS', 'RssAnon')}
+        node.close()
+        if unwanted or memory_mib['VmRSS'] > 150 or memory_mib['RssAnon'] > 110:
+            sys.exit(f'{unwanted} {memory_mib}')
+        """
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
 def test_one_file_imports_opencv():
     """It sets OpenCV's limit of pixels first."""
     assert [place(file) for file in FILES if 'cv2' in libraries(file)] == ['images/opencv.py']
