@@ -34,16 +34,14 @@ fault                                  | test
 20 a missing, half or wrong model      | test_model_store.py::test_a_wrong_file_is_not_kept
 21 a corrupt or foreign engine         | test_engine_cache.py::test_a_damaged_or_foreign_engine_is_set_aside_and_built_again
 22 a GPU asked for and absent          | test_node.py::test_a_gpu_that_is_not_there_fails_configure_and_says_so
-23 out of memory                       | test_faults.py::test_too_little_memory
+23 out of memory                       | test_faults_slow.py::test_too_little_memory
 23 out of memory                       | test_batching.py::test_a_single_face_that_does_not_fit_is_an_error
-24 SIGINT, SIGTERM in every state      | test_lifecycle.py::test_stops_in_every_state
-24 SIGINT, SIGTERM during inference    | test_faults.py::test_a_signal_during_inference
+24 SIGINT, SIGTERM in every state      | test_lifecycle_rounds.py::test_stops_in_every_state
+24 SIGINT, SIGTERM during inference    | test_faults_slow.py::test_a_signal_during_inference
 25 two cameras in one process          | test_node_streams.py::test_two_cameras_keep_their_headers_and_never_share_an_id
 """  # noqa: E501
 
 import re
-import resource
-import signal
 import struct
 import zlib
 from collections import Counter
@@ -54,7 +52,6 @@ from typing import Any
 import cv2
 import numpy as np
 import onnx
-import psutil
 import pytest
 from lifecycle_msgs.msg import Transition
 from onnx import TensorProto, helper
@@ -489,36 +486,3 @@ def test_an_invalid_transition(robot, smile, transition):
     assert not robot.change_state(transition)
     assert robot.state == 'active'
     assert robot.show(smile).faces[0].label == 'happy'
-
-
-def test_too_little_memory(start, jpeg):
-    """The system refuses memory: the image is dropped under this cause, and the next one works."""
-    robot = start('-p', 'image_transport:=compressed', wait=False)
-    robot.publisher = robot.new_publisher('image/compressed', CompressedImage)
-    robot.wait_active()
-    for _ in range(5):
-        robot.send_until_answered(compressed(robot, jpeg))
-    bomb = png_bomb(5_000, bytes(1 + 3 * 5_000) * 5_000)  # 75 MB, below limits.max_pixels
-    process = psutil.Process(robot.node.pid)
-    limit = process.memory_info().vms + 60 * 2**20
-    process.rlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-    assert_dropped(
-        robot,
-        lambda _: compressed(robot, bomb),
-        {'bomb': 'out_of_memory'},
-        good=lambda: compressed(robot, jpeg),
-    )
-    process.rlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    assert robot.send_until_answered(compressed(robot, bomb)).faces == []
-    assert robot.send_until_answered(compressed(robot, jpeg)).faces[0].label == 'happy'
-
-
-def test_a_signal_during_inference(start, hundred):
-    """A run over a hundred faces takes several 100 ms; the node ends after it."""
-    robot = start('-p', 'max_faces:=1000', '-p', 'quality.min_side_px:=1.0')
-    assert len(robot.send_until_answered(gray_image(robot, hundred)).faces) == 100
-    for _ in range(10):
-        robot.publisher.publish(gray_image(robot, hundred))
-        robot.spin(0.02)
-    assert robot.node.stop(signal.SIGTERM) == 0
-    assert 'Traceback' not in robot.output

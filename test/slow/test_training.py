@@ -14,6 +14,7 @@ torch = pytest.importorskip('torch')
 import yaml  # noqa: E402
 from training import assert_same, change, run  # noqa: E402
 
+from dan_ros.network.checkpoint import load_dan  # noqa: E402
 from dan_ros.train.checkpoints import load_checkpoint  # noqa: E402
 from dan_ros.train.recipe import recipe_to_dict  # noqa: E402
 
@@ -56,6 +57,9 @@ def test_training_learns_its_faces(ferplus_folder):
     run(ferplus_folder, 'out', recipe)
     history = load_checkpoint(ferplus_folder / 'out' / 'last.pt')['history']
     assert history[-1]['cross_entropy'] < 0.75 * history[0]['cross_entropy']
+    dan = load_dan(ferplus_folder / 'out' / 'best.safetensors')  # has the official names
+    assert (dan.fc.out_features, dan.num_head) == (8, 2)
+    assert not list((ferplus_folder / 'out').glob('*.partial'))
 
 
 def test_ctrl_c_ends_the_command_and_it_can_be_resumed(ferplus_folder):

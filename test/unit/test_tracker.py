@@ -3,16 +3,14 @@
 
 import itertools
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scenes import SCENES, SECOND, Actor, IdScore, line, render, visible
+from scenes import SCENES, SECOND, Actor, IdScore, line, visible
 
 from dan_ros.tracking.config import TrackerConfig
 from dan_ros.tracking.tracker import BoxTracker
-from dan_ros.types import Frame
 
 DURATION_S = 3.0
 
@@ -168,26 +166,3 @@ def test_ids_are_stable_on_scripted_scenes(name, hz):
         ids = tracker.update(found, round(step / hz * SECOND))
         score.add(truth, list(zip(ids, found, strict=True)))
     assert score.idf1 >= 0.95
-
-
-@pytest.mark.parametrize('name', ['cross and hide', 'four at a table'])
-def test_ids_are_stable_on_images_of_scenes(name, pipeline, portrait):
-    """The real detector runs on rendered images."""
-    face = portrait[43:196, 146:299]
-    pictures = [face, face[:, ::-1], cv2.convertScaleAbs(face, alpha=0.8), face[:, ::-1]]
-    tracker, score = new_tracker(), IdScore()
-    for step in range(round(DURATION_S * 10)):
-        truth = visible(SCENES[name], step / 10)
-        image = render(SCENES[name], pictures, step / 10)
-        boxes = [found.box_xyxy for found in pipeline.detector.detect(Frame(image).image)]
-        ids = tracker.update(boxes, step * SECOND // 10)
-        grown = [grow(b) for b in boxes]
-        score.add(truth, list(zip(ids, grown, strict=True)))
-    assert score.idf1 >= 0.95
-
-
-def grow(box_xyxy: np.ndarray) -> np.ndarray:
-    """The box of the actor's whole picture, estimated from the detected face."""
-    centre = (box_xyxy[:2] + box_xyxy[2:]) / 2
-    half = (box_xyxy[2:] - box_xyxy[:2]).max() / 2 / 0.75
-    return np.concatenate([centre - half, centre + half])

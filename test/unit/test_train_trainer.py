@@ -21,8 +21,6 @@ from dan_ros import labels  # noqa: E402
 from dan_ros.datasets.catalog import open_faces  # noqa: E402
 from dan_ros.datasets.faces import Faces  # noqa: E402
 from dan_ros.errors import TrainingError  # noqa: E402
-from dan_ros.network.checkpoint import load_dan  # noqa: E402
-from dan_ros.network.dan import DAN  # noqa: E402
 from dan_ros.train import trainer  # noqa: E402
 from dan_ros.train.checkpoints import load_checkpoint, save_checkpoint  # noqa: E402
 from dan_ros.train.data_loader import training_batches  # noqa: E402
@@ -99,14 +97,6 @@ def test_the_start_is_printed_as_it_is_named(folder, monkeypatch, capsys):
     built = trainer.Trainer(RECIPE, folder, folder / 'out', torch.device('cpu'), console)
     built.begin(Path('runs[best]/[/x].pth'))
     assert 'start: DAN from runs[best]/[/x].pth\n' in capsys.readouterr().err
-
-
-def test_result_is_a_checkpoint_with_official_names(folder, monkeypatch):
-    monkeypatch.setattr(trainer, 'DAN', DAN)
-    run(folder, 'out', change(**SHORT))
-    dan = load_dan(folder / 'out' / 'best.safetensors')
-    assert (dan.fc.out_features, dan.num_head) == (8, 2)
-    assert not list((folder / 'out').glob('*.partial'))
 
 
 def test_the_second_opinion_changes_targets_but_not_classes(folder):
