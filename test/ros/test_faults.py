@@ -23,7 +23,7 @@ fault                                  | test
 12 a face over the border              | test_faults.py::test_a_face_over_the_border
 13 logits that are no numbers          | test_faults.py::test_a_model_that_gives_no_numbers_is_refused
 13 logits that are no numbers          | test_faults.py::test_a_face_without_an_answer
-14 QoS that does not fit               | test_faults.py::test_an_incompatible_publisher
+14 QoS that does not fit               | test_faults_slow.py::test_an_incompatible_publisher
 15 a camera that is silent and back    | test_node.py::test_a_silent_camera_is_a_warning_until_it_is_back
 16 a looped bag under simulated time   | test_replay.py::test_a_looping_bag_resets_the_tracks
 17 simulated time without /clock       | test_node.py::test_simulated_time_without_a_clock
@@ -55,8 +55,6 @@ import onnx
 import pytest
 from lifecycle_msgs.msg import Transition
 from onnx import TensorProto, helper
-from rclpy.event_handler import PublisherEventCallbacks
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import serialize_message
 from rclpy.utilities import get_rmw_implementation_identifier
 from robot import Robot
@@ -446,31 +444,6 @@ def test_a_bad_detector_fails_configure_and_mending_it_works(robot, tmp_path, sm
 
 
 # --- QoS, transitions, memory, signals ----------------------------------------------------------
-
-
-def test_an_incompatible_publisher(start, smile):
-    """It is diagnosed by the second status after the two met; other publishers are heard."""
-    robot = start('-p', 'qos.reliability:=reliable')
-    robot.show(smile)
-    met: list[int] = []
-    publisher = robot.client.create_publisher(
-        Image,
-        'image',
-        QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-        event_callbacks=PublisherEventCallbacks(
-            incompatible_qos=lambda _: met.append(len(robot.diagnostics))
-        ),
-    )
-    robot.spin_until(lambda: met, 'the event of the publisher')
-    robot.spin_until(lambda: len(robot.diagnostics) >= met[0] + 2, 'two statuses')
-    found = [s for s in robot.diagnostics[: met[0] + 2] if 'incompatible QoS' in s.message]
-    assert found
-    assert found[0].level == WARN
-    assert '/image' in found[0].message
-    assert robot.show(smile).faces[0].label == 'happy'
-    robot.wait_status(lambda s, _: 'incompatible QoS' in s.message, 'it is still there')
-    robot.client.destroy_publisher(publisher)
-    robot.wait_status(lambda s, _: 'incompatible QoS' not in s.message, 'it is gone')
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults whose tests take long; test_faults.py has the table of all."""
 
+import re
 import resource
 import signal
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
+import onnx
 import psutil
-from sensor_msgs.msg import CompressedImage
-from test_faults import assert_dropped, compressed, gray_image, hundred, jpeg, png_bomb
+import pytest
+from lifecycle_msgs.msg import Transition
+from onnx import TensorProto, helper
+from rclpy.event_handler import PublisherEventCallbacks
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
+from rclpy.utilities import get_rmw_implementation_identifier
+from robot import Robot
+from sensor_msgs.msg import CompressedImage, Image
+from test_faults import WARN, assert_dropped, compressed, gray_image, hundred, jpeg, png_bomb
+
+from dan_ros import labels
+from dan_ros.model import store
 
 
 def test_too_little_memory(start, jpeg):
@@ -40,3 +61,28 @@ def test_a_signal_during_inference(start, hundred):
         robot.spin(0.02)
     assert robot.node.stop(signal.SIGTERM) == 0
     assert 'Traceback' not in robot.output
+
+
+def test_an_incompatible_publisher(start, smile):
+    """It is diagnosed by the second status after the two met; other publishers are heard."""
+    robot = start('-p', 'qos.reliability:=reliable')
+    robot.show(smile)
+    met: list[int] = []
+    publisher = robot.client.create_publisher(
+        Image,
+        'image',
+        QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+        event_callbacks=PublisherEventCallbacks(
+            incompatible_qos=lambda _: met.append(len(robot.diagnostics))
+        ),
+    )
+    robot.spin_until(lambda: met, 'the event of the publisher')
+    robot.spin_until(lambda: len(robot.diagnostics) >= met[0] + 2, 'two statuses')
+    found = [s for s in robot.diagnostics[: met[0] + 2] if 'incompatible QoS' in s.message]
+    assert found
+    assert found[0].level == WARN
+    assert '/image' in found[0].message
+    assert robot.show(smile).faces[0].label == 'happy'
+    robot.wait_status(lambda s, _: 'incompatible QoS' in s.message, 'it is still there')
+    robot.client.destroy_publisher(publisher)
+    robot.wait_status(lambda s, _: 'incompatible QoS' not in s.message, 'it is gone')

@@ -23,7 +23,7 @@ from dan_ros.network.checkpoint import fuse_checkpoint, load_dan, read_notes
 @pytest.fixture(scope='module')
 def official(tmp_path_factory):
     """A checkpoint as the official training script saves it, with its optimizer's state."""
-    dan = seeded_dan()
+    dan = seeded_dan(num_head=2)
     optimizer = torch.optim.SGD(dan.parameters(), lr=0.1, momentum=0.9)
     dan.train()
     dan(torch.randn(2, 3, 64, 64))[0].sum().backward()
