@@ -15,9 +15,10 @@ import pytest
 import rclpy
 from processes import Process
 
-from dan_ros.demo import sample_camera
-from dan_ros.demo.sample_camera import SampleCamera, moving_face, open_source
+from dan_ros.demo.sample_camera import SampleCamera
 from dan_ros.errors import DanError, ParameterError
+from dan_ros.images import playback
+from dan_ros.images.playback import moving_face, open_source
 
 
 @pytest.fixture
@@ -106,9 +107,7 @@ def test_pictures_of_a_folder_are_read_one_at_a_time(tmp_path, portrait, monkeyp
     for number in range(50):
         (tmp_path / f'{number:02}.jpg').write_bytes(content)
     read = []
-    monkeypatch.setattr(
-        sample_camera, 'open_picture', lambda path: read.append(path.name) or portrait
-    )
+    monkeypatch.setattr(playback, 'open_picture', lambda path: read.append(path.name) or portrait)
     images = open_source(str(tmp_path), 1)
     assert read == ['00.jpg']
     assert next(images) is portrait
@@ -184,7 +183,7 @@ def test_a_video_filmed_on_its_side_is_upright(tmp_path):
 
 
 def test_a_video_that_can_no_longer_be_read_is_tried_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(sample_camera, 'RETRY_S', 0.1)
+    monkeypatch.setattr(playback, 'RETRY_S', 0.1)
     path = tmp_path / 'video.avi'
     write_video(path)
     images = open_source(str(path))
@@ -220,7 +219,7 @@ class FakeCapture:
     ],
 )
 def test_cameras_and_streams_are_opened(monkeypatch, source, opened):
-    monkeypatch.setattr(sample_camera.cv2, 'VideoCapture', FakeCapture)
+    monkeypatch.setattr(playback.cv2, 'VideoCapture', FakeCapture)
     FakeCapture.opened.clear()
     assert open_source(source).rate_hz == 30
     assert FakeCapture.opened == [opened]
@@ -228,7 +227,7 @@ def test_cameras_and_streams_are_opened(monkeypatch, source, opened):
 
 def test_a_stable_name_of_a_camera_leads_to_its_number(tmp_path, monkeypatch):
     """/dev/v4l/by-id/usb-... is a link to /dev/video3."""
-    monkeypatch.setattr(sample_camera.cv2, 'VideoCapture', FakeCapture)
+    monkeypatch.setattr(playback.cv2, 'VideoCapture', FakeCapture)
     monkeypatch.setattr(Path, 'is_char_device', lambda _: True)
     (tmp_path / 'usb-camera').symlink_to('/dev/video3')
     FakeCapture.opened.clear()
