@@ -14,6 +14,7 @@ from dan_ros.errors import DanError
 # Shown by `dan-ros --help`; the module of a subcommand is imported only when it runs.
 SUBCOMMANDS = {
     'predict': 'Find faces in images and print their expressions.',
+    'view': 'Show a node, camera, video or bag on a local web page.',
     'bag': 'Add facial expressions to a recorded bag.',
     'calibrate': 'Adapt a model to a camera with a few labeled faces.',
     'explain': 'Show which parts of a face each attention head uses.',

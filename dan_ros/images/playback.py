@@ -37,10 +37,12 @@ class Source(Iterator[np.ndarray | None]):
     Attributes:
         images: yields the images.
         rate_hz: images per second.
+        is_live: whether the next image comes when it is taken, as from a camera.
     """
 
     images: Images
     rate_hz: float
+    is_live: bool = False
 
     def __next__(self) -> np.ndarray | None:
         return next(self.images)
@@ -174,7 +176,8 @@ def _open_video(source: int | str, name: str, rate_hz: float | None) -> Source:
     own_rate_hz = capture.get(cv2.CAP_PROP_FPS)
     if not MIN_RATE_HZ <= own_rate_hz <= MAX_RATE_HZ:
         own_rate_hz = DEFAULT_RATE_HZ
-    return Source(_frames(capture, source), rate_hz or own_rate_hz)
+    is_live = not Path(name).is_file()
+    return Source(_frames(capture, source), rate_hz or own_rate_hz, is_live)
 
 
 def _frames(capture: cv2.VideoCapture, source: int | str) -> Images:

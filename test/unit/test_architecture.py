@@ -51,13 +51,15 @@ MAY_IMPORT = {
     ' tracking types video_pipeline',
     'bench': 'backends detect errors faces images labels model pipeline storage tracking types'
     ' video_pipeline',
+    'view': 'annotate bag errors faces images labels messages pipeline tracking types'
+    ' video_pipeline',
     'ros': 'annotate backends circumplex detect errors faces image_annotations images labels'
     ' messages model msg pipeline probabilities srv stage_timer storage tracking types'
-    ' video_pipeline',
+    ' video_pipeline view',
     'demo': 'errors images msg ros storage',
     'cli': 'adopt annotate backends bag bench calibrate datasets detect errors evaluate faces'
-    ' images labels model network pipeline probabilities storage tracking train types'
-    ' video_pipeline',
+    ' images labels model network pipeline probabilities ros storage tracking train types'
+    ' video_pipeline view',
 }
 ROS_FOLDERS = ('ros', 'demo')
 ROS_PACKAGES = {'rclpy', 'ament_index_python', 'tf2_msgs', 'hri_msgs'}

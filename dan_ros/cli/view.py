@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`dan-ros view`: a local web page that shows a node, a camera, a video, pictures or a bag."""
+
+import asyncio
+import importlib.util
+import socket
+import webbrowser
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dan_ros.backends import BACKENDS
+from dan_ros.cli.common import need
+from dan_ros.detect import DETECTORS
+from dan_ros.errors import DanError
+from dan_ros.model import store
+
+if TYPE_CHECKING:
+    from dan_ros.view.board import Board
+    from dan_ros.view.playback import TimedImages
+
+DEFAULT_NODE = '/dan_node'
+PORT = 8765
+
+
+@click.command('view')
+@click.argument('source', required=False)
+@click.option('--node', metavar='NAME', help=f'Node to show; default: {DEFAULT_NODE}.')
+@click.option(
+    '--host',
+    default='127.0.0.1',
+    show_default=True,
+    help='Address to listen on. Others than this machine can open the page only with another '
+    'address, such as 0.0.0.0, and the token that is printed then.',
+)
+@click.option(
+    '--port', default=PORT, show_default=True, type=click.IntRange(0, 65535), help='0: any.'
+)
+@click.option('--open/--no-open', 'opens', default=False, help='Open the page in a browser.')
+@click.option('--blur', is_flag=True, help='Hide the faces; only with SOURCE.')
+@click.option(
+    '--topic', 'topics', multiple=True, metavar='NAME', help='Image topic of a bag; repeatable.'
+)
+@click.option('--model', default=store.DEFAULT_MODEL, show_default=True, help='Only with SOURCE.')
+@click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
+@click.option('--detector', default='auto', show_default=True, type=click.Choice(DETECTORS))
+def command(
+    source: str | None,
+    node: str | None,
+    host: str,
+    port: int,
+    opens: bool,
+    blur: bool,
+    topics: tuple[str, ...],
+    model: str,
+    backend: str,
+    detector: str,
+) -> None:
+    """Show faces, expressions, events and settings on a local web page until Ctrl-C.
+
+    Without SOURCE, the page shows a running node. SOURCE is the number of a camera, the URL of a
+    stream, or the path of a video, a picture, a folder of pictures or a bag; it needs no ROS.
+
+    A node decides what is shown: faces that it hides or withholds are not on the page.
+    """
+    if source is not None and node is not None:
+        raise click.UsageError('give either a SOURCE or --node')
+    if source is None and (blur or topics):
+        raise click.UsageError(
+            '--blur and --topic need a SOURCE; for a node, set its parameter privacy.blur'
+        )
+    need('aiohttp')
+    from dan_ros.view.board import Board
+
+    board = Board()
+    shown: Any
+    if source is None:
+        shown = _open_node(node or DEFAULT_NODE, board)
+    else:
+        shown = _open_local(source, board, blur, topics, (model, backend, detector))
+    try:
+        asyncio.run(_serve(board, shown, host, port, opens))
+    finally:
+        shown.close()
+
+
+def _open_node(name: str, board: 'Board') -> Any:
+    if importlib.util.find_spec('rclpy') is None:
+        raise DanError(
+            'there is no ROS here to find a node with: source its setup.bash, or give a camera, '
+            'a video, a folder or a bag, such as `dan-ros view 0`'
+        )
+    from dan_ros.ros.view_source import NodeSource
+
+    return NodeSource(name, board)
+
+
+def _open_local(
+    source: str,
+    board: 'Board',
+    blur: bool,
+    topics: tuple[str, ...],
+    names: tuple[str, str, str],
+) -> Any:
+    from dan_ros.pipeline import ExpressionPipeline
+    from dan_ros.video_pipeline import VideoConfig, VideoPipeline
+    from dan_ros.view.local import LocalSource
+
+    images = _open_images(source, topics)
+    video = VideoPipeline(ExpressionPipeline.open(*names), VideoConfig(blur=blur))
+    title = f'camera {source}' if source.isdecimal() else Path(source).name or source
+    return LocalSource(title, images, video, board)
+
+
+def _open_images(source: str, topics: tuple[str, ...]) -> 'TimedImages':
+    from dan_ros.view import playback
+
+    if playback.is_bag(source):
+        need('rosbags', 'yaml', 'mcap')
+        from dan_ros.bag.cameras import choose_image_topics
+        from dan_ros.bag.reader import Bag
+
+        bag = Bag(Path(source))
+        return playback.play_bag(bag, choose_image_topics(bag, topics).topics)
+    if topics:
+        raise click.UsageError('--topic needs a bag')
+    from dan_ros.images.playback import open_source
+
+    return playback.play_source(open_source(source, warn=_warn), 'camera')
+
+
+def _warn(message: str) -> None:
+    click.echo(f'Warning: {message}', err=True)
+
+
+async def _serve(board: 'Board', source: Any, host: str, port: int, opens: bool) -> None:
+    from aiohttp import web
+
+    from dan_ros.view.access import Access
+    from dan_ros.view.server import ViewServer
+
+    access = Access.create(host)
+    runner = web.AppRunner(ViewServer(board, source, access).app(), access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise DanError(
+                f'cannot listen on {host} port {port}: {error.strerror or error}; choose another '
+                '--port or --host'
+            ) from None
+        url = _url(host, runner.addresses[0][1], access.token)
+        click.echo(f'{source.title}: {url}')
+        if opens:
+            webbrowser.open(url)
+        source.start()
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+def _url(host: str, port: int, token: str) -> str:
+    shown = socket.gethostname() if host in ('', '0.0.0.0', '::') else host  # noqa: S104
+    place = f'[{shown}]' if ':' in shown else shown
+    return f'http://{place}:{port}/' + (f'?token={token}' if token else '')

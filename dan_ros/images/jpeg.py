@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small JPEG copies of images, to look at."""
+
+import numpy as np
+
+from dan_ros.images.encodings import to_bgr
+from dan_ros.images.opencv import cv2
+from dan_ros.images.resize import resize
+from dan_ros.types import Frame
+
+MAX_SIDE_PX = 960  # longer side of a preview, pixels
+QUALITY = 80  # of JPEG, [0, 100]
+
+
+def to_preview(frame: Frame) -> bytes:
+    """Encode an image as JPEG, shrunk to at most `MAX_SIDE_PX`.
+
+    Args:
+        frame: the image, without anything that must not be shown.
+
+    Example:
+        >>> to_preview(Frame(np.zeros((4, 4), np.uint8), 'mono8'))[:2].hex()
+        'ffd8'
+    """
+    width, height = frame.size
+    scale = min(1.0, MAX_SIDE_PX / max(width, height))
+    small = resize(frame.image, max(1, round(width * scale)), max(1, round(height * scale)))
+    image_bgr = np.ascontiguousarray(to_bgr(small, frame.encoding))
+    encoded: np.ndarray = cv2.imencode('.jpg', image_bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1]
+    return encoded.tobytes()

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the page shows at this moment: a source writes it, the web server reads it.
+
+Writing stores a reference and returns at once, so that a source never waits for a browser.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+HISTORY_S = 30.0  # length of the history of probabilities, seconds
+SAMPLE_S = 0.1  # shortest time between two samples of a face, seconds
+PICTURE_S = 3.0  # age at which a picture is forgotten, seconds
+MAX_FACES = 12  # faces per camera with a history; the largest come first
+MAX_SAMPLES = 10_000
+MAX_EVENTS = 100
+MAX_UNPAIRED = 60  # images per camera whose faces wait for their picture
+
+
+@dataclass(frozen=True)
+class SeenFace:
+    """A face in one image.
+
+    Attributes:
+        face_id: stable while the face stays in view.
+        box_xywh: left, top, width and height, pixels.
+        expression: canonical index, or `labels.UNKNOWN`.
+        confidence: probability of the most likely class, [0, 1].
+        probabilities: of the eight classes, smoothed.
+        detection_confidence: confidence of the detector, [0, 1].
+        is_looking: whether the head is turned to the camera.
+        looking_at_camera: how directly, [0, 1]; NaN if unknown.
+    """
+
+    face_id: str
+    box_xywh: tuple[int, int, int, int]
+    expression: int
+    confidence: float
+    probabilities: Sequence[float]
+    detection_confidence: float
+    is_looking: bool
+    looking_at_camera: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the face as the page reads it."""
+        looking = self.looking_at_camera
+        return {
+            'id': self.face_id,
+            'box': self.box_xywh,
+            'expression': self.expression,
+            'confidence': round(self.confidence, 3),
+            'probabilities': [round(float(value), 3) for value in self.probabilities],
+            'detection': round(self.detection_confidence, 3),
+            'looking': self.is_looking,
+            'looking_at_camera': None if math.isnan(looking) else round(looking, 2),
+        }
+
+
+@dataclass(frozen=True)
+class SeenEvent:
+    """A change of a face; the fields are those of FacialExpressionEvent.msg."""
+
+    LEFT = 1  # value of `kind`
+
+    kind: int
+    camera: str
+    face_id: str
+    expression: int
+    previous_expression: int
+    lasted_s: float
+
+
+@dataclass(frozen=True)
+class ViewStatus:
+    """State of what is shown.
+
+    Attributes:
+        level: 0 good, 1 warning, 2 error, 3 nothing is heard.
+        message: a sentence.
+        values: as in the diagnostics of the node.
+        is_enabled: whether images are processed.
+    """
+
+    level: int
+    message: str
+    values: Mapping[str, str] = field(default_factory=dict)
+    is_enabled: bool = True
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The newest picture of a camera.
+
+    Attributes:
+        number: grows with each picture.
+        camera: name of the camera.
+        size: (width, height) of the camera's image, to which boxes refer; pixels.
+        faces: faces in it.
+        encode: returns it as JPEG, without hidden faces; may be slow.
+        put_s: when it came, monotonic, seconds.
+    """
+
+    number: int
+    camera: str
+    size: tuple[int, int]
+    faces: Sequence[SeenFace]
+    encode: Callable[[], bytes]
+    put_s: float
+
+
+@dataclass
+class Cursor:
+    """How much of the board one page has seen already."""
+
+    sample: int = 0
+    event: int = 0
+    status: int = 0
+    parameters: int = 0
+
+
+class Board:
+    """The present state, a short history, and nothing else; every method is thread-safe.
+
+    Attributes:
+        is_watched: whether somebody looks; pictures are needed only then.
+    """
+
+    def __init__(self) -> None:
+        self.is_watched = False
+        self._lock = threading.Lock()
+        self._started_s = time.monotonic()
+        self._count = 0  # grows with each change
+        self._faces: dict[str, Sequence[SeenFace]] = {}
+        self._by_stamp: dict[str, dict[int, Sequence[SeenFace]]] = {}
+        self._pictures: dict[str, Picture] = {}
+        self._samples: deque[tuple[int, list[Any]]] = deque(maxlen=MAX_SAMPLES)
+        self._sampled_s: dict[str, float] = {}
+        self._events: deque[tuple[int, dict[str, Any]]] = deque(maxlen=MAX_EVENTS)
+        self._status = (0, ViewStatus(3, 'starting'))
+        self._parameters: dict[str, tuple[int, dict[str, Any]]] = {}
+        self._notice = ''
+
+    # --- written by the source ---
+
+    def add_frame(self, camera: str, stamp_ns: int, faces: Sequence[SeenFace]) -> None:
+        """Show the faces of an image; a picture with the same stamp may follow."""
+        now_s = time.monotonic()
+        with self._lock:
+            self._faces[camera] = faces
+            waiting = self._by_stamp.setdefault(camera, {})
+            waiting[stamp_ns] = faces
+            while len(waiting) > MAX_UNPAIRED:
+                del waiting[next(iter(waiting))]
+            for face in faces[:MAX_FACES]:
+                if now_s - self._sampled_s.get(face.face_id, -math.inf) >= SAMPLE_S:
+                    self._sampled_s[face.face_id] = now_s
+                    self._samples.append((self._next(), self._sample(face, now_s)))
+            self._forget_old(now_s)
+
+    def put_picture(
+        self, camera: str, stamp_ns: int, size: tuple[int, int], encode: Callable[[], bytes]
+    ) -> None:
+        """Show a picture, which replaces the last one; see `Picture`."""
+        with self._lock:
+            faces = self._by_stamp.get(camera, {}).get(stamp_ns, ())
+            self._pictures[camera] = Picture(
+                self._next(), camera, size, faces, encode, time.monotonic()
+            )
+
+    def add_event(self, event: SeenEvent) -> None:
+        """List an event; the history of a face that left is forgotten."""
+        entry = {**vars(event), 'lasted_s': round(event.lasted_s, 1), 'time_s': time.time()}
+        with self._lock:
+            self._events.append((self._next(), entry))
+            if event.kind == SeenEvent.LEFT:
+                kept = [item for item in self._samples if item[1][1] != event.face_id]
+                self._samples = deque(kept, MAX_SAMPLES)
+                self._sampled_s.pop(event.face_id, None)
+
+    def set_status(self, status: ViewStatus) -> None:
+        """Replace the status."""
+        with self._lock:
+            if status != self._status[1]:
+                self._status = (self._next(), status)
+
+    def set_notice(self, notice: str) -> None:
+        """Show a sentence above the pictures; '' for none."""
+        self._notice = notice
+
+    def set_parameters(self, parameters: Iterable[Mapping[str, Any]]) -> None:
+        """Add or replace parameters, each as `parameter_json` returns it."""
+        with self._lock:
+            for parameter in parameters:
+                self._parameters[parameter['name']] = (self._next(), dict(parameter))
+
+    def change_parameter(self, name: str, value: Any) -> None:
+        """Show a new value of a parameter, if the parameter is shown."""
+        with self._lock:
+            if name in self._parameters:
+                entry = {**self._parameters[name][1], 'value': value}
+                self._parameters[name] = (self._next(), entry)
+
+    def clear(self) -> None:
+        """Forget faces, pictures and history, because the source has stopped."""
+        with self._lock:
+            for kept in (self._faces, self._by_stamp, self._pictures, self._sampled_s):
+                kept.clear()
+            self._samples.clear()
+
+    # --- read by the server ---
+
+    def pictures(self) -> list[Picture]:
+        """Return the pictures of all cameras that are still fresh."""
+        oldest_s = time.monotonic() - PICTURE_S
+        with self._lock:
+            stale = [c for c, picture in self._pictures.items() if picture.put_s < oldest_s]
+            for camera in stale:
+                del self._pictures[camera]
+            return list(self._pictures.values())
+
+    def changes(self, cursor: Cursor) -> dict[str, Any]:
+        """Return what a page has not seen yet, and move its cursor."""
+        with self._lock:
+            self._forget_old(time.monotonic())
+            state: dict[str, Any] = {
+                'now': self._elapsed_ms(time.monotonic()),
+                'faces': {
+                    camera: [face.to_json() for face in faces[:MAX_FACES]]
+                    for camera, faces in self._faces.items()
+                },
+                'cameras': list(self._pictures),
+                'notice': self._notice,
+                'samples': _newer(self._samples, cursor.sample),
+                'events': _newer(self._events, cursor.event),
+            }
+            if self._status[0] > cursor.status or not cursor.status:
+                state['status'] = vars(self._status[1])
+            changed = [p for number, p in self._parameters.values() if number > cursor.parameters]
+            if changed:
+                state['parameters'] = changed
+            cursor.sample = cursor.event = cursor.status = cursor.parameters = self._count
+            return state
+
+    def _next(self) -> int:
+        self._count += 1
+        return self._count
+
+    def _elapsed_ms(self, now_s: float) -> int:
+        return round((now_s - self._started_s) * 1000)
+
+    def _sample(self, face: SeenFace, now_s: float) -> list[Any]:
+        permille = [round(1000 * float(value)) for value in face.probabilities]
+        return [self._elapsed_ms(now_s), face.face_id, face.expression, *permille]
+
+    def _forget_old(self, now_s: float) -> None:
+        oldest_ms = self._elapsed_ms(now_s - HISTORY_S)
+        while self._samples and self._samples[0][1][0] < oldest_ms:
+            _, (_, face_id, *_) = self._samples.popleft()
+            if now_s - self._sampled_s.get(face_id, now_s) > HISTORY_S:
+                del self._sampled_s[face_id]
+
+
+def _newer(items: 'deque[tuple[int, Any]]', number: int) -> list[Any]:
+    """Return the items after a number, oldest first; looks only at these."""
+    newer = []
+    for count, item in reversed(items):
+        if count <= number:
+            break
+        newer.append(item)
+    return newer[::-1]
+
+
+def parameter_json(
+    name: str,
+    value: Any,
+    default: Any,
+    description: str,
+    unit: str = '',
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: Sequence[Any] = (),
+    live: bool = True,
+) -> dict[str, Any]:
+    """Return a parameter as the page reads it; the arguments are those of a `Spec` of the node."""
+    return {
+        'name': name,
+        'value': value,
+        'default': default,
+        'kind': type(default).__name__,
+        'description': description,
+        'unit': unit,
+        'minimum': minimum,
+        'maximum': maximum,
+        'choices': list(choices),
+        'live': live,
+    }

@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the pipeline on images without ROS and shows its results on a board."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dan_ros.errors import DanError, ParameterError
+from dan_ros.faces.blur import blur_faces
+from dan_ros.images.jpeg import to_preview
+from dan_ros.messages import box_to_region
+from dan_ros.tracking.attention import AttentionTracker
+from dan_ros.tracking.events import EventDetector
+from dan_ros.tracking.face_tracker import TrackedFace
+from dan_ros.types import Frame
+from dan_ros.video_pipeline import StampedFrame, VideoPipeline
+from dan_ros.view.board import Board, SeenEvent, SeenFace, ViewStatus
+from dan_ros.view.playback import TimedImages
+from dan_ros.view.settings import SETTINGS, to_config, to_json
+
+STATUS_S = 1.0  # interval of the status, seconds
+PAUSE_S = 0.05  # interval at which a paused source looks whether it goes on, seconds
+
+
+class LocalSource:
+    """Reads images in one thread and processes the newest ones in another.
+
+    Args:
+        title: what is shown on the page.
+        images: see `TimedImages`.
+        video: processes the images; used by this object alone.
+        board: shows the results.
+    """
+
+    kind = 'without ROS'
+
+    def __init__(self, title: str, images: TimedImages, video: VideoPipeline, board: Board) -> None:
+        self.title = title
+        self._images, self._video, self._board = images, video, board
+        self._values = {name: setting.default for name, setting in SETTINGS.items()}
+        self._values |= {
+            'privacy.blur': video.config.blur,
+            'detector.max_side_px': video.config.pipeline.max_side_px,
+            'detector.min_score': video.pipeline.detector.min_score,
+        }
+        self._config = to_config(self._values, video.config)
+        self._is_enabled = True
+        self._newest: dict[str, tuple[Frame, float]] = {}  # with the time of arrival
+        self._changed = threading.Condition()
+        self._is_closed = False
+        self._attention: dict[str, AttentionTracker] = defaultdict(AttentionTracker)
+        self._events: dict[str, EventDetector] = defaultdict(EventDetector)
+        self._counts = {'received': 0, 'processed': 0, 'superseded': 0, 'bad_data': 0}
+        self._latencies_s: list[float] = []  # since the last status
+        self._status_s = time.monotonic()
+        self._failure = ''
+        board.set_parameters(to_json(self._values))
+        self._threads = [
+            threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
+            for name, work in (('images', self._read), ('inference', self._process))
+        ]
+
+    def start(self) -> None:
+        """Start both threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Stop both threads after the current image."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join(timeout=2.0)
+
+    def set_parameter(self, name: str, value: Any) -> str:
+        """Change a setting; return why it is refused, or ''."""
+        if name not in SETTINGS:
+            return f'unknown parameter {name!r}'
+        try:
+            self._values[name] = SETTINGS[name].check(name, value)
+        except ParameterError as error:
+            return str(error)
+        self._config = to_config(self._values, self._config)
+        self._board.change_parameter(name, self._values[name])
+        return ''
+
+    def set_enabled(self, is_enabled: bool) -> str:
+        """Pause or resume."""
+        self._is_enabled = is_enabled
+        if not is_enabled:
+            self._board.clear()
+        self._show_status()
+        return ''
+
+    # --- threads ---
+
+    def _guard(self, work: Any) -> None:
+        try:
+            work()
+            self._failure = self._failure or 'there are no more images'
+        except DanError as error:
+            self._failure = str(error)
+        except Exception as error:  # the page must hear of it
+            self._failure = f'{type(error).__name__}: {error}'
+        if not self._is_closed:
+            self._show_status()
+
+    def _read(self) -> None:
+        for camera, frame in self._images:
+            while not self._is_enabled and not self._is_closed:
+                time.sleep(PAUSE_S)
+            if self._is_closed:
+                return
+            with self._changed:
+                self._counts['received'] += 1
+                if frame is None:
+                    self._counts['bad_data'] += 1
+                    continue
+                self._counts['superseded'] += camera in self._newest
+                self._newest[camera] = (frame, time.monotonic())
+                self._changed.notify()
+
+    def _process(self) -> None:
+        while not self._is_closed:
+            with self._changed:
+                self._changed.wait_for(lambda: self._newest or self._is_closed, STATUS_S)
+                taken, self._newest = self._newest, {}
+            if taken and self._is_enabled:
+                self._run(taken)
+            if time.monotonic() - self._status_s >= STATUS_S:
+                self._show_status()
+
+    def _run(self, taken: dict[str, tuple[Frame, float]]) -> None:
+        config = self._video.config = self._config
+        self._video.pipeline.detector.min_score = self._values['detector.min_score']
+        stamped = {
+            camera: StampedFrame(frame, round(arrived_s * 1e9))
+            for camera, (frame, arrived_s) in taken.items()
+        }
+        for camera, tracked in self._video.run(stamped).items():
+            frame, arrived_s = taken[camera]
+            ids = self._video.face_ids(camera)
+            self._attention[camera].config = config.attention
+            faces = self._attention[camera].update(tracked, ids, None, frame.size)
+            self._show(camera, stamped[camera], faces, ids)
+            self._latencies_s.append(time.monotonic() - arrived_s)
+            self._counts['processed'] += 1
+
+    def _show(
+        self, camera: str, stamped: StampedFrame, faces: Sequence[TrackedFace], ids: set[str]
+    ) -> None:
+        board, frame = self._board, stamped.frame
+        if not self._is_enabled:  # paused in the meantime
+            return
+        board.add_frame(camera, stamped.stamp_ns, [seen_face(face, frame.size) for face in faces])
+        self._events[camera].config = self._config.events
+        for event in self._events[camera].update(faces, ids):
+            state = event.state
+            board.add_event(
+                SeenEvent(
+                    int(event.kind),
+                    camera,
+                    state.face_id,
+                    state.expression,
+                    event.previous_expression,
+                    event.lasted_s,
+                )
+            )
+        if board.is_watched:
+            encode = partial(_encode, frame, self._video.hidden_boxes(camera))
+            board.put_picture(camera, stamped.stamp_ns, frame.size, encode)
+
+    def _show_status(self) -> None:
+        now_s = time.monotonic()
+        latencies_s, self._latencies_s = self._latencies_s, []
+        fps = len(latencies_s) / max(now_s - self._status_s, 1e-3)
+        self._status_s = now_s
+        latency_ms = 1000 * sum(latencies_s) / len(latencies_s) if latencies_s else 0.0
+        backend, counts = self._video.pipeline.backend, self._counts
+        values = {
+            'frames_received': str(counts['received']),
+            'frames_processed': str(counts['processed']),
+            'frames_dropped.superseded': str(counts['superseded']),
+            'frames_dropped.bad_data': str(counts['bad_data']),
+            'fps': f'{fps:.1f}',
+            'latency_ms': f'{latency_ms:.1f}',
+            'model': backend.model_name,
+            'backend': backend.name,
+            'device': backend.device,
+            'detector': self._video.pipeline.detector.name,
+        }
+        level, message = self._level_and_message(bool(latencies_s))
+        self._board.set_status(ViewStatus(level, message, values, self._is_enabled))
+
+    def _level_and_message(self, has_images: bool) -> tuple[int, str]:
+        if self._failure:
+            return 2, self._failure
+        if not self._is_enabled:
+            return 0, 'paused'
+        if not has_images:
+            return 1, f'no image from {self.title}'
+        warning = self._video.pipeline.detector.warning
+        return (1, warning) if warning else (0, 'active')
+
+
+def seen_face(face: TrackedFace, size: tuple[int, int]) -> SeenFace:
+    """Return what the page shows of a face.
+
+    Args:
+        face: the face, with its attention.
+        size: (width, height) of its image, pixels.
+    """
+    return SeenFace(
+        face.face_id,
+        box_to_region(face.detection.box_xyxy, size),
+        face.expression,
+        face.confidence,
+        face.probabilities.tolist(),
+        face.detection.score,
+        face.attention.is_looking,
+        face.attention.score,
+    )
+
+
+def _encode(frame: Frame, hidden_boxes: Sequence[np.ndarray]) -> bytes:
+    return to_preview(blur_faces(frame, hidden_boxes))

@@ -1,0 +1,499 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The page's server: who may open it, what it says, and that no browser delays it."""
+
+import asyncio
+import contextlib
+import json
+import re
+import threading
+import time
+from pathlib import Path
+
+import aiohttp
+import numpy as np
+import pytest
+from aiohttp import web
+
+from dan_ros import labels
+from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.types import Frame
+from dan_ros.video_pipeline import VideoPipeline
+from dan_ros.view import server as server_module
+from dan_ros.view.access import Access
+from dan_ros.view.board import Board, Cursor, SeenEvent, SeenFace, ViewStatus, parameter_json
+from dan_ros.view.local import LocalSource
+from dan_ros.view.server import MAX_CLIENTS, MAX_HZ, ViewServer
+from dan_ros.view.settings import SETTINGS
+
+CAMERA = '/camera/image_raw'
+PATIENCE_S = 20.0
+
+
+class Source:
+    """A source that remembers what the page asks for; `slow` takes its time."""
+
+    title, kind = '/dan_node', 'test'
+
+    def __init__(self):
+        self.requests = []
+
+    def set_parameter(self, name, value):
+        self.requests.append((name, value))
+        if name == 'slow':
+            time.sleep(0.3)
+        if name == 'broken':
+            raise ValueError('no')
+        return '' if value else f'{name} cannot be {value!r}'
+
+    def set_enabled(self, is_enabled):
+        self.requests.append(is_enabled)
+        return ''
+
+
+def seen(face_id='f1', expression=1):
+    probabilities = np.eye(8)[expression]
+    return SeenFace(face_id, (10, 20, 30, 40), expression, 1.0, probabilities, 0.9, True, 0.8)
+
+
+class Site:
+    """A server on a free port, with its board and source."""
+
+    def __init__(self, access):
+        self.board, self.source = Board(), Source()
+        self.server = ViewServer(self.board, self.source, access)
+        self.encoded = 0
+
+    def put(self, stamp, content=b'jpeg', faces=()):
+        """Show a picture; return how long that takes, seconds."""
+
+        def encode():
+            self.encoded += 1
+            return content
+
+        start_s = time.perf_counter()
+        self.board.add_frame(CAMERA, stamp, faces or [seen()])
+        self.board.put_picture(CAMERA, stamp, (640, 480), encode)
+        return time.perf_counter() - start_s
+
+    async def connect(self, session, **options):
+        options.setdefault('origin', self.url)
+        return await session.ws_connect(f'{self.url}/socket', **options)
+
+
+@contextlib.asynccontextmanager
+async def site_of(access=None):
+    site = Site(access or Access.create('127.0.0.1'))
+    runner = web.AppRunner(site.server.app())
+    await runner.setup()
+    tcp = web.TCPSite(runner, '127.0.0.1', 0)
+    await tcp.start()
+    site.port = runner.addresses[0][1]
+    site.url = f'http://127.0.0.1:{site.port}'
+    async with aiohttp.ClientSession() as session:
+        yield site, session
+    start_s = time.monotonic()
+    await runner.cleanup()
+    assert time.monotonic() - start_s < 5
+
+
+def run(test):
+    """Run a test that takes a site and a session."""
+
+    async def whole():
+        async with site_of() as (site, session):
+            await asyncio.wait_for(test(site, session), PATIENCE_S)
+
+    asyncio.run(whole())
+
+
+async def receive(socket, kind, ack=True):
+    """Return the next message of a kind; show every state on the way."""
+    while True:
+        message = await socket.receive()
+        if message.type == aiohttp.WSMsgType.BINARY:
+            if kind == 'picture':
+                return message.data
+            continue
+        assert message.type == aiohttp.WSMsgType.TEXT, message
+        content = json.loads(message.data)
+        if content['type'] == 'state' and ack:
+            await socket.send_json({'type': 'shown'})
+        if content['type'] == kind:
+            return content
+
+
+async def until(condition):
+    while not condition():
+        await asyncio.sleep(0.02)
+
+
+# --- who may open the page ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('host', 'allowed'),
+    [
+        ('localhost:8765', True),
+        ('127.0.0.1', True),
+        ('[::1]:1', True),
+        ('evil.example:8765', False),
+        ('127.0.0.1.evil.example', False),
+        ('192.168.0.7:8765', False),
+        ('localhost@evil.example', False),
+        ('localhost:x', False),
+        ('localhost:1; script-src *', False),
+        ('', False),
+    ],
+)
+def test_only_names_of_this_machine_are_served_on_loopback(host, allowed):
+    """Otherwise a name of an attacker that points here could read the page (DNS rebinding)."""
+    assert (Access.create('127.0.0.1').problem_with_host(host) == '') is allowed
+
+
+def test_another_host_gets_neither_page_nor_socket():
+    async def test(site, session):
+        for path in ('/', '/socket', '/elsewhere'):
+            async with session.get(site.url + path, headers={'Host': 'evil.example'}) as answer:
+                assert answer.status == 421
+        async with session.get(f'{site.url}/../../etc/passwd') as answer:
+            assert answer.status == 404
+        async with session.post(site.url) as answer:
+            assert answer.status == 405
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    'origin', [None, 'null', 'https://evil.example', 'http://127.0.0.1:1', 'file://', 'http://']
+)
+def test_a_page_of_another_site_cannot_connect(origin):
+    async def test(site, session):
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await site.connect(session, origin=origin)
+        assert caught.value.status == 403
+
+    run(test)
+
+
+def test_the_page_may_load_nothing_but_itself():
+    async def test(site, session):
+        async with session.get(site.url) as answer:
+            policy, text = answer.headers['Content-Security-Policy'], await answer.text()
+        assert "default-src 'none'" in policy
+        assert "'unsafe" not in policy
+        assert f'ws://127.0.0.1:{site.port}' in policy
+        assert "frame-ancestors 'none'" in policy
+        assert answer.headers['Cache-Control'] == 'no-store'
+        assert text.count('<script>') == text.count('<style>') == 1
+        links = re.findall(r'(?:src|href)="([^"]*)"', text)
+        assert all(link.startswith(('data:', '#')) for link in links), links
+        assert not re.search(r'@import|url\(', text)
+
+    run(test)
+
+
+def test_a_network_address_needs_the_token():
+    access = Access.create('0.0.0.0')
+    assert len(access.token) >= 32
+    assert access.token != Access.create('0.0.0.0').token
+    assert not access.is_token(access.token[:-1])
+    assert not access.is_token('é')
+
+    async def whole():
+        async with site_of(access) as (site, session):
+            for query in ('', '?token=wrong', '?token=', '?token=%C3%A9'):
+                async with session.get(f'{site.url}/{query}') as answer:
+                    assert answer.status == 401
+                    assert access.token not in await answer.text()
+            with pytest.raises(aiohttp.WSServerHandshakeError):
+                await site.connect(session)
+        async with site_of(access) as (site, _):
+            jar = aiohttp.CookieJar(unsafe=True)  # accepts cookies of addresses
+            async with aiohttp.ClientSession(cookie_jar=jar) as session:
+                async with session.get(f'{site.url}/?token={access.token}') as answer:
+                    assert answer.status == 200
+                    assert str(answer.url) == f'{site.url}/'
+                    (moved,) = answer.history
+                    cookie = moved.headers['Set-Cookie']
+                    assert 'HttpOnly' in cookie
+                    assert 'SameSite=Strict' in cookie
+                socket = await site.connect(session)
+                assert (await receive(socket, 'hello'))['title'] == '/dan_node'
+
+    asyncio.run(whole())
+
+
+# --- what it says -------------------------------------------------------------------------------
+
+
+def test_a_browser_sees_faces_events_status_parameters_and_pictures():
+    async def test(site, session):
+        site.board.set_parameters([parameter_json('a.b', 0.5, 0.3, 'Text.', 'seconds', 0, 1)])
+        site.board.set_status(ViewStatus(0, 'active', {'fps': '9.0'}))
+        site.board.add_event(SeenEvent(0, CAMERA, 'f1', labels.UNKNOWN, labels.UNKNOWN, 0.0))
+        socket = await site.connect(session)
+        hello = await receive(socket, 'hello')
+        assert hello['labels'] == list(labels.CANONICAL)
+        assert len(set(hello['colors'])) == len(labels.CANONICAL)
+        site.put(7, b'\xff\xd8 picture')
+        picture = await receive(socket, 'picture')
+        length = int.from_bytes(picture[:4], 'big')
+        header = json.loads(picture[4 : 4 + length])
+        assert picture[4 + length :] == b'\xff\xd8 picture'
+        assert (header['camera'], header['size']) == (CAMERA, [640, 480])
+        assert [face['id'] for face in header['faces']] == ['f1']
+        socket = await site.connect(session)
+        state = await receive(socket, 'state')
+        assert state['status']['values'] == {'fps': '9.0'}
+        assert state['parameters'][0]['unit'] == 'seconds'
+        assert [event['kind'] for event in state['events']] == [0]
+        assert state['faces'][CAMERA][0]['box'] == [10, 20, 30, 40]
+        assert state['samples'][0][1:] == ['f1', 1, *(1000 * np.eye(8)[1]).astype(int).tolist()]
+        site.board.change_parameter('a.b', 0.75)
+        site.board.change_parameter('unknown', 1)
+        while 'parameters' not in (state := await receive(socket, 'state')):
+            assert 'status' not in state
+            assert state['samples'] == state['events'] == []
+        assert [p['value'] for p in state['parameters']] == [0.75]
+
+    run(test)
+
+
+def test_requests_are_answered_and_refusals_have_a_reason():
+    async def test(site, session):
+        socket = await site.connect(session)
+        for number, (request, reason) in enumerate(
+            [
+                ({'type': 'set', 'name': 'x', 'value': 1}, ''),
+                ({'type': 'set', 'name': 'x', 'value': 0}, 'x cannot be 0'),
+                ({'type': 'set', 'name': 'broken', 'value': 1}, 'ValueError: no'),
+                ({'type': 'enable', 'value': False}, ''),
+            ]
+        ):
+            await socket.send_json({**request, 'id': number})
+            answer = await receive(socket, 'answer')
+            assert (answer['id'], answer['reason']) == (number, reason)
+        assert site.source.requests == [('x', 1), ('x', 0), ('broken', 1), False]
+        for number in range(6):
+            request = {'type': 'set', 'name': 'slow', 'value': 1, 'id': number}
+            await socket.send_json(request)
+        assert 'wait for one' in (await receive(socket, 'error'))['reason']
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    'garbage',
+    [
+        '',
+        '{',
+        'null',
+        '[]',
+        '[' * 10_000,
+        '{"type": "set", "id": 1, "name": 5, "value": 1}',
+        '{"type": "set", "id": 1, "name": "x", "value": {}}',
+        '{"type": "visible", "value": "yes"}',
+        '{"type": ["shown"]}',
+        b'\x00\xff',
+    ],
+)
+def test_garbage_gets_an_error_then_the_end(garbage):
+    async def test(site, session):
+        socket = await site.connect(session)
+        send = socket.send_bytes if isinstance(garbage, bytes) else socket.send_str
+        await send(garbage)
+        assert (await receive(socket, 'error'))['reason']
+        for _ in range(server_module.MAX_BAD_MESSAGES):
+            await send(garbage)
+        while (message := await socket.receive()).type != aiohttp.WSMsgType.CLOSE:
+            assert message.type in (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY)
+        assert message.data == aiohttp.WSCloseCode.POLICY_VIOLATION
+        other = await site.connect(session)  # nobody else notices
+        assert await receive(other, 'hello')
+        assert site.source.requests == []
+
+    run(test)
+
+
+def test_a_huge_message_ends_the_connection():
+    async def test(site, session):
+        socket = await site.connect(session)
+        await socket.send_str('x' * 100_000)
+        while not socket.closed:
+            await socket.receive()
+        assert socket.close_code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG
+
+    run(test)
+
+
+# --- browsers that are slow, many, hidden, or gone -----------------------------------------------
+
+
+def test_slow_and_leaving_browsers_delay_nobody():
+    """Ten that show nothing and one that vanishes, with pictures of 200 kB."""
+
+    async def test(site, session):
+        slow = [await site.connect(session) for _ in range(10)]
+        leaving = await site.connect(session)
+        fast = await site.connect(session)
+        await receive(fast, 'hello')
+        leaving._response.connection.transport.abort()
+        stop, puts_s = threading.Event(), []
+
+        def feed():
+            while not stop.wait(0.01):
+                puts_s.append(site.put(len(puts_s), bytes(200_000)))
+
+        feeding = threading.Thread(target=feed)
+        feeding.start()
+        start_s = time.monotonic()
+        for _ in range(15):
+            await receive(fast, 'picture')
+        seconds = time.monotonic() - start_s
+        stop.set()
+        feeding.join()
+        assert seconds < 3 * 15 / MAX_HZ
+        assert site.encoded <= (time.monotonic() - start_s) * MAX_HZ + 3  # once for all
+        assert np.median(puts_s) < 0.001  # seconds that the source spends
+        for socket in slow:
+            pictures = 0
+            with contextlib.suppress(asyncio.TimeoutError):
+                while True:
+                    message = await socket.receive(timeout=0.05)
+                    pictures += message.type == aiohttp.WSMsgType.BINARY
+            assert pictures <= server_module.MAX_UNSHOWN
+
+    run(test)
+
+
+def test_nothing_is_encoded_while_nobody_looks(monkeypatch):
+    monkeypatch.setattr(server_module, 'SILENT_S', 0.3)
+
+    async def test(site, session):
+        site.put(0)
+        await asyncio.sleep(0.2)
+        assert not site.board.is_watched
+        socket = await site.connect(session)
+        await receive(socket, 'picture')
+        assert site.board.is_watched
+        await socket.send_json({'type': 'visible', 'value': False})
+        await until(lambda: not site.board.is_watched)
+        before = site.encoded
+        site.put(1)
+        await asyncio.sleep(0.2)
+        assert site.encoded == before == 1
+        await socket.send_json({'type': 'visible', 'value': True})
+        assert await receive(socket, 'hello')
+        await until(lambda: not site.board.is_watched)  # it shows nothing, so nobody looks
+        await socket.close()
+
+    run(test)
+
+
+def test_a_page_too_many_is_refused():
+    async def test(site, session):
+        sockets = [await site.connect(session) for _ in range(MAX_CLIENTS)]
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await site.connect(session)
+        assert caught.value.status == 503
+        await sockets.pop().close()
+        assert await receive(await site.connect(session), 'hello')
+
+    run(test)
+
+
+# --- the board ----------------------------------------------------------------------------------
+
+
+def test_a_face_that_left_and_an_old_picture_are_forgotten(monkeypatch):
+    board = Board()
+    board.add_frame(CAMERA, 1, [seen('f1'), seen('f2')])
+    board.put_picture(CAMERA, 1, (4, 4), bytes)
+    assert len(board.changes(Cursor())['samples']) == 2
+    board.add_event(SeenEvent(SeenEvent.LEFT, CAMERA, 'f1', 1, 1, 2.0))
+    assert [sample[1] for sample in board.changes(Cursor())['samples']] == ['f2']
+    assert len(board.pictures()) == 1
+    later_s = time.monotonic() + 31
+    monkeypatch.setattr(time, 'monotonic', lambda: later_s)
+    assert board.pictures() == []
+    assert board.changes(Cursor())['samples'] == []
+    board.clear()
+    assert board.changes(Cursor())['faces'] == {}
+
+
+# --- without ROS --------------------------------------------------------------------------------
+
+
+def test_pictures_are_shown_without_ros_and_settings_change_them(pipeline, portrait):
+    board = Board()
+    board.is_watched = True
+    pictures = []
+
+    def images():
+        while True:
+            time.sleep(0.02)
+            yield 'camera', Frame(portrait)
+
+    own = ExpressionPipeline(pipeline.detector, pipeline.backend)
+    source = LocalSource('portrait.png', images(), VideoPipeline(own), board)
+    source.start()
+    cursor = Cursor()
+
+    def wait_for(condition):
+        end_s = time.monotonic() + PATIENCE_S
+        while time.monotonic() < end_s:
+            state = board.changes(cursor)
+            pictures[:] = board.pictures()
+            if condition(state):
+                return state
+            time.sleep(0.02)
+        raise AssertionError(state)
+
+    def label_is(expression):
+        return lambda state: any(
+            face['expression'] == expression for face in state['faces'].get('camera', [])
+        )
+
+    def faces_in_the_picture():
+        content = np.frombuffer(pictures[0].encode(), np.uint8)
+        return len(pipeline.find_faces(Frame(server_decode(content))))
+
+    try:
+        first = board.changes(Cursor())
+        assert {p['name'] for p in first['parameters']} == set(SETTINGS)
+        wait_for(label_is(1))
+        wait_for(lambda state: state.get('status', {}).get('values', {}).get('fps', '0.0') != '0.0')
+        wait_for(lambda _: pictures)
+        assert faces_in_the_picture() == 1
+        reason = source.set_parameter('expression.min_confidence', 2)
+        assert 'cannot be 2: it must be a number from 0 to 1' in reason
+        assert source.set_parameter('no.such', 1) == "unknown parameter 'no.such'"
+        assert source.set_parameter('privacy.blur', True) == ''
+        wait_for(lambda _: pictures and faces_in_the_picture() == 0)
+        assert source.set_parameter('expression.min_confidence', 1.0) == ''
+        wait_for(label_is(labels.UNKNOWN))
+        assert source.set_enabled(False) == ''
+        wait_for(lambda state: not state['faces'] and not pictures)
+    finally:
+        source.close()
+
+
+def server_decode(content):
+    from dan_ros.images.opencv import cv2
+
+    return cv2.imdecode(content, cv2.IMREAD_COLOR)
+
+
+def test_settings_agree_with_the_parameters_of_the_node():
+    specs = pytest.importorskip('dan_ros.ros.parameters', reason='ROS is not installed').SPECS
+    for name, setting in SETTINGS.items():
+        spec = specs[name]
+        assert (setting.default, setting.unit) == (spec.default, spec.unit), name
+        assert (setting.minimum, setting.maximum) == (spec.minimum, spec.maximum), name
+        assert spec.live, name
+
+
+def test_the_page_is_part_of_every_installation():
+    root = Path(__file__).parents[2]
+    assert server_module.PAGE.is_file()
+    assert '"dan_ros.view" = ["page.html"]' in (root / 'pyproject.toml').read_text()
