@@ -134,9 +134,9 @@ class CameraOutputs:
         self, node: Node, camera: str, packages: Iterable[str], qos_monitor: QosMonitor
     ) -> None:
         self._node = node
-        self._qos_monitor = qos_monitor
         self._publishers = [
-            (OUTPUTS[package], self._create(OUTPUTS[package], camera)) for package in packages
+            (output, create_output(node, output.message_type, camera + output.suffix, qos_monitor))
+            for output in map(OUTPUTS.__getitem__, packages)
         ]
 
     def publish(self, result: FrameResult, poses: Poses) -> None:
@@ -151,16 +151,17 @@ class CameraOutputs:
             self._node.destroy_publisher(publisher)
         self._publishers = []
 
-    def _create(self, output: Output, camera: str) -> Any:
-        topic = camera + output.suffix
-        return create_with_events(
-            self._node,
-            lambda events: self._node.create_publisher(
-                output.message_type,
-                topic,
-                OUTPUT_QOS,
-                event_callbacks=events,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            ),
-            PublisherEventCallbacks(incompatible_qos=self._qos_monitor.callback(topic)),
-        )
+
+def create_output(node: Node, message_type: Any, topic: str, qos_monitor: QosMonitor) -> Any:
+    """Create a publisher that exists while images are processed; see `CameraOutputs`."""
+    return create_with_events(
+        node,
+        lambda events: node.create_publisher(
+            message_type,
+            topic,
+            OUTPUT_QOS,
+            event_callbacks=events,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        ),
+        PublisherEventCallbacks(incompatible_qos=qos_monitor.callback(topic)),
+    )

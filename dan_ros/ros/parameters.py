@@ -473,9 +473,9 @@ PARAMETERS = (
     Spec(
         'privacy.blur',
         VIDEO.blur,
-        'Replace every face by its average color wherever the node publishes images: ~/debug_image '
-        'and the faces of ROS4HRI. Every image is then searched in full, as with '
-        'detector.interval 1.',
+        'Replace every face by its average color wherever the node publishes images: '
+        '~/debug_image, ~/preview and the faces of ROS4HRI. Every image is then searched in full, '
+        'as with detector.interval 1.',
         live=True,
     ),
     Spec(

@@ -19,6 +19,7 @@ from dan_ros.ros.image_receiver import ImageReceiver
 from dan_ros.ros.inference_thread import FrameResult
 from dan_ros.ros.outputs import CameraOutputs
 from dan_ros.ros.parameters import CROPPED_FACES, IMAGES, Settings
+from dan_ros.ros.preview import PreviewPublisher
 from dan_ros.ros.publishers import ExpressionPublishers
 from dan_ros.ros.qos import QosMonitor
 from dan_ros.ros.ros4hri import Ros4HriFacePublisher, Ros4HriFaceSource
@@ -119,6 +120,7 @@ class CameraSource(ImageSource):
             )
         self._ros4hri: Ros4HriFacePublisher | None = None
         self._outputs: dict[str, CameraOutputs] = {}
+        self._previews: dict[str, PreviewPublisher] = {}
 
     def _depth_stream(self, topic: str) -> DepthStream | None:
         context = self._context
@@ -153,6 +155,9 @@ class CameraSource(ImageSource):
             self._outputs[camera] = CameraOutputs(
                 self._context.node, camera, settings.packages, self._context.qos_monitor
             )
+            self._previews[camera] = PreviewPublisher(
+                self._context.node, camera, self._context.qos_monitor
+            )
             stream.open(receiver, settings.reliability)
 
     def close(self) -> None:
@@ -162,7 +167,9 @@ class CameraSource(ImageSource):
         self._end_visits(self._streams)
         for outputs in self._outputs.values():
             outputs.close()
-        self._outputs = {}
+        for preview in self._previews.values():
+            preview.close()
+        self._outputs, self._previews = {}, {}
         if self._ros4hri is not None:
             self._ros4hri.close()
         self._ros4hri = None
@@ -187,6 +194,7 @@ class CameraSource(ImageSource):
         stream.face_count = len(result.faces)
         self._count(result)
         context.publishers.publish_debug_image(result)
+        self._previews[result.camera].publish(result)
 
     def source_of(self, camera: str) -> str:
         """Drops are counted per camera."""

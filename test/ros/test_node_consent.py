@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Bool
 
 from dan_ros.detect import open_detector
@@ -120,6 +120,11 @@ def test_no_image_of_any_topic_shows_a_hidden_face(robot, smile):
     received = {topic: robot.received(topic, Image) for topic in image_topics()}
     robot.spin_until(lambda: all(received.values()), 'images', every=lambda: robot.show(smile))
     detector = open_detector('yunet', min_score=0.3)
+    preview = robot.received('/dan_node/preview/image/compressed', CompressedImage)
+    robot.spin_until(lambda: preview, 'a preview', every=lambda: robot.show(smile))
+    for message in preview:
+        picture = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR)
+        assert detector.detect(picture) == []
     for topic, images in received.items():
         for image in images:
             pixels = np.frombuffer(image.data, np.uint8).reshape(image.height, image.width, -1)
