@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dan_ros.annotate import annotate_tracked
 from dan_ros.bag.csv_table import FaceTable
@@ -27,6 +27,9 @@ from dan_ros.tracking.events import EventDetector
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoPipeline
+
+if TYPE_CHECKING:
+    from dan_ros.bag.parquet_tables import ParquetTables
 
 CLEANUP_FRAMES = 100  # interval at which the timelines of lost faces are drawn and forgotten
 
@@ -66,11 +69,35 @@ class ConversionSummary:
         self.ids.update(face.face_id for face in array.faces)
         self.labels.update(face.label for face in array.faces)
 
+    def describe(self) -> str:
+        """Return the numbers in words."""
+        labels = ', '.join(f'{label} {count}' for label, count in self.labels.most_common())
+        return f'{self.frames} images, {self.faces} faces, {len(self.ids)} ids' + (
+            f' ({labels})' if labels else ''
+        )
+
     def describe_drops(self) -> list[str]:
         """Return a text per cause of dropped messages: their number and the first error."""
         return [
             f'{count} messages dropped, {cause}: {self.examples[cause]}'
             for cause, count in self.dropped.items()
+        ]
+
+    def describe_warnings(self) -> list[str]:
+        """Return a text per oddity that does not make the result incomplete."""
+        return [
+            *(
+                f'all images of {camera} have the same stamp; faces were tracked by bag time'
+                for camera in sorted(self.frozen_cameras)
+            ),
+            *(
+                f'the stamps of {camera} step back; the ids of its faces were kept'
+                for camera in sorted(self.unordered_cameras)
+            ),
+            *(
+                f'no video of {camera}: {reason}'
+                for camera, reason in sorted(self.missing_videos.items())
+            ),
         ]
 
     def add_error(self, error: FrameError) -> None:
@@ -87,6 +114,7 @@ class BagConverter:
         topics: its image topics to process, one per camera.
         pipeline: classifies and tracks the faces.
         with_annotations: also write foxglove_msgs/ImageAnnotations.
+        tables: also gets every frame and every face.
 
     Attributes:
         summary: the result so far.
@@ -98,9 +126,10 @@ class BagConverter:
         topics: list[Topic],
         pipeline: VideoPipeline,
         with_annotations: bool = False,
+        tables: 'ParquetTables | None' = None,
     ) -> None:
         self.summary = ConversionSummary()
-        self._with_annotations = with_annotations
+        self._with_annotations, self._tables = with_annotations, tables
         self._bag, self._topics, self._pipeline = bag, topics, pipeline
         self._calibrations: dict[str, Camera | None] = {}
         self._attention: defaultdict[str, AttentionTracker] = defaultdict(
@@ -207,9 +236,12 @@ class BagConverter:
         try:
             return record_to_frame(record)
         except FrameError as error:
-            self.summary.add_error(error)
+            dropped = error
         except MemoryError as error:
-            self.summary.add_error(FrameError('out_of_memory', str(error)))
+            dropped = FrameError('out_of_memory', str(error))
+        self.summary.add_error(dropped)
+        if self._tables:
+            self._tables.add_dropped(record, dropped.cause)
         return None
 
     def _process(
@@ -235,6 +267,8 @@ class BagConverter:
         if self._with_annotations:
             bag.write_annotations(faces, header, camera, frame.size, record.time_ns)
         table.write(faces, header, camera, record.time_ns)
+        if self._tables:
+            self._tables.add_frame(record, frame.size, faces)
         self.summary.add_frame(array)
         return faces
 

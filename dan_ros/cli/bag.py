@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`dan-ros bag`: convert a recorded bag of images to a bag of expressions, without ROS."""
+"""`dan-ros bag`: convert recorded bags of images to bags of expressions, without ROS."""
 
 import sys
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dan_ros.backends import BACKENDS
+from dan_ros.bag.settings import BagSettings
 from dan_ros.cli.common import need, probability_options, progress_bar
 from dan_ros.detect import DETECTORS
 from dan_ros.model import store
@@ -15,7 +16,7 @@ from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.probabilities import Calibration, Prior
 from dan_ros.storage.atomic import remove_abandoned
 from dan_ros.tracking.config import TrackerConfig
-from dan_ros.video_pipeline import VideoConfig, VideoPipeline
+from dan_ros.video_pipeline import VideoPipeline
 
 if TYPE_CHECKING:
     from dan_ros.bag.converter import ConversionSummary
@@ -24,7 +25,9 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
 
 
 @click.command('bag')
-@click.argument('source', metavar='IN', type=click.Path(path_type=Path))
+@click.argument(
+    'sources', metavar='IN...', nargs=-1, required=True, type=click.Path(path_type=Path)
+)
 @click.argument('out', metavar='OUT', type=click.Path(path_type=Path))
 @click.option('--video', is_flag=True, help='Also write an annotated MP4 per camera.')
 @click.option('--blur', is_flag=True, help='Hide the faces in the videos.')
@@ -33,7 +36,9 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
     is_flag=True,
     help='Also write foxglove_msgs/ImageAnnotations on each image topic plus /annotations.',
 )
-@click.option('--force', is_flag=True, help='Replace OUT if it is already a bag.')
+@click.option(
+    '--force', is_flag=True, help='Replace OUT if it is already a bag; convert all of many again.'
+)
 @click.option(
     '--topic',
     'topics',
@@ -80,9 +85,22 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
     type=click.FloatRange(0, 1),
     help='Faces with a lower confidence are labeled unknown.',
 )
+@click.option(
+    '--jobs',
+    metavar='N',
+    type=click.IntRange(1, 1000),
+    help='Bags to process at the same time. Default: one per core, as far as the memory goes.',
+)
+@click.option(
+    '--ray',
+    'ray_address',
+    metavar='ADDRESS',
+    help='Use a Ray cluster: local starts one, auto is one that runs on this machine, or '
+    'HOST:PORT. All nodes must see IN and OUT under the same paths.',
+)
 @probability_options
 def command(
-    source: Path,
+    sources: tuple[Path, ...],
     out: Path,
     video: bool,
     blur: bool,
@@ -97,6 +115,8 @@ def command(
     rotation: str,
     half_life: float,
     min_confidence: float,
+    jobs: int | None,
+    ray_address: str | None,
     prior: Prior,
     calibration: Calibration | None,
 ) -> None:
@@ -112,16 +132,51 @@ def command(
 
     If the bag is damaged or an image cannot be read, the others are processed and the exit code is
     1. If no image can be processed, nothing is written.
+
+    With several bags, a pattern such as 'recordings/*', a folder of bags, --jobs or --ray, OUT is a
+    folder with such a bag per input in bags/, tables of all images and faces in parquet/, and a
+    summary, index.html. The same command continues an interrupted run: a bag is converted again
+    only if its content or the options change.
     """
-    need('rosbags', 'matplotlib', 'yaml', 'mcap')
+    need('rosbags', 'matplotlib', 'yaml', 'mcap', extra='bag')
+    from dan_ros.bag.many.sources import means_many
+
+    settings = BagSettings(
+        topics=topics,
+        video=video,
+        blur=blur,
+        annotations=annotations,
+        model=model,
+        backend=backend,
+        detector=detector,
+        max_side_px=max_side,
+        max_faces=max_faces,
+        rotation=int(rotation),
+        half_life_s=half_life,
+        min_confidence=min_confidence,
+        prior=prior,
+        calibration=calibration,
+    )
+    if out.name in ('', '..'):  # such as the current folder
+        out = out.resolve()
+    if not (jobs or ray_address or means_many(sources)):
+        sys.exit(_convert_one(sources[0], out, settings, force))
+    need('pyarrow', 'jinja2', extra='bag')
+    if ray_address:
+        need('ray', extra='ray')
+    from dan_ros.cli.many_bags import convert_many
+
+    sys.exit(convert_many(sources, out, settings, force, jobs, ray_address))
+
+
+def _convert_one(source: Path, out: Path, settings: BagSettings, force: bool) -> int:
+    """Convert one bag to another, and return the exit code."""
     from dan_ros.bag.cameras import choose_image_topics
     from dan_ros.bag.converter import BagConverter, check_output_folder
     from dan_ros.bag.reader import Bag
 
-    if out.name in ('', '..'):  # such as the current folder
-        out = out.resolve()
     bag = Bag(source)
-    choice = choose_image_topics(bag, topics)
+    choice = choose_image_topics(bag, settings.topics)
     for name, reason in choice.left_out.items():
         _warn(f'{name} is left out: {reason}; to process it, use --topic {name}')
     if len(choice.topics) > 1:
@@ -130,31 +185,24 @@ def command(
     if remove_abandoned(out):
         _warn(f'a run was killed while it replaced {out}; the old folder was restored')
     check_output_folder(out, source, force)
-    config = VideoConfig(
-        blur=blur,
-        pipeline=PipelineConfig(
-            max_side_px=max_side, max_faces=max_faces, rotation=int(rotation), prior=prior
-        ),
-        tracker=TrackerConfig(half_life_s=half_life, min_confidence=min_confidence),
-    )
-    pipeline = _open_pipeline(model, backend, detector, config, calibration)
-    converter = BagConverter(bag, choice.topics, pipeline, annotations)
+    converter = BagConverter(bag, choice.topics, _open_pipeline(settings), settings.annotations)
     with progress_bar() as bar:
         task = bar.add_task('images', total=sum(topic.count for topic in choice.topics) or None)
-        summary = converter.run(out, video, lambda images: bar.update(task, completed=images))
+        summary = converter.run(
+            out, settings.video, lambda images: bar.update(task, completed=images)
+        )
     _print_summary(summary, out)
-    sys.exit(1 if summary.damage or summary.dropped else 0)
+    return 1 if summary.damage or summary.dropped else 0
 
 
-def _open_pipeline(
-    model: str,
-    backend: str,
-    detector: str,
-    config: VideoConfig,
-    calibration: Calibration | None,
-) -> VideoPipeline:
+def _open_pipeline(settings: BagSettings) -> VideoPipeline:
+    config = settings.to_config()
     pipeline = ExpressionPipeline.open(
-        model, backend, detector, calibration, **vars(config.pipeline)
+        settings.model,
+        settings.backend,
+        settings.detector,
+        settings.calibration,
+        **vars(config.pipeline),
     )
     if pipeline.detector.warning:
         _warn(pipeline.detector.warning)
@@ -162,19 +210,11 @@ def _open_pipeline(
 
 
 def _print_summary(summary: 'ConversionSummary', out: Path) -> None:
-    labels = ', '.join(f'{label} {count}' for label, count in summary.labels.most_common())
-    click.echo(
-        f'{click.format_filename(out)}: {summary.frames} images, {summary.faces} faces, '
-        f'{len(summary.ids)} ids' + (f' ({labels})' if labels else '')
-    )
+    click.echo(f'{click.format_filename(out)}: {summary.describe()}')
     for drop in summary.describe_drops():
         click.echo(f'Error: {drop}', err=True)
-    for camera in sorted(summary.frozen_cameras):
-        _warn(f'all images of {camera} have the same stamp; faces were tracked by bag time')
-    for camera in sorted(summary.unordered_cameras):
-        _warn(f'the stamps of {camera} step back; the ids of its faces were kept')
-    for camera, reason in sorted(summary.missing_videos.items()):
-        _warn(f'no video of {camera}: {reason}')
+    for warning in summary.describe_warnings():
+        _warn(warning)
     if summary.damage:
         click.echo(f'Error: {summary.damage}; what could be read is in {out}', err=True)
 

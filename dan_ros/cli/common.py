@@ -31,8 +31,12 @@ TRAINING_MODULES = ('torch', 'yaml', 'safetensors', 'pydantic')
 PACKAGES = {'yaml': 'pyyaml'}  # packages named differently from their module
 
 
-def need(*modules: str) -> None:
+def need(*modules: str, extra: str = '') -> None:
     """Check that optional modules are installed.
+
+    Args:
+        modules: their names.
+        extra: the extra of this package that brings them, for the message.
 
     Raises:
         DanError: one is missing; the message says what to install.
@@ -45,7 +49,7 @@ def need(*modules: str) -> None:
             packages = ' '.join(PACKAGES.get(name, name) for name in modules)
             raise DanError(
                 f'this command needs the Python package {PACKAGES.get(missing, missing)!r}: '
-                f'`pip install {packages}`'
+                f'`pip install {packages}`' + (f' (the extra {extra!r})' if extra else '')
             ) from None
 
 

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker does: convert one bag into a folder of its own.
+
+Jobs and outcomes are plain dicts of JSON values, because they go to other processes and machines.
+"""
+
+import errno
+import hashlib
+import os
+import socket
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from dan_ros.backends import Backend, open_backend
+from dan_ros.bag.cameras import choose_image_topics
+from dan_ros.bag.converter import BagConverter, ConversionSummary
+from dan_ros.bag.many.sources import files_of
+from dan_ros.bag.many.strip import count_labels
+from dan_ros.bag.parquet_tables import FACES, FRAMES, ParquetTables
+from dan_ros.bag.reader import Bag
+from dan_ros.bag.settings import BagSettings
+from dan_ros.detect import Detector, open_detector
+from dan_ros.errors import DanError, GpuLostError
+from dan_ros.images.opencv import cv2
+from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.video_pipeline import VideoPipeline
+
+DONE, UNCHANGED, FAILED, FATAL = 'done', 'unchanged', 'failed', 'fatal'
+UNSEEN = 'unseen'  # the worker does not see the bag
+SHARE = 'use storage that all nodes see under the same path'
+PROGRESS = 'progress'  # file with the share of the bag that was processed, [0, 1]
+PROGRESS_INTERVAL_S = 0.5
+READ_BYTES = 1 << 20
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def open_pipeline(settings: BagSettings, threads: int) -> VideoPipeline:
+    """Open a pipeline without history; the models stay loaded for the next one.
+
+    Raises:
+        DanError: a model cannot be loaded, or does not fit the prior or the calibration.
+    """
+    detector, backend = _load(settings.detector, settings.backend, settings.model, threads)
+    config = settings.to_config()
+    return VideoPipeline(
+        ExpressionPipeline(detector, backend, config.pipeline, settings.calibration), config
+    )
+
+
+@lru_cache(maxsize=1)
+def _load(detector: str, backend: str, model: str, threads: int) -> tuple[Detector, Backend]:
+    return open_detector(detector, threads=threads), open_backend(backend, model, threads)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One bag to convert.
+
+    Attributes:
+        name: name of the bag and of its results.
+        source: absolute path of the bag.
+        folder: existing empty folder for the results, absolute.
+        out: the result folder, for messages.
+        settings: see `BagSettings.to_json`.
+        threads: CPU threads to use.
+        known_sha256: content of the bag at which it need not be converted again, or ''.
+        token: a text that the file `token` beside `folder` has where the storage is shared.
+    """
+
+    name: str
+    source: str
+    folder: str
+    out: str
+    settings: dict[str, Any]
+    threads: int
+    known_sha256: str
+    token: str
+
+
+def stat_files(bag: Path) -> list[list[Any]]:
+    """Return name, size in bytes and time of change in nanoseconds of each file of a bag.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    found = []
+    for file in files_of(bag):
+        status = file.stat()
+        found.append([file.name, status.st_size, status.st_mtime_ns])
+    return found
+
+
+def run_job(job: dict[str, Any]) -> dict[str, Any]:
+    """Convert one bag and return the outcome.
+
+    Args:
+        job: fields of a `Job`.
+
+    Returns:
+        'state': `DONE`, `UNCHANGED`, `FAILED` (this bag), `UNSEEN`, or `FATAL` (the whole run);
+        'reason': why it failed; 'files' and 'sha256': the content of the bag; 'summary': see
+        `_summarize`.
+    """
+    work = Job(**job)
+    try:
+        return _run(work)
+    except GpuLostError:
+        os._exit(1)  # only a new process can use the GPU again
+    except Exception as error:  # a damaged bag may raise anything, and must not stop the others
+        return _explain(work, error)
+
+
+def _explain(job: Job, error: Exception) -> dict[str, Any]:
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    if getattr(cause, 'errno', None) in NO_SPACE or 'disk is full' in str(cause):
+        reason = f'the disk of {job.out} is full; free some space and run the same command again'
+        return {'state': FATAL, 'reason': reason}
+    if isinstance(error, _RunError):
+        return {'state': FATAL, 'reason': str(error)}
+    if isinstance(error, DanError):
+        reason = str(error).replace(f'{job.folder}/{job.name}', job.out)
+    elif isinstance(error, OSError):
+        reason = f'{error.filename or job.source}: {error.strerror or error}'
+    elif isinstance(error, MemoryError):
+        reason = f'{job.source} needs more memory than there is; use fewer jobs'
+    else:
+        reason = f'{job.source}: unexpected {type(error).__name__}: {error}'
+    return {'state': FAILED, 'reason': ' '.join(reason.split())}
+
+
+class _RunError(DanError):
+    """A problem that the other bags have as well."""
+
+
+def _run(job: Job) -> dict[str, Any]:
+    _check_storage(job)
+    source, folder = Path(job.source), Path(job.folder)
+    if not os.path.lexists(source):
+        reason = f'the node {socket.gethostname()} does not see {source}; {SHARE}'
+        return {'state': UNSEEN, 'reason': reason}
+    files = stat_files(source)
+    sha256 = _hash_files(source)
+    outcome = {'state': UNCHANGED, 'reason': '', 'files': files, 'sha256': sha256}
+    if sha256 == job.known_sha256:
+        return outcome
+    cv2.setNumThreads(job.threads)
+    settings = BagSettings.from_json(job.settings)
+    try:
+        pipeline = open_pipeline(settings, job.threads)
+    except GpuLostError:
+        raise
+    except DanError as error:
+        raise _RunError(f'on {socket.gethostname()}: {error}') from error
+    started_s = time.monotonic()
+    bag = Bag(source)
+    choice = choose_image_topics(bag, settings.topics)
+    total = sum(topic.count for topic in choice.topics)
+    with ParquetTables(folder) as tables:
+        converter = BagConverter(bag, choice.topics, pipeline, settings.annotations, tables)
+        summary = converter.run(folder / job.name, settings.video, _Progress(folder, total))
+    seconds = time.monotonic() - started_s
+    _flush(folder)
+    summarized = _summarize(summary, folder, choice.left_out)
+    return {**outcome, 'state': DONE, 'summary': summarized, 'seconds': seconds}
+
+
+def _check_storage(job: Job) -> None:
+    """Check that this machine sees the storage of the one that gave the job."""
+    token = Path(job.folder).parent / 'token'
+    try:
+        is_shared = token.read_text() == job.token
+    except OSError:
+        is_shared = False
+    if not is_shared:
+        raise _RunError(f'the node {socket.gethostname()} does not see {job.out}; {SHARE}')
+
+
+def _hash_files(bag: Path) -> str:
+    """Return a SHA-256 of the files of a bag. It also brings them into the memory of the system."""
+    total = hashlib.sha256()
+    for path in files_of(bag):
+        content = hashlib.sha256()
+        with path.open('rb') as file:
+            while block := file.read(READ_BYTES):
+                content.update(block)
+        total.update(f'{path.name} {content.hexdigest()}\n'.encode())
+    return total.hexdigest()
+
+
+class _Progress:
+    """Writes the share of the bag that was processed into a file that the driver reads."""
+
+    def __init__(self, folder: Path, total: int) -> None:
+        self._file, self._total = folder / PROGRESS, max(total, 1)
+        self._next_s = time.monotonic()
+
+    def __call__(self, images: int) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._next_s:
+            self._next_s = now_s + PROGRESS_INTERVAL_S
+            self._file.write_text(f'{min(images / self._total, 1):.4f}')
+
+
+def _flush(folder: Path) -> None:
+    """Flush the tables to the disk; the converter did so with the other files."""
+    for table in (FRAMES, FACES):
+        with (folder / f'{table}.parquet').open('rb') as file:
+            os.fsync(file.fileno())
+
+
+def _summarize(
+    summary: ConversionSummary, folder: Path, left_out: dict[str, str]
+) -> dict[str, Any]:
+    """Return what the page and the list of bags show of a bag."""
+    return {
+        'text': summary.describe(),
+        'frames': summary.frames,
+        'faces': summary.faces,
+        'ids': len(summary.ids),
+        'labels': dict(summary.labels.most_common()),
+        'dropped': dict(summary.dropped),
+        'drops': summary.describe_drops(),
+        'warnings': summary.describe_warnings(),
+        'damage': summary.damage,
+        'left_out': left_out,
+        **count_labels(folder),
+    }

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs jobs on a Ray cluster, one bag per task."""
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from dan_ros.backends import GPU_BACKENDS
+from dan_ros.bag.many.executor import WORKER_BYTES, Ended
+from dan_ros.bag.many.job import run_job
+from dan_ros.errors import DanError
+
+LOCAL, AUTO, CLIENT = 'local', 'auto', 'ray://'
+CONNECT_TIMEOUT_S = 5.0
+GPU_SHARE = 0.25  # of a GPU for each task, if the backend needs one
+QUEUED_PER_CPU = 2  # tasks in flight, so that no node waits and an autoscaler sees the demand
+# Ray reports usage, writes its own log lines and starts a dashboard unless it is told not to.
+QUIET = {
+    'RAY_USAGE_STATS_ENABLED': '0',
+    'RAY_LOG_TO_STDERR': '0',
+    'RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO': '0',
+    'RAY_DISABLE_IMPORT_WARNING': '1',
+}
+
+
+class RayExecutor:
+    """Runs jobs as tasks of a Ray cluster.
+
+    Ray itself repeats no task: a run limits how often a bag is tried.
+
+    Args:
+        address: `LOCAL` starts a cluster on this machine; `AUTO` is one that runs here; otherwise
+            host:port or ray://host:port.
+        jobs: number of tasks in flight; None for as many as the cluster has cores.
+        threads: cores of each task.
+        backend: name of the backend.
+
+    Raises:
+        DanError: no cluster answers, or it has another version of Ray or Python.
+    """
+
+    def __init__(self, address: str, jobs: int | None, threads: int, backend: str) -> None:
+        os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+        import ray
+
+        self._ray: Any = ray
+        self._jobs, self._threads = jobs, threads
+        self._names: dict[Any, str] = {}  # by reference of the task
+        cores = jobs * threads if jobs and address == LOCAL else None
+        _connect(ray, address, cores)
+        self._task = ray.remote(run_job).options(
+            num_cpus=threads,
+            num_gpus=GPU_SHARE if backend in GPU_BACKENDS else 0,
+            memory=WORKER_BYTES,
+            max_retries=0,
+        )
+
+    def has_room(self) -> bool:
+        """Whether another task should be submitted now."""
+        limit = self._jobs or self.slots() * QUEUED_PER_CPU
+        return len(self._names) < limit
+
+    def slots(self) -> int:
+        """Number of tasks that the cluster can run at once; it changes with its nodes."""
+        return max(1, int(self._ray.cluster_resources().get('CPU', 0)) // self._threads)
+
+    def submit(self, job: dict[str, Any]) -> None:
+        """Start a task."""
+        self._names[self._task.remote(job)] = job['name']
+
+    def wait(self, timeout_s: float) -> list[Ended]:
+        """Return the tasks that ended; wait for at most `timeout_s`."""
+        if not self._names:
+            return []
+        names = list(self._names)
+        ended: list[Any]
+        ended, _ = self._ray.wait(names, num_returns=1, timeout=timeout_s)
+        if ended:  # and the others that ended meanwhile
+            ended, _ = self._ray.wait(names, num_returns=len(names), timeout=0)
+        return [self._collect(reference) for reference in ended]
+
+    def close(self) -> None:
+        """Stop all tasks, and the cluster if it was started here."""
+        for reference in self._names:
+            with suppress(Exception):  # Ray's exceptions share no base, and the cluster may be gone
+                self._ray.cancel(reference, force=True)
+        self._ray.shutdown()
+
+    def _collect(self, reference: Any) -> Ended:
+        name = self._names.pop(reference)
+        try:
+            return Ended(name, self._ray.get(reference))
+        except self._ray.exceptions.RayTaskError as error:  # raised before `run_job` could begin
+            raise DanError(f'a node cannot run the task: {_last_line(error)}') from None
+        except self._ray.exceptions.RuntimeEnvSetupError as error:
+            raise DanError(f'a node cannot run the task: {_last_line(error)}') from None
+        except self._ray.exceptions.RayError as error:
+            return Ended(name, None, _describe_death(error))
+
+
+def _connect(ray: Any, address: str, cores: int | None) -> None:
+    options: dict[str, Any] = {
+        'configure_logging': True,
+        'logging_level': logging.CRITICAL,
+        'log_to_driver': False,
+    }
+    if address == LOCAL:
+        options |= {'num_cpus': cores, 'include_dashboard': False}
+    else:
+        _check_port(address)
+        options['address'] = address
+    with _signal_handlers_kept():
+        try:
+            ray.init(**options)
+        except Exception as error:  # Ray's exceptions share no base
+            raise DanError(
+                f'no Ray cluster can be used at {address}: {_last_line(error)}; check the address '
+                'with `ray status`'
+            ) from None
+
+
+def _check_port(address: str) -> None:
+    """Check that something listens, because Ray itself waits for minutes."""
+    host, _, port = address.removeprefix(CLIENT).rpartition(':')
+    if address == AUTO:
+        return
+    if not host or not port.isdigit():
+        raise DanError(
+            f'{address!r} is not the address of a Ray cluster: give {LOCAL}, {AUTO}, HOST:PORT or '
+            f'{CLIENT}HOST:PORT'
+        )
+    try:
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise DanError(
+            f'no Ray cluster answers at {address} ({reason}); check it with `ray status`'
+        ) from None
+
+
+@contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """Restore the handlers that Ray replaces."""
+    handlers = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _describe_death(error: Exception) -> str:
+    name = type(error).__name__
+    words = {
+        'NodeDiedError': 'its node died',
+        'LocalRayletDiedError': 'its node died',
+        'WorkerCrashedError': 'killed or crashed, perhaps because the memory was full',
+        'OutOfMemoryError': 'the memory of its node was full',
+    }
+    return words.get(name, f'{name}: {_last_line(error)}')
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

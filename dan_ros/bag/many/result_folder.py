@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of results, which only one process changes: the one that holds its lock.
+
+Workers write each bag into a folder of its own below `.dan_ros/work`. Once a bag is complete, its
+parts are moved to their places, and a line of `.dan_ros/records.jsonl` says so. A kill at any
+moment leaves at most a bag without its line, which is then converted again.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dan_ros.bag.many.sources import STATE
+from dan_ros.bag.parquet_tables import FACES, FRAMES
+from dan_ros.bag.reader import METADATA
+from dan_ros.errors import DataError
+from dan_ros.storage.atomic import atomic_write_bytes
+
+BAGS, TABLES = 'bags', 'parquet'
+RECORDS = 'records.jsonl'
+
+
+class ResultFolder:
+    """The results of many bags.
+
+    Args:
+        path: the folder, absolute.
+
+    Attributes:
+        path: as given.
+        records: what is done, by name of the bag.
+        token: text of the file `token` in `work`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.token = secrets.token_hex(16)
+        self.records: dict[str, dict[str, Any]] = {}
+        self._state = path / STATE
+        self._work = self._state / 'work'
+        self._journal: BinaryIO | None = None
+        self._attempts = 0
+
+    @classmethod
+    @contextmanager
+    def open(cls, path: Path) -> 'Iterator[ResultFolder]':
+        """Create the folder or open an existing one, and keep others from changing it.
+
+        Raises:
+            DataError: the folder is something else, or another run writes into it, or it cannot be
+                written.
+        """
+        folder = cls(path)
+        try:
+            folder._check()
+            folder._state.mkdir(parents=True, exist_ok=True)
+            with (folder._state / 'lock').open('ab') as lock:
+                folder._lock(lock)
+                folder._begin()
+                try:
+                    yield folder
+                finally:
+                    folder._end()
+        except OSError as error:
+            raise DataError(
+                f'cannot write {path}: {error.strerror or error}; free some disk space or choose '
+                'another folder'
+            ) from error
+
+    def new_work(self, name: str) -> Path:
+        """Create an empty folder for the results of one attempt at a bag."""
+        self._attempts += 1
+        folder = self._work / f'{self._attempts}-{name}'
+        folder.mkdir()
+        return folder
+
+    def discard(self, work: Path) -> None:
+        """Remove the folder of an attempt."""
+        shutil.rmtree(work, ignore_errors=True)
+
+    def publish(self, name: str, work: Path, record: Mapping[str, Any]) -> None:
+        """Move the results of a bag to their places, instead of older ones."""
+        self._forget(name)
+        new = {work / name: self.path / BAGS / name}
+        for table in (FRAMES, FACES):
+            target = self._partition(table, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            new[work / f'{table}.parquet'] = target
+        (self.path / BAGS).mkdir(exist_ok=True)
+        for source, target in new.items():
+            if target.is_dir():
+                target.rename(work / 'old')
+            source.replace(target)
+        self.record(name, record)
+        self.discard(work)
+
+    def record(self, name: str, record: Mapping[str, Any]) -> None:
+        """Note that a bag is done."""
+        self.records[name] = dict(record)
+        self._append({**record, 'name': name})
+
+    def has_results(self, name: str) -> bool:
+        """Whether the results of a bag are in their places."""
+        parts = [self._partition(table, name) for table in (FRAMES, FACES)]
+        return all(p.is_file() for p in (*parts, self.path / BAGS / name / METADATA))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write or replace a file of the folder."""
+        atomic_write_bytes(self.path / name, content)
+
+    def _partition(self, table: str, name: str) -> Path:
+        return self.path / TABLES / table / f'bag={name}' / f'{table}.parquet'
+
+    def _check(self) -> None:
+        """Check that the folder is new, empty, or of this command."""
+        if not os.path.lexists(self.path) or (self.path / STATE).is_dir():
+            return
+        if not self.path.is_dir():
+            raise DataError(f'{self.path} is not a folder; choose another one')
+        if any(self.path.iterdir()):
+            raise DataError(
+                f'{self.path} exists already and has no results of many bags; choose another folder'
+            )
+
+    def _lock(self, file: BinaryIO) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise DataError(
+                    f'another run writes into {self.path}; wait for its end or choose another '
+                    'folder'
+                ) from None  # on file systems without locks, users must take care
+
+    def _begin(self) -> None:
+        shutil.rmtree(self._work, ignore_errors=True)  # of a run that was killed
+        self._work.mkdir(exist_ok=True)
+        (self._work / 'token').write_text(self.token)
+        self._read_records()
+        lines = [_to_line({**record, 'name': name}) for name, record in self.records.items()]
+        atomic_write_bytes(self._state / RECORDS, b''.join(lines))
+        self._journal = (self._state / RECORDS).open('ab')
+
+    def _end(self) -> None:
+        if self._journal:
+            with suppress(OSError):
+                self._journal.close()
+        shutil.rmtree(self._work, ignore_errors=True)
+
+    def _read_records(self) -> None:
+        with suppress(FileNotFoundError), (self._state / RECORDS).open('rb') as file:
+            for line in file:
+                try:
+                    record = json.loads(line)
+                    name = record.pop('name')
+                except (ValueError, KeyError, AttributeError):  # the last one, of a killed run
+                    continue
+                if record:
+                    self.records[name] = record
+                else:
+                    self.records.pop(name, None)
+
+    def _forget(self, name: str) -> None:
+        if self.records.pop(name, None):
+            self._append({'name': name})
+
+    def _append(self, record: dict[str, Any]) -> None:
+        assert self._journal is not None
+        self._journal.write(_to_line(record))
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+
+
+def _to_line(record: Mapping[str, Any]) -> bytes:
+    return json.dumps(record, separators=(',', ':')).encode() + b'\n'

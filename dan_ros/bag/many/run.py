@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Converts many bags: gives jobs to workers, publishes what they made, and tries again."""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dan_ros.bag.many.executor import Ended, Executor
+from dan_ros.bag.many.job import (
+    DONE,
+    FAILED,
+    FATAL,
+    PROGRESS,
+    UNCHANGED,
+    UNSEEN,
+    Job,
+    stat_files,
+)
+from dan_ros.bag.many.result_folder import ResultFolder
+from dan_ros.bag.many.sources import name_bags
+from dan_ros.bag.settings import BagSettings
+from dan_ros.errors import DataError
+
+MAX_ATTEMPTS = 3  # for a bag whose worker dies
+POLL_S = 0.5
+
+
+@dataclass
+class BagTask:
+    """One bag of a run.
+
+    Attributes:
+        name: of the bag and its results.
+        source: resolved path of the bag.
+        files: see `stat_files`; [] if they cannot be read.
+        known_sha256: content for which there are results with the same settings, or ''.
+        is_done: whether its results are complete and need no work.
+        failure: why there are no new results, or ''.
+        attempts: number of workers that tried.
+        work: folder of the present attempt.
+    """
+
+    name: str
+    source: Path
+    files: list[list[Any]] = field(default_factory=list)
+    known_sha256: str = ''
+    is_done: bool = False
+    failure: str = ''
+    attempts: int = 0
+    work: Path | None = None
+
+    @property
+    def size(self) -> int:
+        """Size of the bag, bytes; at least 1."""
+        return max(1, sum(int(size) for _, size, _ in self.files))
+
+    def share_done(self) -> float:
+        """Share of the bag that the present attempt has processed, [0, 1]."""
+        try:
+            return float((self.work / PROGRESS).read_text()) if self.work else 0.0
+        except (OSError, ValueError):  # not there yet, or being written
+            return 0.0
+
+
+class ManyBags:
+    """Converts many bags into one result folder.
+
+    Args:
+        folder: the open result folder.
+        bags: resolved paths of the bags.
+        settings: how to convert them.
+        model_sha256: of the model file.
+        force: also convert bags that are done.
+
+    Attributes:
+        tasks: all bags, by name.
+    """
+
+    def __init__(
+        self,
+        folder: ResultFolder,
+        bags: Iterable[Path],
+        settings: BagSettings,
+        model_sha256: str,
+        force: bool = False,
+    ) -> None:
+        self._folder, self._settings = folder, settings
+        self._fingerprint = settings.fingerprint(model_sha256)
+        known = {Path(record['source']): name for name, record in folder.records.items()}
+        names = name_bags(list(bags), known)
+        self.tasks = {name: BagTask(name, bag) for bag, name in names.items()}
+        for task in self.tasks.values():
+            self._look_up(task, force)
+        self._running: dict[str, BagTask] = {}
+
+    @property
+    def waiting(self) -> list[BagTask]:
+        """The bags that must be converted."""
+        return [task for task in self.tasks.values() if not (task.is_done or task.failure)]
+
+    def bytes_done(self) -> float:
+        """Bytes of all bags that are processed."""
+        ended = (t.size for t in self.tasks.values() if t.is_done or t.failure)
+        return sum(ended) + sum(t.size * t.share_done() for t in self._running.values())
+
+    def run(
+        self,
+        executor: Executor,
+        threads: int,
+        on_progress: Callable[[], object] = lambda: None,
+        on_end: Callable[[BagTask], object] = lambda task: None,
+    ) -> None:
+        """Convert all bags that are not done.
+
+        Args:
+            executor: runs the jobs.
+            threads: CPU threads of each job.
+            on_progress: called about twice a second.
+            on_end: called when a bag is done or has failed.
+
+        Raises:
+            DataError: the run cannot go on, such as on a full disk. What is done is kept.
+        """
+        queue = deque(self.waiting)
+        while queue or self._running:
+            while queue and executor.has_room():
+                self._submit(queue.popleft(), executor, threads)
+            for ended in executor.wait(POLL_S):
+                task = self._running.pop(ended.name)
+                self._handle(task, ended)
+                if task.is_done or task.failure:
+                    on_end(task)
+                else:
+                    queue.append(task)
+            on_progress()
+
+    def _look_up(self, task: BagTask, force: bool) -> None:
+        try:
+            task.files = stat_files(task.source)
+        except OSError as error:
+            reason = error.strerror if os.path.lexists(task.source) else 'there is no such bag'
+            task.failure = f'{task.source}: {reason}'
+            return
+        record = self._folder.records.get(task.name)
+        if force or not record or record['settings'] != self._fingerprint:
+            return
+        if self._folder.has_results(task.name):
+            task.known_sha256 = record['sha256']
+            task.is_done = record['files'] == task.files
+
+    def _submit(self, task: BagTask, executor: Executor, threads: int) -> None:
+        task.attempts += 1
+        task.work = self._folder.new_work(task.name)
+        self._running[task.name] = task
+        job = Job(
+            task.name,
+            str(task.source),
+            str(task.work),
+            str(self._folder.path),
+            self._settings.to_json(),
+            threads,
+            task.known_sha256,
+            self._folder.token,
+        )
+        executor.submit(asdict(job))
+
+    def _handle(self, task: BagTask, ended: Ended) -> None:
+        """Publish the results of a job, or note why there are none."""
+        assert task.work is not None
+        work, task.work = task.work, None
+        outcome = ended.outcome
+        if outcome is None:
+            self._folder.discard(work)
+            if task.attempts == MAX_ATTEMPTS:
+                task.failure = (
+                    f'{task.source}: {task.attempts} workers died ({ended.cause_of_death})'
+                )
+            return
+        state = outcome['state']
+        if state == FATAL or (state == UNSEEN and os.path.lexists(task.source)):
+            raise DataError(outcome['reason'])
+        if state in (FAILED, UNSEEN):
+            task.failure = outcome['reason']
+            self._folder.discard(work)
+            return
+        record = self._to_record(task, outcome)
+        if state == UNCHANGED:
+            old = self._folder.records[task.name]
+            self._folder.record(task.name, {**old, **record})
+            self._folder.discard(work)
+        elif state == DONE:
+            self._folder.publish(task.name, work, record)
+        task.is_done = True
+
+    def _to_record(self, task: BagTask, outcome: dict[str, Any]) -> dict[str, Any]:
+        names = ('files', 'sha256', 'summary', 'seconds')
+        kept: dict[str, Any] = {name: outcome[name] for name in names if name in outcome}
+        return {'source': str(task.source), 'settings': self._fingerprint, **kept}

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the bags that a user means by paths, patterns and folders, and gives each a name."""
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+
+from dan_ros.bag.reader import METADATA
+from dan_ros.bag.storage import has_storage_suffix, uncompressed
+from dan_ros.errors import DataError
+
+STATE = '.dan_ros'  # hidden folder of a result folder, which marks it as one
+WRITE_AHEAD_LOG = '-wal'  # suffix of SQLite's file of latest changes
+
+
+def means_many(sources: Sequence[Path]) -> bool:
+    """Whether the sources are several bags, a pattern, or a folder of several bags."""
+    (first, *others) = sources
+    if others or _is_pattern(first):
+        return True
+    return first.is_dir() and not _is_bag(first) and len(list(_bags_below(first))) > 1
+
+
+def find_bags(sources: Sequence[Path]) -> list[Path]:
+    """Return the resolved paths of the bags, each once and sorted.
+
+    A folder that is not a bag stands for all bags below it, except for hidden folders and for
+    result folders of this command. A path that is named and is not a bag is returned as it is.
+
+    Args:
+        sources: paths of bags, patterns with *, ? and **, and folders of bags.
+
+    Raises:
+        DataError: a pattern matches nothing, or there are only result folders.
+    """
+    paths = [path for source in sources for path in _expand(source)]
+    found = {bag.resolve() for path in paths for bag in _bags_at(path)}
+    if not found:
+        raise DataError(f'there is no bag in {", ".join(map(str, sources))}')
+    return sorted(bag for bag in found if bag.parent not in found)
+
+
+def files_of(bag: Path) -> list[Path]:
+    """Return the files that the content of a bag depends on, sorted.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    if not bag.is_dir():
+        return [f for f in (bag, Path(f'{bag}{WRITE_AHEAD_LOG}')) if f.is_file() or f == bag]
+    files = [f for f in sorted(bag.iterdir()) if f.is_file() and not f.name.startswith('._')]
+    return [f for f in files if _is_part(f)] or files
+
+
+def name_bags(bags: Iterable[Path], known: Mapping[Path, str]) -> dict[Path, str]:
+    """Give each bag a name of letters, digits and `_.-` that starts with a letter.
+
+    It is made of the fewest last parts of the path that make it unique. The names of earlier runs
+    are kept.
+
+    Args:
+        bags: resolved paths.
+        known: name by resolved path, from earlier runs.
+
+    Example:
+        >>> name_bags([Path('/a/run1'), Path('/b/run1'), Path('/b/2024.mcap')], {})
+        {PosixPath('/a/run1'): 'a-run1', PosixPath('/b/run1'): 'b-run1', \
+PosixPath('/b/2024.mcap'): 'bag_2024'}
+    """
+    names = {bag: known[bag] for bag in bags if bag in known}
+    taken = set(known.values())
+    unnamed = [bag for bag in bags if bag not in names]
+    depth = 1
+    while unnamed:
+        proposals = {bag: _join_parts(bag, depth) for bag in unnamed}
+        counts = Counter(proposals.values())
+        for bag, name in proposals.items():
+            if counts[name] == 1 and name not in taken:
+                names[bag] = name
+            elif depth >= len(bag.parts):  # as for a_b and a:b, or one.db3 and one.mcap
+                names[bag] = next(n for i in count(2) if (n := f'{name}-{i}') not in taken)
+                taken.add(names[bag])
+        taken |= set(names.values())
+        unnamed = [bag for bag in unnamed if bag not in names]
+        depth += 1
+    return {bag: names[bag] for bag in bags}
+
+
+def _join_parts(bag: Path, depth: int) -> str:
+    """Join the last parts of a path; DuckDB and Spark would read digits as numbers or dates."""
+    stem = uncompressed(bag).stem if has_storage_suffix(bag) else bag.name
+    parts = [part.strip('/') for part in (*bag.parts[:-1], stem)[-depth:]]
+    name = re.sub(r'[^A-Za-z0-9_.-]', '_', '-'.join(part for part in parts if part))
+    return name if re.match('[A-Za-z]', name) else f'bag_{name}'
+
+
+def _is_pattern(path: Path) -> bool:
+    return glob.has_magic(str(path)) and not os.path.lexists(path)
+
+
+def _expand(source: Path) -> list[Path]:
+    if not _is_pattern(source):
+        return [source]
+    if found := glob.glob(str(source), recursive=True):
+        return [Path(path) for path in sorted(found)]
+    raise DataError(f'no bag matches {source}; check the pattern')
+
+
+def _is_bag(path: Path) -> bool:
+    """Whether a path is a storage file, or a folder with one or with metadata."""
+    if not path.is_dir():
+        return path.is_file() and has_storage_suffix(path)
+    return any(_is_part(f) and f.is_file() for f in path.iterdir() if not f.name.startswith('._'))
+
+
+def _is_part(file: Path) -> bool:
+    name = file.name
+    return name == METADATA or has_storage_suffix(Path(name.removesuffix(WRITE_AHEAD_LOG)))
+
+
+def _bags_below(folder: Path) -> Iterable[Path]:
+    """Yield the bags inside a folder that is not a bag."""
+    seen: set[str] = set()
+    for place, names, _ in os.walk(folder, followlinks=True):
+        real, path = os.path.realpath(place), Path(place)
+        if real in seen or (path / STATE).is_dir():
+            names.clear()
+        elif path != folder and _is_bag(path):
+            yield path
+            names.clear()
+        seen.add(real)
+        names[:] = sorted(name for name in names if not name.startswith('.'))
+
+
+def _bags_at(path: Path) -> list[Path]:
+    if (path / STATE).is_dir():
+        return []
+    if _is_bag(path) or not path.is_dir():
+        return [path]
+    return list(_bags_below(path)) or [path]

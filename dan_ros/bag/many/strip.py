@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The expressions of a bag over time, in few bytes, and as a small picture."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pyarrow import parquet
+
+from dan_ros import labels
+from dan_ros.bag.parquet_tables import FACES, FRAMES
+from dan_ros.images.opencv import cv2
+
+BINS = 96  # intervals into which the time of a bag is divided
+ALL_LABELS = (*labels.CANONICAL, labels.UNKNOWN_LABEL)
+# RGB by label. The colors of Okabe and Ito, https://jfly.uni-koeln.de/color, and two grays; people
+# who confuse red and green can tell them apart.
+ALL_COLORS = (
+    (190, 190, 190),
+    (240, 228, 66),
+    (0, 114, 178),
+    (86, 180, 233),
+    (204, 121, 167),
+    (0, 158, 115),
+    (213, 94, 0),
+    (230, 159, 0),
+    (85, 85, 85),
+)
+DROPPED = 'dropped'
+WIDTH_PX, HEIGHT_PX, MARK_PX = 3 * BINS, 36, 4
+PAPER, DROP_COLOR = (255, 255, 255), (30, 30, 30)
+
+
+def count_labels(folder: Path) -> dict[str, Any]:
+    """Read the two tables of a bag, in bounded memory.
+
+    Args:
+        folder: contains `frames.parquet` and `faces.parquet`.
+
+    Returns:
+        'start_ns', 'end_ns': bag times of the first and the last image; 'with_faces': number of
+        images with a face; 'strip': per label that occurs, and for `DROPPED`, the share of the
+        faces or images in each of `BINS` intervals, as two hexadecimal digits each.
+    """
+    times = [batch[0] for batch in _batches(folder, FRAMES, ['bag_time_ns'])]
+    start_ns = min(int(part.min()) for part in times)
+    end_ns = max(int(part.max()) for part in times)
+    images, dropped = np.zeros((2, BINS), np.int64)
+    with_faces = 0
+    for time_ns, faces, why in _batches(folder, FRAMES, ['bag_time_ns', 'faces', DROPPED]):
+        images += _histogram(time_ns, start_ns, end_ns)
+        dropped += _histogram(time_ns[why != np.array(None)], start_ns, end_ns)
+        with_faces += int((faces > 0).sum())
+    counts = np.zeros((len(ALL_LABELS), BINS), np.int64)
+    for time_ns, label in _batches(folder, FACES, ['bag_time_ns', 'label']):
+        for index, name in enumerate(ALL_LABELS):
+            counts[index] += _histogram(time_ns[label == name], start_ns, end_ns)
+    shares = dict(zip(ALL_LABELS, _shares(counts, counts.sum(axis=0)), strict=True))
+    shares[DROPPED] = _shares(dropped, images)
+    strip = {name: share.tobytes().hex() for name, share in shares.items() if share.any()}
+    return {'start_ns': start_ns, 'end_ns': end_ns, 'with_faces': with_faces, 'strip': strip}
+
+
+def draw_strip(strip: Mapping[str, str]) -> bytes:
+    """Draw the stacked shares of the expressions over time, and marks where images were dropped.
+
+    White lines between the bands separate colors that a viewer cannot tell apart.
+
+    Args:
+        strip: see `count_labels`.
+
+    Returns:
+        PNG.
+    """
+    canvas = np.full((HEIGHT_PX + MARK_PX, WIDTH_PX, 3), PAPER, np.uint8)
+    bottoms = np.zeros(BINS)
+    for name, color in zip(ALL_LABELS, ALL_COLORS, strict=True):
+        tops = bottoms + _parse(strip.get(name, '')) / 255
+        _fill(canvas, bottoms, tops, color)
+        bottoms = tops
+    dropped = np.repeat(_parse(strip.get(DROPPED, '')) > 0, WIDTH_PX // BINS)
+    canvas[HEIGHT_PX + 1 :, dropped] = DROP_COLOR
+    return bytes(cv2.imencode('.png', canvas[..., ::-1])[1])
+
+
+def _fill(
+    canvas: np.ndarray, bottoms: np.ndarray, tops: np.ndarray, color: tuple[int, ...]
+) -> None:
+    rows = np.arange(HEIGHT_PX)[:, None]
+    low, high = (np.rint(HEIGHT_PX * (1 - edge)) for edge in (bottoms, tops))
+    band = np.repeat((rows >= high) & (rows < low), WIDTH_PX // BINS, axis=1)
+    line = np.repeat((rows == high) & (low - high > 2), WIDTH_PX // BINS, axis=1)
+    canvas[:HEIGHT_PX][band] = color
+    canvas[:HEIGHT_PX][line] = PAPER
+
+
+def _shares(counts: np.ndarray, totals: np.ndarray) -> np.ndarray:
+    """Return counts / totals as uint8, 255 for 1; what is not 0 stays above 0."""
+    shares: np.ndarray = np.ceil(255 * counts / np.maximum(totals, 1)).astype(np.uint8)
+    return shares
+
+
+def _parse(text: str) -> np.ndarray:
+    return np.frombuffer(bytes.fromhex(text), np.uint8) if text else np.zeros(BINS, np.uint8)
+
+
+def _histogram(time_ns: np.ndarray, start_ns: int, end_ns: int) -> np.ndarray:
+    position = (time_ns - start_ns) * BINS // max(end_ns - start_ns, 1)
+    return np.bincount(np.minimum(position, BINS - 1), minlength=BINS)
+
+
+def _batches(folder: Path, table: str, columns: list[str]) -> Iterator[list[np.ndarray]]:
+    """Yield columns of a table as arrays, piece by piece."""
+    with parquet.ParquetFile(folder / f'{table}.parquet') as file:
+        for batch in file.iter_batches(columns=columns):
+            yield [batch.column(name).to_numpy(zero_copy_only=False) for name in columns]

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of `dan-ros bag` that converts many bags into one result folder."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dan_ros.backends import model_for
+from dan_ros.backends.base import available_cpus
+from dan_ros.bag.many.job import open_pipeline
+from dan_ros.bag.many.page import LIST, PAGE, problem_of, render_list, render_page
+from dan_ros.bag.many.processes import ProcessExecutor, default_jobs, free_bytes
+from dan_ros.bag.many.result_folder import ResultFolder
+from dan_ros.bag.many.run import BagTask, ManyBags
+from dan_ros.bag.many.sources import find_bags
+from dan_ros.bag.settings import BagSettings
+from dan_ros.errors import DataError
+from dan_ros.model import store
+
+if TYPE_CHECKING:
+    from dan_ros.bag.many.executor import Executor
+
+SPEED_PERIOD_S = 600.0  # time over which the speed is measured for the time left
+
+
+def convert_many(
+    sources: Sequence[Path],
+    out: Path,
+    settings: BagSettings,
+    force: bool,
+    jobs: int | None,
+    ray_address: str | None,
+) -> int:
+    """Convert many bags and return the exit code.
+
+    Args:
+        sources: bags, patterns and folders of bags.
+        out: the result folder.
+        settings: how to convert each bag.
+        force: also convert bags that are done.
+        jobs: number of bags at the same time; None to choose it.
+        ray_address: see `RayExecutor`; None for processes of this machine.
+
+    Raises:
+        DanError: the run cannot begin or cannot go on.
+    """
+    out = out.resolve()
+    bags = find_bags(sources)
+    _check_apart(bags, out)
+    settings = _resolve(settings)
+    sha256 = store.read_model(model_for(settings.backend, settings.model)).sha256
+    with ResultFolder.open(out) as folder:
+        many = ManyBags(folder, bags, settings, sha256, force)
+        waiting = len(many.waiting)
+        if ready := sum(task.is_done for task in many.tasks.values()):
+            click.echo(f'{ready} of {len(bags)} bags are done already', err=True)
+        for task in many.tasks.values():
+            if task.failure:
+                click.echo(f'Error: {task.failure}', err=True)
+        if waiting:
+            executor, threads = _start(waiting, jobs, ray_address, settings.backend)
+            with closing(executor):
+                _run(many, folder, executor, threads)
+        return _finish(many, folder, settings)
+
+
+def _check_apart(bags: Sequence[Path], out: Path) -> None:
+    for bag in bags:
+        if bag.is_relative_to(out) or (bag.is_dir() and out.is_relative_to(bag)):
+            raise DataError(f'one of {out} and {bag} is inside the other; choose another folder')
+
+
+def _resolve(settings: BagSettings) -> BagSettings:
+    """Open the models once, so that all workers use the same, and errors come before the work."""
+    if settings.model not in (store.DEFAULT_MODEL, *store.KNOWN_MODELS):
+        path = store.expand_path(settings.model).resolve()
+        settings = replace(settings, model=str(path))
+    pipeline = open_pipeline(settings, 0).pipeline
+    if pipeline.detector.warning:
+        click.echo(f'Warning: {pipeline.detector.warning}', err=True)
+    return replace(settings, backend=pipeline.backend.name, detector=pipeline.detector.name)
+
+
+def _start(
+    bags: int, jobs: int | None, ray_address: str | None, backend: str
+) -> 'tuple[Executor, int]':
+    """Start what runs the jobs; also return the threads of each job."""
+    cores = available_cpus()
+    if ray_address:
+        from dan_ros.bag.many.ray_cluster import RayExecutor
+
+        cluster = RayExecutor(ray_address, jobs, 1, backend)
+        click.echo(f'{bags} bags on a Ray cluster with {cluster.slots()} cores', err=True)
+        return cluster, 1
+    chosen = min(jobs or default_jobs(bags), bags)
+    threads = max(1, cores // chosen)
+    click.echo(
+        f'{bags} bags, {chosen} at a time with {threads} {"thread" if threads == 1 else "threads"} '
+        f'each ({cores} cores, {free_bytes() / 1e9:.0f} GB of memory free)',
+        err=True,
+    )
+    return ProcessExecutor(chosen, threads), threads
+
+
+def _run(many: ManyBags, folder: ResultFolder, executor: 'Executor', threads: int) -> None:
+    console = Console(stderr=True)
+    before = many.bytes_done()
+    total = sum(task.size for task in many.waiting)
+
+    def show() -> None:
+        ended = sum(bool(task.is_done or task.failure) for task in many.tasks.values())
+        bar.update(
+            row,
+            completed=many.bytes_done() - before,
+            description=f'bag {ended} of {len(many.tasks)}',
+        )
+
+    with Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        TextColumn('{task.percentage:.0f} %, left'),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        speed_estimate_period=SPEED_PERIOD_S,
+    ) as bar:
+        row = bar.add_task('', total=total)
+        many.run(executor, threads, show, lambda task: _print_end(task, folder))
+
+
+def _print_end(task: BagTask, folder: ResultFolder) -> None:
+    if task.failure:
+        click.echo(f'Error: {task.failure}', err=True)
+        return
+    summary = folder.records[task.name]['summary']
+    click.echo(f'{task.name}: {summary["text"]}')
+    if problem := problem_of(summary):
+        click.echo(f'Error: {task.name}: {problem}', err=True)
+    for warning in summary['warnings']:
+        click.echo(f'Warning: {task.name}: {warning}', err=True)
+
+
+def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
+    """Write the summary, and return the exit code."""
+    records = {name: folder.records[name] for name in many.tasks if name in folder.records}
+    left_out = Counter(
+        item for record in records.values() for item in record['summary']['left_out'].items()
+    )
+    for (topic, reason), count in left_out.items():
+        click.echo(
+            f'Warning: {topic} is left out in {count} bags: {reason}; to process it, use '
+            f'--topic {topic}',
+            err=True,
+        )
+    failures = {name: task.failure for name, task in many.tasks.items() if task.failure}
+    sources = {name: record['source'] for name, record in folder.records.items()}
+    sources |= {name: str(task.source) for name, task in many.tasks.items()}
+    title = f'Facial expressions in {len(folder.records):,} bags'
+    folder.write(PAGE, render_page(title, folder.records, failures, settings))
+    folder.write(LIST, render_list(folder.records, failures, sources))
+    incomplete = sum(bool(problem_of(record['summary'])) for record in records.values())
+    images = sum(record['summary']['frames'] for record in records.values())
+    parts = [f'{len(many.tasks) - len(failures)} bags, {images} images']
+    if incomplete:
+        parts.append(f'{incomplete} of them incomplete')
+    if failures:
+        parts.append(f'{len(failures)} bags failed')
+    click.echo(f'{"; ".join(parts)}; see {os.path.relpath(folder.path / PAGE)}')
+    return 1 if failures or incomplete else 0
