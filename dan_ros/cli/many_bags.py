@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The part of `dan-ros bag` that converts many bags into one result folder."""
 
+import math
 import os
+import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
@@ -15,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dan_ros.backends import model_for
 from dan_ros.backends.base import available_cpus
+from dan_ros.bag.many.executor import WORKER_BYTES
 from dan_ros.bag.many.job import open_pipeline
 from dan_ros.bag.many.page import LIST, PAGE, problem_of, render_list, render_page
 from dan_ros.bag.many.processes import ProcessExecutor, default_jobs, free_bytes
@@ -28,6 +31,7 @@ from dan_ros.model import store
 if TYPE_CHECKING:
     from dan_ros.bag.many.executor import Executor
 
+PATIENCE_S = 30.0  # time without a working worker after which the user is told
 SPEED_PERIOD_S = 600.0  # time over which the speed is measured for the time left
 
 
@@ -56,7 +60,7 @@ def convert_many(
     bags = find_bags(sources)
     _check_apart(bags, out)
     settings = _resolve(settings)
-    sha256 = store.read_model(model_for(settings.backend, settings.model)).sha256
+    sha256 = store.read_model(settings.model).sha256
     with ResultFolder.open(out) as folder:
         many = ManyBags(folder, bags, settings, sha256, force)
         waiting = len(many.waiting)
@@ -86,7 +90,9 @@ def _resolve(settings: BagSettings) -> BagSettings:
     pipeline = open_pipeline(settings, 0).pipeline
     if pipeline.detector.warning:
         click.echo(f'Warning: {pipeline.detector.warning}', err=True)
-    return replace(settings, backend=pipeline.backend.name, detector=pipeline.detector.name)
+    backend, detector = pipeline.backend.name, pipeline.detector.name
+    model = model_for(backend, settings.model)
+    return replace(settings, model=model, backend=backend, detector=detector)
 
 
 def _start(
@@ -114,8 +120,16 @@ def _run(many: ManyBags, folder: ResultFolder, executor: 'Executor', threads: in
     console = Console(stderr=True)
     before = many.bytes_done()
     total = sum(task.size for task in many.waiting)
+    warn_at_s = time.monotonic() + PATIENCE_S
 
     def show() -> None:
+        nonlocal warn_at_s
+        if many.is_working():
+            warn_at_s = time.monotonic() + PATIENCE_S
+        elif time.monotonic() > warn_at_s:
+            warn_at_s = math.inf
+            need = f'a core and {WORKER_BYTES / 1e9:g} GB of memory'
+            click.echo(f'Warning: no worker has begun; each needs {need}; waiting', err=True)
         ended = sum(bool(task.is_done or task.failure) for task in many.tasks.values())
         bar.update(
             row,
@@ -133,7 +147,11 @@ def _run(many: ManyBags, folder: ResultFolder, executor: 'Executor', threads: in
         speed_estimate_period=SPEED_PERIOD_S,
     ) as bar:
         row = bar.add_task('', total=total)
-        many.run(executor, threads, show, lambda task: _print_end(task, folder))
+        many.run(executor, threads, show, lambda task: _print_end(task, folder), _print_death)
+
+
+def _print_death(task: BagTask, cause: str) -> None:
+    click.echo(f'Warning: {task.name}: its worker ended ({cause}); trying again', err=True)
 
 
 def _print_end(task: BagTask, folder: ResultFolder) -> None:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dan_ros.backends import Backend, open_backend
+from dan_ros.backends import Backend, model_for, open_backend
 from dan_ros.bag.cameras import choose_image_topics
 from dan_ros.bag.converter import BagConverter, ConversionSummary
 from dan_ros.bag.many.sources import files_of
@@ -25,6 +25,7 @@ from dan_ros.bag.settings import BagSettings
 from dan_ros.detect import Detector, open_detector
 from dan_ros.errors import DanError, GpuLostError
 from dan_ros.images.opencv import cv2
+from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.video_pipeline import VideoPipeline
 
@@ -43,7 +44,7 @@ def open_pipeline(settings: BagSettings, threads: int) -> VideoPipeline:
     Raises:
         DanError: a model cannot be loaded, or does not fit the prior or the calibration.
     """
-    detector, backend = _load(settings.detector, settings.backend, settings.model, threads)
+    detector, backend, _ = _load(settings.detector, settings.backend, settings.model, threads)
     config = settings.to_config()
     return VideoPipeline(
         ExpressionPipeline(detector, backend, config.pipeline, settings.calibration), config
@@ -51,8 +52,10 @@ def open_pipeline(settings: BagSettings, threads: int) -> VideoPipeline:
 
 
 @lru_cache(maxsize=1)
-def _load(detector: str, backend: str, model: str, threads: int) -> tuple[Detector, Backend]:
-    return open_detector(detector, threads=threads), open_backend(backend, model, threads)
+def _load(detector: str, backend: str, model: str, threads: int) -> tuple[Detector, Backend, str]:
+    """Return a detector, a backend, and the SHA-256 of the model."""
+    loaded = open_detector(detector, threads=threads), open_backend(backend, model, threads)
+    return *loaded, store.read_model(model_for(loaded[1].name, model)).sha256
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Job:
         folder: existing empty folder for the results, absolute.
         out: the result folder, for messages.
         settings: see `BagSettings.to_json`.
+        fingerprint: see `BagSettings.fingerprint`.
         threads: CPU threads to use.
         known_sha256: content of the bag at which it need not be converted again, or ''.
         token: a text that the file `token` beside `folder` has where the storage is shared.
@@ -75,6 +79,7 @@ class Job:
     folder: str
     out: str
     settings: dict[str, Any]
+    fingerprint: str
     threads: int
     known_sha256: str
     token: str
@@ -115,7 +120,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
 
 def _explain(job: Job, error: Exception) -> dict[str, Any]:
     cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    if getattr(cause, 'errno', None) in NO_SPACE or 'disk is full' in str(cause):
+    if getattr(cause, 'errno', None) in NO_SPACE or 'is full' in str(cause):  # as SQLite says
         reason = f'the disk of {job.out} is full; free some space and run the same command again'
         return {'state': FATAL, 'reason': reason}
     if isinstance(error, _RunError):
@@ -141,6 +146,7 @@ def _run(job: Job) -> dict[str, Any]:
     if not os.path.lexists(source):
         reason = f'the node {socket.gethostname()} does not see {source}; {SHARE}'
         return {'state': UNSEEN, 'reason': reason}
+    (folder / PROGRESS).write_text('0')
     files = stat_files(source)
     sha256 = _hash_files(source)
     outcome = {'state': UNCHANGED, 'reason': '', 'files': files, 'sha256': sha256}
@@ -148,12 +154,7 @@ def _run(job: Job) -> dict[str, Any]:
         return outcome
     cv2.setNumThreads(job.threads)
     settings = BagSettings.from_json(job.settings)
-    try:
-        pipeline = open_pipeline(settings, job.threads)
-    except GpuLostError:
-        raise
-    except DanError as error:
-        raise _RunError(f'on {socket.gethostname()}: {error}') from error
+    pipeline = _open_as_driver(job, settings)
     started_s = time.monotonic()
     bag = Bag(source)
     choice = choose_image_topics(bag, settings.topics)
@@ -165,6 +166,21 @@ def _run(job: Job) -> dict[str, Any]:
     _flush(folder)
     summarized = _summarize(summary, folder, choice.left_out)
     return {**outcome, 'state': DONE, 'summary': summarized, 'seconds': seconds}
+
+
+def _open_as_driver(job: Job, settings: BagSettings) -> VideoPipeline:
+    """Open the pipeline that the driver has opened as well."""
+    host = socket.gethostname()
+    try:
+        pipeline = open_pipeline(settings, job.threads)
+    except GpuLostError:
+        raise
+    except DanError as error:
+        raise _RunError(f'on {host}: {error}') from error
+    *_, sha256 = _load(settings.detector, settings.backend, settings.model, job.threads)
+    if settings.fingerprint(sha256) != job.fingerprint:
+        raise _RunError(f'{host} has another version of dan_ros or of {settings.model}; update it')
+    return pipeline
 
 
 def _check_storage(job: Job) -> None:

@@ -64,7 +64,7 @@ th { position: sticky; top: 0; background: #fff; vertical-align: bottom; }
 <div><b>{{ total.faces | number }}</b>faces</div>
 <div><b>{{ total.problems | number }}</b>bags with problems</div>
 </div>
-<p>Model {{ 'of the package' if settings.model == 'auto' else settings.model }} on {{ settings.backend }}, detector {{ settings.detector }}.
+<p>Model {{ settings.model }} on {{ settings.backend }}, detector {{ settings.detector }}.
 A face is counted once in each image that shows it.</p>
 {% if problems %}
 <h2>Problems</h2>

@@ -116,6 +116,7 @@ def _connect(ray: Any, address: str, cores: int | None) -> None:
     with _signal_handlers_kept():
         try:
             ray.init(**options)
+            ray._private.worker._worker_logs_enabled = False  # of a node that died
         except Exception as error:  # Ray's exceptions share no base
             raise DanError(
                 f'no Ray cluster can be used at {address}: {_last_line(error)}; check the address '

@@ -106,12 +106,17 @@ class ManyBags:
         ended = (t.size for t in self.tasks.values() if t.is_done or t.failure)
         return sum(ended) + sum(t.size * t.share_done() for t in self._running.values())
 
+    def is_working(self) -> bool:
+        """Whether a worker has begun with a bag, rather than waiting for a place to run."""
+        return any(t.work and (t.work / PROGRESS).exists() for t in self._running.values())
+
     def run(
         self,
         executor: Executor,
         threads: int,
         on_progress: Callable[[], object] = lambda: None,
         on_end: Callable[[BagTask], object] = lambda task: None,
+        on_death: Callable[[BagTask, str], object] = lambda task, cause: None,
     ) -> None:
         """Convert all bags that are not done.
 
@@ -120,6 +125,7 @@ class ManyBags:
             threads: CPU threads of each job.
             on_progress: called about twice a second.
             on_end: called when a bag is done or has failed.
+            on_death: called with the cause when a worker died and its bag is tried again.
 
         Raises:
             DataError: the run cannot go on, such as on a full disk. What is done is kept.
@@ -134,6 +140,7 @@ class ManyBags:
                 if task.is_done or task.failure:
                     on_end(task)
                 else:
+                    on_death(task, ended.cause_of_death)
                     queue.append(task)
             on_progress()
 
@@ -161,6 +168,7 @@ class ManyBags:
             str(task.work),
             str(self._folder.path),
             self._settings.to_json(),
+            self._fingerprint,
             threads,
             task.known_sha256,
             self._folder.token,

@@ -14,6 +14,7 @@ from dan_ros.bag.storage import has_storage_suffix, uncompressed
 from dan_ros.errors import DataError
 
 STATE = '.dan_ros'  # hidden folder of a result folder, which marks it as one
+MAX_NAME_CHARACTERS = 100  # so that names of files fit into file systems
 WRITE_AHEAD_LOG = '-wal'  # suffix of SQLite's file of latest changes
 
 
@@ -95,6 +96,7 @@ def _join_parts(bag: Path, depth: int) -> str:
     stem = uncompressed(bag).stem if has_storage_suffix(bag) else bag.name
     parts = [part.strip('/') for part in (*bag.parts[:-1], stem)[-depth:]]
     name = re.sub(r'[^A-Za-z0-9_.-]', '_', '-'.join(part for part in parts if part))
+    name = name[-MAX_NAME_CHARACTERS:]
     return name if re.match('[A-Za-z]', name) else f'bag_{name}'
 
 

@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`dan-ros bag` with many bags: what is found, done, done again, tried again and reported."""
+
+import csv
+import functools
+import importlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import duckdb
+import pandas as pd
+import pytest
+from many_bags import InlineExecutor, read_frames, read_results
+from pyarrow import parquet
+from recording import PERIOD_NS, START_NS, moving_smile, raw, record, record_images, run_bag
+
+from dan_ros.bag import timeline
+from dan_ros.bag.csv_table import COLUMNS
+from dan_ros.bag.many import job as job_module
+from dan_ros.bag.many import processes, ray_cluster, sources
+from dan_ros.bag.many.job import FATAL, Job, run_job
+from dan_ros.bag.parquet_tables import TABLES, schema
+from dan_ros.bag.settings import BagSettings
+from dan_ros.cli import many_bags
+from dan_ros.errors import DanError
+from dan_ros.probabilities import Calibration, Prior
+
+IMAGE = 'sensor_msgs/msg/Image'
+load_once = functools.lru_cache(job_module._load.__wrapped__)
+
+
+@pytest.fixture(autouse=True)
+def _save_time(monkeypatch):
+    """Load each model once for all tests, and draw no timelines."""
+    monkeypatch.setattr(job_module, '_load', lambda *names: load_once(*names[:3], 1))
+    monkeypatch.setattr(timeline, 'MIN_FRAMES', sys.maxsize)
+
+
+@pytest.fixture(scope='module')
+def images(smile, nobody):
+    return moving_smile(smile, nobody)[:4]
+
+
+@pytest.fixture
+def executor(monkeypatch):
+    """Runs jobs in this process."""
+    inline = InlineExecutor()
+    monkeypatch.setattr(many_bags, 'ProcessExecutor', lambda jobs, threads: inline)
+    return inline
+
+
+@pytest.fixture
+def bags(tmp_path, images):
+    """A folder with three bags; the last one has an image that cannot be read."""
+    folder = tmp_path / 'in'
+    record_images(folder / 'a', images)
+    record_images(folder / 'b', images[::-1], storage='mcap')
+    times = [START_NS + index * PERIOD_NS for index in range(3)]
+    messages = [raw(images[1], time_ns) for time_ns in times]
+    messages[1].step = 1
+    pairs = zip(times, messages, strict=True)
+    record(folder / 'c', [('/cam/image', IMAGE, time_ns, message) for time_ns, message in pairs])
+    return folder
+
+
+def test_every_image_of_every_bag_is_in_the_tables_once(tmp_path, bags, executor):
+    out = tmp_path / 'out'
+    result = run_bag(bags, out)
+    assert result.exit_code == 1  # an image was dropped
+    assert 'c: 2 images, 2 faces' in result.output
+    assert 'Error: c: 1 messages dropped, bad_step' in result.output
+    camera = '/camera/image_raw'
+    assert read_frames(out) == [
+        *(('a', camera, index, min(index, 1), None) for index in range(4)),
+        *(('b', camera, index, int(index < 3), None) for index in range(4)),
+        *(
+            ('c', '/cam/image', index, int(index != 1), [None, 'bad_step', None][index])
+            for index in range(3)
+        ),
+    ]
+    for name in 'abc':
+        single = tmp_path / 'single' / name
+        run_bag(bags / name, single)
+        assert read_results(single) == read_results(out / 'bags' / name)
+        check_faces(out, name)
+    rows = list(csv.DictReader((out / 'bags.csv').open()))
+    assert [(row['bag'], row['state'], row['images'], row['dropped']) for row in rows] == [
+        ('a', 'complete', '4', '0'),
+        ('b', 'complete', '4', '0'),
+        ('c', 'incomplete', '2', '1'),
+    ]
+    page = (out / 'index.html').read_text()
+    assert 'bad_step' in page
+    assert page.count('data:image/png') == 3
+    assert 'http' not in page  # self-contained
+
+
+def check_faces(out: Path, name: str) -> None:
+    """Compare the table of faces with faces.csv."""
+    with (out / 'bags' / name / 'faces.csv').open() as file:
+        expected = list(csv.DictReader(file))
+    table = pd.read_parquet(out / 'parquet' / 'faces')
+    found = table[table.bag == name].to_dict('records')
+    assert len(found) == len(expected)
+    for row, other in zip(found, expected, strict=True):
+        assert set(COLUMNS) <= set(row)
+        assert (row['face_id'], row['label']) == (other['face_id'], other['label'])
+        assert (row['bag_time_ns'], row['stamp_ns']) == (
+            int(other['bag_time_ns']),
+            int(other['stamp_ns']),
+        )
+        for column in ('left', 'bottom', 'happy', 'raw_sad', 'looking_at_camera'):
+            assert row[column] == pytest.approx(float(other[column]), abs=0.006)
+
+
+def test_other_programs_read_the_tables(tmp_path, bags, executor):
+    out = tmp_path / 'out'
+    run_bag(bags, out)
+    query = (
+        f"SELECT bag, count(*), sum(happy) FROM read_parquet('{out}/parquet/faces/*/*.parquet') "
+        'GROUP BY bag ORDER BY bag'
+    )
+    assert [row[:2] for row in duckdb.sql(query).fetchall()] == [('a', 3), ('b', 3), ('c', 2)]
+    frames = pd.read_parquet(out / 'parquet' / 'frames')
+    assert frames.groupby('bag', observed=True).size().to_dict() == {'a': 4, 'b': 4, 'c': 3}
+    file = out / 'parquet' / 'faces' / 'bag=a' / 'faces.parquet'
+    for table, columns in TABLES.items():
+        assert [field.metadata[b'description'].decode() for field in schema(table)] == [
+            description for _, _, description in columns
+        ]
+    assert parquet.read_schema(file).field('left').metadata[b'description'].endswith(b'pixels')
+
+
+def test_what_is_done_is_not_done_again(tmp_path, bags, images, executor):
+    out = tmp_path / 'out'
+    run_bag(bags, out)
+    assert sorted(executor.ran) == ['a', 'b', 'c']
+    before = read_results(out)
+
+    def ran_again(*options):
+        executor.ran.clear()
+        assert run_bag(bags, out, *options).exit_code == 1
+        return sorted(executor.ran)
+
+    assert ran_again() == []
+    assert read_results(out) == before
+    os.utime(bags / 'a' / 'a.db3')  # the content is the same: it is only read
+    assert ran_again() == ['a']
+    assert read_results(out) == before
+    assert ran_again() == []
+    shutil.rmtree(bags / 'b')
+    record_images(bags / 'b', images[:2], storage='mcap')
+    assert ran_again() == ['b']
+    assert [row[0] for row in read_frames(out)] == ['a'] * 4 + ['b'] * 2 + ['c'] * 3
+    shutil.rmtree(out / 'bags' / 'c')
+    assert ran_again() == ['c']
+    assert ran_again('--half-life', 0) == ['a', 'b', 'c']
+    assert ran_again('--half-life', 0) == []
+    assert ran_again('--half-life', 0, '--force') == ['a', 'b', 'c']
+
+
+def test_a_worker_that_dies_is_replaced_three_times(tmp_path, bags, executor):
+    executor.deaths = {'a': 2, 'b': 3}
+    result = run_bag(bags, tmp_path / 'out')
+    assert result.exit_code == 1
+    assert [executor.ran.count(name) for name in 'abc'] == [3, 3, 1]
+    assert 'in/b: 3 workers died (killed)' in result.output
+    assert {row[0] for row in read_frames(tmp_path / 'out')} == {'a', 'c'}
+    assert run_bag(bags, tmp_path / 'out').exit_code == 1
+    assert {row[0] for row in read_frames(tmp_path / 'out')} == {'a', 'b', 'c'}
+
+
+def test_a_bad_bag_does_not_stop_the_others(tmp_path, bags, executor):
+    out = tmp_path / 'out'
+    (bags / 'bad.mcap').write_text('hello')
+    result = run_bag(bags / 'bad.mcap', bags / 'missing', bags / 'a', out)
+    assert result.exit_code == 1
+    assert "bad.mcap is a text that begins with 'hello'" in result.output
+    assert 'missing: there is no such bag' in result.output
+    rows = {row['bag']: row for row in csv.DictReader((out / 'bags.csv').open())}
+    assert [rows[name]['state'] for name in ('a', 'bad', 'missing')] == [
+        'complete',
+        'failed',
+        'failed',
+    ]
+    assert 'begins with' in (out / 'index.html').read_text()
+    record_images(bags / 'x', [])
+    old = read_frames(out)
+    shutil.rmtree(bags / 'a')
+    shutil.move(bags / 'x', bags / 'a')
+    result = run_bag(bags / 'a', out, '--jobs', 1)
+    assert result.exit_code == 1
+    assert read_frames(out) == old
+    assert 'results of an earlier run are kept' in (out / 'index.html').read_text()
+
+
+def test_folders_that_cannot_be_used_are_refused_in_one_line(tmp_path, bags, executor, monkeypatch):
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'other' / 'file').write_text('')
+    cases = [
+        ((bags, tmp_path / 'other'), 'exists already and has no results of many bags'),
+        ((bags, bags / 'a' / 'out'), 'is inside the other'),
+        ((bags, bags / 'a' / 'a.db3'), 'is inside the other'),
+        ((f'{bags}/*/none*', tmp_path / 'out'), 'no bag matches'),
+        ((bags, tmp_path / 'out', '--ray', 'nowhere'), 'is not the address of a Ray cluster'),
+        ((bags, tmp_path / 'out', '--ray', '127.0.0.1:1'), 'no Ray cluster answers at 127.0.0.1:1'),
+    ]
+    for arguments, words in cases:
+        result = run_bag(*arguments)
+        assert isinstance(result.exception, DanError), result.output
+        assert words in str(result.exception)
+        assert '\n' not in str(result.exception)
+    monkeypatch.setattr(importlib, 'import_module', _fail_for('ray'))
+    result = run_bag(bags, tmp_path / 'out', '--ray', 'auto')
+    assert "'ray': `pip install ray` (the extra 'ray')" in str(result.exception)
+    assert executor.ran == []
+
+
+def _fail_for(name):
+    real = importlib.import_module
+
+    def import_module(module, package=None):
+        if module == name:
+            raise ModuleNotFoundError(name=name)
+        return real(module, package)
+
+    return import_module
+
+
+def test_two_runs_into_one_folder_and_a_storage_that_is_not_shared(tmp_path, bags, executor):
+    out = tmp_path / 'out'
+    first_wait = executor.wait
+
+    def wait(timeout_s):
+        result = run_bag(bags, out)  # while the first one runs
+        assert 'another run writes into' in str(result.exception)
+        (out / '.dan_ros' / 'work' / 'token').unlink()
+        return first_wait(timeout_s)
+
+    executor.wait = wait
+    result = run_bag(bags, out)
+    assert isinstance(result.exception, DanError)
+    assert f'does not see {out}; use storage that all nodes see' in str(result.exception)
+    del executor.wait
+    assert run_bag(bags, out).exit_code == 1
+    assert len(read_frames(out)) == 11
+
+
+def test_a_node_with_another_model_is_refused(tmp_path, bags):
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'token').write_text('x')
+    settings = BagSettings(backend='onnxruntime', detector='yunet')
+    job = Job(
+        'a', str(bags / 'a'), str(tmp_path / 'work'), 'out', settings.to_json(), '', 1, '', 'x'
+    )
+    outcome = run_job(vars(job))
+    assert outcome['state'] == FATAL
+    assert 'has another version of dan_ros or of' in outcome['reason']
+
+
+def test_bags_are_found_once(tmp_path, images):
+    root = tmp_path / 'in'
+    for name in ('monday/run', 'tuesday/run', 'tuesday/2024', '.hidden/run', 'results/bags/run'):
+        record_images(root / name, images[:1])
+    (root / 'results' / '.dan_ros').mkdir()
+    (root / 'notes').mkdir()
+    (root / 'loop').symlink_to(root)
+    expected = [root / name for name in ('monday/run', 'tuesday/2024', 'tuesday/run')]
+    assert sources.find_bags([root]) == expected
+    pattern = Path(f'{root}/*day/*')
+    assert sources.find_bags([pattern, root / 'monday', root / 'monday/run/run.db3']) == expected
+    assert sources.means_many([root])
+    assert not sources.means_many([root / 'monday/run'])
+    names = sources.name_bags(expected, {})
+    assert list(names.values()) == ['monday-run', 'bag_2024', 'tuesday-run']
+    first = sources.name_bags(expected[:1], {})
+    assert first == {expected[0]: 'run'}
+    assert sources.name_bags(expected, first)[expected[0]] == 'run'
+
+
+def test_settings_survive_the_way_to_another_process():
+    settings = BagSettings(
+        topics=('/a',),
+        prior=Prior(1.0, (0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)),
+        calibration=Calibration({'happy': 0.1}, 1.5, 'abc'),
+    )
+    assert BagSettings.from_json(settings.to_json()) == settings
+
+
+def test_jobs_and_threads_share_the_cores(monkeypatch):
+    monkeypatch.setattr(processes, 'available_cpus', lambda: 8)
+    monkeypatch.setattr(processes, 'free_bytes', lambda: 5 * 10**9)
+    assert [processes.default_jobs(bags) for bags in (1, 4, 100)] == [1, 4, 5]
+    assert ray_cluster._describe_death(RuntimeError('a\nb')) == 'RuntimeError: b'
