@@ -4,6 +4,7 @@
 import posixpath
 import sqlite3
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from rosbags.typesys.store import Typestore
 
 from dan_ros.bag.foxglove_types import ANNOTATIONS, register_annotations
 from dan_ros.errors import DataError
-from dan_ros.image_annotations import TOPIC_SUFFIX
+from dan_ros.image_annotations import TOPIC_SUFFIX, AnnotationClasses
 from dan_ros.messages import MessageClasses
 from dan_ros.storage.resources import data_folders
 from dan_ros.tracking.events import FaceEvent
@@ -75,7 +76,7 @@ class ExpressionBagWriter:
     """
 
     def __init__(self, path: Path, storage: str, version: int) -> None:
-        self._types = _load_types()
+        self._types, self._annotation_classes = _load_types()
         self.classes = MessageClasses(
             *(
                 self._types.types[kind]
@@ -93,7 +94,6 @@ class ExpressionBagWriter:
                 )
             )
         )
-        self._annotation_classes = register_annotations(self._types)
         nearest = min(max(version, METADATA_VERSIONS[0]), METADATA_VERSIONS[-1])
         self._writer = Writer(path, version=nearest, storage_plugin=PLUGINS[storage])  # type: ignore[arg-type]
         self._writer.STORAGE_PLUGINS = {
@@ -172,8 +172,9 @@ class ExpressionBagWriter:
         return self._connections[topic]
 
 
-def _load_types() -> Typestore:
-    """Return the common message types and those of this package."""
+@cache  # reading the definitions takes longer than writing a short bag
+def _load_types() -> tuple[Typestore, AnnotationClasses]:
+    """Return the common message types with those of this package, and the annotations."""
     types = get_typestore(Stores.ROS2_HUMBLE)
     for kind in (FACE, FACES, EVENT, STATE, SCENE):
         filename = f'{kind.rpartition("/")[2]}.msg'
@@ -182,4 +183,4 @@ def _load_types() -> Typestore:
         if found is None:
             raise DataError(f'{filename} is missing; build or install dan_ros again')
         types.register(get_types_from_msg(found.read_text(encoding='utf-8'), kind))
-    return types
+    return types, register_annotations(types)
