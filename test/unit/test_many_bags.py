@@ -25,6 +25,7 @@ from dan_ros.bag.parquet_tables import TABLES, schema
 from dan_ros.bag.settings import BagSettings
 from dan_ros.cli import many_bags
 from dan_ros.errors import DanError
+from dan_ros.labels import CANONICAL
 from dan_ros.probabilities import Calibration, Prior
 
 IMAGE = 'sensor_msgs/msg/Image'
@@ -295,3 +296,16 @@ def test_jobs_and_threads_share_the_cores(monkeypatch):
     monkeypatch.setattr(processes, 'free_bytes', lambda: 5 * 10**9)
     assert [processes.default_jobs(bags) for bags in (1, 4, 100)] == [1, 4, 5]
     assert ray_cluster._describe_death(RuntimeError('a\nb')) == 'RuntimeError: b'
+
+
+def test_the_documentation_lists_every_column():
+    text = (Path(__file__).parents[2] / 'docs' / 'scale.md').read_text()
+    for table, columns in TABLES.items():
+        _, _, rows = text.partition(f'**`{table}`**')
+        for name, kind, description in columns:
+            if name.removeprefix('raw_') not in CANONICAL[1:]:
+                ending = '`' if name.removeprefix('raw_') not in CANONICAL else '` ...'
+                row = next(
+                    line for line in rows.splitlines() if line.startswith(f'| `{name}{ending}')
+                )
+                assert row.endswith(f'| {kind} | {description} |')
