@@ -47,8 +47,8 @@ MAY_IMPORT = {
     'evaluate': 'backends datasets errors images labels pipeline probabilities storage types',
     'train': 'datasets errors evaluate images labels model network storage',
     'adopt': 'backends errors labels model storage',
-    'bag': 'annotate errors faces image_annotations images labels messages pipeline storage'
-    ' tracking types video_pipeline',
+    'bag': 'annotate backends detect errors faces image_annotations images labels messages model'
+    ' pipeline probabilities storage tracking types video_pipeline',
     'bench': 'backends detect errors faces images labels model pipeline storage tracking types'
     ' video_pipeline',
     'view': 'annotate bag errors faces images labels messages pipeline tracking types'
