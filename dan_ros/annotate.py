@@ -5,25 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dan_ros import labels
+from dan_ros import labels, palette
 from dan_ros.images.encodings import to_bgr
 from dan_ros.images.opencv import cv2
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import FaceExpression, Frame
 
-# BGR, one color per canonical class; they differ in lightness as well as in hue.
-COLORS = (
-    (235, 235, 235),
-    (80, 205, 255),
-    (230, 140, 70),
-    (255, 230, 120),
-    (220, 110, 190),
-    (90, 170, 90),
-    (70, 70, 235),
-    (130, 190, 200),
-)
-UNKNOWN_COLOR = (150, 150, 150)
-INK = (30, 30, 30)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -63,11 +50,6 @@ def annotate_tracked(frame: Frame, faces: Sequence[TrackedFace]) -> np.ndarray:
     )
 
 
-def color_of(expression: int) -> tuple[int, int, int]:
-    """Return the BGR color of a canonical index or `labels.UNKNOWN`."""
-    return UNKNOWN_COLOR if expression == labels.UNKNOWN else COLORS[expression]
-
-
 def caption(face: FaceExpression, name: str, expression: int) -> str:
     """Return the text for a face, such as `kqzw1 happy 93%`.
 
@@ -85,20 +67,21 @@ def caption(face: FaceExpression, name: str, expression: int) -> str:
 
 
 def _draw_face(canvas: np.ndarray, face: FaceExpression, name: str, expression: int) -> None:
-    color = color_of(expression)
+    color = palette.to_bgr(palette.color_of(expression))
     left, top, right, bottom = (round(float(value)) for value in face.face.box_xyxy)
     thickness = max(1, round(max(canvas.shape[:2]) / 500))
     cv2.rectangle(canvas, (left, top), (right, bottom), color, thickness, cv2.LINE_AA)
     for x, y in face.face.landmarks:
         cv2.circle(canvas, (round(float(x)), round(float(y))), thickness, color, -1, cv2.LINE_AA)
     text = caption(face, name, expression)
-    _draw_tag(canvas, text, (left, top), color, scale=max(0.4, max(canvas.shape[:2]) / 1400))
+    scale = max(0.4, max(canvas.shape[:2]) / 1400)
+    _draw_tag(canvas, text, (left, top), palette.color_of(expression), scale)
     if face.is_classified and bottom - top >= 60:
         _draw_bars(canvas, face.probabilities, (left, bottom), right - left, thickness)
 
 
 def _draw_tag(
-    canvas: np.ndarray, text: str, corner: tuple[int, int], color: tuple[int, ...], scale: float
+    canvas: np.ndarray, text: str, corner: tuple[int, int], color: str, scale: float
 ) -> None:
     """Draw text on a filled box above `corner`, moved to stay inside the image."""
     thickness = max(1, round(scale * 1.6))
@@ -107,9 +90,10 @@ def _draw_tag(
     left = min(max(0, corner[0]), max(0, canvas.shape[1] - width - 2 * pad))
     top = max(0, corner[1] - height - base - 2 * pad)
     corner_end = (left + width + 2 * pad, top + height + base + 2 * pad)
-    cv2.rectangle(canvas, (left, top), corner_end, color, -1)
+    cv2.rectangle(canvas, (left, top), corner_end, palette.to_bgr(color), -1)
+    ink = palette.to_bgr(palette.ink_on(color))
     origin = (left + pad, top + pad + height)
-    cv2.putText(canvas, text, origin, FONT, scale, INK, thickness, cv2.LINE_AA)
+    cv2.putText(canvas, text, origin, FONT, scale, ink, thickness, cv2.LINE_AA)
 
 
 def _draw_bars(
@@ -122,5 +106,6 @@ def _draw_bars(
     """Draw a strip under the face, divided among the classes by their probabilities."""
     edges = corner[0] + np.concatenate([[0], np.cumsum(probabilities)]) * width
     top, bottom = corner[1] + 2 * thickness, corner[1] + 2 * thickness + max(4, width // 16)
-    for color, left, right in zip(COLORS, edges, edges[1:], strict=False):
-        cv2.rectangle(canvas, (round(left), top), (round(right), bottom), color, -1)
+    for color, left, right in zip(palette.EXPRESSIONS, edges, edges[1:], strict=False):
+        corner_end = (round(right), bottom)
+        cv2.rectangle(canvas, (round(left), top), corner_end, palette.to_bgr(color), -1)

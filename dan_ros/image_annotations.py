@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dan_ros.annotate import INK, caption, color_of
+from dan_ros.annotate import caption
+from dan_ros.palette import color_of, ink_on, to_rgb
 from dan_ros.tracking.face_tracker import TrackedFace
 
 TOPIC_SUFFIX = '/annotations'  # behind the name of the image topic
@@ -67,10 +68,10 @@ class AnnotationClasses:
             position=self.Point2(x=max(left, 0.0), y=max(top, font_px)),
             text=caption(face.smoothed, face.face_id, face.expression),
             font_size=font_px,
-            text_color=self._color(INK),
+            text_color=self._color(ink_on(color_of(face.expression))),
             background_color=self._color(color_of(face.expression)),
         )
 
-    def _color(self, bgr: Sequence[int]) -> Any:
-        blue, green, red = (value / 255 for value in bgr)
+    def _color(self, color: str) -> Any:
+        red, green, blue = (value / 255 for value in to_rgb(color))
         return self.Color(r=red, g=green, b=blue, a=1.0)

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dan_ros import labels
-from dan_ros.annotate import COLORS, color_of
+from dan_ros.palette import EXPRESSIONS, color_of
 from dan_ros.tracking.face_tracker import TrackedFace
 
 MAX_MOMENTS = 2048  # per face; when reached, every other one is dropped to bound memory
@@ -130,8 +130,7 @@ def draw(face_id: str, moments: _Moments) -> Figure:
     figure = Figure(figsize=(10, 3.6), dpi=DPI, layout='constrained')
     bands, strip = figure.subplots(2, 1, height_ratios=(9, 1), sharex=True)
     times, rows = _with_gaps(moments)
-    colors = [_to_rgb(color) for color in COLORS]
-    bands.stackplot(times, rows.T, colors=colors, labels=labels.CANONICAL, linewidth=0)
+    bands.stackplot(times, rows.T, colors=EXPRESSIONS, labels=labels.CANONICAL, linewidth=0)
     bands.set(ylim=(0, 1), ylabel='probability', title=f'face {face_id}')
     bands.legend(loc='center left', bbox_to_anchor=(1.0, 0.5), frameon=False, reverse=True)
     bands.set_facecolor('#f4f4f4')
@@ -149,7 +148,7 @@ def _draw_labels(axes: Axes, moments: _Moments) -> None:
     for index, expression in enumerate(moments.expressions):
         if index == last or moments.after_gap[index + 1]:
             continue
-        color = _to_rgb(color_of(expression))
+        color = color_of(expression)
         axes.axvspan(times[index], times[index + 1], color=color, linewidth=0)
 
 
@@ -160,7 +159,3 @@ def _with_gaps(moments: _Moments) -> tuple[np.ndarray, np.ndarray]:
     edges = np.concatenate([times[gaps] + 1e-6, times[gaps + 1] - 1e-6])
     order = np.concatenate([gaps + 1, gaps + 1])
     return np.insert(times, order, edges), np.insert(rows, order, 0.0, axis=0)
-
-
-def _to_rgb(colour_bgr: tuple[int, ...]) -> tuple[float, ...]:
-    return tuple(value / 255 for value in colour_bgr[::-1])

@@ -20,8 +20,7 @@ from typing import Any, Protocol
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from dan_ros import labels
-from dan_ros.annotate import COLORS, UNKNOWN_COLOR
+from dan_ros import labels, palette
 from dan_ros.view.access import Access, split_host
 from dan_ros.view.board import HISTORY_S, PICTURE_S, Board, Cursor, Picture
 
@@ -294,8 +293,8 @@ class ViewServer:
             'kind': self._source.kind,
             'labels': labels.CANONICAL,
             'unknown': labels.UNKNOWN,
-            'colors': [_css_color(color) for color in COLORS],
-            'unknown_color': _css_color(UNKNOWN_COLOR),
+            'colors': palette.EXPRESSIONS,
+            'unknown_color': palette.UNKNOWN,
             'history_ms': HISTORY_S * 1000,
             'picture_ms': PICTURE_S * 1000,
         }
@@ -355,11 +354,6 @@ def content_security_policy(page: str, host: str) -> str:
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _css_color(color_bgr: tuple[int, int, int]) -> str:
-    blue, green, red = color_bgr
-    return f'#{red:02x}{green:02x}{blue:02x}'
 
 
 def _refuse(status: int, reason: str) -> web.Response:

@@ -26,6 +26,8 @@ MAY_IMPORT = {
     'stage_timer': '',
     'storage': 'errors',
     'labels': 'errors',
+    'palette': 'labels',
+    'plots': 'images labels palette',
     'circumplex': 'labels',
     'types': 'labels',
     'images': 'errors storage types',
@@ -36,29 +38,29 @@ MAY_IMPORT = {
     'network': 'errors model storage',
     'backends': 'errors images model network storage types',
     'detect': 'backends errors faces images model stage_timer types',
-    'annotate': 'images labels tracking types',
-    'image_annotations': 'annotate tracking',
+    'annotate': 'images labels palette tracking types',
+    'image_annotations': 'annotate palette tracking',
     'messages': 'faces labels tracking types',
     'pipeline': 'backends detect errors faces labels model probabilities stage_timer types',
     'video_pipeline': 'faces pipeline tracking types',
     'datasets': 'detect errors faces images labels model storage types',
     'calibrate': 'datasets errors faces images labels model pipeline probabilities storage'
     ' tracking types',
-    'evaluate': 'backends datasets errors images labels pipeline probabilities storage types',
+    'evaluate': 'backends datasets errors images labels pipeline plots probabilities storage types',
     'train': 'datasets errors evaluate images labels model network storage',
     'adopt': 'backends errors labels model storage',
     'bag': 'annotate backends detect errors faces image_annotations images labels messages model'
-    ' pipeline probabilities storage tracking types video_pipeline',
+    ' palette pipeline plots probabilities storage tracking types video_pipeline',
     'bench': 'backends detect errors faces images labels model pipeline storage tracking types'
     ' video_pipeline',
-    'view': 'annotate bag errors faces images labels messages pipeline tracking types'
+    'view': 'annotate bag errors faces images labels messages palette pipeline tracking types'
     ' video_pipeline',
     'ros': 'annotate backends circumplex detect errors faces image_annotations images labels'
     ' messages model msg pipeline probabilities srv stage_timer storage tracking types'
     ' video_pipeline view',
     'demo': 'errors images msg ros storage',
     'cli': 'adopt annotate backends bag bench calibrate datasets detect errors evaluate faces'
-    ' images labels model network pipeline probabilities ros storage tracking train types'
+    ' images labels model network pipeline plots probabilities ros storage tracking train types'
     ' video_pipeline view',
 }
 ROS_FOLDERS = ('ros', 'demo')
