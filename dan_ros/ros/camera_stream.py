@@ -5,8 +5,10 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
 
 from dan_ros.faces.camera_model import Camera, info_to_camera
@@ -19,6 +21,7 @@ from dan_ros.ros.qos import QosMonitor, create_image_subscription
 from dan_ros.tracking.attention import AttentionConfig, AttentionTracker
 from dan_ros.tracking.face_tracker import TrackedFace
 
+STAMP_END = 12  # bytes of a serialized message up to the end of its stamp
 SILENCE_S = 2.0  # time without an image that is worth a warning, seconds
 MISFIT_PERIOD_S = 60  # interval of the warning about a calibration that does not fit, seconds
 
@@ -60,6 +63,7 @@ class CameraStream:
         self._camera: Camera | None = None
         self._attention = AttentionTracker()
         self._has_info = False
+        self._info = b''  # the last calibration, without its stamp
         self._misfit = ''
         self._last_image_s: float | None = None  # None while closed
 
@@ -73,9 +77,9 @@ class CameraStream:
         self._last_image_s = time.monotonic()
         self.face_count = 0
         self._subscriptions.append(self._subscribe(receiver, reliability))
-        self._subscriptions.append(self._subscribe_to_info())
+        self._subscriptions.append(self._subscribe_to_info(receiver.group))
         if self._depth is not None:
-            self._depth.open(reliability)
+            self._depth.open(reliability, receiver.group)
 
     def close(self) -> None:
         """Close the subscriptions."""
@@ -98,7 +102,7 @@ class CameraStream:
             stamp_ns: time of the image, nanoseconds.
         """
         landmarks = [face.detection.landmarks for face in faces]
-        camera = self._camera  # the executor's thread may replace it at any time
+        camera = self._camera  # the thread of the subscriptions may replace it at any time
         scaled = camera and camera.scaled_to(size)
         self._check_fit(camera, scaled is not None, size)
         poses = solve_poses(landmarks, scaled, size)
@@ -149,18 +153,25 @@ class CameraStream:
             on_image,
             reliability,
             self._qos_monitor,
+            receiver.group,
             on_lost=lambda images: self._drops.lost(self.topic, images),
         )
 
-    def _subscribe_to_info(self) -> Any:
+    def _subscribe_to_info(self, group: CallbackGroup) -> Any:
         return self._node.create_subscription(
             CameraInfo,
             self.topics.info,
             self._on_info,
             QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            callback_group=group,
+            raw=True,
         )
 
-    def _on_info(self, message: CameraInfo) -> None:
+    def _on_info(self, content: bytes) -> None:
+        if content[STAMP_END:] == self._info:
+            return
+        self._info = content[STAMP_END:]
+        message = deserialize_message(content, CameraInfo)
         camera = info_to_camera(message, self.topic)
         if camera is None and (self._camera is not None or not self._has_info):
             self._node.get_logger().warning(

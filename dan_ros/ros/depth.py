@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 
 from dan_ros.errors import FrameError
@@ -51,8 +52,8 @@ class DepthStream:
         self._problem = ''
         statistics.count_depth(dict.fromkeys(OUTCOMES, 0))
 
-    def open(self, reliability: str) -> None:
-        """Subscribe; `reliability` is best_effort or reliable."""
+    def open(self, reliability: str, group: CallbackGroup) -> None:
+        """Subscribe in a callback group; `reliability` is best_effort or reliable."""
         self._last_s = time.monotonic()
         self._subscription = create_image_subscription(
             self._node,
@@ -61,6 +62,7 @@ class DepthStream:
             self._on_depth,
             reliability,
             self._qos_monitor,
+            group,
         )
 
     def close(self) -> None:

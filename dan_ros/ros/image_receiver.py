@@ -5,14 +5,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from rclpy.callback_groups import CallbackGroup
+
 from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.inference_thread import LatestFrameBuffer, StampedMessage
 from dan_ros.ros.statistics import Statistics
 from dan_ros.ros.transports import Transport
-
-# Pause that lets the inference thread start on a new image, seconds. Without it, the inference
-# thread would wait for the GIL until the executor has looked for the next message.
-HAND_OVER_S = 2e-4
 
 
 class ImageReceiver:
@@ -26,6 +24,7 @@ class ImageReceiver:
         statistics: counts the images.
         drops: counts the dropped images.
         source_of: maps a camera to the name under which its drops are counted.
+        group: callback group of the image subscriptions.
     """
 
     def __init__(
@@ -35,8 +34,10 @@ class ImageReceiver:
         statistics: Statistics,
         drops: DropReporter,
         source_of: Callable[[str], str],
+        group: CallbackGroup,
     ) -> None:
         self.transport = transport
+        self.group = group
         self._buffer = buffer
         self._statistics = statistics
         self._drops = drops
@@ -59,4 +60,3 @@ class ImageReceiver:
             return
         if self._buffer.put(camera, StampedMessage(message, decode, received_s)):
             self._drops.superseded(self._source_of(camera))
-        time.sleep(HAND_OVER_S)

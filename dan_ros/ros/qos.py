@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
+from rclpy.callback_groups import CallbackGroup
 from rclpy.exceptions import ParameterException
 from rclpy.node import Node
 from rclpy.qos import (
@@ -86,6 +87,7 @@ def create_image_subscription(
     on_content: Callable[[bytes], None],
     reliability: str,
     qos_monitor: 'QosMonitor',
+    group: CallbackGroup,
     on_lost: Callable[[int], None] | None = None,
 ) -> Any:
     """Subscribe to serialized images, of which only the newest is kept.
@@ -97,6 +99,7 @@ def create_image_subscription(
         on_content: called with each serialized message.
         reliability: best_effort or reliable.
         qos_monitor: told about publishers with an incompatible QoS.
+        group: callback group of the subscription.
         on_lost: called with the number of messages that the middleware lost.
 
     Raises:
@@ -117,6 +120,7 @@ def create_image_subscription(
                 depth=1,
                 reliability=ReliabilityPolicy[reliability.upper()],
             ),
+            callback_group=group,
             raw=True,
             event_callbacks=callbacks,
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs while the node is active: a source, its receiver and the inference thread."""
+"""What runs while the node is active: a source, and the threads that receive and process images."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,6 +12,7 @@ from dan_ros.ros.inference_thread import (
 )
 from dan_ros.ros.parameters import Settings
 from dan_ros.ros.sources import SOURCES, ImageSource, SourceContext
+from dan_ros.ros.subscription_thread import SubscriptionThread
 from dan_ros.ros.transports import open_transport
 from dan_ros.video_pipeline import VideoPipeline
 
@@ -89,10 +90,11 @@ class StreamSession:
         self._drops = context.drops
         self._transport = open_transport(source.transport, lambda: get_settings().max_pixels)
         self._buffer: LatestFrameBuffer[StampedMessage] = LatestFrameBuffer()
+        self._receiving = SubscriptionThread(context.node)
         self._thread = InferenceThread(context.video, self._buffer, self, get_settings().max_hz)
 
     def open(self) -> None:
-        """Start the thread, then subscribe."""
+        """Start the inference thread, subscribe, then take messages."""
         self._thread.start()
         self._source.open(
             ImageReceiver(
@@ -101,11 +103,14 @@ class StreamSession:
                 self._statistics,
                 self._drops,
                 self._source.source_of,
+                self._receiving.group,
             )
         )
+        self._receiving.start()
 
     def close(self) -> None:
-        """Stop the thread after its current run, and close the source."""
+        """Stop the threads after their current run, and close the source."""
+        self._receiving.stop()
         self._drops.deactivated(self._thread.stop())
         self._source.close()
 

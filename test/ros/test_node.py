@@ -178,6 +178,18 @@ def test_the_newest_image_wins_and_every_drop_is_counted(robot, smile):
     assert int(values[superseded]) > int(before[superseded])
 
 
+def test_images_wake_one_thread_and_not_the_executor(robot, smile):
+    def times_woken(thread: int) -> int:
+        status = Path(f'/proc/{robot.node.pid}/task/{thread}/status').read_text()
+        return int(status.partition('\nvoluntary_ctxt_switches:')[2].split()[0])
+
+    robot.show(smile)
+    before = times_woken(robot.node.pid)  # the main thread spins the executor
+    for _ in range(30):
+        robot.show(smile)
+    assert times_woken(robot.node.pid) - before < 20
+
+
 # --- parameters ---------------------------------------------------------------------------------
 
 
