@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dan_ros import labels
-from dan_ros.backends import Backend, open_backend
+from dan_ros.backends import NO_SERVER, Backend, ServerConfig, open_backend
 from dan_ros.detect import Detector, open_detector
 from dan_ros.detect.face_finder import DETECT, REDUCE, FaceFinder
 from dan_ros.faces import quality
@@ -90,6 +90,7 @@ class ExpressionPipeline:
         backend: str = 'auto',
         detector: str = 'auto',
         calibration: Calibration | None = None,
+        server: ServerConfig = NO_SERVER,
         **config: Any,
     ) -> 'ExpressionPipeline':
         """Open a model, a backend and a detector by name.
@@ -99,12 +100,16 @@ class ExpressionPipeline:
             backend: name of a backend, see `open_backend`.
             detector: name of a detector, see `open_detector`.
             calibration: replaces temperature and prior of the model.
+            server: the server of the backend kserve.
             config: fields of `PipelineConfig`.
 
         Raises:
             DanError: a name is unknown, or a file or library is missing or invalid.
         """
-        loaded = open_detector(detector), open_backend(backend, model)
+        loaded = (
+            open_detector(detector),
+            open_backend(backend, model, server=server),
+        )
         return cls(*loaded, PipelineConfig(**config), calibration)
 
     def run(

@@ -14,6 +14,7 @@ from dan_ros.backends.base import (
     ignore_progress,
     smoke_test,
 )
+from dan_ros.backends.kserve.config import ServerConfig
 from dan_ros.backends.registry import (
     BACKENDS,
     CPU,
@@ -29,14 +30,19 @@ __all__ = [
     'BACKENDS',
     'CPU_BACKENDS',
     'GPU_BACKENDS',
+    'NO_SERVER',
     'PRECISIONS',
     'REGISTRY',
     'Backend',
     'Selection',
+    'ServerConfig',
     'choose_backend',
     'model_for',
     'open_backend',
 ]
+
+
+NO_SERVER = ServerConfig()
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,12 @@ class Selection:
     warning: str = ''
 
 
-def open_backend(name: str = 'auto', model: str = store.DEFAULT_MODEL, threads: int = 0) -> Backend:
+def open_backend(
+    name: str = 'auto',
+    model: str = store.DEFAULT_MODEL,
+    threads: int = 0,
+    server: ServerConfig = NO_SERVER,
+) -> Backend:
     """Load a model into a backend and check that its answers are usable.
 
     See `choose_backend` for arguments and errors, and `smoke_test` for the check.
@@ -63,7 +74,7 @@ def open_backend(name: str = 'auto', model: str = store.DEFAULT_MODEL, threads: 
     >>> backend.infer(np.zeros((2, 96, 96, 3), np.uint8)).shape
     (2, 8)
     """
-    backend = choose_backend(name, model, threads).backend
+    backend = choose_backend(name, model, threads, server=server).backend
     smoke_test(backend)
     return backend
 
@@ -75,6 +86,7 @@ def choose_backend(
     precision: str = 'auto',
     fallback: bool = False,
     on_progress: OnProgress = ignore_progress,
+    server: ServerConfig = NO_SERVER,
 ) -> Selection:
     """Load a model into a backend.
 
@@ -85,14 +97,16 @@ def choose_backend(
             int8 where that is fastest.
         threads: CPU threads; 0 lets the backend choose.
         precision: one of `PRECISIONS`, used on GPUs; 'auto' is int8 for an int8 model, else fp16.
-        fallback: if a requested GPU backend cannot be used, use the CPU with a warning.
+        fallback: if a requested GPU backend or server cannot be used, use the CPU with a warning;
+            a server is used as soon as it can be.
         on_progress: called with one sentence before each step that may take long.
+        server: the server of the backend kserve.
 
     Raises:
         BackendError: the name is unknown, or the backend cannot be used here.
         ModelError: the model is missing, damaged or not made by this package.
     """
-    config = BackendConfig(threads, precision, on_progress)
+    config = BackendConfig(threads, precision, on_progress, server, fallback)
     if name == 'auto':
         return _choose_automatically(model, config)
     if name not in REGISTRY:

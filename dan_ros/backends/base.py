@@ -4,12 +4,13 @@
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
 
 from dan_ros.backends.batching import Batcher
+from dan_ros.backends.kserve.config import ServerConfig
 from dan_ros.errors import ModelError
 from dan_ros.model.metadata import ModelInfo
 
@@ -31,11 +32,15 @@ class BackendConfig:
         threads: CPU threads; 0 lets the library choose.
         precision: one of `PRECISIONS`, used on GPUs; 'auto' is int8 for an int8 model, else fp16.
         on_progress: called with one sentence before each step that may take long.
+        server: the server of the backend kserve.
+        fallback: whether to start on the CPU while that server cannot be reached.
     """
 
     threads: int = 0
     precision: str = 'auto'
     on_progress: OnProgress = ignore_progress
+    server: ServerConfig = field(default_factory=ServerConfig)
+    fallback: bool = False
 
 
 DEFAULT_CONFIG = BackendConfig()
@@ -75,6 +80,20 @@ class Backend(ABC):
         self.model_name = model_name
         self.device = device
         self.batcher = Batcher(len(model.labels), max_batch, warm_up_batches)
+
+    @property
+    def receiver(self) -> str:
+        """Address to which pictures of faces are sent; '' if they stay on this machine."""
+        return ''
+
+    @property
+    def warning(self) -> str:
+        """What impairs the backend at present, in one line; '' if nothing does."""
+        return ''
+
+    def details(self) -> dict[str, str]:
+        """Return what diagnostics shows beyond the attributes, or instead of them, by key."""
+        return {}
 
     def warm_up(self) -> None:
         """Do the one-time work of the first images now, such as recording CUDA graphs.

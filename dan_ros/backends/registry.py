@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dan_ros.backends.base import Backend, BackendConfig
     from dan_ros.model.store import ModelFile
 
-CPU, GPU = 'cpu', 'gpu'
+CPU, GPU, SERVER = 'cpu', 'gpu', 'server'
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class BackendEntry:
         name: value of `backend.name` and of `--backend`.
         factory: 'module:callable', imported at first use and called with (ModelFile,
             BackendConfig); a leading dot means `dan_ros.backends`.
-        kind: `CPU` or `GPU`.
+        kind: `CPU`, `GPU` or `SERVER`.
         packages: pip packages it needs, separated by spaces.
+        extra: the extra of this package that contains them, or ''.
         only_by_name: whether 'auto' skips it.
         prefers_int8: whether the bundled model runs fastest as int8.
         takes_precision: whether a float model can run in fp32 or fp16.
@@ -33,6 +34,7 @@ class BackendEntry:
     factory: str
     kind: str
     packages: str = ''
+    extra: str = ''
     only_by_name: bool = False
     prefers_int8: bool = False
     takes_precision: bool = False
@@ -52,6 +54,7 @@ class BackendEntry:
             raise MissingPackageError(
                 f'the backend {self.name!r} needs the Python module {error.name!r}: '
                 f'`pip install {self.packages or error.name}`'
+                + (f' (the extra {self.extra})' if self.extra else '')
             ) from None
         except (ImportError, OSError, RuntimeError) as error:  # GPU libraries that do not match
             if self.kind != GPU:
@@ -63,9 +66,11 @@ class BackendEntry:
 REGISTRY: dict[str, BackendEntry] = {}
 
 
-def register(name: str, factory: str, kind: str, packages: str = '', **flags: bool) -> None:
+def register(
+    name: str, factory: str, kind: str, packages: str = '', extra: str = '', **flags: bool
+) -> None:
     """Add a backend to the table; see `BackendEntry` for the arguments."""
-    REGISTRY[name] = BackendEntry(name, factory, kind, packages, **flags)
+    REGISTRY[name] = BackendEntry(name, factory, kind, packages, extra, **flags)
 
 
 # `auto` tries the GPU backends in this order, or takes the first CPU backend that is installed.
@@ -86,6 +91,33 @@ register('torch', '.torch:TorchBackend.read', CPU, 'torch onnx', only_by_name=Tr
 register('openvino', '.openvino:OpenVinoBackend', CPU, 'openvino', prefers_int8=True)
 register('opencv', '.opencv:OpenCvBackend', CPU, 'opencv-python-headless')
 
+register(
+    'kserve',
+    '.kserve.backend:KServeBackend',
+    SERVER,
+    "'tritonclient[grpc,http]'",
+    'fleet',
+    only_by_name=True,
+    prefers_int8=True,
+)
+
 GPU_BACKENDS = tuple(name for name, entry in REGISTRY.items() if entry.kind == GPU)
 CPU_BACKENDS = tuple(name for name, entry in REGISTRY.items() if entry.kind == CPU)
 BACKENDS = ('auto', *REGISTRY)
+
+
+def load_on_cpu(file: 'ModelFile', config: 'BackendConfig') -> 'Backend':
+    """Load a model file into the fastest CPU backend that is installed.
+
+    Raises:
+        MissingPackageError: none is installed.
+        ModelError: the model is damaged or not made by this package.
+    """
+    problems = []
+    for entry in REGISTRY.values():
+        if entry.kind == CPU and not entry.only_by_name:
+            try:
+                return entry.load(file, config)
+            except MissingPackageError as error:
+                problems.append(str(error))
+    raise MissingPackageError('; '.join(problems))

@@ -10,13 +10,16 @@ import numpy as np
 from dan_ros.backends import (
     CPU_BACKENDS,
     GPU_BACKENDS,
+    NO_SERVER,
     REGISTRY,
     Backend,
     Selection,
+    ServerConfig,
     choose_backend,
     cuda,
 )
 from dan_ros.backends.base import OnProgress
+from dan_ros.backends.registry import SERVER
 from dan_ros.backends.tensorrt.engine_builder import choose_precision
 from dan_ros.bench.timer import Comparison, Limit, compare
 from dan_ros.errors import BackendError, DanError
@@ -75,11 +78,15 @@ class Networks:
 
     @property
     def equivalent(self) -> list[Variant]:
-        """Variants of the default model, or of its float or int8 version."""
+        """Variants on this machine of the default model, or of its float or int8 version."""
         models = {self.default.model}
         if self.default.model in store.BUNDLED_MODELS:
             models.update(store.BUNDLED_MODELS)
-        return [variant for variant in self.backends if variant.model in models]
+        return [
+            variant
+            for variant in self.backends
+            if variant.model in models and REGISTRY[variant.backend].kind != SERVER
+        ]
 
     def parameters(self, variant: Variant) -> str:
         """Return the parameters of the node that select a variant."""
@@ -93,13 +100,19 @@ class Networks:
         return ', '.join(settings)
 
 
-def open_networks(models: Sequence[str], threads: int, on_progress: OnProgress) -> Networks:
+def open_networks(
+    models: Sequence[str],
+    threads: int,
+    on_progress: OnProgress,
+    server: ServerConfig = NO_SERVER,
+) -> Networks:
     """Open every model on every backend.
 
     Args:
         models: names or paths; empty for the bundled model, in float and int8.
         threads: number of CPU threads.
         on_progress: called before each step.
+        server: measured as well if its URL is not empty.
 
     Raises:
         DanError: the node could not open the first model.
@@ -110,13 +123,15 @@ def open_networks(models: Sequence[str], threads: int, on_progress: OnProgress) 
     default = Variant(name, model, _precisions(name, model)[0])
     networks = Networks(selection, default, {default: selection.backend})
     has_gpu = cuda.find_device() is not None
-    for name in (*CPU_BACKENDS, *GPU_BACKENDS):
+    servers = ('kserve',) if server.url else ()
+    for name in (*CPU_BACKENDS, *GPU_BACKENDS, *servers):
         if name in GPU_BACKENDS and not has_gpu:
             networks.unavailable.append(Unavailable(name, 'no CUDA device'))
             continue
         on_progress(f'opening {name}')
-        variants = _variants(name, models or store.BUNDLED_MODELS)
-        _open_variants(networks, variants, threads, on_progress)
+        default_models = (store.INT8_MODEL,) if name in servers else store.BUNDLED_MODELS
+        variants = _variants(name, models or default_models)
+        _open_variants(networks, variants, threads, on_progress, server)
     return networks
 
 
@@ -135,14 +150,18 @@ def _variants(backend: str, models: Sequence[str]) -> Iterator[Variant]:
 
 
 def _open_variants(
-    networks: Networks, variants: Iterator[Variant], threads: int, on_progress: OnProgress
+    networks: Networks,
+    variants: Iterator[Variant],
+    threads: int,
+    on_progress: OnProgress,
+    server: ServerConfig,
 ) -> None:
     """Open the variants of one backend; stop if the backend itself does not work."""
     for variant in variants:
         if variant in networks.backends:
             continue
         try:
-            networks.backends[variant] = _open(variant, threads, on_progress)
+            networks.backends[variant] = _open(variant, threads, on_progress, server)
         except BackendError as error:
             networks.unavailable.append(Unavailable(variant.backend, str(error)))
             return
@@ -150,11 +169,13 @@ def _open_variants(
             networks.unavailable.append(Unavailable(str(variant), str(error)))
 
 
-def _open(variant: Variant, threads: int, on_progress: OnProgress) -> Backend:
+def _open(variant: Variant, threads: int, on_progress: OnProgress, server: ServerConfig) -> Backend:
     """Open a backend and run it once, because some fail only then."""
     name, model = variant.backend, variant.model
     precision = variant.precision if REGISTRY[name].takes_precision else 'auto'
-    backend = choose_backend(name, model, threads, precision, on_progress=on_progress).backend
+    backend = choose_backend(
+        name, model, threads, precision, on_progress=on_progress, server=server
+    ).backend
     backend.infer(_noise(backend, 1))
     return backend
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dan_ros import __version__
+from dan_ros.backends import NO_SERVER, ServerConfig
 from dan_ros.backends.base import available_cpus, node_threads
 from dan_ros.bench.backends import BATCHES, Networks, Unavailable, compare_networks, open_networks
 from dan_ros.bench.machine import describe_machine
@@ -34,7 +35,7 @@ from dan_ros.bench.report import comparison_table, draw_report, steps_table
 from dan_ros.bench.scenes import crop_largest_face, draw_face
 from dan_ros.bench.timer import Comparison, Limit
 from dan_ros.bench.tuning import Advice, Saving, advise
-from dan_ros.cli.common import need, progress_bar
+from dan_ros.cli.common import need, progress_bar, server_options
 from dan_ros.detect import Detector
 from dan_ros.errors import DanError, DataError, ModelError
 from dan_ros.images.files import open_picture
@@ -134,8 +135,14 @@ def _comparison_to_json(comparison: Comparison) -> dict[str, Any]:
 @click.option(
     '--out', type=click.Path(path_type=Path), help='Write bench.json and bench.png to this folder.'
 )
+@server_options
 def command(
-    models: tuple[str, ...], image: Path | None, seconds: float, as_json: bool, out: Path | None
+    models: tuple[str, ...],
+    image: Path | None,
+    seconds: float,
+    as_json: bool,
+    out: Path | None,
+    server: ServerConfig,
 ) -> None:
     """Measure how fast this machine runs the network, the detectors and the pipeline.
 
@@ -148,7 +155,7 @@ def command(
         models = tuple(model for model in models if model != store.DEFAULT_MODEL)
         for model in models:
             store.read_model(model)
-        results = measure(models, image, seconds)
+        results = measure(models, image, seconds, server)
     except ModelError as error:
         raise UsageProblem(str(error)) from None
     if as_json:
@@ -162,7 +169,12 @@ def command(
         click.echo(results.advice.text)
 
 
-def measure(models: Sequence[str], image: Path | None, seconds: float) -> Results:
+def measure(
+    models: Sequence[str],
+    image: Path | None,
+    seconds: float,
+    server: ServerConfig = NO_SERVER,
+) -> Results:
     """Open and measure everything; show a progress bar on a terminal."""
     machine = describe_machine()
     threads, limit = node_threads(), Limit(seconds=seconds / PARTS)
@@ -181,7 +193,7 @@ def measure(models: Sequence[str], image: Path | None, seconds: float) -> Result
             bar.advance(task)
             return result
 
-        networks = open_networks(models, threads, on_progress)
+        networks = open_networks(models, threads, on_progress, server)
         by_batch = [run('network', compare_networks, networks, batch) for batch in BATCHES]
         by_width = run('detectors', compare_detectors, detectors, face)
         pipelines = open_pipelines(networks.selection.backend, detector)

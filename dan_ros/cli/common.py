@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shared by the subcommands: checks for optional packages, opening a model, a progress bar."""
 
+import functools
 import importlib
 import math
 from collections.abc import Callable
@@ -12,8 +13,9 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dan_ros.backends import Backend, open_backend
+from dan_ros.backends import NO_SERVER, Backend, ServerConfig, open_backend
 from dan_ros.backends.base import smoke_test
+from dan_ros.backends.kserve.config import EXAMPLE, Address
 from dan_ros.datasets import catalog
 from dan_ros.datasets.faces import Faces, summarize, summarize_skipped
 from dan_ros.errors import BackendError, DanError
@@ -28,6 +30,14 @@ if TYPE_CHECKING:
 DATASETS = ('auto', *catalog.DATASETS)
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.safetensors')
 TRAINING_MODULES = ('torch', 'yaml', 'safetensors', 'pydantic')
+KSERVE = 'kserve'
+SERVER_OPTIONS = {  # fields of ServerConfig
+    'url': f'Address of the server of the backend kserve, such as {EXAMPLE}.',
+    'model_name': 'Name of the model on the server. Default: the name of the local model file.',
+    'timeout_ms': 'Deadline of a call to the server, milliseconds; then the local model answers.',
+    'token_file': 'File with a bearer token for the server.',
+    'ca_file': 'PEM file with the certificates to trust.',
+}
 PACKAGES = {'yaml': 'pyyaml'}  # packages named differently from their module
 
 
@@ -70,6 +80,27 @@ def probability_options(command: Callable[..., Any]) -> Callable[..., Any]:
         'separated by commas, in the order of the message.',
     )
     return calibration(prior(command))
+
+
+def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the backend kserve, as `server: ServerConfig`."""
+
+    @functools.wraps(command)
+    def with_server(**values: Any) -> Any:
+        settings = {name: values.pop(name) for name in SERVER_OPTIONS}
+        if settings['url']:
+            Address.parse(settings['url'])
+            if values.get('backend', KSERVE) != KSERVE:
+                raise click.UsageError(f'--url needs --backend {KSERVE}')
+        return command(server=ServerConfig(**settings), **values)
+
+    for name, text in reversed(SERVER_OPTIONS.items()):
+        default = getattr(NO_SERVER, name)
+        flag = f'--{name.replace("_", "-")}'
+        with_server = click.option(flag, name, default=default, type=type(default), help=text)(
+            with_server
+        )
+    return with_server
 
 
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -141,19 +172,22 @@ def is_checkpoint(model: str) -> bool:
     return Path(model).suffix in CHECKPOINT_SUFFIXES
 
 
-def open_model(model: str, backend: str, label_set: str | None) -> Backend:
+def open_model(
+    model: str, backend: str, label_set: str | None, server: ServerConfig = NO_SERVER
+) -> Backend:
     """Open a known model, an ONNX file or a checkpoint.
 
     Args:
         model: its name or path.
         backend: one of `BACKENDS`; a checkpoint runs only on torch.
         label_set: one of `LABEL_SETS`, for a checkpoint that does not store its labels.
+        server: the server of the backend kserve.
 
     Raises:
         DanError: it cannot be opened.
     """
     if not is_checkpoint(model):
-        return open_backend(backend, model)
+        return open_backend(backend, model, server=server)
     if backend not in ('auto', 'torch'):
         raise BackendError(
             f'{model} is a checkpoint, which runs only on torch; convert it to a model file for '

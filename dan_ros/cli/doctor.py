@@ -22,13 +22,17 @@ from dan_ros import __version__
 from dan_ros.backends import (
     CPU_BACKENDS,
     GPU_BACKENDS,
+    NO_SERVER,
     REGISTRY,
+    ServerConfig,
     choose_backend,
     cuda,
     open_backend,
 )
 from dan_ros.backends.base import available_cpus
+from dan_ros.backends.registry import SERVER
 from dan_ros.backends.tensorrt.engine_builder import import_tensorrt, runtime_of
+from dan_ros.cli.common import server_options
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import BackendError, DanError, ModelError
 from dan_ros.model import store
@@ -71,12 +75,13 @@ class Finding:
 
 @click.command('doctor')
 @click.option('--json', 'as_json', is_flag=True, help='Print the findings as one JSON object.')
-def command(as_json: bool) -> None:
+@server_options
+def command(as_json: bool, server: ServerConfig) -> None:
     """Check this machine: versions, models, and one real inference per backend and detector.
 
     The exit code is 1 if something that the node needs is missing or does not work.
     """
-    findings = examine()
+    findings = examine(server)
     if as_json:
         click.echo(json.dumps({'findings': [asdict(finding) for finding in findings]}))
     else:
@@ -84,8 +89,8 @@ def command(as_json: bool) -> None:
     sys.exit(any(finding.state == ERROR for finding in findings))
 
 
-def examine() -> list[Finding]:
-    """Check everything; takes a few seconds."""
+def examine(server: ServerConfig = NO_SERVER) -> list[Finding]:
+    """Check everything, also a server if its address is given; takes a few seconds."""
     return [
         Finding('dan_ros', OK, __version__),
         _check_machine(),
@@ -94,7 +99,7 @@ def examine() -> list[Finding]:
         _check_gpu(),
         _check_tensorrt(),
         *(_check_model(name) for name in store.KNOWN_MODELS),
-        *(_check_backend(name) for name in REGISTRY),
+        *(_check_backend(name, server) for name in REGISTRY),
         _check_automatic_choice(),
         *(_check_detector(name) for name in DETECTORS if name != 'auto'),
     ]
@@ -183,10 +188,12 @@ def _check_model(name: str) -> Finding:
     return Finding(f'model {name}', OK, f'verified, {file.path}')
 
 
-def _check_backend(name: str) -> Finding:
+def _check_backend(name: str, server: ServerConfig) -> Finding:
     subject = f'backend {name}'
+    if REGISTRY[name].kind == SERVER and not server.url:
+        return Finding(subject, ABSENT, 'no server was given', 'give its address with --url')
     try:
-        backend = open_backend(name)
+        backend = open_backend(name, server=server)
         faces = np.zeros((1, *backend.model.input_size, 3), np.uint8)
         time_ms = _median_ms(lambda: backend.infer(faces))
     except (DanError, ImportError) as error:

@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from dan_ros.backends import BACKENDS, Backend
+from dan_ros.backends import BACKENDS, Backend, ServerConfig
 from dan_ros.cli.common import (
     DATASETS,
     need,
@@ -18,6 +18,7 @@ from dan_ros.cli.common import (
     print_summary,
     probability_options,
     progress_bar,
+    server_options,
 )
 from dan_ros.datasets.faces import SPLITS, Faces, list_paths
 from dan_ros.detect import DETECTORS, open_detector
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     type=click.Choice(DETECTORS),
     help='Detect the largest face of each whole image with this detector, as the node does.',
 )
+@server_options
 @probability_options
 def command(
     data: Path,
@@ -75,6 +77,7 @@ def command(
     detector: str | None,
     prior: Prior,
     calibration: Calibration | None,
+    server: ServerConfig,
 ) -> None:
     """Measure MODEL on the labeled faces of DATA.
 
@@ -92,7 +95,7 @@ def command(
     need('matplotlib', 'jinja2')
     from dan_ros.evaluate.report import Subject, to_json, write_report
 
-    opened = open_model(model, backend, label_set)
+    opened = open_model(model, backend, label_set, server)
     name, faces = open_faces(data, dataset, split, opened.model.labels)
     out.mkdir(parents=True, exist_ok=True)
     print_summary(name, split, faces, 'scores.json', err=as_json)

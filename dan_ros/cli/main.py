@@ -27,6 +27,7 @@ SUBCOMMANDS = {
     'engine': 'Build, list and delete TensorRT engines.',
     'bench': 'Measure the speed on this machine and suggest settings.',
     'models': 'List, verify and download model files.',
+    'serve-config': 'Write what a server needs to run models for many robots.',
     'doctor': 'Check versions, models, backends and detectors on this machine.',
 }
 EXIT_INTERRUPTED = 130  # exit code after SIGINT and SIGTERM
@@ -46,7 +47,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in SUBCOMMANDS:
             return None
-        module = importlib.import_module(f'dan_ros.cli.{cmd_name}')
+        module = importlib.import_module(f'dan_ros.cli.{cmd_name.replace("-", "_")}')
         command: click.Command = module.command
         return command
 

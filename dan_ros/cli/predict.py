@@ -12,8 +12,8 @@ from rich.table import Table
 
 from dan_ros import labels
 from dan_ros.annotate import annotate
-from dan_ros.backends import BACKENDS
-from dan_ros.cli.common import probability_options
+from dan_ros.backends import BACKENDS, ServerConfig
+from dan_ros.cli.common import probability_options, server_options
 from dan_ros.detect import DETECTORS
 from dan_ros.errors import DataError
 from dan_ros.faces.blur import blur_faces
@@ -40,6 +40,7 @@ from dan_ros.types import FaceExpression, Frame
     type=click.IntRange(64, 4096),
     help='Longer side of the downscaled image that the detector searches, pixels.',
 )
+@server_options
 @probability_options
 def command(
     images: tuple[Path, ...],
@@ -52,6 +53,7 @@ def command(
     max_side: int,
     prior: Prior,
     calibration: Calibration | None,
+    server: ServerConfig,
 ) -> None:
     """Find the faces in each of IMAGES and print their expressions, the largest face first.
 
@@ -64,6 +66,7 @@ def command(
         backend,
         detector,
         calibration,
+        server,
         max_side_px=max_side,
         max_faces=1000,
         quality=ACCEPT_ALL,

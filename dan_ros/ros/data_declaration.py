@@ -20,6 +20,7 @@ PURPOSE = (
     'Reads the facial expressions of people before the camera, so that the robot can react to '
     'them. Nothing is stored. Without it, the robot works but does not notice expressions.'
 )
+RECEIVER = 'Pictures of faces are sent to the server {}, which reads the expressions.'
 
 
 class DataDeclaration:
@@ -32,14 +33,18 @@ class DataDeclaration:
             qos = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
             self._publisher = node.create_lifecycle_publisher(PersonalDataProcessor, TOPIC, qos)
 
-    def publish(self) -> None:
-        """Publish the declaration; call it when the node is active."""
+    def publish(self, receiver: str) -> None:
+        """Publish the declaration; call it when the node is active.
+
+        Args:
+            receiver: address to which pictures of faces are sent; '' if they stay on the robot.
+        """
         if self._publisher is not None:
             self._publisher.publish(
                 PersonalDataProcessor(
                     data_source_node=self._node.get_fully_qualified_name(),
                     user_friendly_source_name=NAME,
-                    data_purpose=PURPOSE,
+                    data_purpose=f'{PURPOSE} {RECEIVER.format(receiver)}' if receiver else PURPOSE,
                     path='',  # of the stored data: there is none
                 )
             )

@@ -77,6 +77,7 @@ def load_models(
         settings.backend.precision,
         settings.backend.fallback,
         on_progress,
+        settings.backend.server,
     )
     detector = _open_detector(settings, selection.backend, on_progress)
     path = settings.calibration

@@ -11,9 +11,9 @@ from std_srvs.srv import SetBool
 
 from dan_ros.ros import outputs, process_tuning, ros4hri
 from dan_ros.ros.consent import ConsentService
-from dan_ros.ros.debug_log import DebugLog
 from dan_ros.ros.diagnostics import DiagnosticsPublisher
 from dan_ros.ros.drops import DropReporter
+from dan_ros.ros.log_forwarder import LogForwarder
 from dan_ros.ros.managed_node import ManagedNode, reported
 from dan_ros.ros.models import Models, load_models
 from dan_ros.ros.parameters import (
@@ -54,7 +54,7 @@ class DanNode(ManagedNode):
     def __init__(self, **options: Any) -> None:
         super().__init__(self.NAME, **options)
         self.exit_code = 0
-        self._debug_log = DebugLog(self.get_logger())
+        self._log_forwarder = LogForwarder(self.get_logger())
         self._phase = 'unconfigured'
         self._is_enabled = True
         self._statistics = Statistics()
@@ -83,7 +83,7 @@ class DanNode(ManagedNode):
         """Stop every thread and release the models."""
         self._release()
         self._diagnostics.stop()
-        self._debug_log.close()
+        self._log_forwarder.close()
 
     # --- lifecycle ---
 
@@ -112,8 +112,8 @@ class DanNode(ManagedNode):
             super().on_deactivate(state)
             raise
         self._phase = 'active'
-        if self._outputs is not None:
-            self._outputs.declare_data()
+        if self._outputs is not None and self._models is not None:
+            self._outputs.declare_data(self._models.selection.backend.receiver)
         self._log_awaited()
         return SUCCESS
 

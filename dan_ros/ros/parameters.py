@@ -26,8 +26,9 @@ from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
-from dan_ros.backends import BACKENDS, PRECISIONS
+from dan_ros.backends import BACKENDS, PRECISIONS, ServerConfig
 from dan_ros.backends.base import node_threads
+from dan_ros.backends.kserve.config import problem_with_url
 from dan_ros.detect import DETECTORS, DEVICES
 from dan_ros.errors import ParameterError
 from dan_ros.faces.quality import QualityThresholds
@@ -49,7 +50,7 @@ PACKAGES = ('vision_msgs', 'foxglove_msgs')  # whose messages the node can publi
 VIDEO, PIPELINE, TRACKER, QUALITY = (
     VideoConfig(), PipelineConfig(), TrackerConfig(), QualityThresholds()
 )  # fmt: skip
-ATTENTION, EVENTS = VIDEO.attention, VIDEO.events
+ATTENTION, EVENTS, SERVER = VIDEO.attention, VIDEO.events, ServerConfig()
 
 # Declared by rclpy itself when needed.
 FOREIGN_PREFIXES = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
@@ -250,7 +251,8 @@ PARAMETERS = (
         'backend.name',
         'auto',
         'Library that runs the network. auto: on a GPU, the first of TensorRT, torch and ONNX '
-        'Runtime that works; otherwise the fastest on the CPU.',
+        'Runtime that works; otherwise the fastest on the CPU. kserve: a server, to which pictures '
+        'of faces are sent.',
         choices=BACKENDS,
     ),
     Spec(
@@ -262,8 +264,45 @@ PARAMETERS = (
     Spec(
         'backend.fallback',
         False,
-        'What to do if backend.name needs a GPU that cannot be used. false: fail to configure. '
-        'true: use the CPU, with a warning in diagnostics.',
+        'What to do if backend.name needs a GPU or a server that cannot be used. false: fail to '
+        'configure. true: use the CPU, with a warning in diagnostics, and a server as soon as it '
+        'answers. A server that fails later is replaced by the CPU in any case.',
+    ),
+    Spec(
+        'backend.url',
+        SERVER.url,
+        'Address of the server for kserve: grpc://host:8001 or http://host:8000, with TLS '
+        'grpcs://host:443 or https://host:443.',
+        check=problem_with_url,
+    ),
+    Spec(
+        'backend.model_name',
+        SERVER.model_name,
+        'Name of the model on the server. Empty: the name of the local model file.',
+    ),
+    Spec(
+        'backend.model_version',
+        SERVER.model_version,
+        'Version of the model on the server. Empty: the server chooses.',
+    ),
+    Spec(
+        'backend.timeout_ms',
+        SERVER.timeout_ms,
+        'Deadline of a call to the server. After it, the local model answers, and a late answer is '
+        'dropped.',
+        unit='milliseconds',
+        minimum=1.0,
+        maximum=10_000.0,
+    ),
+    Spec(
+        'backend.token_file',
+        SERVER.token_file,
+        'File with a bearer token for the server; it is read again when it changes. Empty: none.',
+    ),
+    Spec(
+        'backend.ca_file',
+        SERVER.ca_file,
+        'PEM file with the certificates to trust for TLS. Empty: those of the system.',
     ),
     Spec(
         'backend.threads',
@@ -610,6 +649,7 @@ class BackendSettings:
     threads: int
     precision: str
     fallback: bool
+    server: ServerConfig
 
 
 @dataclass(frozen=True)
@@ -666,6 +706,14 @@ class Settings:
                 threads,
                 values['backend.precision'],
                 values['backend.fallback'],
+                ServerConfig(
+                    values['backend.url'],
+                    values['backend.model_name'],
+                    values['backend.model_version'],
+                    values['backend.timeout_ms'],
+                    values['backend.token_file'],
+                    values['backend.ca_file'],
+                ),
             ),
             detector=DetectorSettings(
                 values['detector.name'],

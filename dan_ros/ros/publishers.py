@@ -105,9 +105,9 @@ class ExpressionPublishers:
         if publishes_tf:
             self._tf.publish(result.faces, poses, result.header)
 
-    def declare_data(self) -> None:
+    def declare_data(self, receiver: str) -> None:
         """Declare the processing of personal data, see `DataDeclaration`."""
-        self._declaration.publish()
+        self._declaration.publish(receiver)
 
     def publish_consent_needed(self, is_needed: bool) -> None:
         """Publish whether a face in view was not released; nothing else is said about it."""

@@ -85,6 +85,7 @@ def _warnings(snapshot: Snapshot) -> Iterator[str]:
         yield 'images dropped: ' + ', '.join(bad)
     if snapshot.selection is not None and snapshot.pipeline is not None:
         yield snapshot.selection.warning
+        yield snapshot.pipeline.backend.warning
         yield snapshot.pipeline.detector.warning
 
 
@@ -117,4 +118,5 @@ def _state_values(snapshot: Snapshot) -> dict[str, str]:
         'detector': pipeline.detector.name if pipeline else 'none',
         # Current and maximum faces per batch: a GPU short of memory takes fewer for a while.
         'batch': f'{backend.batcher.limit} of {backend.batcher.max_batch}' if backend else '',
+        **(backend.details() if backend else {}),
     }

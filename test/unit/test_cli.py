@@ -208,7 +208,7 @@ def test_doctor_reports_what_is_missing_and_what_to_do(run, monkeypatch, tmp_pat
     )
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     for check in ('_check_backend', '_check_detector'):  # they take seconds
-        monkeypatch.setattr(doctor, check, lambda name: doctor.Finding(f'fake {name}', 'ok', ''))
+        monkeypatch.setattr(doctor, check, lambda name, *_: doctor.Finding(name, 'ok', ''))
     result = run('doctor', '--json')
     assert result.exit_code == 0
     findings = {f['subject']: f for f in json.loads(result.stdout)['findings']}
@@ -223,7 +223,7 @@ def test_doctor_reports_what_is_missing_and_what_to_do(run, monkeypatch, tmp_pat
 @pytest.mark.parametrize(('state', 'exit_code'), [('ok', 0), ('warning', 0), ('error', 1)])
 def test_doctor_prints_a_table(run, monkeypatch, state, exit_code):
     finding = doctor.Finding('backend x', state, 'found [y]', 'do [z]')
-    monkeypatch.setattr(doctor, 'examine', lambda: [finding])
+    monkeypatch.setattr(doctor, 'examine', lambda server: [finding])
     result = run('doctor')
     assert result.exit_code == exit_code
     for text in (finding.subject, state, finding.found, finding.remedy):

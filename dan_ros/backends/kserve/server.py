@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A server that may go away: a circuit breaker, and probes that bring it back.
+
+The pattern: M. Nygard, "Release It!", chapter "Stability Patterns". The delays grow exponentially
+and are random, so that many robots do not return at the same moment:
+https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from dan_ros.backends.kserve.client import Client
+from dan_ros.errors import BackendError, DanError, ModelError
+
+LOG = logging.getLogger(__name__)
+
+FIRST_DELAY_S = 0.5  # longest delay before the first probe
+MAX_DELAY_S = 30.0  # longest delay between two probes
+STABLE_S = 60.0  # a server that worked for so long gets the first delay again
+
+
+def backoff_s(failures: int, draw: Callable[[], float] = random.random) -> float:
+    """Return how long to wait before the next probe, seconds.
+
+    Args:
+        failures: number of failures in a row before, from 0.
+        draw: returns a random number in [0, 1).
+
+    Example:
+        >>> [backoff_s(n, lambda: 1.0) for n in (0, 1, 2, 9)], backoff_s(2, lambda: 0.0)
+        ([0.5, 1.0, 2.0, 30.0], 1.0)
+    """
+    longest_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(failures, 30))
+    return longest_s * (1 + draw()) / 2
+
+
+class Server:
+    """A server that is used while it answers.
+
+    Args:
+        name: URL and model, for messages.
+        connect: returns a client whose model was checked and which answered in time; raises a
+            DanError.
+
+    Attributes:
+        name: as above.
+        calls: batches sent for an answer.
+        failures: those that were not answered, late or wrong.
+    """
+
+    def __init__(self, name: str, connect: Callable[[], Client]) -> None:
+        self.name = name
+        self.calls = self.failures = 0
+        self._connect = connect
+        self._client: Client | None = None
+        self._problem = ''
+        self._delays = 0  # so many failures in a row
+        self._since_s = float('-inf')  # time at which the client was connected
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+
+    @property
+    def problem(self) -> str:
+        """Why the server is not used at present, in one line; '' while it is used."""
+        return self._problem
+
+    def start(self, is_required: bool) -> None:
+        """Connect for the first time.
+
+        Args:
+            is_required: raise if the server cannot be reached; otherwise probe until it can.
+
+        Raises:
+            ModelError: the server has another model.
+            BackendError: it cannot be reached, and is required.
+        """
+        try:
+            self._use(self._connect())
+        except ModelError:
+            raise
+        except BackendError as error:
+            if is_required:
+                raise
+            self._leave(error)
+
+    def infer(self, faces_rgb: np.ndarray, classes: int) -> np.ndarray | None:
+        """Return logits, float32 [n, C], for uint8 [n, H, W, 3]; None without the server."""
+        client = self._client
+        if client is None:
+            return None
+        self.calls += 1
+        try:
+            return checked_answer(client.infer(faces_rgb), (len(faces_rgb), classes), self.name)
+        except BackendError as error:
+            self.failures += 1
+            self._lose(client, error)
+            return None
+
+    def close(self) -> None:
+        """Close the connection and end the probes."""
+        self._closed.set()
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _use(self, client: Client) -> None:
+        with self._lock:
+            if not self._closed.is_set():
+                self._client, self._problem = client, ''
+                self._since_s = time.monotonic()
+                return
+        client.close()
+
+    def _lose(self, client: Client, error: DanError) -> None:
+        with self._lock:
+            self._client = None
+        client.close()
+        if time.monotonic() - self._since_s > STABLE_S:
+            self._delays = 0
+        self._leave(error)
+
+    def _leave(self, error: DanError) -> None:
+        if self._closed.is_set():
+            return
+        self._problem = str(error)
+        # Its text, because a log may keep the error, whose traceback refers to the backend.
+        LOG.warning('the local model judges the faces: %s', self._problem)
+        threading.Thread(target=self._probe, name='probe', daemon=True).start()
+
+    def _probe(self) -> None:
+        while not self._closed.wait(backoff_s(self._delays)):
+            self._delays += 1
+            try:
+                client = self._connect()
+            except DanError as error:
+                self._note(error)
+            else:
+                self._use(client)
+                LOG.info('the server is back and judges the faces: %s', self.name)
+                return
+
+    def _note(self, error: DanError) -> None:
+        """Keep the newest reason; only another model needs somebody to act, so it is logged."""
+        if isinstance(error, ModelError) and str(error) != self._problem:
+            LOG.warning('the local model goes on judging the faces: %s', str(error))
+        self._problem = str(error)
+
+
+def checked_answer(answer: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """Return the answer of a server if it can be one.
+
+    Raises:
+        BackendError: it has another shape or type, or numbers that are not finite.
+    """
+    if answer.shape != shape or answer.dtype != np.float32 or not np.isfinite(answer).all():
+        finite = '' if np.isfinite(answer).all() else ' with numbers that are not finite'
+        raise BackendError(
+            f'{where} answers {answer.dtype} {list(answer.shape)}{finite} instead of float32 '
+            f'{list(shape)}: check the model on the server'
+        )
+    return answer
