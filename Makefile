@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-all coverage bench stress soak model lint docs lock sbom audit clean
+.PHONY: help build demo test test-all coverage bench stress soak model lint docs pictures site lock sbom audit clean
 
 ifdef ROS_DISTRO
   ifdef WHEELS
@@ -79,6 +79,19 @@ model: build ## Train the bundled model and its int8 version from DATA=folder of
 docs: build ## Generate docs/parameters.md and config/dan.yaml from the table of parameters.
 	@. ./env.sh && python3 tools/write_parameters.py
 
+pictures: build ## Make the moving picture of README.md and the picture of the attention heads.
+	@. ./env.sh && python3 tools/make_moving_picture.py && \
+	python3 -c 'import cv2, skimage; cv2.imwrite("docs/portrait.png", skimage.data.astronaut()[..., ::-1])' && \
+	dan-ros explain docs/portrait.png --out docs/attention-heads.jpg; rm -f docs/portrait.png
+
+# dan-ros itself is imported, for the page of its commands.
+.site/ready: requirements/site.txt requirements/core.txt
+	@python3 -m venv .site && touch .site/COLCON_IGNORE
+	@.site/bin/pip install --quiet -r requirements/core.txt -r requirements/site.txt && touch $@
+
+site: .site/ready ## Build the documentation site in site/; a broken link is an error.
+	@NO_MKDOCS_2_WARNING=1 .site/bin/python -m mkdocs build --quiet && echo site/index.html
+
 # These tools need the network and no test needs them, so they get an environment of their own.
 .tools/ready: requirements/tools.txt
 	@python3 -m venv .tools && touch .tools/COLCON_IGNORE
@@ -100,4 +113,4 @@ audit: .tools/ready ## Look up known vulnerabilities of the locked packages; nee
 	@.tools/bin/python tools/audit.py
 
 clean: ## Remove all build outputs except .venv.
-	rm -rf build install log demo bench stress soak coverage dist .tools
+	rm -rf build install log demo bench stress soak coverage dist site .site .tools

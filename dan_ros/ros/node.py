@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lifecycle node: camera images in, facial expressions out; README.md lists topics."""
+"""The lifecycle node: camera images in, facial expressions out; docs/topics.md lists topics."""
 
 import time
 from typing import Any

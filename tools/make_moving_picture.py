@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make docs/moving.webp: what the pipeline says of a moving picture, with a timeline and events.
+
+A virtual camera moves over the astronaut portrait of scikit-image (NASA, public domain) and its
+mirror image. Boxes, ids, labels, probabilities and events are what the pipeline answers; only time
+stamps are made up. Run it in the shell that `. ./env.sh` prepares.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+from matplotlib import font_manager
+from PIL import Image, ImageDraw, ImageFont
+from skimage.data import astronaut
+
+from dan_ros import labels
+from dan_ros.annotate import annotate_tracked, color_of
+from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.tracking.attention import AttentionTracker
+from dan_ros.tracking.events import EventDetector, EventKind, FaceEvent
+from dan_ros.tracking.face_tracker import TrackedFace
+from dan_ros.types import Frame
+from dan_ros.video_pipeline import StampedFrame, VideoPipeline
+
+OUT = Path(__file__).resolve().parents[1] / 'docs' / 'moving.webp'
+RATE_HZ, DURATION_S = 10.0, 8.4
+CAMERA = (560, 420)  # width, height of the camera image, pixels
+SIZE = (900, 420)  # of the whole picture
+# The camera: time in seconds, center x and y in the scene, zoom, blur in pixels.
+PATH = np.array(
+    [
+        [0.0, 500, 330, 1.6, 0],
+        [0.9, 735, 150, 1.5, 0],
+        [2.2, 735, 150, 2.0, 0],
+        [2.8, 735, 150, 2.0, 19],
+        [3.7, 735, 150, 2.0, 19],
+        [4.2, 700, 160, 1.6, 0],
+        [5.2, 512, 230, 0.95, 0],
+        [6.2, 512, 230, 0.95, 0],
+        [7.2, 300, 160, 1.7, 0],
+        [8.4, 289, 150, 1.9, 0],
+    ]
+)
+BACKGROUND, PANEL, INK, DIM = '#10161a', '#1b242a', '#f1f5f6', '#a3b1b8'
+TEXTS = {
+    EventKind.APPEARED: 'appeared',
+    EventKind.LEFT: 'left',
+    EventKind.EXPRESSION_CHANGED: 'is now {}',
+    EventKind.STARTED_LOOKING: 'looks at the camera',
+    EventKind.STOPPED_LOOKING: 'looks away',
+}
+
+Moment = tuple[float, np.ndarray, int]  # seconds, smoothed probabilities, published expression
+
+
+@dataclass
+class History:
+    """What was seen so far: moments per face id, and a line per event."""
+
+    faces: dict[str, list[Moment]] = field(default_factory=dict)
+    events: list[str] = field(default_factory=list)
+
+    def add(self, time_s: float, faces: list[TrackedFace], events: list[FaceEvent]) -> None:
+        """Add one frame."""
+        for face in faces:
+            moment = (time_s, face.probabilities, face.expression)
+            self.faces.setdefault(face.face_id, []).append(moment)
+        for event in events:
+            text = TEXTS[event.kind].format(labels.label_of(event.state.expression))
+            self.events.append(f'{time_s:.1f} s  {event.state.face_id} {text}')
+
+
+def view(scene: np.ndarray, time_s: float) -> np.ndarray:
+    """Return the camera image at a time."""
+    x, y, zoom, blur = (np.interp(time_s, PATH[:, 0], column) for column in PATH.T[1:])
+    placement = np.array(
+        [[zoom, 0, CAMERA[0] / 2 - zoom * x], [0, zoom, CAMERA[1] / 2 - zoom * y]], np.float32
+    )
+    image = cv2.warpAffine(
+        scene, placement, CAMERA, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
+    )
+    return cv2.GaussianBlur(image, (0, 0), blur) if blur > 0.3 else image
+
+
+def draw(image: np.ndarray, history: History, time_s: float) -> Image.Image:
+    """Draw the annotated camera image with the timelines and events beside it."""
+    canvas = Image.new('RGB', SIZE, BACKGROUND)
+    canvas.paste(Image.fromarray(np.ascontiguousarray(image[..., ::-1])))
+    pen = ImageDraw.Draw(canvas)
+    left, right = CAMERA[0] + 16, SIZE[0] - 16
+    for row, face_id in enumerate(list(history.faces)[:2]):
+        moments = history.faces[face_id]
+        caption = caption_of(face_id, moments[-1], time_s)
+        draw_timeline(canvas, moments, (left, 14 + 130 * row, right), caption)
+    pen.text((left, 278), 'events', fill=DIM, font=font(13))
+    for row, line in enumerate(history.events[-5:]):
+        pen.text((left, 300 + 20 * row), line, fill=INK, font=font(14))
+    x = left + (right - left) * time_s / DURATION_S
+    pen.line([(x, 36), (x, 264)], fill=DIM)
+    return canvas
+
+
+def draw_timeline(
+    canvas: Image.Image, moments: list[Moment], place: tuple[int, int, int], caption: str
+) -> None:
+    """Draw the probabilities of one face over time, and its label as a band below."""
+    left, top, right = place
+    pen = ImageDraw.Draw(canvas)
+    pen.text((left, top), caption, fill=INK, font=font(15))
+    top, bottom = top + 24, top + 100
+    pen.rectangle([left, top, right, bottom + 14], fill=PANEL)
+    x = [left + (right - left) * moment[0] / DURATION_S for moment in moments]
+    step = (right - left) / DURATION_S / RATE_HZ
+    for index in range(len(labels.CANONICAL)):
+        y = [bottom - 2 - (bottom - top - 4) * float(moment[1][index]) for moment in moments]
+        pen.line(list(zip(x, y, strict=True)), fill=rgb(index), width=2)
+    for start, moment in zip(x, moments, strict=True):
+        pen.rectangle([start, bottom + 4, start + step, bottom + 14], fill=rgb(moment[2]))
+
+
+def caption_of(face_id: str, last: Moment, time_s: float) -> str:
+    """Return what is known of a face at a time."""
+    seen_s, probabilities, expression = last
+    if seen_s < time_s:
+        return f'{face_id}  not in view'
+    confidence = f'{probabilities.max():.0%}' if probabilities.any() else ''
+    return f'{face_id}  {labels.label_of(expression)} {confidence}'
+
+
+def rgb(expression: int) -> tuple[int, ...]:
+    """Return the color of an expression."""
+    return color_of(expression)[::-1]
+
+
+def font(size_px: int) -> ImageFont.FreeTypeFont:
+    """Return the font that matplotlib brings along."""
+    return ImageFont.truetype(font_manager.findfont('DejaVu Sans'), size_px)
+
+
+@click.command()
+@click.option('--out', type=click.Path(path_type=Path), default=OUT, show_default=True)
+def main(out: Path) -> None:
+    """Run the pipeline on the moving picture and write it as an animated WebP."""
+    portrait = astronaut()[..., ::-1]
+    scene = np.hstack([portrait[:, ::-1], portrait])
+    video, attention = VideoPipeline(ExpressionPipeline.open()), AttentionTracker()
+    detector, history = EventDetector(), History()
+    pictures = []
+    for time_s in np.arange(0, DURATION_S, 1 / RATE_HZ):
+        frame = Frame(view(scene, time_s))
+        faces = video.run({'image': StampedFrame(frame, round((1 + time_s) * 1e9))})['image']
+        face_ids = video.face_ids('image')
+        faces = attention.update(faces, face_ids, None, frame.size)
+        history.add(time_s, faces, detector.update(faces, face_ids))
+        pictures.append(draw(annotate_tracked(frame, faces), history, time_s))
+    pictures[0].save(
+        out,
+        save_all=True,
+        append_images=pictures[1:],
+        duration=round(1000 / RATE_HZ),
+        loop=0,
+        quality=45,
+        method=6,
+    )
+    print(f'{out}: {len(pictures)} images, {out.stat().st_size / 1e6:.2f} MB')
+
+
+if __name__ == '__main__':
+    main()
