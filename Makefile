@@ -4,7 +4,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-all coverage bench stress soak model lint docs pictures site lock sbom audit clean
+.PHONY: help build demo test test-all coverage bench stress soak model lint docs pictures site check-site lock sbom audit clean
 
 ifdef ROS_DISTRO
   ifdef WHEELS
@@ -90,7 +90,11 @@ pictures: build ## Make the moving picture of README.md and the picture of the a
 	@.site/bin/pip install --quiet -r requirements/core.txt -r requirements/site.txt && touch $@
 
 site: .site/ready ## Build the documentation site in site/; a broken link is an error.
-	@NO_MKDOCS_2_WARNING=1 .site/bin/python -m mkdocs build --quiet && echo site/index.html
+	@NO_MKDOCS_2_WARNING=1 .site/bin/python -m mkdocs build --quiet
+	@echo "site/index.html. To search in it: python3 -m http.server --directory site"
+
+check-site: site ## Check pages of the site in Chromium: accessibility, keyboard, width, search.
+	@.site/bin/python tools/check_site.py
 
 # These tools need the network and no test needs them, so they get an environment of their own.
 .tools/ready: requirements/tools.txt

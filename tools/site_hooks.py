@@ -159,6 +159,8 @@ def on_files(files: Files, config) -> Files:
 def on_page_markdown(markdown: str, page, config, files) -> str:
     """Turn links and indentation of GitHub's Markdown into those of mkdocs."""
     place = PurePosixPath(page.file.src_uri)
+    if page.is_homepage:
+        page.meta['hide'] = ['navigation']  # it has no neighbors
     written_in = _folder_of(place)
     return indent(LINK.sub(lambda match: match[1] + relink(match[2], written_in, place), markdown))
 
@@ -196,3 +198,16 @@ def indent(markdown: str) -> str:
         else:
             lines.append(' ' * (4 - spaces) + line if spaces in (2, 3) else line)
     return '\n'.join(lines)
+
+
+# --- what screen readers need -------------------------------------------------------------------
+
+
+def on_page_content(html: str, page, config, files) -> str:
+    """Let empty cells at the head of a table be no headers."""
+    return html.replace('<th></th>', '<td></td>')
+
+
+def on_post_page(output: str, page, config) -> str:
+    """Name the theme's dialog."""
+    return output.replace('="search" role="dialog"', '="search" role="dialog" aria-label="Search"')

@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 
 import click
 import cv2
+import pages
 import pytest
 import yaml
 
@@ -54,9 +55,8 @@ def quoted_in(page: Path) -> list[str]:
 
 def commands_in(page: Path, program: str) -> list[list[str]]:
     """Words behind the program's name of every command, in blocks and between backquotes."""
-    lines = [
-        line for block in blocks_of(page, '') for line in block.replace('\\\n', ' ').split('\n')
-    ]
+    blocks = [*blocks_of(page, ''), *blocks_of(page, 'bash')]
+    lines = [line for block in blocks for line in block.replace('\\\n', ' ').split('\n')]
     parts = [part for line in lines + quoted_in(page) for part in re.split(r'&&|\|', line)]
     found = [re.match(rf'\s*(?:\w+=\S+ )*{program}(?: (.*))?$', part) for part in parts]
     return [shlex.split(match[1] or '', comments=True) for match in found if match]
@@ -147,6 +147,25 @@ def test_programs_and_launch_arguments_exist(page):
         sources = file.read_text() + (ROOT / 'launch' / 'dan.launch.py').read_text()
         for name in [word.partition(':=')[0] for word in words[1:] if ':=' in word]:
             assert f"'{name}'" in sources, words
+
+
+@pytest.mark.parametrize('page', pages.WITH_COMMANDS, ids=place_of)
+def test_a_command_runs_or_says_why_not(page):
+    """test/slow/test_page_commands.py runs them."""
+    for block in pages.blocks_of(page):
+        assert block.language or block.reason, block.text
+        assert not (block.reason and block.language), block.text
+
+
+# --- the site -----------------------------------------------------------------------------------
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    """`make site` refuses others; tools/site_hooks.py adds the decisions."""
+    navigation = (ROOT / 'mkdocs.yml').read_text()
+    for page in ROOT.glob('docs/**/*.md'):
+        name = page.relative_to(ROOT / 'docs').as_posix()
+        assert name.startswith('adr/') or f': {name}\n' in navigation, name
 
 
 # --- parameters and topics ----------------------------------------------------------------------
