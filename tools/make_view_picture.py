@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Make docs/view.jpg: the page of `dan-ros view` on a wide and on a narrow screen.
+
+It shows the astronaut portrait of scikit-image (NASA, public domain) and its mirror image, whose
+smiles are warped away and back. Labels and probabilities are what the pipeline answers. Run it in
+the shell that `. ./env.sh` prepares; it needs Chromium.
+"""
+
+import asyncio
+import io
+import itertools
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import cv2
+import numpy as np
+from aiohttp import web
+from PIL import Image
+from playwright.async_api import async_playwright
+from skimage.data import astronaut
+
+from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.types import Frame
+from dan_ros.video_pipeline import VideoPipeline
+from dan_ros.view.access import Access
+from dan_ros.view.board import Board
+from dan_ros.view.local import LocalSource
+from dan_ros.view.server import ViewServer
+
+OUT = Path(__file__).resolve().parents[1] / 'docs' / 'view.jpg'
+RATE_HZ = 6.0
+SECONDS = 34.0  # so that the charts are full
+SIDE = (480, 540)  # width, height of each half of the scene
+MOUTH = np.array([[198.6, 142.8], [239.7, 143.6], [219.2, 146.2]])  # corners and middle, pixels
+WIDE, PHONE = ((1440, 1000), (390, 1000))
+
+
+def without_smile(portrait: np.ndarray, strength: float) -> np.ndarray:
+    """Return the portrait with the corners of the mouth moved down and in; 0 changes nothing."""
+    rows, columns = np.mgrid[: portrait.shape[0], : portrait.shape[1]].astype(np.float32)
+    shifts = strength * np.array([[14, 24], [-14, 24], [0, -22]])
+    from_x, from_y = columns.copy(), rows.copy()
+    for (x, y), (right, down), width in zip(MOUTH, shifts, (8, 8, 6), strict=True):
+        weight = np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * width**2))
+        from_x -= weight * right
+        from_y -= weight * down
+    return cv2.remap(
+        portrait, from_x.astype(np.float32), from_y.astype(np.float32), cv2.INTER_CUBIC
+    )
+
+
+def scenes() -> Iterator[tuple[str, Frame]]:
+    """Yield images of two people at `RATE_HZ`."""
+    portrait = np.ascontiguousarray(astronaut()[..., ::-1])
+    for index in itertools.count():
+        time.sleep(1 / RATE_HZ)
+        angles = 2 * np.pi * index / RATE_HZ / np.array([13.0, 19.0]) + [0.6, 3.4]
+        left, right = (
+            cv2.resize(without_smile(portrait, strength), (SIDE[1], SIDE[1]))[:, : SIDE[0]]
+            for strength in (1 - np.cos(angles)) / 2
+        )
+        yield '/camera/image_raw', Frame(np.hstack([left, right[:, ::-1]]))
+
+
+async def take_pictures() -> list[Image.Image]:
+    """Serve the page and return it as a wide light and a narrow dark picture."""
+    board = Board()
+    source = LocalSource('/dan_node', scenes(), VideoPipeline(ExpressionPipeline.open()), board)
+    source.kind = 'ROS node'
+    runner = web.AppRunner(ViewServer(board, source, Access.create('127.0.0.1')).app())
+    await runner.setup()
+    await web.TCPSite(runner, '127.0.0.1', 0).start()
+    source.start()
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(
+            executable_path=shutil.which('chromium'), args=['--no-sandbox', '--disable-gpu']
+        )
+        page = await browser.new_page()
+        await page.goto(f'http://127.0.0.1:{runner.addresses[0][1]}/')
+        await asyncio.sleep(SECONDS)
+        pictures = []
+        for scheme, (width, height) in (('light', WIDE), ('dark', PHONE)):
+            await page.emulate_media(color_scheme=scheme)
+            await page.set_viewport_size({'width': width, 'height': height})
+            await asyncio.sleep(2)
+            pictures.append(Image.open(io.BytesIO(await page.screenshot())).convert('RGB'))
+        await browser.close()
+    source.close()
+    await runner.cleanup()
+    return pictures
+
+
+@click.command()
+@click.option('--out', type=click.Path(path_type=Path), default=OUT, show_default=True)
+def main(out: Path) -> None:
+    """Take the pictures and write them side by side."""
+    wide, phone = asyncio.run(take_pictures())
+    both = Image.new('RGB', (wide.width + phone.width + 24, wide.height), 'white')
+    both.paste(wide)
+    both.paste(phone, (wide.width + 24, 0))
+    both.save(out, quality=84, optimize=True)
+    print(f'{out}: {out.stat().st_size / 1e3:.0f} kB')
+
+
+if __name__ == '__main__':
+    main()
