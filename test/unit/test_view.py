@@ -3,21 +3,29 @@
 
 import asyncio
 import contextlib
+import importlib.util
+import itertools
 import json
 import re
+import signal
+import sys
 import threading
 import time
 from pathlib import Path
 
 import aiohttp
+import cv2
 import numpy as np
 import pytest
 from aiohttp import web
+from command import Command
+from processes import Process
 
 from dan_ros import labels
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import VideoPipeline
+from dan_ros.view import playback
 from dan_ros.view import server as server_module
 from dan_ros.view.access import Access
 from dan_ros.view.board import Board, Cursor, SeenEvent, SeenFace, ViewStatus, parameter_json
@@ -456,7 +464,7 @@ def test_pictures_are_shown_without_ros_and_settings_change_them(pipeline, portr
 
     def faces_in_the_picture():
         content = np.frombuffer(pictures[0].encode(), np.uint8)
-        return len(pipeline.find_faces(Frame(server_decode(content))))
+        return len(pipeline.find_faces(Frame(cv2.imdecode(content, cv2.IMREAD_COLOR))))
 
     try:
         first = board.changes(Cursor())
@@ -478,10 +486,80 @@ def test_pictures_are_shown_without_ros_and_settings_change_them(pipeline, portr
         source.close()
 
 
-def server_decode(content):
-    from dan_ros.images.opencv import cv2
+def test_a_bag_is_played_at_its_pace_again_and_again(smile, nobody, tmp_path):
+    from recording import record_images
 
-    return cv2.imdecode(content, cv2.IMREAD_COLOR)
+    from dan_ros.bag.reader import Bag
+
+    path = record_images(tmp_path / 'bag', [smile, nobody])
+    assert playback.is_bag(str(path))
+    assert not any(map(playback.is_bag, ('0', 'rtsp://camera/1', 'video.mp4', str(tmp_path))))
+    bag = Bag(path)
+    images = playback.play_bag(bag, list(bag.topics.values()))
+    start_s = time.monotonic()
+    shown = list(itertools.islice(images, 4))
+    assert time.monotonic() - start_s >= 0.2  # twice the 0.1 s between two images
+    for (camera, frame), expected in zip(shown, [smile, nobody] * 2, strict=True):
+        assert camera == CAMERA
+        np.testing.assert_array_equal(frame.image, expected)
+
+
+# --- the command --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    return Command(monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'exit_code', 'words'),
+    [
+        (('0', '--node', '/dan_node'), 2, 'either a SOURCE or --node'),
+        (('--blur',), 2, 'privacy.blur'),
+        (('no/such.mp4',), 1, 'there is no file or folder no/such.mp4'),
+        (('no/such.mcap',), 1, 'there is no bag at no/such.mcap'),
+        (('--port', '70000'), 2, '65535'),
+    ],
+)
+def test_a_wrong_command_says_what_to_do(command, arguments, exit_code, words):
+    result = command('view', *arguments)
+    assert result.exit_code == exit_code
+    assert words in result.stderr
+    assert 'Traceback' not in result.stderr
+
+
+def test_a_missing_package_is_named(command, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'aiohttp', None)
+    assert '`pip install aiohttp`' in command('view', '0').stderr
+
+
+def test_without_ros_the_command_names_the_other_sources(command, monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    assert 'dan-ros view 0' in command('view').stderr
+
+
+def test_the_command_serves_until_a_signal(portrait_file, tmp_path):
+    command = [sys.executable, '-m', 'dan_ros.cli.main', 'view', portrait_file, '--port', '0']
+    process = Process(command, tmp_path / 'log')
+    process.wait_for_output('portrait.png: http://127.0.0.1:')
+    url = process.output.split()[-1]
+
+    async def first_face():
+        async with aiohttp.ClientSession() as session:
+            socket = await session.ws_connect(f'{url}socket', origin=url.rstrip('/'))
+            while True:
+                faces = (await receive(socket, 'state'))['faces'].get('camera')
+                if faces and faces[0]['expression'] == 1:
+                    return
+
+    asyncio.run(asyncio.wait_for(first_face(), PATIENCE_S))
+    port = url.rstrip('/').rpartition(':')[2]
+    second = Process([*command[:-1], port], tmp_path / 'second')
+    assert second.wait() == 1
+    assert f'cannot listen on 127.0.0.1 port {port}' in second.output
+    assert process.stop(signal.SIGTERM) == 130
+    assert process.output.endswith('Stopped\n')
 
 
 def test_settings_agree_with_the_parameters_of_the_node():
