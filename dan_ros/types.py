@@ -34,6 +34,14 @@ class Frame:
         """(width, height) in pixels."""
         return self.image.shape[1], self.image.shape[0]
 
+    def pixels(self, min_scale: float) -> np.ndarray:
+        """Return the image, or a smaller copy of it if that is cheaper.
+
+        Args:
+            min_scale: smallest useful size of the copy, relative to the image.
+        """
+        return self.image
+
 
 @dataclass(frozen=True)
 class Face:

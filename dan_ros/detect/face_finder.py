@@ -64,9 +64,18 @@ class FaceFinder:
             faces = self._find_near_all(frame, predicted_boxes)
         where = 'around the known faces' if faces else 'the full frame'
         if not faces:
-            faces = self._detect(frame.image, frame.encoding, self.max_side_px)
+            faces = self._find_in_full(frame)
         LOG.debug('searched %s: found %d, expected %d', where, len(faces), len(predicted_boxes))
         return sorted(faces[:MAX_FACES], key=lambda face: -area(face.box_xyxy))
+
+    def _find_in_full(self, frame: Frame) -> list[Face]:
+        """Search the full frame, in a smaller copy if one is cheaper."""
+        image = frame.pixels(self.max_side_px / max(frame.size))
+        faces = self._detect(image, frame.encoding, self.max_side_px)
+        if image.shape[1::-1] == frame.size:
+            return faces
+        scale = np.divide(frame.size, image.shape[1::-1]).astype(np.float32)
+        return [_rotate_back(face, 0, image.shape[:2], scale) for face in faces]
 
     def _regions_are_cheaper(self, frame: Frame, regions: int) -> bool:
         width, height = frame.size

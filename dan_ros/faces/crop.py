@@ -48,7 +48,12 @@ def crop_face(
     height, width = out.shape[:2]
     if quarter_turns % 2:
         height, width = width, height
-    patch = resize(_cut_square(frame.image, *square_about(box_xyxy, scale)), width, height)
+    square = square_about(box_xyxy, scale)
+    image = frame.pixels(max(height, width) / square[2])
+    if image.shape[1::-1] != frame.size:  # a smaller copy with enough pixels
+        shrink = np.divide(image.shape[1::-1], frame.size)
+        square = square_about(box_xyxy * np.tile(shrink, 2), scale)
+    patch = resize(_cut_square(image, *square), width, height)
     if frame.encoding in _TO_RGB:
         patch = cv2.cvtColor(patch, _TO_RGB[frame.encoding])
     out[...] = np.rot90(patch, -quarter_turns)

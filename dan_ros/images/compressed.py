@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check and decode compressed pictures: JPEG and PNG, as ROS 2's image transport sends them.
 
+A JPEG consists of blocks of 8 x 8 pixels. Each can be decoded as 4 x 4, 2 x 2 or one pixel. Half
+the size of a camera's 1920 x 1080 pixels suffices to detect faces, and takes a third of the time.
+
 Pictures are checked before they are decoded, because OpenCV fills the missing part of a truncated
 JPEG with gray, and allocates memory for any size that a header claims.
 """
@@ -17,6 +20,12 @@ from dan_ros.types import Frame
 
 COMPRESSED_SUFFIX = '/compressed'  # of the topic, behind the name of the camera
 FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # for decoding
+REDUCED = {  # divisor of the size -> flag for decoding
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    1: cv2.IMREAD_COLOR,
+}
 JPEG_START, PNG_START = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
 # JPEG markers: https://www.w3.org/Graphics/JPEG/itu-t81.pdf, table B.1
 START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = 0xD8, 0xD9, 0xDA
@@ -112,16 +121,100 @@ def decode_checked(content: bytes, size: tuple[int, int]) -> Frame:
         FrameError: the picture is damaged (cause 'bad_data').
         MemoryError: there is too little memory for the pixels.
     """
+    return Frame(_decode(content, size, 1))
+
+
+class JpegDecoder:
+    """Decodes the images of one camera in the size that is needed.
+
+    Faces are detected on a small copy, and large faces are also classified from it. For small
+    faces, the image is decoded again in its full size. The next images then are at once, until a
+    smaller copy would do.
+    """
+
+    def __init__(self) -> None:
+        self._last: _Jpeg | None = None
+
+    def decode(self, content: bytes, size: tuple[int, int], max_side_px: int) -> Frame:
+        """Decode a picture that passed `check_compressed`, as `decode_checked` does.
+
+        Args:
+            content: the JPEG or PNG file.
+            size: what `check_compressed` returned.
+            max_side_px: longer side of the copy on which faces are detected, pixels.
+
+        Returns:
+            A frame of the picture in its full size; its method `pixels` may return a smaller copy.
+
+        Raises:
+            FrameError, MemoryError: see `decode_checked`.
+        """
+        if not content.startswith(JPEG_START):
+            return decode_checked(content, size)
+        last_scale = self._last.needed_scale if self._last else 0.0
+        self._last = jpeg = _Jpeg(content, size)
+        jpeg.decode(max(max_side_px / max(size), last_scale))
+        return _JpegFrame(jpeg)
+
+
+class _Jpeg:
+    """A JPEG that is decoded again if more pixels are needed.
+
+    Attributes:
+        size: (width, height), pixels.
+        needed_scale: largest size in which it was needed, relative to its full size.
+    """
+
+    def __init__(self, content: bytes, size: tuple[int, int]) -> None:
+        self.size = size
+        self.needed_scale = 0.0
+        self._content = content
+        self._divisor = 0
+        self._pixels = np.empty((0, 0, 3), np.uint8)
+
+    def decode(self, min_scale: float) -> np.ndarray:
+        """Return a copy of at least `min_scale` times the full size."""
+        if self._divisor == 0 or self._divisor * min_scale > 1:
+            self._divisor = next(n for n in REDUCED if n * min_scale <= 1 or n == 1)
+            self._pixels = _decode(self._content, self.size, self._divisor)
+        return self._pixels
+
+
+class _JpegFrame(Frame):
+    """A frame whose pixels are decoded when they are needed."""
+
+    _jpeg: _Jpeg
+
+    def __init__(self, jpeg: _Jpeg) -> None:
+        object.__setattr__(self, '_jpeg', jpeg)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._jpeg.size
+
+    @property
+    def image(self) -> np.ndarray:
+        return self.pixels(1.0)
+
+    def pixels(self, min_scale: float) -> np.ndarray:
+        jpeg = self._jpeg
+        jpeg.needed_scale = max(jpeg.needed_scale, min_scale)
+        return jpeg.decode(min_scale)
+
+
+def _decode(content: bytes, size: tuple[int, int], divisor: int) -> np.ndarray:
+    """Decode a picture to uint8 [H, W, 3] BGR, with its size divided and rounded up."""
+    flags = REDUCED[divisor] | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(content, np.uint8), FLAGS)
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags)
     except cv2.error as error:
         raise_if_out_of_memory(error)
         raise FrameError('bad_data', f'a damaged compressed image: {error.err}') from None
     if image is None:
         raise FrameError('bad_data', 'a damaged compressed image')
-    if image.shape[1::-1] != size:
+    if image.shape[1::-1] != (-(-size[0] // divisor), -(-size[1] // divisor)):
         raise FrameError('bad_data', 'a compressed image whose size differs from its header')
-    return Frame(image)
+    return image
 
 
 def _read_structure(content: bytes) -> _Structure:

@@ -44,7 +44,7 @@ class DepthStream:
     ) -> None:
         self._node, self._topic = node, topic
         self._statistics, self._qos_monitor = statistics, qos_monitor
-        self._transport = open_transport(RAW, lambda: 0)
+        self._transport = open_transport(RAW, lambda: 0, lambda: 0)
         self._lock = threading.Lock()
         self._images: deque[tuple[int, DepthImage]] = deque(maxlen=MAX_IMAGES)
         self._subscription: Any = None

@@ -54,7 +54,7 @@ class ImageReceiver:
         self._statistics.count_received()
         try:
             message = read()
-            decode = self.transport.check(message)
+            decode = self.transport.check(message, camera)
         except Exception as error:  # FrameError, or out of memory for a copy
             self._drops.failed(camera, self._source_of(camera), error)
             return

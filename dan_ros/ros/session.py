@@ -88,7 +88,11 @@ class StreamSession:
         self._get_settings = get_settings
         self._statistics = context.statistics
         self._drops = context.drops
-        self._transport = open_transport(source.transport, lambda: get_settings().max_pixels)
+        self._transport = open_transport(
+            source.transport,
+            lambda: get_settings().max_pixels,
+            lambda: get_settings().video.pipeline.max_side_px,
+        )
         self._buffer: LatestFrameBuffer[StampedMessage] = LatestFrameBuffer()
         self._receiving = SubscriptionThread(context.node)
         self._thread = InferenceThread(context.video, self._buffer, self, get_settings().max_hz)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Image transports: raw or compressed."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from dan_ros.images.cdr import read_image, read_picture
-from dan_ros.images.compressed import COMPRESSED_SUFFIX, check_compressed, decode_checked
+from dan_ros.images.compressed import COMPRESSED_SUFFIX, JpegDecoder, check_compressed
 from dan_ros.images.encodings import check_image, checked_image_to_frame
 from dan_ros.types import Frame
 
@@ -26,14 +27,15 @@ class Transport:
         message_type: class of the messages.
         suffix: end of the topic, after the name of the camera.
         read: parses a serialized message, or raises a FrameError; fast.
-        check: returns a function that decodes the message; raises a FrameError if the message is
-            invalid. It is fast; the returned function may be slow and may raise a FrameError.
+        check: takes a message and the name of its camera, and returns a function that decodes the
+            message; raises a FrameError if the message is invalid. It is fast; the returned
+            function may be slow and may raise a FrameError.
     """
 
     message_type: type
     suffix: str
     read: Callable[[bytes], Any]
-    check: Callable[[Any], Callable[[], Frame]]
+    check: Callable[[Any, str], Callable[[], Frame]]
 
 
 def suffix_of(name: str) -> str:
@@ -41,31 +43,32 @@ def suffix_of(name: str) -> str:
     return COMPRESSED_SUFFIX if name == COMPRESSED else ''
 
 
-def open_transport(name: str, max_pixels: Callable[[], int]) -> Transport:
+def open_transport(
+    name: str, max_pixels: Callable[[], int], max_side_px: Callable[[], int]
+) -> Transport:
     """Create a transport.
 
     Args:
         name: one of `TRANSPORTS`.
         max_pixels: returns the size of the largest compressed image to decode.
+        max_side_px: returns the longer side of the copy on which faces are detected, pixels.
     """
     if name == RAW:
         return Transport(Image, '', lambda content: read_image(content, _header), _check_raw)
+    decoders: defaultdict[str, JpegDecoder] = defaultdict(JpegDecoder)
+
+    def check(message: Any, camera: str) -> Callable[[], Frame]:
+        size, decoder = check_compressed(message.data, max_pixels()), decoders[camera]
+        return lambda: decoder.decode(message.data, size, max_side_px())
+
     return Transport(
-        CompressedImage,
-        COMPRESSED_SUFFIX,
-        lambda content: read_picture(content, _header),
-        lambda message: _check_compressed(message, max_pixels()),
+        CompressedImage, COMPRESSED_SUFFIX, lambda content: read_picture(content, _header), check
     )
 
 
-def _check_raw(message: Any) -> Callable[[], Frame]:
+def _check_raw(message: Any, camera: str) -> Callable[[], Frame]:
     check_image(message)
     return lambda: checked_image_to_frame(message)
-
-
-def _check_compressed(message: Any, max_pixels: int) -> Callable[[], Frame]:
-    size = check_compressed(message.data, max_pixels)
-    return lambda: decode_checked(message.data, size)
 
 
 def _header(sec: int, nanosec: int, frame_id: str) -> Header:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dan_ros.errors import FrameError
-from dan_ros.images.compressed import check_compressed, compressed_to_frame
+from dan_ros.images.compressed import JpegDecoder, check_compressed, compressed_to_frame
 
 MANY = 40_000_000
 
@@ -165,3 +165,37 @@ def test_an_image_without_pixels_is_refused(picture):
     with pytest.raises(FrameError) as error:
         check_compressed(bytes(content), MANY)
     assert error.value.cause == 'bad_size'
+
+
+# --- in the size that is needed -------------------------------------------------------------------
+
+
+def test_an_image_is_decoded_in_the_size_that_is_needed(portrait):
+    large = cv2.resize(portrait[:400], (1281, 801))
+    content, decoder = encoded('.jpg', large), JpegDecoder()
+
+    def decode(*scales: float) -> list[tuple[int, ...]]:
+        frame = decoder.decode(content, (1281, 801), max_side_px=330)
+        assert frame.size == (1281, 801)
+        return [frame.pixels(scale).shape for scale in scales]
+
+    full, half, quarter = (801, 1281, 3), (401, 641, 3), (201, 321, 3)
+    assert decode(0.1) == [half]
+    assert decode(0.25, 0.5, 0.6, 0.2) == [half, half, full, full]
+    assert decode(0.3) == [full]  # as the last image needed it
+    assert decode(0.3, 0.4) == [half, half]
+    decoder = JpegDecoder()
+    assert decoder.decode(content, (1281, 801), 300).pixels(0.2).shape == quarter
+    frame = decoder.decode(content, (1281, 801), 300)
+    np.testing.assert_array_equal(frame.image, compressed_to_frame(content, MANY).image)
+
+
+def test_a_png_is_always_decoded_in_full(picture):
+    frame = JpegDecoder().decode(encoded('.png', picture), (161, 120), max_side_px=40)
+    assert frame.pixels(0.1).shape == (120, 161, 3)
+
+
+def test_a_jpeg_of_another_size_than_its_header_is_refused(picture):
+    with pytest.raises(FrameError) as error:
+        JpegDecoder().decode(encoded('.jpg', picture), (500, 400), max_side_px=100)
+    assert error.value.cause == 'bad_data'

@@ -14,6 +14,7 @@ from dan_ros.detect.haar import HaarDetector
 from dan_ros.detect.yunet import decode
 from dan_ros.errors import DanError, ModelError
 from dan_ros.faces.crop import square_about
+from dan_ros.images.compressed import JpegDecoder, compressed_to_frame
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.types import Face, Frame
@@ -229,3 +230,27 @@ def test_a_whole_image_is_cut_out_as_it_is(size):
     left, top, side = square_about(face.box_xyxy, 0.956)
     assert side == max(size)
     assert (left, top) == ((size[1] - side) / 2, (size[0] - side) / 2)
+
+
+@pytest.mark.parametrize('quarter_turns', range(4))
+@pytest.mark.parametrize('face_px', [80, 300])
+def test_a_reduced_jpeg_gives_the_same_results(pipeline, portrait, face_px, quarter_turns):
+    """A large face is classified from half of the pixels, a small one from all."""
+    scale = face_px / 113
+    scene = np.full((1081, 1919, 3), 90, np.uint8)
+    head = cv2.resize(portrait[40:210, 150:310], None, fx=scale, fy=scale)
+    scene[200 : 200 + head.shape[0], 900 : 900 + head.shape[1]] = head
+    scene = np.rot90(scene, quarter_turns)
+    content = cv2.imencode('.jpg', scene)[1].tobytes()
+    size = scene.shape[1], scene.shape[0]
+    turned = with_config(pipeline, rotation=90 * quarter_turns)
+
+    frame = JpegDecoder().decode(content, size, max_side_px=640)
+    ((reduced,),) = turned.run([frame])
+    ((full,),) = turned.run([compressed_to_frame(content, 10**7)])
+
+    assert frame.pixels(0.3).shape[1] == (-(-size[0] // 2) if face_px == 300 else size[0])
+    assert intersection_over_union(reduced.face.box_xyxy, full.face.box_xyxy) > 0.9
+    np.testing.assert_allclose(reduced.face.landmarks, full.face.landmarks, atol=face_px / 20)
+    assert reduced.expression() == full.expression()
+    np.testing.assert_allclose(reduced.probabilities, full.probabilities, atol=0.1)
