@@ -50,10 +50,10 @@ FACE_PX = 128  # side of faces held in memory, pixels; 20,000 take 1 GB
 class EmoNetFace(FaceDataset):
     """EmoNet-Face HQ or Binary: Parquet files in `root` or in `root/data`.
 
-    The class is the category with the highest mean rating (HQ), or the one that most experts accept
-    (Binary), if it is one of `CLASS_OF`; other faces are excluded and counted. The published sets
-    have no splits: the CRC-32 of an image gives eight tenths to training, one each to validation
-    and test.
+    The class is the category with the highest mean rating (HQ), or with the largest share of
+    experts who accept it, then with the most votes (Binary), if it is one of `CLASS_OF`. Other
+    faces, and those with a tie, are excluded and counted. The published sets have no splits: the
+    CRC-32 of an image assigns it to training (eight tenths), validation or test (one tenth each).
     """
 
     labels = LABELS
@@ -155,6 +155,7 @@ def _category(label: str, where: str) -> str:
     first = [name for name, mean in means.items() if mean == best]
     if best < MIN_RATING and not (binary and best > 0.5):
         return ''
-    if binary:  # several categories may all be accepted; the one with most voices counts
-        first = sorted(first, key=lambda name: len(ratings[name]))[-1:]
+    if binary:  # several categories may be accepted by all; the one with most votes counts
+        most = max(len(ratings[name]) for name in first)
+        first = [name for name in first if len(ratings[name]) == most]
     return first[0] if len(first) == 1 else ''

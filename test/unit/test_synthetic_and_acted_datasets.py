@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from data_sets import write_image
 
+from dan_ros.datasets import emonet_face
 from dan_ros.datasets.catalog import guess_dataset, open_faces
 from dan_ros.datasets.cremad import CremaD
 from dan_ros.datasets.diffusionfer import DiffusionFer
@@ -19,7 +20,7 @@ HEADER = '"","A","D","F","H","N","S","fileName","numResponses"'
 
 
 def write_votes(root: Path, votes: dict[str, str]) -> None:
-    """Write `tabulatedVotes.csv` with one row per way of watching; only the second counts."""
+    """Write `tabulatedVotes.csv`: rows for sound, face and both per clip; only the face counts."""
     rows = [HEADER]
     for number, (name, counts) in enumerate(votes.items(), 1):
         rows.append(f'"1{number:05d}",9,9,9,9,9,9,"{name}",54')
@@ -169,6 +170,12 @@ def test_emonet_face(tmp_path):
     with pytest.raises(DataError, match='is not a Parquet file of EmoNet-Face') as error:
         open_faces('emonet_face', folder, 'train')
     assert '\n' not in str(error.value)
+
+
+def test_a_tie_of_emonet_face_is_no_agreement():
+    once, twice = [{'human-1': {'Anger': True, 'Fear': True}}], [{'human-2': {'Fear': True}}]
+    assert emonet_face._category(repr(once), '') == ''
+    assert emonet_face._category(repr(once + twice), '') == 'Fear'
 
 
 def test_emonet_face_without_its_files(tmp_path):
