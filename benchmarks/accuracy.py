@@ -17,16 +17,14 @@ marks of that page. One model and 150 faces take about two minutes on two cores.
 
 import json
 import re
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-import cv2
 import numpy as np
 from matplotlib.figure import Figure
-from robustness import Condition, make_scene, summarize
+from robustness import Condition, blur, darken, make_scene, summarize
 
 from dan_ros import labels
 from dan_ros.backends import open_backend
@@ -40,28 +38,12 @@ from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.types import Frame
 
-SIDE_PX = 160  # of an undisturbed face
-DARK_NOISE = 5.0  # standard deviation of a camera's noise in low light, of pixels in 0 .. 255
+SIDE_PX = 160  # side of a face that is not made smaller
 MARKS = '<!-- {name}: made by benchmarks/accuracy.py -->'
 
 
-def darken(share: float) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
-    """Reduce the light of an image to a share, with the noise of a camera in low light."""
-
-    def change(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        dark = share * image.astype(np.float32) + rng.normal(0, DARK_NOISE, image.shape)
-        return dark.clip(0, 255).astype(np.uint8)
-
-    return change
-
-
-def blur(sigma_px: float) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
-    """Blur an image like a camera out of focus."""
-    return lambda image, _: cv2.GaussianBlur(image, (0, 0), sigma_px)
-
-
 PLAIN = Condition('plain', side=SIDE_PX)
-# Conditions by what is varied; the numbers are those of the figure's axes.
+# Conditions per varied property; its values are the ticks of the figure's axes.
 SERIES: dict[str, dict[float, Condition]] = {
     'size of the face, px': {
         SIDE_PX: PLAIN,
@@ -84,7 +66,7 @@ SERIES: dict[str, dict[float, Condition]] = {
 }
 
 CONDITIONS = tuple(dict.fromkeys(one for series in SERIES.values() for one in series.values()))
-CHUNK = 8  # faces whose scenes are in memory at a time
+CHUNK = 8  # number of faces whose scenes are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -141,7 +123,7 @@ def make_images(face: np.ndarray, index: int) -> dict[Condition, np.ndarray]:
 
 
 def vary(pipeline: ExpressionPipeline, faces: np.ndarray, truth: np.ndarray) -> dict[str, dict]:
-    """Found and correct shares by condition; the plain condition is measured once."""
+    """Return the shares of found and of correct faces by condition."""
     rows = {one: np.zeros((len(faces), len(labels.CANONICAL)), np.float32) for one in CONDITIONS}
     with ThreadPoolExecutor() as threads, progress_bar() as bar:
         for start in bar.track(range(0, len(faces), CHUNK), description='scenes'):
@@ -180,7 +162,7 @@ def draw(varied: dict[str, dict], count: int, model: str) -> Figure:
 
 
 def table_of_rows(rows: list[Row]) -> str:
-    """The scores as a Markdown table, in percent."""
+    """Return the scores as a Markdown table, in percent."""
     lines = [
         '| model | data | faces | accuracy | balanced | neutral recall | calibration error |',
         '|---|---|---|---|---|---|---|',
@@ -195,7 +177,7 @@ def table_of_rows(rows: list[Row]) -> str:
 
 
 def table_of_conditions(varied: dict[str, dict]) -> str:
-    """Found / correct by condition as a Markdown table, in percent."""
+    """Return the shares by condition as a Markdown table, in percent."""
     lines = ['| varied | found / correct, % |', '|---|---|']
     for series, values in varied.items():
         cells = [
@@ -207,7 +189,7 @@ def table_of_conditions(varied: dict[str, dict]) -> str:
 
 
 def replace_tables(page: Path, tables: dict[str, str]) -> None:
-    """Replace what is between two marks of each name."""
+    """Replace the text between the two marks of each name."""
     text = page.read_text(encoding='utf-8')
     for name, table in tables.items():
         mark = MARKS.format(name=name)

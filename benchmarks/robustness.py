@@ -4,10 +4,10 @@
     python3 benchmarks/robustness.py DATA [--faces 800] [--out FOLDER]
     python3 benchmarks/robustness.py DATA --faces 600 --interval 5
 
-DATA contains FER+ (see `dan_ros.datasets.ferplus`). Each validation face is tinted
-like skin and placed at random in a color image with a textured background. The image is degraded
-as by a camera or by light, then the pipeline finds and classifies the face. Faces that are not
-found count as wrong.
+DATA contains FER+ (see `dan_ros.datasets.ferplus`). Each validation face is tinted like skin and
+placed at random in a color image with a textured background. The image is degraded as by a bad
+camera or bad light, then the pipeline finds and classifies the face. Faces that are not found count
+as wrong.
 
 With `--interval N` each scene moves by 4 pixels per image instead, and the script compares
 `detector.interval: N` with full-frame detection on every image.
@@ -39,7 +39,8 @@ from dan_ros.probabilities import Calibrator
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
 
-WIDTH, HEIGHT = 640, 480  # of the scenes, pixels
+WIDTH, HEIGHT = 640, 480  # size of the scenes, pixels
+DARK_NOISE = 5.0  # standard deviation of the noise in low light, for pixels in 0 .. 255
 SKINS_BGR = ((180, 200, 235), (140, 170, 215), (95, 125, 175), (60, 80, 120))
 CLASSES = len(labels.CANONICAL)
 
@@ -51,8 +52,8 @@ class Condition:
     """How faces are shown.
 
     Attributes:
-        name: for the report.
-        side: of the face, pixels.
+        name: name in the report.
+        side: side of the face, pixels.
         max_rotation_deg: largest in-plane rotation of the face.
         change: degradation of the image.
     """
@@ -68,10 +69,19 @@ def scale(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
     return (image * factors).clip(0, 255).astype(np.uint8)
 
 
-def darken(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Reduce the light to a quarter and add the noise of a camera in low light."""
-    dark = 0.25 * image.astype(np.float32) + rng.normal(0, 5, image.shape)
-    return dark.clip(0, 255).astype(np.uint8)
+def darken(share: float) -> Change:
+    """Return a change that keeps a share of the light and adds a camera's noise in low light."""
+
+    def change(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        dark = share * image.astype(np.float32) + rng.normal(0, DARK_NOISE, image.shape)
+        return dark.clip(0, 255).astype(np.uint8)
+
+    return change
+
+
+def blur(sigma_px: float) -> Change:
+    """Return a change that blurs an image like a camera out of focus."""
+    return lambda image, _: cv2.GaussianBlur(image, (0, 0), sigma_px)
 
 
 def light_from_side(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -97,8 +107,8 @@ CONDITIONS = (
     Condition('80 px face', side=80),
     Condition('48 px face', side=48),
     Condition('rotated by up to 20 degrees', max_rotation_deg=20),
-    Condition('out of focus, 3 px', change=lambda image, _: cv2.GaussianBlur(image, (0, 0), 3)),
-    Condition('a quarter of the light', change=darken),
+    Condition('out of focus, 3 px', change=blur(3)),
+    Condition('a quarter of the light', change=darken(0.25)),
     Condition('light from the side', change=light_from_side),
     Condition('lamp light', change=lambda image, _: scale(image, np.float32([0.55, 0.85, 1.15]))),
     Condition('JPEG of quality 25', change=compress),
@@ -112,7 +122,7 @@ def make_scene(
 
     Args:
         face: uint8 [h, h], gray.
-        side: of the face in the image, pixels.
+        side: side of the face in the image, pixels.
         rotation_deg: in-plane rotation of the face.
         rng: chooses background, position and skin color.
 
@@ -138,9 +148,9 @@ def classify_scenes(
     """Classify the largest face of each scene.
 
     Args:
-        pipeline: of the node.
+        pipeline: the pipeline to measure.
         faces: uint8 [N, h, h], gray.
-        condition: of the scenes.
+        condition: how the faces are shown.
 
     Returns:
         Probabilities, float32 [N, 8]; zeros where no face is found.
@@ -162,7 +172,7 @@ def classify_moving_scenes(
     """Classify the largest face in each image of the moving scenes, except the first one.
 
     Args:
-        pipeline: of the node.
+        pipeline: the pipeline to measure.
         faces: uint8 [N, h, h], gray.
         images: number of images per scene.
         interval: `detector.interval`.
