@@ -24,7 +24,7 @@ from dan_ros import labels as label_sets
 from dan_ros.datasets.base import LabeledImage, Listing, numbered
 from dan_ros.datasets.csv_files import read_csv
 from dan_ros.datasets.faces import TEST, TRAIN, VALID
-from dan_ros.datasets.folders import FolderDataset
+from dan_ros.datasets.folders import FolderDataset, is_number
 from dan_ros.errors import DataError
 
 CSV_OF_ALL_SPLITS = 'affectnet.csv'
@@ -115,13 +115,9 @@ def _read_rows(path: Path) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """
     rows = read_csv(path)
     number, first = next(rows, (1, []))
-    if len(first) == len(FIRST_RELEASE) and '/' in first[0] and _is_int(first[6]):
+    if len(first) == len(FIRST_RELEASE) and '/' in first[0] and is_number(first[6]):
         return list(FIRST_RELEASE), chain([(number, first)], rows)
     return [cell.lower() for cell in first], rows
-
-
-def _is_int(text: str) -> bool:
-    return text.isascii() and text.isdigit()
 
 
 def _list_csv(path: Path, split: str) -> list[LabeledImage]:

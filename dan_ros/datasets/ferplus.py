@@ -27,7 +27,7 @@ from dan_ros.datasets.fer2013 import (
     read_emotion,
     read_pixels,
 )
-from dan_ros.datasets.folders import candidate_folders
+from dan_ros.datasets.folders import candidate_folders, is_number
 from dan_ros.errors import DataError
 from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
@@ -231,7 +231,7 @@ def _read_votes(path: Path) -> Iterator[_Row]:
 
 
 def _parse_votes(path: Path, number: int, cells: list[str]) -> list[int]:
-    if len(cells) != len(VOTE_COLUMNS) or not all(c.isascii() and c.isdigit() for c in cells):
+    if len(cells) != len(VOTE_COLUMNS) or not all(map(is_number, cells)):
         raise DataError(f'{path}, line {number}: expected ten numbers of votes, found {cells}')
     return [int(cell) for cell in cells]
 

@@ -182,13 +182,13 @@ def _label_of(folder: Path, label_of_name: Mapping[str, str]) -> str:
     )
 
 
-def is_number(name: str) -> bool:
-    """Whether a folder's name is a plain number.
+def is_number(text: str) -> bool:
+    """Return whether a folder's name or a cell is a plain number.
 
     >>> is_number('7'), is_number('happy')
     (True, False)
     """
-    return re.fullmatch('[0-9]+', name) is not None
+    return re.fullmatch('[0-9]+', text) is not None
 
 
 def list_image_files(folder: Path) -> list[Path]:
