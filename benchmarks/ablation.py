@@ -4,8 +4,8 @@
     python3 benchmarks/ablation.py DATA [--epochs 6] [--start WEIGHTS] [--only NAME] [--out FOLDER]
 
 Every variant is trained with the recipe `ferplus`, shortened to `--epochs` epochs of 64 pixels, and
-the same single seed, so small differences mean nothing: the standard error of an accuracy on the
-validation faces is 0.6 percent points.
+with one seed, so small differences are not significant: the standard error of an accuracy on the
+validation faces is 0.6 percentage points.
 
 The script can be stopped and started again: finished variants are kept, and an unfinished one
 resumes. It prints a Markdown table for docs/paper.md of the variants that are finished.
@@ -20,7 +20,7 @@ import click
 from dan_ros.train.recipe import Recipe, find_recipe, load_recipe
 from dan_ros.train.trainer import train
 
-SIDE_PX = 64  # of the input
+SIDE_PX = 64  # side of the input
 # Changes of the recipe per variant.
 VARIANTS: dict[str, dict[str, Any]] = {
     'full': {},
@@ -34,7 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def recipe_of(variant: str, epochs: int, seed: int) -> Recipe:
-    """The shortened recipe of a variant; 'full' has the losses' weights of the paper."""
+    """Return the shortened recipe of a variant; 'full' has the paper's weights of the losses."""
     base = load_recipe(find_recipe('ferplus'))
     changes = {
         'stages': ((epochs, SIDE_PX),),
@@ -49,7 +49,7 @@ def recipe_of(variant: str, epochs: int, seed: int) -> Recipe:
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Lines of a training's log; [] if there is none."""
+    """Return the lines of a training log; [] if there is none."""
     path = folder / 'log.jsonl'
     if not path.is_file():
         return []
@@ -57,7 +57,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def table(out: Path, epochs: int, seed: int) -> str:
-    """Scores of the last epoch of each finished variant, in percent, as a Markdown table."""
+    """Return a Markdown table with the scores of each finished variant's last epoch, in percent."""
     lines = ['| variant | accuracy | balanced accuracy | cross-entropy |', '|---|---|---|---|']
     for variant in VARIANTS:
         log = read_log(out / folder_of(variant, epochs, seed))
@@ -73,7 +73,7 @@ def table(out: Path, epochs: int, seed: int) -> str:
 
 
 def folder_of(variant: str, epochs: int, seed: int) -> str:
-    """Name of a variant's folder: other epochs or another seed are another training."""
+    """Return the name of the folder for a variant with these epochs and this seed."""
     return f'{variant.replace(" ", "_")}_{epochs}_epochs_seed_{seed}'
 
 

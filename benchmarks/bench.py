@@ -46,10 +46,10 @@ class Results:
     """Results of a run; parts that did not run are empty.
 
     Attributes:
-        rounds: of each comparison.
+        rounds: number of rounds of each comparison.
         seconds: duration of each node measurement.
         machine: description of the machine before the run.
-        comparisons: of variants of one task.
+        comparisons: comparisons of the variants of one task.
         nodes: results over DDS.
     """
 

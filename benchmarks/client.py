@@ -34,8 +34,8 @@ def start_node(*arguments: str, log: Path | None = None, **variables: str) -> ps
     """Start a Python program in a session of its own, so that Ctrl-C does not reach it.
 
     Args:
-        arguments: of the Python interpreter.
-        log: file for the output, None to discard it.
+        arguments: arguments of the Python interpreter.
+        log: file for the output; None to discard it.
         variables: additional environment variables.
     """
     with open(log or os.devnull, 'w', encoding='utf-8') as output:
@@ -63,10 +63,10 @@ class Client:
     """Publishes images and records what the node publishes.
 
     Args:
-        domain: ROS domain, None for the one of the environment.
-        namespace: of the node.
+        domain: ROS domain; None for the one of the environment.
+        namespace: namespace of the node.
         image_type: `Image` or `CompressedImage`.
-        topic: of the images.
+        topic: topic of the images.
 
     Attributes:
         node: this client's own ROS node.
@@ -112,7 +112,7 @@ class Client:
         rclpy.shutdown(context=self._context)
 
     def clear(self) -> None:
-        """Forget all that was recorded."""
+        """Clear everything recorded."""
         self.sent = 0
         self.ages_ms.clear()
         self.diagnostics.clear()

@@ -17,7 +17,7 @@ ANGLES = [(0, 10), (10, 20), (20, 30), (30, 45), (45, 60), (60, 80)]  # bins of 
 EYES_PX = (80, 40, 20, 12)  # distance between the eyes in the image
 GRID = list(itertools.product(range(-75, 76, 15), range(-30, 31, 10), (-20, 0, 20)))
 NOISE_PX = 1.0
-SHAPE_M = 0.002  # deviation of a person's landmarks from the average face, in each direction
+SHAPE_M = 0.002  # standard deviation of landmarks from the average face, per axis, meters
 
 
 def errors_deg(eyes_px: float, calibrated: bool) -> np.ndarray:

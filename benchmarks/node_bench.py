@@ -42,8 +42,8 @@ class Case:
         size: (width, height) of the images, pixels.
         rate_hz: image rate.
         is_compressed: send JPEG instead of raw images.
-        seconds: duration of all rounds together; 0 for the duration of the command line.
-        parameters: of the node, as 'name:=value'.
+        seconds: duration of all rounds together; 0 for the one given on the command line.
+        parameters: parameters of the node, as 'name:=value'.
     """
 
     node: str

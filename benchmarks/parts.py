@@ -31,7 +31,7 @@ from dan_ros.types import Frame
 
 PORTRAIT = np.ascontiguousarray(astronaut()[..., ::-1])  # uint8 [512, 512, 3], BGR
 FACE = PORTRAIT[30:230, 120:320]  # the face and its surroundings
-FACE_BOX = np.array([166, 63, 279, 176], np.float32)  # of the portrait, xyxy, pixels
+FACE_BOX = np.array([166, 63, 279, 176], np.float32)  # xyxy, pixels of the portrait
 GROWING_SIZES = ((320, 240), (640, 480), (1280, 960), (1920, 1440))
 
 Variants = dict[str, Callable[[], object]]

@@ -43,16 +43,16 @@ from std_srvs.srv import SetBool
 from dan_ros.bench.scenes import draw_face, make_moving_scenes, make_scene
 from dan_ros.ros.publishers import bgr_to_image
 
-PERIOD_S = 30.0  # in which every fault is injected once
+PERIOD_S = 30.0  # period in which every fault is injected once, seconds
 NAMESPACE = f'/soak_{os.getpid()}'  # keeps other nodes on the network out of the measurement
 STOP_TIMEOUT_S = 60.0
-STEPS = 24  # images in which the face moves down
+STEPS = 24  # number of images in which the face moves down
 BAD_INTERVAL = 10  # every Nth image is damaged
 LARGE_INTERVAL = 15  # every Nth image is large, from 1 to 4 s
-BURST_FACTOR = 5  # of the image rate, from 10 to 12 s
+BURST_FACTOR = 5  # factor of the image rate, from 10 to 12 s
 
 MAX_SLOPE_MIB_PER_MIN = 1.0
-MAX_LOSS = 0.05  # of throughput
+MAX_LOSS = 0.05  # largest loss of throughput, as a share
 WARM_UP_SHARE, WARM_UP_MAX_S = 0.2, 180.0  # start of the run in which memory may grow
 
 
@@ -63,7 +63,7 @@ class Sample:
     Attributes:
         at_s: time since the first image.
         memory_mib: resident memory.
-        threads, descriptors: of the process.
+        threads, descriptors: numbers of threads and file descriptors of the process.
         cpu: processor time per second.
         sent: images sent, damaged ones included.
         results: results received.
@@ -173,7 +173,7 @@ class Plan:
         return 0.0 if 18 <= at_s < 21 else self._rate_hz
 
     def act(self, before_s: float, at_s: float) -> Iterator[str]:
-        """Do all actions that are due between two times of the run; yield their names."""
+        """Run all actions that are due between two times of the run; yield their names."""
         start_s = at_s - at_s % PERIOD_S
         for due_s, name, action in self._actions:
             if before_s < start_s + due_s <= at_s:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The behavior of greeter.py as a behavior tree; needs `pip install py_trees`.
 
-A condition of a tree asks how things are now, so the tree reads the scene instead of the events.
+The conditions of a tree check the present state, so the tree reads the scene, not the events.
 """
 
 from contextlib import suppress
@@ -68,7 +68,7 @@ class SetMood(Behaviour):
         self._board.register_key('mood', Access.WRITE)
 
     def update(self) -> Status:
-        """Publish the mood unless it is the last one."""
+        """Publish the mood unless it was the last one published."""
         if not self._board.exists('mood') or self._board.mood != self.name:
             self._board.mood = self.name
             self._publisher.publish(String(data=self.name))

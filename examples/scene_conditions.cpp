@@ -16,7 +16,7 @@ using dan_ros::msg::FaceScene;
 // The type of "node" on the blackboard. Nav2 since Lyrical: nav2::LifecycleNode.
 using RosNode = rclcpp::Node;
 
-// Knows the last scene. The topic is latched, so the first tick after its arrival is right.
+// Stores the last scene. The topic is latched, so the scene arrives even if it was published before.
 class SceneCondition : public BT::ConditionNode
 {
 public:
@@ -24,7 +24,7 @@ public:
   : BT::ConditionNode(name, config)
   {
     auto node = config.blackboard->get<RosNode::SharedPtr>("node");
-    // A group of its own: it is served by tick(), whatever the executor of the tree does.
+    // A separate callback group: tick() serves it, whatever the executor of the tree does.
     group_ = node->create_callback_group(rclcpp::CallbackGroupType::MutuallyExclusive, false);
     executor_.add_callback_group(group_, node->get_node_base_interface());
     rclcpp::SubscriptionOptions options;

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)  # gray = LUMA . RGB, ITU-R BT.601, as OpenCV's RGB2GRAY
-MEAN_RANGE = (0.0, 1.0)  # of pixel values scaled to 0 .. 1
+MEAN_RANGE = (0.0, 1.0)  # for pixel values scaled to 0 .. 1
 STD_RANGE = (0.001, 10.0)  # 1/255 keeps values in 0 .. 255, 1 keeps them in 0 .. 1
 
 
@@ -14,7 +14,7 @@ def check_normalization(mean: Sequence[float], std: Sequence[float]) -> None:
     """Check that (x / 255 - mean) / std is a plausible normalization of RGB pixels.
 
     Args:
-        mean, std: of pixel values scaled to 0 .. 1, one number per channel.
+        mean, std: for pixel values scaled to 0 .. 1, one number per channel.
 
     Raises:
         ValueError: there are not three numbers, or one is not finite or out of range.

@@ -36,10 +36,10 @@ def write_fer_csv(
     """Write the faces, uint8 [N, 48, 48], as `fer2013.csv`; `options` change its form.
 
     Options:
-        name: of the file.
-        header: with the three columns in any order.
-        quote: put around each cell.
-        start: of the file, such as a byte order mark.
+        name: name of the file.
+        header: names of the three columns, in any order.
+        quote: character around each cell.
+        start: first characters of the file, such as a byte order mark.
     """
     header = options.get('header', 'emotion,pixels,Usage')
     quote = options.get('quote', '')
@@ -56,7 +56,7 @@ def write_fer_csv(
 
 
 def write_fer_votes(folder: Path, votes: np.ndarray, usages: Sequence[str]) -> Path:
-    """Write `fer2013new.csv`; as in the original, what is not a face has no name."""
+    """Write `fer2013new.csv`; as in the original, images without a face have no name."""
     lines = [
         'Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF'
     ]

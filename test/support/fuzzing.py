@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sends odd messages to the library and to the node, and checks what becomes of them."""
+"""Sends odd messages to the library and to the node, and checks the results."""
 
 import itertools
 from collections import Counter
@@ -26,12 +26,12 @@ from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.types import FaceExpression
 
 MAX_PIXELS = 1_000_000
-MAX_GROWTH_MIB = 64  # of the process, over any number of messages
-MANY = 1_000  # random messages, among which there are some of each kind
+MAX_GROWTH_MIB = 64  # largest growth of the process, over any number of messages
+MANY = 1_000  # number of random messages that include some of each kind
 CAUSES = {'bad_encoding', 'bad_size', 'bad_step', 'bad_data', 'bad_format', 'too_large'}
 PAUSE_S = 0.005  # between two messages to the node
 
-Report = dict[str, Any]  # what was counted
+Report = dict[str, Any]  # counts of a test
 
 
 def examples(count: int) -> settings:
@@ -53,7 +53,7 @@ def memory_mib(pid: int | None = None) -> float:
 
 
 class Tally:
-    """Counts what became of messages, and the memory they took; hypothesis takes some itself.
+    """Counts messages by outcome, and the memory they took without that of hypothesis.
 
     Attributes:
         outcomes: numbers of messages by outcome.
@@ -81,7 +81,7 @@ class Tally:
         self.count(error.cause)
 
     def report(self) -> Report:
-        """The counts, after the last message."""
+        """Return the counts, after the last message."""
         assert self.growth_mib < MAX_GROWTH_MIB
         return {
             'messages': self.outcomes.total(),
@@ -266,7 +266,7 @@ def _send(
     _, values = robot.wait_status(is_complete, 'each message is counted once')
     counts = _counts(values) - before
     assert counts['failed'] == 0
-    assert 'ignored:' not in robot.output  # of an exception that Python cannot raise
+    assert 'ignored:' not in robot.output  # Python prints it for exceptions it cannot raise
     assert 'Traceback' not in robot.output
     assert values['state'] == 'active'
     growth_mib = memory_mib(robot.node.pid) - before_mib

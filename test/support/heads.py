@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Synthetic heads of known angles before a camera, as the landmarks that a detector would find."""
+"""Synthetic heads at known angles, as the landmarks that a detector would find."""
 
 from dataclasses import dataclass
 
@@ -23,7 +23,7 @@ class Head:
         yaw_deg: turn to the person's left, degrees.
         pitch_deg: nod down.
         roll_deg: tilt.
-        place: of the point between the eyes, meters, in the camera's optical frame.
+        place: position of the point between the eyes in the camera's optical frame, meters.
     """
 
     yaw_deg: float
@@ -41,7 +41,7 @@ class Head:
         return rotation
 
     def points(self, rng: np.random.Generator | None = None, shape_m: float = 0.0) -> np.ndarray:
-        """Landmarks in the optical frame, [5, 3], meters; of a face with its own shape."""
+        """Return landmarks of a face with random shape in the optical frame, [5, 3], meters."""
         shape = FACE_POINTS if rng is None else FACE_POINTS + rng.normal(0, shape_m, (5, 3))
         return shape @ self.rotation.T + self.place
 

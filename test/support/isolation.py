@@ -21,7 +21,7 @@ def isolate(add_cleanup: Callable[[Callable[[], None]], object], worker: str = '
     restore_signals()
     folder = tempfile.TemporaryDirectory(prefix='dan_ros_test_', ignore_cleanup_errors=True)
     add_cleanup(folder.cleanup)
-    if not worker:  # matplotlib lists the fonts only once per run
+    if not worker:  # so that matplotlib lists the fonts only once per run
         os.environ['MPLCONFIGDIR'] = folder.name
     os.environ.update(home_variables(Path(folder.name)))
 

@@ -20,12 +20,12 @@ CYCLE = (
     Transition.TRANSITION_DEACTIVATE,
     Transition.TRANSITION_CLEANUP,
 )
-# From the end of the warm-up on; the C library returns memory to the system in large steps.
+# Largest growth after the warm-up; the C library returns memory to the system in large steps.
 MAX_GROWTH_MIB = 16.0
 MAX_WINDOW = 10  # rounds
 IMAGE_PERIOD_S = 0.05
 
-Report = dict[str, Any]  # what was counted
+Report = dict[str, Any]  # counts of a test
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def assert_no_growth(uses: list[Use]) -> Report:
 
 
 def cycle(robot: Robot, smile: np.ndarray, cycles: int) -> Report:
-    """Go through the lifecycle; each cycle returns what it takes, and the last one still works."""
+    """Go through the lifecycle; no cycle leaks resources, and the node works after the last."""
     robot.clean_up()
     image = robot.image(smile)
     timer = robot.client.create_timer(IMAGE_PERIOD_S, lambda: robot.publisher.publish(image))
@@ -89,7 +89,7 @@ def cycle(robot: Robot, smile: np.ndarray, cycles: int) -> Report:
 
 
 def pause(robot: Robot, smile: np.ndarray, pauses: int) -> Report:
-    """Pause and resume; each pause returns what it takes."""
+    """Pause and resume; no pause leaks resources."""
     uses = []
     for _ in range(pauses):
         assert robot.set_enabled(False).success
@@ -138,7 +138,7 @@ STATES: dict[str, Callable[[Robot], None]] = {
 def stop_in(
     state: str, number: signal.Signals, folder: Path, smile: np.ndarray
 ) -> tuple[Use, float]:
-    """Stop a node in a state with a signal, which gives exit code 0 and no traceback.
+    """Stop a node in a state with a signal; check exit code 0 and no traceback.
 
     Returns:
         What the node used before, and the seconds that the stop took.

@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 60.0  # for anything to happen; a loaded machine may need much of it
+PATIENCE_S = 60.0  # timeout of every wait; generous, because the machine may be loaded
 POLL_S = 0.01
-DOMAINS = range(1, 102)  # whose ports lie below those that the system gives out
+DOMAINS = range(1, 102)  # their ports are below the ephemeral ports of Linux
 # UDP ports of a domain, from DDSI-RTPS 2.5, section 9.6.2.3.
 DISCOVERY_PORT, PORTS_PER_DOMAIN, FIRST_PARTICIPANT = 7400, 250, 10
 

@@ -27,11 +27,11 @@ from dan_ros.msg import FacialExpression, FacialExpressionArray
 from dan_ros.ros.publishers import bgr_to_image
 
 SMALL = (320, 240)  # width, height of test images: 230 kB, which any middleware carries
-SEND_PERIOD_S = 0.1  # between two attempts of `spin_until`
-RESEND_S = 0.3  # until an image without an answer is sent again
-LOST_S = 3.0  # until an image without an answer must have been lost
-MEETING_S = 0.3  # until a service knows a new client; an earlier answer may get lost
-SPIN_S = 0.02  # for one message to arrive
+SEND_PERIOD_S = 0.1  # interval between two attempts of `spin_until`
+RESEND_S = 0.3  # time after which an image without an answer is sent again
+LOST_S = 3.0  # time after which an image without an answer counts as lost
+MEETING_S = 0.3  # time for a service to discover a new client; an earlier answer may get lost
+SPIN_S = 0.02  # longest wait for one message
 PROGRAMS = Path(get_package_prefix('dan_ros')) / 'lib' / 'dan_ros'
 
 # Transitions from each lifecycle state to `unconfigured`.
@@ -46,8 +46,8 @@ class Program(Process):
     """One of the package's executables, running.
 
     Args:
-        name: of the executable, or the path of a script.
-        ros_arguments: what follows `--ros-args`.
+        name: name of the executable, or path of a script.
+        ros_arguments: arguments after `--ros-args`.
         log, domain, variables: see `Process`.
     """
 
@@ -63,7 +63,7 @@ class Program(Process):
         super().__init__(command, log, domain, variables)
 
     def wait_for_library(self, name: str) -> None:
-        """Wait until a shared library is loaded, which tells how far the start has come."""
+        """Wait until a shared library is loaded, which shows the progress of the start."""
         maps = Path(f'/proc/{self.pid}/maps')
         self.wait_until(lambda: name in maps.read_text(), f'it loads {name}')
 
@@ -74,7 +74,7 @@ class Robot:
     Args:
         log: file for the node's output.
         ros_arguments: for the node.
-        topic: of the images that `publisher` sends.
+        topic: topic of the images that `publisher` sends.
         name: full name of the node.
         script: a Python file to start in place of the node's executable.
 
@@ -82,7 +82,7 @@ class Robot:
         node: the node's process.
         domain: the ROS domain.
         faces, frames, diagnostics: messages received, oldest first.
-        publisher: of images.
+        publisher: publisher of images.
     """
 
     def __init__(
@@ -217,9 +217,9 @@ class Robot:
         """Receive messages until a condition is true; return its value.
 
         Args:
-            condition: is called after each message.
+            condition: called after each message.
             what: what the test waits for, for the error message.
-            every: is called at the start and then each period.
+            every: called at the start and then once per period.
             period_s: the period, seconds.
         """
         next_s = time.monotonic()
@@ -243,7 +243,7 @@ class Robot:
         """Wait for a new diagnostic status that is right; return it and its values by key.
 
         Args:
-            is_right: is called with each status and its values.
+            is_right: called with each status and its values.
             what: what the test waits for, for the error message.
         """
         self.diagnostics.clear()
@@ -303,7 +303,7 @@ class Robot:
         request = SetParametersAtomically.Request(parameters=messages)
         return self.call(SetParametersAtomically, 'set_parameters_atomically', request).result
 
-    # --- a new beginning --------------------------------------------------------------------------
+    # --- reset ------------------------------------------------------------------------------------
 
     def clean_up(self) -> None:
         """Bring the node to the state `unconfigured`."""

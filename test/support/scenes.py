@@ -19,7 +19,7 @@ class Actor:
 
     Attributes:
         path: maps the time in seconds to the center (x, y), pixels.
-        side: of its square picture, pixels.
+        side: side of its square picture, pixels.
         hidden: intervals (from, to) in which it is invisible, seconds.
     """
 

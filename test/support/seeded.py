@@ -20,7 +20,7 @@ def seeded_normal(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def seeded_dan(num_class: int = 8, num_head: int = 4) -> DAN:
-    """A DAN in evaluation mode; all values have a realistic size and derive from their names."""
+    """A DAN in evaluation mode; all values are of realistic size and depend only on their names."""
     with torch.device('meta'):  # without random weights
         dan = DAN(num_class, num_head).eval()
     state = {

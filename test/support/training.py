@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A recipe for trainings of seconds, and a network for trainings of milliseconds."""
+"""A recipe for training runs of seconds, and a network for runs of milliseconds."""
 
 import sys
 from pathlib import Path

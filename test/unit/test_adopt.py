@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other people's classifiers as models of this package, with real ONNX files."""
+"""Classifiers of other projects as models of this package, with real ONNX files."""
 
 from pathlib import Path
 
@@ -64,7 +64,7 @@ def classifier(
     weights = np.eye(3, dtype=dtype)[:, :channels, None, None]
     tensors = {'w': weights, 'shape': np.array(reshape)}
     nodes = []
-    name = 'logits'  # as our own input and output are called, to see that names do not collide
+    name = 'logits'  # a name of our own graph, to check that names do not clash
     if layout == 'nhwc':
         nodes.append(helper.make_node('Transpose', ['faces'], ['image'], perm=[0, 3, 1, 2]))
     nodes += [

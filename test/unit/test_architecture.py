@@ -172,7 +172,7 @@ def test_the_node_needs_few_libraries_and_little_memory():
 
 
 def test_one_file_imports_opencv():
-    """It sets OpenCV's limit of pixels first."""
+    """That file sets OpenCV's limit of pixels before the import."""
     assert [place(file) for file in FILES if 'cv2' in libraries(file)] == ['images/opencv.py']
 
 

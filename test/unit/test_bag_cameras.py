@@ -36,13 +36,14 @@ DEPTH = np.full((48, 64), 1000, np.uint16)
 
 @dataclass
 class Images:
-    """A topic of images: `picture` returns the image with a number, at 30 Hz.
+    """A topic of images that are numbered at the full image rate.
 
     Attributes:
-        delay_ns: from the time of the image to its bag time.
+        picture: returns the image of a number.
+        delay_ns: bag time minus the time of the image.
         first: number of the first image.
-        every: distance of the numbers.
-        offset_ns: of the stamps.
+        every: step between the numbers.
+        offset_ns: stamp minus the time of the image.
     """
 
     topic: str
@@ -135,7 +136,7 @@ def test_a_name_makes_no_camera_a_copy(choose, scene, elsewhere, first, second):
 
 
 def test_equal_pictures_of_two_places_are_two_cameras(choose, scene):
-    """As in simulators and tests: nothing says that one was made from the other."""
+    """As in simulators and tests: there is no evidence that one was made from the other."""
     choice = choose(Images('/front/image_raw', scene), Images('/depth_camera/image_raw', scene))
     assert names(choice) == ['/front/image_raw', '/depth_camera/image_raw']
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recordings as people have them: renamed, edited, split, of other tools. All are read exactly."""
+"""Recordings that were renamed, edited, split or made by other tools are read exactly."""
 
 import contextlib
 import os
@@ -80,7 +80,7 @@ def write_mcap(
     others=(),
     **options: object,
 ) -> Path:
-    """Write an MCAP file; `others` are type, schema encoding and message encoding of topics."""
+    """Write an MCAP file; `others` are types and encodings (schema, message) of topics."""
     writer = mcap.writer.Writer(str(file), chunk_size=15_000, **options)  # two images
     writer.start(profile=profile)
     for number, (name, *other) in enumerate(others):
@@ -105,7 +105,7 @@ def test_short_type_names_are_read(tmp_path):
 
 @pytest.mark.parametrize('encoding', ['ros1', ''])
 def test_an_mcap_of_ros_1_is_named(tmp_path, encoding):
-    """Its types have the same short names, but its messages another serialization."""
+    """Its types have the same short names, but its messages are serialized differently."""
     file = write_mcap(
         tmp_path / 'old.mcap', profile='ros1', kind='sensor_msgs/Image', encoding=encoding
     )
@@ -261,7 +261,7 @@ def test_a_damaged_file_costs_only_its_own_messages(tmp_path, damaged):
 
 @pytest.mark.parametrize('content', [b'', bytes(9000)])
 def test_a_file_without_content_costs_nothing(bag, file, content):
-    """A recorder that loses its power leaves such files."""
+    """A power cut leaves such files."""
     (bag / 'metadata.yaml').unlink()
     (bag / f'in_1{file.suffix}').write_bytes(content)
     times_ns, damage = read_times(bag)

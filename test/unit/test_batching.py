@@ -49,7 +49,7 @@ def test_a_single_face_that_does_not_fit_is_an_error():
 
 
 class ChangingMemory(RuleBasedStateMachine):
-    """A GPU whose memory another process takes and gives back, under sets of any size."""
+    """A GPU whose free memory changes while sets of any size run."""
 
     @initialize(max_batch=strategies.integers(1, 12))
     def start(self, max_batch):

@@ -36,7 +36,7 @@ class Blinking:
 
 @pytest.fixture(scope='module')
 def eager_detector():
-    """Finds faces that the node would not believe."""
+    """A detector that also finds faces with a score too low for the node."""
     return open_detector('yunet', min_score=0.3)
 
 

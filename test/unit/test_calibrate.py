@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Priors and calibrations: fits to made logits whose answer is known, and the command."""
+"""Priors and calibrations: fits to synthetic logits with a known answer, and the command."""
 
 import shutil
 from functools import partial
@@ -35,7 +35,7 @@ LEARNED = np.array([0.4, 0.25, 0.12, 0.1, 0.08, 0.02, 0.02, 0.01])
 
 
 def make_logits(count, shares=LEARNED, sharpness=2.0, seed=0):
-    """Logits of a model that is right about `LEARNED`, and classes drawn with `shares`.
+    """Logits of a model for which the prior `LEARNED` is right, and classes drawn with `shares`.
 
     The classes are normal distributions with unit variance, so the right logits are known.
     """
@@ -300,7 +300,7 @@ def test_marks_of_a_spreadsheet_with_a_byte_order_mark_are_read(tmp_path):
 
 
 def face_cutter():
-    """A cutter of images that are faces already; it needs no more of a pipeline than this."""
+    """A cutter of images that are already faces; it needs only the metadata of a model."""
     model = ModelInfo(labels.CANONICAL, (32, 32))
     return FaceCutter(SimpleNamespace(backend=SimpleNamespace(model=model)), is_whole=True)
 

@@ -202,7 +202,7 @@ def test_affectnet_of_the_first_release_cuts_the_face_out(tmp_path):
 def test_affectnet_csv_with_phases(tmp_path):
     write_image(tmp_path / 'x' / 'a.jpg')
     rows = ['img_path,label,phase', 'x/a.jpg,1,train', 'x/a.jpg,2,val', 'x/gone.jpg,2,val']
-    rows.append(f'{"x" * 300}.jpg,2,val')  # can't even be looked at
+    rows.append(f'{"x" * 300}.jpg,2,val')  # a name too long for the file system
     (tmp_path / 'affectnet.csv').write_text('\n'.join(rows))
     assert open_faces('affectnet8', tmp_path, 'train').classes.tolist() == [1]
     valid = open_faces('affectnet8', tmp_path / 'affectnet.csv', 'valid')
@@ -738,7 +738,7 @@ def test_two_folders_of_one_class_are_refused(tmp_path, second):
 @pytest.mark.parametrize('header', [True, False])
 @pytest.mark.parametrize('images', ['.', 'Manually_Annotated'])
 def test_affectnet_of_the_first_release_as_distributed(tmp_path, header, images):
-    """Of both lists, validation.csv has no header."""
+    """In the original, validation.csv has no header."""
     write_image(tmp_path / images / 'Manually_Annotated_Images' / '12' / 'a.jpg')
     columns = (
         'subDirectory_filePath,face_x,face_y,face_width,face_height,facial_landmarks,'

@@ -12,7 +12,7 @@ from PIL import Image, PngImagePlugin
 
 from dan_ros.images.decode import decode_picture
 
-# What has to be done with the stored pixels, by EXIF orientation.
+# Transform that makes the stored pixels upright, per EXIF orientation.
 UPRIGHT = {
     1: lambda stored: stored,
     2: np.fliplr,
@@ -28,7 +28,7 @@ every_orientation = pytest.mark.parametrize('orientation', UPRIGHT)
 
 @pytest.fixture(scope='module')
 def picture(portrait):
-    """Smooth and not square, so that lossy formats keep it and every turn shows."""
+    """Smooth, so that lossy formats preserve it, and not square, so that rotations show."""
     return cv2.resize(portrait, (96, 64))
 
 

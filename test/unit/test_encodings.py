@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From image messages to frames, sound ones and others."""
+"""Converting image messages to frames, and refusing invalid ones."""
 
 import itertools
 from dataclasses import dataclass, field, replace
@@ -110,7 +110,7 @@ def semi_planar(image_bgr: np.ndarray, encoding: str, padding: int = 0) -> Messa
     pair = (red, blue) if encoding == 'nv21' else (blue, red)
     color = np.dstack(pair).reshape(-1, width)
     rows = np.pad(np.vstack([gray, color]), ((0, 0), (0, padding)))
-    if encoding == 'nv24':  # a row of color has two rows of gray, and its padding at its end
+    if encoding == 'nv24':  # a row of color is as long as two of gray, with padding at its end
         color = np.pad(np.dstack(pair).reshape(height, -1), ((0, 0), (0, 2 * padding)))
         rows = np.vstack([rows[:height], color.reshape(-1, width + padding)])
     return Message(height, width, encoding, 0, width + padding, rows.tobytes())

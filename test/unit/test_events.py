@@ -95,7 +95,7 @@ def test_an_event_tells_what_was_before_how_long_and_how_sure():
     assert appeared.state.detection_confidence == pytest.approx(0.9)
     assert (neutral.previous_expression, neutral.state.expression) == (labels.UNKNOWN, NEUTRAL)
     assert (happy.previous_expression, happy.state.expression) == (NEUTRAL, HAPPY)
-    assert happy.lasted_s == pytest.approx(3.1, abs=0.2)  # the smoothed label follows
+    assert happy.lasted_s == pytest.approx(3.1, abs=0.2)  # the smoothed label lags
     assert happy.state.confidence > 0.6
     assert happy.state.expression_s == pytest.approx(0.3, abs=0.05)
     assert looks.state.attention.is_looking

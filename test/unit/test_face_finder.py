@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Faces looked for where they were, instead of in the whole image."""
+"""Search around known faces instead of in the full frame."""
 
 import itertools
 
@@ -16,7 +16,7 @@ from dan_ros.types import Frame, SearchHint
 
 
 class Watched:
-    """YuNet that notes the size of every image it looks at."""
+    """YuNet that records the size of every image it searches."""
 
     name, warning, min_score = 'watched', '', 0.6
 
@@ -29,8 +29,8 @@ class Watched:
         return self._yunet.detect(image_bgr)
 
     @property
-    def looked_at_the_whole(self) -> bool:
-        """Since the last time."""
+    def searched_full_frame(self) -> bool:
+        """Whether an image since the last call was larger than a region."""
         sizes, self.sizes = self.sizes, []
         return max(max(size) for size in sizes) > REGION_PX
 
@@ -54,10 +54,10 @@ def boxes_of(pipeline, image, **options) -> list[np.ndarray]:
 def test_a_face_is_found_again_where_it_was(watched, portrait, scale):
     image = cv2.resize(portrait, None, fx=scale, fy=scale)
     (box,) = boxes_of(watched, image)
-    assert watched.detector.looked_at_the_whole
+    assert watched.detector.searched_full_frame
     moved = box + 0.15 * (box[2] - box[0])  # as between two images
     ((face,),) = watched.run([Frame(image)], [SearchHint(predicted_boxes=[moved])])
-    assert not watched.detector.looked_at_the_whole
+    assert not watched.detector.searched_full_frame
     assert intersection_over_union(face.face.box_xyxy, box) > 0.8
     ((whole,),) = watched.run([Frame(image)])
     assert face.expression() == whole.expression()
@@ -69,18 +69,18 @@ def test_each_of_two_faces_is_found_again(watched, pair):
     assert len(boxes) == 2
     watched.detector.sizes.clear()
     again = boxes_of(watched, pair, predicted_boxes=boxes)
-    assert not watched.detector.looked_at_the_whole
+    assert not watched.detector.searched_full_frame
     assert all(max(intersection_over_union(a, b) for b in boxes) > 0.8 for a in again)
     assert len(again) == 2
 
 
-def test_if_one_is_not_there_the_whole_image_is_looked_through(watched, pair):
+def test_if_a_face_is_missing_the_full_frame_is_searched(watched, pair):
     boxes = boxes_of(watched, pair)
     gone = pair.copy()
     gone[:, 360:] = 128
     watched.detector.sizes.clear()
     (left,) = boxes_of(watched, gone, predicted_boxes=boxes)
-    assert watched.detector.looked_at_the_whole
+    assert watched.detector.searched_full_frame
     assert left[2] < 360
 
 
@@ -91,15 +91,15 @@ def test_a_face_that_jumped_is_not_lost(watched, portrait):
     assert found[0] > box[0] + 150
 
 
-def test_two_boxes_about_one_face_are_one_face(watched, portrait):
+def test_two_boxes_on_one_face_are_one_face(watched, portrait):
     (box,) = boxes_of(watched, portrait)
     assert len(boxes_of(watched, portrait, predicted_boxes=[box, box + 2])) == 1
-    assert watched.detector.looked_at_the_whole
+    assert watched.detector.searched_full_frame
 
 
 @pytest.mark.parametrize('shift', [-2000, 2000])
-def test_a_box_outside_the_image_is_looked_for_in_the_whole(watched, portrait, shift):
-    """The camera changed its resolution, say."""
+def test_a_box_outside_the_image_leads_to_a_full_search(watched, portrait, shift):
+    """For example after the camera changed its resolution."""
     (box,) = boxes_of(watched, portrait)
     np.testing.assert_array_equal(boxes_of(watched, portrait, predicted_boxes=[box + shift]), [box])
 
@@ -109,24 +109,24 @@ def test_a_face_at_the_border_is_found_again(watched, portrait):
     (box,) = boxes_of(watched, cut)
     watched.detector.sizes.clear()
     (again,) = boxes_of(watched, cut, predicted_boxes=[box])
-    assert not watched.detector.looked_at_the_whole
+    assert not watched.detector.searched_full_frame
     assert intersection_over_union(again, box) > 0.7
 
 
 @pytest.mark.parametrize(
-    ('size', 'max_side_px', 'most'),
+    ('size', 'max_side_px', 'max_regions'),
     [((640, 480), 640, 7), ((1280, 720), 640, 5), ((1280, 720), 320, 1), ((320, 240), 320, 1)],
 )
-def test_so_many_faces_are_looked_for_again_as_is_cheaper(watched, size, max_side_px, most):
+def test_regions_are_searched_only_while_that_is_cheaper(watched, size, max_side_px, max_regions):
     watched.config = PipelineConfig(max_side_px)
     width, height = size
     nobody = Frame(np.full((height, width, 3), 128, np.uint8))
     box = np.array([10, 10, 100, 120], np.float32)
-    for faces in (most, most + 1):
+    for faces in (max_regions, max_regions + 1):
         watched.detector.sizes.clear()
         watched.find_faces(nobody, [box] * faces)
         first = max(watched.detector.sizes[0])
-        assert (first == max_side_px) == (faces > most)
+        assert (first == max_side_px) == (faces > max_regions)
 
 
 @pytest.mark.parametrize('rotation', [90, 180, 270])
@@ -136,32 +136,30 @@ def test_a_turned_camera(watched, portrait, rotation):
     (whole,) = watched.find_faces(Frame(image))
     watched.detector.sizes.clear()
     (again,) = watched.find_faces(Frame(image), [whole.box_xyxy])
-    assert not watched.detector.looked_at_the_whole
+    assert not watched.detector.searched_full_frame
     assert intersection_over_union(again.box_xyxy, whole.box_xyxy) > 0.8
     np.testing.assert_allclose(again.landmarks, whole.landmarks, atol=8)
 
 
-def test_every_so_manieth_frame_is_whole(portrait, watched):
-    follower = FaceTracker(itertools.count())
-    whole = []
+def test_every_third_frame_is_searched_in_full(portrait, watched):
+    tracker = FaceTracker(itertools.count())
+    full = []
     for index in range(7):
-        (found,) = watched.run([Frame(portrait)], [follower.hint(interval=3)])
-        whole.append(watched.detector.looked_at_the_whole)
-        follower.update(found, index * 33_000_000)
-    assert whole == [True, False, False, True, False, False, True]
+        (found,) = watched.run([Frame(portrait)], [tracker.hint(interval=3)])
+        full.append(watched.detector.searched_full_frame)
+        tracker.update(found, index * 33_000_000)
+    assert full == [True, False, False, True, False, False, True]
 
 
 @pytest.mark.parametrize('stamps', [(0, 33, 66, 99), (0, 33, 33, 33), (0, 0, 0, 0)])
-def test_a_face_that_was_missed_once_is_looked_for_in_the_whole_image(
-    portrait, watched, pair, stamps
-):
-    """Else it would be gone until the next whole look."""
-    follower = FaceTracker(f'f{n}' for n in itertools.count())
+def test_a_face_that_was_missed_once_is_searched_in_the_full_frame(portrait, watched, pair, stamps):
+    """Otherwise it would be lost until the next full search."""
+    tracker = FaceTracker(f'f{n}' for n in itertools.count())
     covered = pair.copy()
     covered[:, 360:] = 128
     counts = []
     for stamp_ms, image in zip(stamps, [pair, covered, pair, pair], strict=True):
-        (found,) = watched.run([Frame(image)], [follower.hint(interval=50)])
-        counts.append((len(found), watched.detector.looked_at_the_whole))
-        follower.update(found, stamp_ms * 1_000_000)
+        (found,) = watched.run([Frame(image)], [tracker.hint(interval=50)])
+        counts.append((len(found), watched.detector.searched_full_frame))
+        tracker.update(found, stamp_ms * 1_000_000)
     assert counts == [(2, True), (1, True), (2, True), (2, False)]

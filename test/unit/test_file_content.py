@@ -17,7 +17,7 @@ from dan_ros.storage.file_content import CHECKPOINT, explain_wrong_content, name
 
 
 def saved(save, *arguments, **options) -> bytes:
-    """The file that `save` writes; torch and NumPy take the file at different places."""
+    """Return the file that `save` writes; `arguments` come before the file."""
     file = io.BytesIO()
     save(*arguments, file, **options)
     return file.getvalue()

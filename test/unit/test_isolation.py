@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests run alike in any shell and home folder, and beside other tests."""
+"""Tests run the same in any shell and home folder, and beside other tests."""
 
 import os
 import signal

@@ -52,7 +52,7 @@ def test_outputs_of_the_same_ros_stay(tool, tmp_path):
         ('kilted', 'jazzy', False),
         ('jazzy', 'kilted', False),
         ('jazzy', 'jazzy', True),
-        ('', 'kilted', True),  # older than the choice
+        ('', 'kilted', True),  # made before there was a choice
         ('', 'jazzy', False),
     ],
 )
@@ -91,7 +91,7 @@ def test_all_ros_wheels_are_of_one_distribution(tool):
 
 
 def run_make(*arguments, **variables):
-    """Run make without building; give its exit code and its error lines."""
+    """Run make without building; return its exit code and its error lines."""
     environment = {k: v for k, v in os.environ.items() if k not in ('ROS_DISTRO', 'WHEELS')}
     done = subprocess.run(
         ['make', '--silent', 'build', *arguments],

@@ -184,7 +184,7 @@ def run_obeying(code: str, *arguments) -> str:
 
 @pytest.fixture(params=['folder', 'file'])
 def unreadable_cache(cache, request):
-    """A cache that contains YuNet, but its folder or the file is not readable for this user."""
+    """A cache with YuNet whose folder or file this user cannot read."""
     cache.mkdir(parents=True)
     file = cache / KNOWN_MODELS['yunet'].filename
     file.write_bytes(b'for others')
@@ -280,7 +280,7 @@ def test_a_pinned_path_may_start_with_the_home(tmp_path, monkeypatch):
 def test_a_file_too_large_for_a_model_is_not_read(tmp_path, is_pinned):
     path = tmp_path / 'huge.onnx'
     with path.open('wb') as file:
-        file.truncate(2**40)  # a hole, which takes no room on the disk
+        file.truncate(2**40)  # a sparse file, which takes no space on the disk
     with pytest.raises(ModelError, match=r'huge\.onnx has 1099511627776 bytes'):
         store.read_pinned('yunet', str(path)) if is_pinned else read_model(str(path))
 

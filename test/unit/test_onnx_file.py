@@ -33,7 +33,7 @@ TYPES = {
 
 @pytest.mark.parametrize('kind', TYPES)
 def test_every_way_to_a_tensor_or_a_node_is_walked(kind):
-    """By onnx's own schema, so that a field that a later version adds is not missed."""
+    """Uses onnx's own schema, so that a field of a later version is not missed."""
     names = {message.DESCRIPTOR.full_name: name for name, message in TYPES.items()}
     found = {
         field.number: names[field.message_type.full_name]
@@ -131,7 +131,7 @@ def test_metadata_is_read():
     st.lists(st.tuples(st.integers(0, len(MODEL) - 1), st.integers(0, 255)), max_size=4), st.data()
 )
 def test_no_change_of_bytes_gets_past_the_check(changes, data):
-    """What onnx finds dangerous is refused; other metadata is read alike, or refused too."""
+    """What onnx finds dangerous is refused; other files give the same metadata, or an error."""
     content = bytearray(MODEL)
     for place, value in changes:
         content[place] = value

@@ -21,11 +21,11 @@ from dan_ros.types import Face, Frame
 
 
 def with_config(pipeline: ExpressionPipeline, **config) -> ExpressionPipeline:
-    """The same parts with another configuration."""
+    """Return a pipeline with the same parts and another configuration."""
     return ExpressionPipeline(pipeline.detector, pipeline.backend, PipelineConfig(**config))
 
 
-FACE = np.array([178, 63, 268, 176])  # the astronaut's, drawn by hand
+FACE = np.array([178, 63, 268, 176])  # the astronaut's, labeled by hand
 
 
 @pytest.fixture(scope='module')
@@ -161,7 +161,7 @@ def test_every_encoding_gives_the_same_answer(pipeline, portrait, encoding):
 
 @pytest.mark.parametrize('rotation', [90, 180, 270])
 def test_a_turned_camera(pipeline, portrait, rotation):
-    """The camera's image is the upright one turned back; results are in its own pixels."""
+    """The camera's image is the upright one, rotated; results are in pixels of that image."""
     image = np.ascontiguousarray(np.rot90(portrait, rotation // 90))
     turned = with_config(pipeline, rotation=rotation)
     ((expected,),) = pipeline.run([Frame(portrait)])

@@ -23,7 +23,7 @@ def test_it_is_close_to_the_mean_over_areas(portrait, size):
 
 
 def test_it_does_not_pick_pixels(portrait):
-    """What linear interpolation alone would do to a picture eleven times too large."""
+    """Linear interpolation alone would pick pixels when it makes an image eleven times smaller."""
     picked = cv2.resize(portrait, (45, 45), interpolation=cv2.INTER_LINEAR)
     by_area = cv2.resize(portrait, (45, 45), interpolation=cv2.INTER_AREA)
     assert np.abs(picked.astype(int) - by_area).mean() > 5
@@ -32,7 +32,7 @@ def test_it_does_not_pick_pixels(portrait):
 
 @pytest.mark.parametrize('side', [97, 191, 193, 383, 384, 385, 513, 767, 771, 1023, 2000])
 def test_it_leaves_little_more_noise_than_the_mean_over_areas(side):
-    """More would tell that it passes over pixels."""
+    """More noise would mean that it skips pixels."""
     noise = np.random.default_rng(0).normal(128, 30, (side, side)).clip(0, 255).astype(np.uint8)
     by_area = cv2.resize(noise, (96, 96), interpolation=cv2.INTER_AREA)
     assert resize(noise, 96, 96).std() < 1.5 * by_area.std()

@@ -41,7 +41,7 @@ PICKLING_MODULES = {'cloudpickle', 'dill', 'joblib', 'jsonpickle', 'marshal', 'p
 SAFE_YAML = {'YAMLError', 'safe_dump', 'safe_load'}
 EVALUATING = {'eval', 'exec', 'compile'}
 SHELLS = {'os.system', 'os.popen', 'subprocess.getoutput', 'subprocess.getstatusoutput'}
-# A person converts a checkpoint or goes on with a training; tensors alone are read even there.
+# Users convert checkpoints and resume training runs; even there, only tensors are read.
 READS_TENSORS = ('network/checkpoint.py', 'train/checkpoints.py')
 NAMES_PICKLE = ('network/checkpoint.py',)  # the class of its errors
 
@@ -110,8 +110,8 @@ def test_tensors_alone_are_read_where_a_person_reads_a_checkpoint():
     assert not list(dangers_in('torch.load(path, weights_only=True)', READS_TENSORS[0]))
 
 
-def test_a_run_unpickles_nothing_and_speaks_to_nobody(portrait_file):
-    """By Python's audit events, from opening the pipeline to the answer."""
+def test_a_run_unpickles_nothing_and_opens_no_connection(portrait_file):
+    """Checked by Python's audit events, from opening the pipeline to the result."""
     code = (
         'import sys\n'
         'forbidden = ("pickle.find_class", "socket.connect", "subprocess.Popen", "os.system")\n'

@@ -29,7 +29,7 @@ from dan_ros.storage.atomic import atomic_directory, atomic_write, atomic_write_
 
 
 def fail_flush(number: int, fail: Callable[[], object]) -> Callable[[int], None]:
-    """A stand-in for `os.fsync`: call `fail` when the file of this number lies on the disk."""
+    """Return a replacement for `os.fsync` that calls `fail` in its call of this number."""
     left = number
 
     def flush(descriptor: int) -> None:
@@ -46,7 +46,7 @@ def kill_me() -> None:
 
 
 def in_child(action: Callable[[], object]) -> int:
-    """Run a function in a fork of this process; return what `os.waitpid` says of its end."""
+    """Run a function in a fork of this process; return its status from `os.waitpid`."""
     child = os.fork()
     if not child:
         try:
@@ -69,7 +69,7 @@ def killed(action: Callable[[], object]) -> None:
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """Let the write of this number fail as on a full disk."""
+    """Return a function that makes the write of a number fail as on a full disk."""
 
     def fail() -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -156,7 +156,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
     assert {entry.name for entry in tmp_path.iterdir()} == {'file', *kept}
 
 
-# A process in this finds no other in /proc, as in a container that shares the folder.
+# Runs a command that sees no other processes in /proc, as in a container.
 CONTAINER = ['unshare', '--pid', '--fork', '--mount-proc']
 
 

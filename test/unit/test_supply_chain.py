@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lock file, and what is said of an audit: neither needs the network."""
+"""The lock file, and the report of an audit without a network."""
 
 import importlib.util
 import re
@@ -38,7 +38,7 @@ def test_every_locked_package_has_hashes_and_no_place():
 
 
 def test_pip_takes_the_lock_file_as_it_is():
-    """As far as that can be seen offline: pip has nowhere to look, and names the first pin."""
+    """As far as can be checked offline: pip accepts the file, but finds no packages."""
     command = [sys.executable, '-m', 'pip', 'install', '--isolated', '--no-index', '--dry-run']
     command += [
         '--ignore-installed',
