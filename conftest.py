@@ -19,5 +19,5 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    """Say in the header of the run what is left out."""
+    """Report in the header of the run what is skipped."""
     return 'ROS: ' + ('installed' if HAS_ROS else f'missing; left out: {", ".join(NEED_ROS)}')

@@ -11,7 +11,7 @@ from dan_ros.annotate import caption
 from dan_ros.palette import color_of, ink_on, to_rgb
 from dan_ros.tracking.face_tracker import TrackedFace
 
-TOPIC_SUFFIX = '/annotations'  # behind the name of the image topic
+TOPIC_SUFFIX = '/annotations'  # appended to the name of the image topic
 POINTS, LINE_LOOP = 1, 2  # constants of foxglove_msgs/PointsAnnotation
 MIN_FONT_PX = 12.0
 

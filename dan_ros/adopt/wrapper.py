@@ -128,7 +128,7 @@ class Classifier:
         return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
     def _prepare(self, faces_rgb: np.ndarray) -> np.ndarray:
-        """Do with numpy what the wrapped graph does: uint8 [N, H, W, 3] -> the input."""
+        """Preprocess uint8 [N, H, W, 3] faces with NumPy as the wrapped graph does."""
         x = faces_rgb.astype(np.float32) / 255
         if self.descriptor.color == 'bgr':
             x = x[..., ::-1]

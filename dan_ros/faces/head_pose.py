@@ -92,8 +92,8 @@ def pose_with_depth(pose: HeadPose, depths_m: np.ndarray) -> HeadPose | None:
         depths_m: [5], distance of each landmark along the optical axis, meters; NaN if unknown.
 
     Returns:
-        None if fewer than two depths are known, or if they belong to no face of human size: to the
-        background, for example, or to a picture of a face.
+        None if fewer than two depths are known, or if the size is not that of a human face, because
+        the depths belong to the background, for example, or to a picture of a face.
 
     >>> pose = HeadPose(np.array([0.0, 0.0, 2.0]), np.array([0.5, 0.5, -0.5, 0.5]))
     >>> pose_with_depth(pose, np.full(5, 1.2)).position.round(2).tolist()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of single faces for other programs and for people; the network has its own crop rule.
+"""Pictures of single faces for display and other programs; the network has its own crop rule.
 
 A picture shows the smallest part of the image with the picture's aspect ratio that contains the
 box. It is black outside the image.

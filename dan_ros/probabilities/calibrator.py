@@ -76,7 +76,7 @@ class Calibrator:
         self.offset(prior)
 
     def offset(self, prior: Prior) -> np.ndarray:
-        """Return what is added to z / T, float64 [C]; minus infinity for a class with share 0.
+        """Return the offset to add to z / T, float64 [C]; minus infinity for a class with share 0.
 
         Raises:
             ParameterError: see `check`.

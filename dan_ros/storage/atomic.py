@@ -23,7 +23,7 @@ LOCK = 'lock'  # name of the locked file in a hidden folder
 
 
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Replace the file `path` by what `write` puts into the binary file it is given.
+    """Replace the file `path` by what `write` writes to the binary file that it gets.
 
     Raises:
         OSError: `path` is a folder or cannot be written. The error names `path`; the old file, if

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-START_BYTES = 1024  # number of first bytes that are enough to name a file
+START_BYTES = 1024  # number of first bytes that are enough to recognize a file
 
 PICTURE, RECORDING, CHECKPOINT = 'picture', 'recording', 'checkpoint'
 MODEL, ARCHIVE, VIDEO, TEXT, TABLE = 'model', 'archive', 'video', 'text', 'table'
@@ -21,7 +21,7 @@ class FileContent:
 
     Attributes:
         name: with its article, such as 'a web page'.
-        advice: what to do to get the expected file, or ''.
+        advice: how to get the expected file, or ''.
         group: one of the groups above, or '' for content that nothing in this package reads.
     """
 
@@ -160,7 +160,7 @@ def explain_wrong_content(start: bytes, expected: str, group: str = '') -> str:
         group: group of contents that are expected; nothing is said about them.
 
     Returns:
-        the words behind the file's name, or '' if the content is unknown or expected.
+        Text to append to the file's name; '' if the content is unknown or expected.
 
     Example:
         >>> explain_wrong_content(b'PK\3\4', 'a checkpoint')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The finder of faces and the tracker on images of moving faces."""
+"""The face finder and the tracker on images of moving faces."""
 
 import itertools
 
@@ -18,19 +18,19 @@ from dan_ros.types import Frame
 
 @pytest.mark.parametrize('scene', ['walk', 'sway'])
 def test_no_face_of_a_scene_is_lost(pipeline, portrait, scene):
-    """As many faces as by looking through every image, in the same places."""
+    """A full search of every image finds the same faces."""
     watched = ExpressionPipeline(Watched(), pipeline.backend, PipelineConfig(quality=ACCEPT_ALL))
-    follower = FaceTracker(f'f{n}' for n in itertools.count())
+    tracker = FaceTracker(f'f{n}' for n in itertools.count())
     actors, regions = SCENES[scene], 0
     for index in range(60):
         image = render(actors, [portrait[20:220, 120:320]] * len(actors), index / 20)
-        (found,) = watched.run([Frame(image)], [follower.hint(interval=10)])
-        regions += not watched.detector.looked_at_the_whole
+        (found,) = watched.run([Frame(image)], [tracker.hint(interval=10)])
+        regions += not watched.detector.searched_full_frame
         expected = boxes_of(pipeline, image)
         assert len(found) == len(expected)
         for face in found:
             assert max(intersection_over_union(face.face.box_xyxy, b) for b in expected) > 0.6
-        follower.update(found, index * 50_000_000)
+        tracker.update(found, index * 50_000_000)
     assert regions > 40
 
 

@@ -27,7 +27,7 @@ def test_an_evaluation_on_a_full_disk(ferplus_folder, old_evaluation, full_disk,
     assert json.loads(result.stdout)['faces'] == 8  # the work is not lost
 
 
-# The command is killed in the move number argv[1] of a file of the report.
+# Kills the command when it moves file number argv[1] of the report into place.
 KILLED_COMMAND = """
 import os, pathlib, signal, sys
 left = int(sys.argv.pop(1))
@@ -45,7 +45,7 @@ main()
 
 
 def test_an_evaluation_killed_while_it_takes_its_place(ferplus_folder, old_evaluation):
-    """`scores.json` comes last: where it is, all files are of one run."""
+    """`scores.json` comes last: if it exists, all files are of one run."""
     arguments = ('evaluate', ferplus_folder, 'dan_ferplus', '--out', old_evaluation)
     command = [sys.executable, '-c', KILLED_COMMAND, '3', *map(str, arguments)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL

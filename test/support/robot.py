@@ -73,7 +73,7 @@ class Robot:
 
     Args:
         log: file for the node's output.
-        ros_arguments: for the node.
+        ros_arguments: ROS arguments of the node.
         topic: topic of the images that `publisher` sends.
         name: full name of the node.
         script: a Python file to start in place of the node's executable.

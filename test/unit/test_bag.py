@@ -361,7 +361,7 @@ def count_recovered(messages) -> int:
 
 @pytest.fixture(scope='module')
 def texts(tmp_path_factory):
-    """A database of 1000 messages, whose table has inner pages behind most of its leaves."""
+    """A database of 1000 messages, whose table has inner pages after most of its leaves."""
     string = TYPES.types['std_msgs/msg/String']
     messages = (('/text', 'std_msgs/msg/String', i, string('x' * 3600)) for i in range(1000))
     return record(tmp_path_factory.mktemp('texts') / 'bag', messages) / 'bag.db3'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depth images give the distance of a face whose size is unknown; what is no depth is refused."""
+"""Depth images give the distance of a face whose size is unknown; other images are refused."""
 
 from types import SimpleNamespace
 

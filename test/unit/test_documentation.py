@@ -54,7 +54,7 @@ def quoted_in(page: Path) -> list[str]:
 
 
 def commands_in(page: Path, program: str) -> list[list[str]]:
-    """Words behind the program's name of every command, in blocks and between backquotes."""
+    """Words after the program's name of every command, in blocks and between backquotes."""
     blocks = [*blocks_of(page, ''), *blocks_of(page, 'bash')]
     lines = [line for block in blocks for line in block.replace('\\\n', ' ').split('\n')]
     parts = [part for line in lines + quoted_in(page) for part in re.split(r'&&|\|', line)]
