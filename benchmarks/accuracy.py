@@ -23,12 +23,10 @@ from pathlib import Path
 
 import click
 import numpy as np
-from matplotlib.figure import Figure
 from robustness import Condition, blur, darken, make_scene, summarize
 
 from dan_ros import labels
 from dan_ros.backends import open_backend
-from dan_ros.bench.report import BLUE, GRAY
 from dan_ros.cli.common import progress_bar
 from dan_ros.datasets.catalog import guess_dataset, open_faces
 from dan_ros.datasets.faces import VALID, Faces
@@ -36,6 +34,8 @@ from dan_ros.evaluate.evaluator import evaluate, predict_crops
 from dan_ros.faces.quality import ACCEPT_ALL
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.plots.accuracy import draw_series
+from dan_ros.plots.style import encode
 from dan_ros.types import Frame
 
 SIDE_PX = 160  # side of a face that is not made smaller
@@ -140,27 +140,6 @@ def vary(pipeline: ExpressionPipeline, faces: np.ndarray, truth: np.ndarray) -> 
     }
 
 
-def draw(varied: dict[str, dict], count: int, model: str) -> Figure:
-    """Draw one panel per series: shares of found and of correct faces."""
-    figure = Figure(figsize=(10, 3.2), dpi=130, layout='constrained')
-    for axes, (series, values) in zip(
-        figure.subplots(1, 4, sharey=True), varied.items(), strict=True
-    ):
-        names = [f'{value:g}' for value in values]
-        for key, color, label in (('found', GRAY, 'found'), ('accuracy', BLUE, 'correct')):
-            axes.plot(
-                names, [100 * v[key] for v in values.values()], 'o-', color=color, label=label
-            )
-        axes.set(ylim=(0, 102), xlabel=series)
-        axes.xaxis.label.set_size(8)
-        axes.grid(alpha=0.3)
-        axes.spines[['top', 'right']].set_visible(False)
-    figure.axes[0].set_ylabel('percent of the faces')
-    figure.axes[0].legend(frameon=False, loc='lower left')
-    figure.suptitle(f'{model}, {count} validation faces of FER+ in scenes', fontsize=10)
-    return figure
-
-
 def table_of_rows(rows: list[Row]) -> str:
     """Return the scores as a Markdown table, in percent."""
     lines = [
@@ -233,7 +212,8 @@ def main(
         'scenes': {'model': Path(models[-1]).stem, 'faces': len(chosen), 'conditions': varied},
     }
     (out / 'accuracy.json').write_text(json.dumps(content, indent=1) + '\n')
-    draw(varied, len(chosen), Path(models[-1]).stem).savefig(out / 'accuracy.png')
+    title = f'{Path(models[-1]).stem}, {len(chosen)} validation faces of FER+ in scenes'
+    (out / 'accuracy.png').write_bytes(encode(draw_series(varied, title)))
     if page:
         replace_tables(
             page, {'data sets': table_of_rows(rows), 'scenes': table_of_conditions(varied)}

@@ -27,8 +27,10 @@ from rich.table import Table
 
 from dan_ros.backends.base import node_threads
 from dan_ros.bench.machine import describe_machine
-from dan_ros.bench.report import comparison_table, draw_report
+from dan_ros.bench.report import comparison_table
 from dan_ros.bench.timer import Comparison
+from dan_ros.plots.bench import draw_bench
+from dan_ros.plots.style import encode
 
 NODE = 'node'
 COMPARISONS: dict[str, Callable[[int], list[Comparison]]] = {
@@ -80,7 +82,8 @@ def main(out: Path, rounds: int, only: tuple[str, ...], seconds: float) -> None:
     (out / 'bench.json').write_text(content, encoding='utf-8')
     if results.comparisons:
         title = f'{results.machine["cpu"]}, {results.machine["cores"]} cores'
-        draw_report(results.comparisons, {}, title).savefig(out / 'bench.png')
+        figure = draw_bench(results.comparisons, {}, title)
+        (out / 'bench.png').write_bytes(encode(figure))
     show(results)
 
 

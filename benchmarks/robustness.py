@@ -22,11 +22,9 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
-from matplotlib.figure import Figure
 
 from dan_ros import labels
 from dan_ros.bench.pipelines import PERIOD_NS
-from dan_ros.bench.report import BLUE, GRAY
 from dan_ros.bench.scenes import STEP_PX, make_background
 from dan_ros.cli.common import progress_bar
 from dan_ros.datasets.catalog import open_faces
@@ -35,6 +33,8 @@ from dan_ros.evaluate.metrics import measure
 from dan_ros.faces.quality import ACCEPT_ALL
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.plots.accuracy import draw_conditions
+from dan_ros.plots.style import encode
 from dan_ros.probabilities import Calibrator
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
@@ -245,23 +245,9 @@ def main(data: Path, count: int, model: str, out: Path, interval: int) -> None:
     content = {'model': backend.model_name, 'faces': len(chosen), 'conditions': report}
     out.mkdir(parents=True, exist_ok=True)
     (out / 'robustness.json').write_text(json.dumps(content, indent=1) + '\n')
-    draw(report, len(chosen)).savefig(out / 'robustness.png')
+    figure = draw_conditions(report, f'percent of {len(chosen)} faces')
+    (out / 'robustness.png').write_bytes(encode(figure))
     click.echo(json.dumps(content, indent=1))
-
-
-def draw(report: dict[str, dict[str, float]], count: int) -> Figure:
-    """Draw one bar per condition: found faces in gray, correct ones in blue."""
-    figure = Figure(figsize=(7, 0.42 * len(report) + 1.2), dpi=130, layout='constrained')
-    axes = figure.add_subplot()
-    for key, color, label in (('found', GRAY, 'found'), ('accuracy', BLUE, 'correct')):
-        bars = axes.barh(list(report), [100 * one[key] for one in report.values()], color=color)
-        bars.set_label(label)
-    axes.bar_label(bars, fmt='%.1f', label_type='center', color='white')
-    axes.invert_yaxis()
-    axes.set(xlim=(0, 100), xlabel=f'percent of {count} faces')
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.legend(frameon=False, ncols=2, loc='lower right', bbox_to_anchor=(1, 1))
-    return figure
 
 
 if __name__ == '__main__':

@@ -30,7 +30,6 @@ import psutil
 from client import Client, NodeError, cpu_seconds, dan_node, start_node
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
@@ -41,6 +40,8 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from dan_ros.bench.scenes import draw_face, make_moving_scenes, make_scene
+from dan_ros.plots.lines import Panel, draw_lines
+from dan_ros.plots.style import encode
 from dan_ros.ros.publishers import bgr_to_image
 
 PERIOD_S = 30.0  # period in which every fault is injected once, seconds
@@ -303,37 +304,36 @@ def _age_ms(samples: list[Sample]) -> float:
 
 def draw(samples: list[Sample], verdict: Verdict, drops: dict[str, int]) -> Figure:
     """Plot memory, throughput, age and counts over time."""
-    figure = Figure(figsize=(9, 7.5), dpi=130, layout='constrained')
-    memory, rate, age, counts = figure.subplots(4, 1, sharex=True, height_ratios=(3, 3, 2, 2))
+
+    def panel(title: str, unit: str, *names: str) -> Panel:
+        lines = {
+            name.removesuffix(f'_{unit.lower()}'): [
+                np.nan if (value := getattr(sample, name)) is None else value for sample in samples
+            ]
+            for name in names
+        }
+        return Panel(title, lines, unit)
+
     slope = f'{verdict.slope_mib_per_min:+.2f} MiB per minute after the warm-up'
-    _plot(memory, samples, f'{slope} (limit {MAX_SLOPE_MIB_PER_MIN:g})', 'memory_mib')
     (first_hz, last_hz), (first_ms, last_ms) = verdict.throughput_hz, verdict.age_ms
     third = 'in the first third and {} in the last'
-    _plot(
-        rate,
-        samples,
-        f'{first_hz:.1f} results/s {third.format(f"{last_hz:.1f}")}',
-        'sent',
-        'results',
-    )
-    _plot(
-        age, samples, f'median age {first_ms:.0f} ms {third.format(f"{last_ms:.0f} ms")}', 'age_ms'
-    )
     text = ', '.join(f'{count} {cause}' for cause, count in sorted(drops.items()) if count)
-    _plot(counts, samples, f'images dropped: {text}', 'threads', 'descriptors')
-    counts.set_xlabel('minutes')
-    return figure
-
-
-def _plot(axes: Axes, samples: list[Sample], title: str, *names: str) -> None:
-    minutes = [sample.at_s / 60 for sample in samples]
-    for name in names:
-        values = [np.nan if (v := getattr(s, name)) is None else v for s in samples]
-        axes.plot(minutes, values, linewidth=0.9, label=name)
-    axes.set_ylim(bottom=0)
-    axes.set_title(title, loc='left', fontsize=9)
-    axes.legend(frameon=False, ncols=2, loc='lower right', fontsize=8)
-    axes.spines[['top', 'right']].set_visible(False)
+    panels = [
+        panel(f'memory: {slope} (limit {MAX_SLOPE_MIB_PER_MIN:g})', 'MiB', 'memory_mib'),
+        panel(
+            f'images: {first_hz:.1f} results/s {third.format(f"{last_hz:.1f}")}',
+            'per second',
+            'sent',
+            'results',
+        ),
+        panel(
+            f'age of results: median {first_ms:.0f} ms {third.format(f"{last_ms:.0f} ms")}',
+            'ms',
+            'age_ms',
+        ),
+        panel(f'images dropped: {text}', 'count', 'threads', 'descriptors'),
+    ]
+    return draw_lines([sample.at_s / 60 for sample in samples], panels, 'minutes')
 
 
 def stop_node(process: psutil.Popen, log: Path) -> list[str]:
@@ -406,7 +406,8 @@ def write(out: Path, soak: Soak, verdict: Verdict, was_interrupted: bool) -> Non
     }
     (out / 'soak.json').write_text(json.dumps(content) + '\n', encoding='utf-8')
     if samples:
-        draw(samples, verdict, soak.drops).savefig(out / 'soak.png')
+        figure = draw(samples, verdict, soak.drops)
+        (out / 'soak.png').write_bytes(encode(figure))
     click.echo(f'Results and plot: {out}')
 
 

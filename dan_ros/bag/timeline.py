@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dan_ros import labels
-from dan_ros.palette import EXPRESSIONS, color_of
+from dan_ros.plots.style import encode
+from dan_ros.plots.timeline import draw_timeline
 from dan_ros.tracking.face_tracker import TrackedFace
 
 MAX_MOMENTS = 2048  # per face; when reached, every other one is dropped to bound memory
@@ -18,7 +17,6 @@ MIN_FRAMES = 5  # frames in which a face must be seen to get a picture
 # A gap is drawn where a face was missing for longer than both of these.
 GAP_S = 1.0
 GAP_INTERVALS = 4  # in mean frame intervals of the camera
-DPI = 120  # resolution of the pictures, pixels per inch
 
 
 @dataclass
@@ -57,6 +55,11 @@ class _Moments:
         self.last_s = time_s
         if len(self.rows) >= MAX_MOMENTS:
             self._thin_out()
+
+    def draw(self, title: str) -> Figure:
+        """Draw the face over time."""
+        rows = np.array(self.rows)
+        return draw_timeline(self.times_s, rows, self.expressions, self.after_gap, title)
 
     def _thin_out(self) -> None:
         """Drop every other moment, but keep the gaps."""
@@ -122,40 +125,5 @@ class Timelines:
         for face_id in self._faces.keys() - ids_in_view:
             moments = self._faces.pop(face_id)
             if moments.frames >= MIN_FRAMES:
-                draw(face_id, moments).savefig(self._folder / f'timeline_{face_id}.png')
-
-
-def draw(face_id: str, moments: _Moments) -> Figure:
-    """Draw the probabilities as stacked bands, and below them a strip with the published label."""
-    figure = Figure(figsize=(10, 3.6), dpi=DPI, layout='constrained')
-    bands, strip = figure.subplots(2, 1, height_ratios=(9, 1), sharex=True)
-    times, rows = _with_gaps(moments)
-    bands.stackplot(times, rows.T, colors=EXPRESSIONS, labels=labels.CANONICAL, linewidth=0)
-    bands.set(ylim=(0, 1), ylabel='probability', title=f'face {face_id}')
-    bands.legend(loc='center left', bbox_to_anchor=(1.0, 0.5), frameon=False, reverse=True)
-    bands.set_facecolor('#f4f4f4')
-    _draw_labels(strip, moments)
-    strip.set(yticks=[], xlabel='seconds since the start of the bag')
-    strip.set_ylabel('label', rotation=0, ha='right', va='center')
-    for axes in (bands, strip):
-        axes.spines[['top', 'right']].set_visible(False)
-        axes.set_xlim(times[0], max(times[-1], times[0] + 1e-3))
-    return figure
-
-
-def _draw_labels(axes: Axes, moments: _Moments) -> None:
-    times, last = moments.times_s, len(moments.times_s) - 1
-    for index, expression in enumerate(moments.expressions):
-        if index == last or moments.after_gap[index + 1]:
-            continue
-        color = color_of(expression)
-        axes.axvspan(times[index], times[index + 1], color=color, linewidth=0)
-
-
-def _with_gaps(moments: _Moments) -> tuple[np.ndarray, np.ndarray]:
-    """Return times and rows, with rows of zeros at the start and end of each gap."""
-    times, rows = np.array(moments.times_s), np.array(moments.rows, np.float64)
-    gaps = np.flatnonzero(moments.after_gap[1:])
-    edges = np.concatenate([times[gaps] + 1e-6, times[gaps + 1] - 1e-6])
-    order = np.concatenate([gaps + 1, gaps + 1])
-    return np.insert(times, order, edges), np.insert(rows, order, 0.0, axis=0)
+                picture = self._folder / f'timeline_{face_id}.png'
+                picture.write_bytes(encode(moments.draw(f'face {face_id}')))

@@ -31,7 +31,7 @@ from dan_ros.bench.pipelines import (
     threads_variant,
     time_pipelines,
 )
-from dan_ros.bench.report import comparison_table, draw_report, steps_table
+from dan_ros.bench.report import comparison_table, steps_table
 from dan_ros.bench.scenes import crop_largest_face, draw_face
 from dan_ros.bench.timer import Comparison, Limit
 from dan_ros.bench.tuning import Advice, Saving, advise
@@ -301,11 +301,12 @@ def _print(results: Results) -> None:
 
 def _write(results: Results, folder: Path) -> None:
     """Write bench.json and bench.png."""
-    from dan_ros.evaluate.plots import encode
+    from dan_ros.plots.bench import draw_bench
+    from dan_ros.plots.style import encode
 
     machine = results.machine
     title = f'dan_ros {__version__} on {machine["cpu"]}, {machine["cores"]} cores'
-    figure = draw_report(results.comparisons, results.steps_ms, title)
+    figure = draw_bench(results.comparisons, results.steps_ms, title)
     content = json.dumps(results.to_json(), indent=2) + '\n'
     try:
         atomic_write_bytes(folder / 'bench.png', encode(figure))

@@ -225,7 +225,8 @@ def _print(result: 'Result') -> None:
 
 
 def _write(result: 'Result', output: Path) -> None:
-    from dan_ros.evaluate.plots import draw_recall, encode
+    from dan_ros.plots.evaluation import draw_recall
+    from dan_ros.plots.style import encode
 
     validation, notes = result.validation, result.calibration.notes
     used = [index for index, label in enumerate(result.labels) if label in notes['faces']]

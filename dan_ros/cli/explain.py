@@ -63,11 +63,12 @@ def command(
 ) -> None:
     """Draw where each of the network's attention heads looks in the faces of IMAGE.
 
-    One row per face: the face, one attention map per head with its maximum in red, as in the
-    paper's figures, and the probabilities.
+    One row per face: the face, one attention map per head with its maximum in yellow, as
+    large as the face, and the probabilities.
     """
     need('torch', 'safetensors', 'onnx', 'matplotlib')
-    from dan_ros.evaluate.plots import draw_attention, encode
+    from dan_ros.plots.evaluation import draw_attention
+    from dan_ros.plots.style import encode
 
     out = out or Path(f'{image.stem}_explained.png')
     if out.suffix.lower() not in FIGURE_SUFFIXES:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`dan-ros train`: train DAN with a recipe."""
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import click
 
 from dan_ros.cli.common import TRAINING_MODULES, need
+from dan_ros.storage.atomic import atomic_write_bytes
 
 
 @click.command('train')
@@ -31,7 +33,7 @@ def command(
     """Train DAN with RECIPE: a YAML file, or the name of a data set (see docs/models.md).
 
     Each epoch is validated. The best weights are saved as OUT/best.safetensors, for `dan-ros
-    evaluate` and `dan-ros convert`.
+    evaluate` and `dan-ros convert`. OUT/training.png shows accuracy and loss by epoch.
 
     If the training is stopped or killed, only the current epoch is lost: the same command with
     --resume continues it, with the same result as without the interruption. It warns if the number
@@ -41,7 +43,7 @@ def command(
         raise click.UsageError(
             '--resume continues the training run in --out; --start is for a new one'
         )
-    need(*TRAINING_MODULES)
+    need(*TRAINING_MODULES, 'matplotlib')
     from dan_ros.train.recipe import find_recipe, load_recipe
     from dan_ros.train.trainer import train
 
@@ -51,11 +53,21 @@ def command(
     except KeyboardInterrupt:
         click.echo(f'Stopped; {_how_to_resume(out)}', err=True)
         sys.exit(130)
+    _draw(out, f'{recipe}, best {best["accuracy"]:.2%} in epoch {best["epoch"]}')
     weights = out / 'best.safetensors'
     click.echo(f'best: {best["accuracy"]:.2%} in epoch {best["epoch"]}, {weights}')
     evaluate = ('dan-ros', 'evaluate', data, weights, '--dataset', chosen.dataset)
     convert = ('dan-ros', 'convert', weights, '--fp16', '-o', out / 'model.onnx')
     click.echo(f'next: {shlex.join(map(str, evaluate))}\n      {shlex.join(map(str, convert))}')
+
+
+def _draw(out: Path, title: str) -> None:
+    from dan_ros.plots.style import encode
+    from dan_ros.plots.training import draw_training
+
+    log = (out / 'log.jsonl').read_text(encoding='utf-8')
+    history = [json.loads(line) for line in log.splitlines()]
+    atomic_write_bytes(out / 'training.png', encode(draw_training(history, title)))
 
 
 def _how_to_resume(out: Path) -> str:

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 
 from dan_ros.errors import DanError
 from dan_ros.evaluate.evaluator import Evaluation
-from dan_ros.evaluate.plots import draw_confusion, draw_mistakes, draw_reliability, encode
 from dan_ros.images.files import readable
+from dan_ros.plots.evaluation import draw_confusion, draw_mistakes, draw_reliability
+from dan_ros.plots.style import encode
 from dan_ros.storage.atomic import atomic_write_bytes, workspace
 
 NEW_FOLDER = 'new'  # name of the hidden folder that collects the files of a report
@@ -172,9 +173,16 @@ def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path
     """
     content = to_json(subject, evaluation)
     title = readable(f'{Path(subject.model).name} on {subject.dataset}, {subject.split}')
+    scores = evaluation.scores
     drawn = {
-        'confusion': draw_confusion(evaluation.scores, title),
-        'reliability': draw_reliability(evaluation.scores, title),
+        'confusion': draw_confusion(scores.labels, scores.confusion, title),
+        'reliability': draw_reliability(
+            scores.bin_faces,
+            scores.bin_accuracy,
+            scores.bin_confidence,
+            scores.calibration_error,
+            title,
+        ),
         'mistakes': _draw_mistakes(evaluation),
     }
     pngs = {name: encode(figure) for name, figure in drawn.items() if figure is not None}

@@ -55,7 +55,6 @@ RC: dict[Any, Any] = {  # see https://matplotlib.org/stable/users/explain/custom
     'lines.markersize': 4,
     'legend.frameon': False,
     'legend.fontsize': 8,
-    'svg.hashsalt': 'dan_ros',  # equal plots are equal files
 }
 
 P = ParamSpec('P')

@@ -22,9 +22,9 @@ from dan_ros.errors import DataError
 from dan_ros.evaluate import report
 from dan_ros.evaluate.evaluator import evaluate, predict_crops, predict_photos
 from dan_ros.evaluate.metrics import CALIBRATION_BINS, measure
-from dan_ros.evaluate.plots import heat_over
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.plots.evaluation import heat_over
 
 ABC = ('a', 'b', 'c')
 

@@ -69,6 +69,7 @@ def test_an_interrupted_training_says_how_to_resume(run, recipe_file, monkeypatc
     assert result.exit_code == 0, result.stderr
     assert 'epoch 2/2' in result.stderr
     assert 'epoch 1/2' not in result.stderr
+    assert (recipe_file.parent / 'out' / 'training.png').read_bytes().startswith(b'\x89PNG')
 
 
 @pytest.mark.parametrize(
