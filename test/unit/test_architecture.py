@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import dan_ros
+from dan_ros.cli.main import SUBCOMMANDS
 
 PACKAGE = Path(dan_ros.__path__[0])
 ROOT = Path(__file__).parents[2]
@@ -20,6 +21,7 @@ FILES = sorted(
     f for f in PACKAGE.rglob('*.py') if GENERATED.isdisjoint(f.relative_to(PACKAGE).parts)
 )
 
+EVERY_COMMAND = ', '.join(f'dan_ros.cli.{name.replace("-", "_")}' for name in SUBCOMMANDS)
 HEAVY = {'torch', 'tensorrt', 'openvino', 'matplotlib', 'skimage', 'tritonclient', 'grpc'}
 
 # What each folder or module of dan_ros may import from the others, lowest level first.
@@ -131,7 +133,7 @@ def test_torch_loads_only_where_it_is_needed():
 
 @pytest.mark.parametrize(
     'module',
-    ['dan_ros.video_pipeline', 'dan_ros.ros.node', 'dan_ros.cli.main', 'dan_ros.cli.bench'],
+    ['dan_ros.video_pipeline', 'dan_ros.ros.node', 'dan_ros.cli.main', EVERY_COMMAND],
 )
 def test_heavy_libraries_load_lazily(module):
     if module.startswith('dan_ros.ros') and not importlib.util.find_spec('rclpy'):

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the model on a server is the one that this robot expects."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from dan_ros.backends.kserve.client import ServedModel
 from dan_ros.errors import ModelError, shorten
 from dan_ros.labels import logits_to_probabilities
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.model.store import ModelFile
+
+if TYPE_CHECKING:  # needs the client's package
+    from dan_ros.backends.kserve.client import ServedModel
 
 SHA256 = 'dan_ros.sha256'  # of the ONNX file that the server runs
 REMEDY = (
@@ -27,7 +31,7 @@ def parameters_of(file: ModelFile, info: ModelInfo) -> dict[str, str]:
     return {**info.to_metadata(), SHA256: file.sha256}
 
 
-def check_model(served: ServedModel, file: ModelFile, info: ModelInfo, where: str) -> bool:
+def check_model(served: 'ServedModel', file: ModelFile, info: ModelInfo, where: str) -> bool:
     """Check that a server's model can stand in for a local one.
 
     It must have the same tensors, labels, input size and crop, and must be the same file or come
