@@ -31,7 +31,8 @@ from dan_ros.view.local import LocalSource
 from dan_ros.view.server import ViewServer
 
 OUT = Path(__file__).resolve().parents[1] / 'docs' / 'view.jpg'
-RATE_HZ = 6.0
+RATE_HZ = 12.0
+STEPS = 40  # of a smile
 SECONDS = 34.0  # so that the charts are full
 SIDE = (480, 540)  # width, height of each half of the scene
 MOUTH = np.array([[198.6, 142.8], [239.7, 143.6], [219.2, 146.2]])  # corners and middle, pixels
@@ -55,13 +56,15 @@ def without_smile(portrait: np.ndarray, strength: float) -> np.ndarray:
 def scenes() -> Iterator[tuple[str, Frame]]:
     """Yield images of two people at `RATE_HZ`."""
     portrait = np.ascontiguousarray(astronaut()[..., ::-1])
+    steps = np.linspace(0, 1, STEPS)
+    halves = [
+        cv2.resize(without_smile(portrait, step), (SIDE[1], SIDE[1]))[:, : SIDE[0]]
+        for step in steps
+    ]
     for index in itertools.count():
         time.sleep(1 / RATE_HZ)
         angles = 2 * np.pi * index / RATE_HZ / np.array([13.0, 19.0]) + [0.6, 3.4]
-        left, right = (
-            cv2.resize(without_smile(portrait, strength), (SIDE[1], SIDE[1]))[:, : SIDE[0]]
-            for strength in (1 - np.cos(angles)) / 2
-        )
+        left, right = (halves[round((STEPS - 1) * (1 - np.cos(a)) / 2)] for a in angles)
         yield '/camera/image_raw', Frame(np.hstack([left, right[:, ::-1]]))
 
 

@@ -295,6 +295,8 @@ class ViewServer:
             'unknown': labels.UNKNOWN,
             'colors': palette.EXPRESSIONS,
             'unknown_color': palette.UNKNOWN,
+            'inks': [palette.ink_on(color) for color in palette.EXPRESSIONS],
+            'unknown_ink': palette.ink_on(palette.UNKNOWN),
             'history_ms': HISTORY_S * 1000,
             'picture_ms': PICTURE_S * 1000,
         }

@@ -72,6 +72,7 @@ def faces_in(picture):
 
 
 def test_the_view_follows_the_node(robot, open_view, smile):
+    robot.set_parameters(expression__min_confidence=0.3, max_faces=8)  # `reset` undoes this
     robot.show(smile)
     view = open_view()
     view.wait(lambda: view.pictures and view.pictures[-1].faces, 'a picture', smile)
@@ -108,7 +109,7 @@ def test_the_view_follows_the_node(robot, open_view, smile):
 
 
 def test_no_hidden_face_is_on_the_page(robot, open_view, smile):
-    robot.reconfigure(consent__required=True)
+    robot.reconfigure(consent__required=True, privacy__blur=False)
     view = open_view()
     view.wait(lambda: len(view.pictures) > 2, 'pictures', smile)
     view.wait(lambda: view.state['notice'] == ASK, 'the question', smile)

@@ -21,7 +21,7 @@ from aiohttp import web
 from command import Command
 from processes import Process
 
-from dan_ros import labels
+from dan_ros import labels, palette
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import VideoPipeline
@@ -569,6 +569,12 @@ def test_settings_agree_with_the_parameters_of_the_node():
         assert (setting.default, setting.unit) == (spec.default, spec.unit), name
         assert (setting.minimum, setting.maximum) == (spec.minimum, spec.maximum), name
         assert spec.live, name
+
+
+def test_the_page_has_the_colors_of_all_pictures():
+    page = server_module.PAGE.read_text()
+    for theme in (palette.LIGHT, palette.DARK):
+        assert [color for color in vars(theme).values() if color not in page] == []
 
 
 def test_the_page_is_part_of_every_installation():
