@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adds what pyproject.toml can't say: where the files go that are no Python."""
+"""Adds what pyproject.toml cannot express: where files other than Python modules are installed."""
 
 from glob import glob
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask whether the locked packages have known vulnerabilities, and say what was learnt.
+"""Check the locked packages for known vulnerabilities, and print the result.
 
-Needs the network. Exit code 0: asked about all, none known; 1: some are known; 2: not all could be
-asked about, most likely for want of a network. pip-audit alone gives 0 there.
+Needs the network. Exit code 0: no package has a known vulnerability; 1: a package has one; 2: not
+all packages could be checked, most likely because there is no network. pip-audit itself returns 0
+in that case.
 """
 
 import json
@@ -32,7 +33,7 @@ def main() -> int:
 
 
 def judge(packages: list[dict[str, Any]]) -> tuple[str, int]:
-    """What pip-audit's list of packages says, in words and as an exit code."""
+    """Return the result of pip-audit's list of packages, as text and as an exit code."""
     lines, skipped = [], [p['name'] for p in packages if 'skip_reason' in p]
     for package in packages:
         name = f'{package["name"]} {package.get("version", "")}'

@@ -136,7 +136,7 @@ def rgb(expression: int) -> tuple[int, ...]:
 
 
 def font(size_px: int) -> ImageFont.FreeTypeFont:
-    """Return the font that matplotlib brings along."""
+    """Return the font that is included in matplotlib."""
     return ImageFont.truetype(font_manager.findfont('DejaVu Sans'), size_px)
 
 

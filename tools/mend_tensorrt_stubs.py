@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mend the type stubs of TensorRT in this Python's environment, so that a type checker reads them.
 
-Some parameters in them are called `in`, which Python has as a word of its own, and one without a
-default stands behind others that have one.
+Some of their parameters are called `in`, which is a keyword of Python, and one without a default
+follows others that have one.
 """
 
 import re

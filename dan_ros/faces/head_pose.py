@@ -84,8 +84,8 @@ def solve_pose(landmarks: np.ndarray, camera: Camera) -> HeadPose | None:
 def pose_with_depth(pose: HeadPose, depths_m: np.ndarray) -> HeadPose | None:
     """Move a pose to the measured distance, without assuming the size of the face.
 
-    An image leaves one thing open: a face of twice the size at twice the distance looks the same.
-    The ratio of measured to assumed depth at the landmarks is that size; it scales the position.
+    An image does not determine the scale: a face of twice the size at twice the distance looks the
+    same. The ratio of measured to assumed depth at the landmarks is that scale of the position.
 
     Args:
         pose: pose for a face of average size, from `solve_pose`.

@@ -7,7 +7,7 @@ import pytest
 from dan_ros.faces.head_pose import HeadPose
 from dan_ros.tracking.engagement import EngagementLevel, EngagementTracker
 
-FACING = np.array([0.5, 0.5, -0.5, 0.5])  # x of the face to the camera
+FACING = np.array([0.5, 0.5, -0.5, 0.5])  # the face's x axis points to the camera
 AWAY = np.array([0.5, -0.5, 0.5, 0.5])  # seen from behind
 PERIOD_NS = 33_333_333
 

@@ -218,7 +218,7 @@ def test_a_folder_takes_its_place_when_it_is_complete(tmp_path):
 
 
 def test_a_fetched_model(tmp_path, monkeypatch):
-    """The real model, over HTTP, into an empty cache; killed, then to the end."""
+    """Fetch the real model over HTTP into an empty cache: killed once, then completed."""
     content = store.read_model('yunet').content
     (tmp_path / 'yunet').write_bytes(content)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
