@@ -191,5 +191,7 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
         parts.append(f'{incomplete} of them incomplete')
     if failures:
         parts.append(f'{len(failures)} bags failed')
-    click.echo(f'{"; ".join(parts)}; see {os.path.relpath(folder.path / PAGE)}')
+    click.echo(
+        f'{"; ".join(parts)}; see {click.format_filename(os.path.relpath(folder.path / PAGE))}'
+    )
     return 1 if failures or incomplete else 0

@@ -14,7 +14,7 @@ from processes import wait_until
 from recording import moving_smile, record_images
 
 NAMES = ('a', 'b', 'c', 'd')
-IMAGES = 48
+IMAGES = 24
 WORKER = 'dan_ros.bag.many.processes'
 # The limit on the size of files fails like a full disk; it holds for workers, too.
 LIMITED = (
@@ -118,8 +118,9 @@ def test_an_interrupted_run_leaves_no_process_and_is_continued(tmp_path, bags, e
         assert not (out / '.dan_ros' / 'work').exists()
     assert 'Traceback' not in errors
     assert not psutil.wait_procs(below, timeout=30)[1]
-    finish(start(bags, out, '--jobs', 2))
-    assert read_results(out) == expected
+    if number != signal.SIGTERM:  # which does what SIGINT does
+        finish(start(bags, out, '--jobs', 2))
+        assert read_results(out) == expected
 
 
 def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path, bags, expected):

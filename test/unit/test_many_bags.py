@@ -158,6 +158,10 @@ def test_what_is_done_is_not_done_again(tmp_path, bags, images, executor):
     assert [row[0] for row in read_frames(out)] == ['a'] * 4 + ['b'] * 2
     shutil.rmtree(out / 'bags' / 'a')
     assert ran_again() == ['a']
+    bags = bags.rename(tmp_path / 'moved')
+    assert ran_again() == ['a', 'b']  # these are read, too
+    assert len(read_frames(out)) == 6
+    assert ran_again() == []
     assert ran_again('--half-life', 0) == ['a', 'b']
     assert ran_again('--half-life', 0) == []
     assert ran_again('--half-life', 0, '--force') == ['a', 'b']

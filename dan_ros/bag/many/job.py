@@ -202,7 +202,7 @@ def _hash_files(bag: Path) -> str:
         with path.open('rb') as file:
             while block := file.read(READ_BYTES):
                 content.update(block)
-        total.update(f'{path.name} {content.hexdigest()}\n'.encode())
+        total.update(os.fsencode(path.name) + content.digest())
     return total.hexdigest()
 
 

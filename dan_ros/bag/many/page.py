@@ -150,7 +150,7 @@ def render_page(
             list=LIST,
             settings=settings,
         )
-        .encode()
+        .encode(errors='replace')
     )
 
 
@@ -170,7 +170,7 @@ def render_list(
         if name in failures:
             row |= {'state': 'failed', 'reason': failures[name]}
         table.writerow(row)
-    return text.getvalue().encode()
+    return text.getvalue().encode(errors='replace')
 
 
 def problem_of(summary: Mapping[str, Any]) -> str:

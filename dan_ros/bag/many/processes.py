@@ -149,10 +149,10 @@ def _read_jobs() -> Iterator[str]:
 
 def main() -> None:
     """Run jobs until the driver ends."""
-    from dan_ros.bag.many.job import run_job
-
     outcomes = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)  # what libraries print goes to standard error
+    from dan_ros.bag.many.job import run_job
+
     for line in _read_jobs():
         outcomes.write(json.dumps(run_job(json.loads(line))) + '\n')
         outcomes.flush()

@@ -17,6 +17,7 @@ from dan_ros.errors import DanError
 LOCAL, AUTO, CLIENT = 'local', 'auto', 'ray://'
 CONNECT_TIMEOUT_S = 5.0
 GPU_SHARE = 0.25  # of a GPU for each task, if the backend needs one
+OBJECT_STORE_BYTES = 100_000_000  # of a cluster that is started here; jobs and outcomes are small
 QUEUED_PER_CPU = 2  # tasks in flight, so that no node waits and an autoscaler sees the demand
 # Ray reports usage, writes its own log lines and starts a dashboard unless it is told not to.
 QUIET = {
@@ -110,6 +111,7 @@ def _connect(ray: Any, address: str, cores: int | None) -> None:
     }
     if address == LOCAL:
         options |= {'num_cpus': cores, 'include_dashboard': False}
+        options['object_store_memory'] = OBJECT_STORE_BYTES
     else:
         _check_port(address)
         options['address'] = address

@@ -68,6 +68,8 @@ class ResultFolder:
                     yield folder
                 finally:
                     folder._end()
+        except BrokenPipeError:  # of the terminal
+            raise
         except OSError as error:
             raise DataError(
                 f'cannot write {path}: {error.strerror or error}; free some disk space or choose '

@@ -4,7 +4,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,19 +36,19 @@ class BagTask:
         name: of the bag and its results.
         source: resolved path of the bag.
         files: see `stat_files`; [] if they cannot be read.
+        failure: why there are no new results, or ''.
         known_sha256: content for which there are results with the same settings, or ''.
         is_done: whether its results are complete and need no work.
-        failure: why there are no new results, or ''.
         attempts: number of workers that tried.
         work: folder of the present attempt.
     """
 
     name: str
     source: Path
-    files: list[list[Any]] = field(default_factory=list)
+    files: list[list[Any]]
+    failure: str
     known_sha256: str = ''
     is_done: bool = False
-    failure: str = ''
     attempts: int = 0
     work: Path | None = None
 
@@ -89,10 +89,11 @@ class ManyBags:
     ) -> None:
         self._folder, self._settings = folder, settings
         self._fingerprint = settings.fingerprint(model_sha256)
-        known = {Path(record['source']): name for name, record in folder.records.items()}
-        names = name_bags(list(bags), known)
-        self.tasks = {name: BagTask(name, bag) for bag, name in names.items()}
-        for task in self.tasks.values():
+        tasks = [BagTask('', bag, *_stat(bag)) for bag in bags]
+        names = name_bags([task.source for task in tasks], self._known_names(tasks))
+        self.tasks = {names[task.source]: task for task in tasks}
+        for name, task in self.tasks.items():
+            task.name = name
             self._look_up(task, force)
         self._running: dict[str, BagTask] = {}
 
@@ -144,19 +145,28 @@ class ManyBags:
                     queue.append(task)
             on_progress()
 
+    def _known_names(self, tasks: list[BagTask]) -> dict[Path, str]:
+        """Return the names of earlier runs by path, also of bags that were moved since."""
+        known = {Path(record['source']): name for name, record in self._folder.records.items()}
+        moved = {
+            (path.name, *_sizes(self._folder.records[name]['files'])): name
+            for path, name in known.items()
+            if not os.path.lexists(path)
+        }
+        for task in tasks:
+            name = moved.pop((task.source.name, *_sizes(task.files)), '')
+            if name and task.source not in known:
+                known[task.source] = name
+        return known
+
     def _look_up(self, task: BagTask, force: bool) -> None:
-        try:
-            task.files = stat_files(task.source)
-        except OSError as error:
-            reason = error.strerror if os.path.lexists(task.source) else 'there is no such bag'
-            task.failure = f'{task.source}: {reason}'
-            return
+        """Find out whether a bag is done."""
         record = self._folder.records.get(task.name)
-        if force or not record or record['settings'] != self._fingerprint:
+        if task.failure or force or not record or record['settings'] != self._fingerprint:
             return
         if self._folder.has_results(task.name):
             task.known_sha256 = record['sha256']
-            task.is_done = record['files'] == task.files
+            task.is_done = (record['source'], record['files']) == (str(task.source), task.files)
 
     def _submit(self, task: BagTask, executor: Executor, threads: int) -> None:
         task.attempts += 1
@@ -207,3 +217,16 @@ class ManyBags:
         names = ('files', 'sha256', 'summary', 'seconds')
         kept: dict[str, Any] = {name: outcome[name] for name in names if name in outcome}
         return {'source': str(task.source), 'settings': self._fingerprint, **kept}
+
+
+def _stat(bag: Path) -> tuple[list[list[Any]], str]:
+    """Return the files of a bag, and '' or why they cannot be read."""
+    try:
+        return stat_files(bag), ''
+    except OSError as error:
+        reason = error.strerror if os.path.lexists(bag) else 'there is no such bag'
+        return [], f'{bag}: {reason}'
+
+
+def _sizes(files: list[list[Any]]) -> tuple[tuple[str, int], ...]:
+    return tuple((name, size) for name, size, _ in files)
