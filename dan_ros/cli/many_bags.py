@@ -181,8 +181,7 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
     failures = {name: task.failure for name, task in many.tasks.items() if task.failure}
     sources = {name: record['source'] for name, record in folder.records.items()}
     sources |= {name: str(task.source) for name, task in many.tasks.items()}
-    title = f'Facial expressions in {len(folder.records):,} bags'
-    folder.write(PAGE, render_page(title, folder.records, failures, settings))
+    folder.write(PAGE, render_page(folder.records, failures, settings, many.fingerprint))
     folder.write(LIST, render_list(folder.records, failures, sources))
     incomplete = sum(bool(problem_of(record['summary'])) for record in records.values())
     images = sum(record['summary']['frames'] for record in records.values())

@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from dan_ros.bag.many.strip import ALL_COLORS, ALL_LABELS, draw_strip
 from dan_ros.bag.settings import BagSettings
+from dan_ros.palette import ALERT, LIGHT
 
 PAGE, LIST = 'index.html', 'bags.csv'
 COLUMNS = (
@@ -36,28 +37,29 @@ TEMPLATE = """<!doctype html>
 <meta name="viewport" content="width=device-width">
 <title>{{ title }}</title>
 <style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 76rem; margin: 2rem auto;
-  padding: 0 1rem; }
+body { font: 15px/1.5 system-ui, sans-serif; color: {{ theme.ink }}; background: {{ theme.paper }};
+  max-width: 78rem; margin: 2rem auto; padding: 0 1rem; }
 h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; width: 100%; }
-td, th { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid #ddd;
+td, th { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid {{ theme.grid }};
   white-space: nowrap; vertical-align: top; }
-th { position: sticky; top: 0; background: #fff; vertical-align: bottom; }
-.text { text-align: left; } .wrap { white-space: normal; overflow-wrap: anywhere; }
+th { position: sticky; top: 0; background: {{ theme.paper }}; vertical-align: bottom; }
+.text { text-align: left; } .wrap { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
 .totals { display: flex; flex-wrap: wrap; gap: 2.5rem; margin: 1.5rem 0; }
 .totals b { display: block; font-size: 1.7rem; line-height: 1.2; }
-.strip { display: block; width: 288px; height: 40px; image-rendering: pixelated;
-  border-bottom: 1px solid #888; }
+.strip { display: block; width: 240px; height: 40px; image-rendering: pixelated;
+  border-bottom: 1px solid {{ theme.muted }}; }
 .swatch { display: inline-block; width: .9em; height: .9em; vertical-align: -.1em;
-  border: 1px solid #888; margin-right: .3em; }
+  border: 1px solid {{ theme.muted }}; margin-right: .3em; }
 .legend span { margin-right: 1.2rem; white-space: nowrap; }
-.bar { display: inline-block; height: 1em; vertical-align: -.15em; border: 1px solid #888; }
-.problem { color: #8a1c00; } small { color: #666; }
+.bar { display: inline-block; height: 1em; vertical-align: -.15em;
+  border: 1px solid {{ theme.muted }}; }
+.problem { color: {{ alert }}; font-weight: 600; } small { color: {{ theme.muted }}; }
 </style>
 <h1>{{ title }}</h1>
 <div class="totals">
 <div><b>{{ total.bags | number }}</b>bags</div>
-<div><b>{{ total.hours }}</b>hours</div>
+<div><b>{{ total.time }}</b>{{ total.unit }}</div>
 <div><b>{{ total.images | number }}</b>images</div>
 <div><b>{{ total.dropped | number }}</b>dropped</div>
 <div><b>{{ total.share_with_faces }}</b>images with a face</div>
@@ -66,6 +68,10 @@ th { position: sticky; top: 0; background: #fff; vertical-align: bottom; }
 </div>
 <p>Model {{ settings.model }} on {{ settings.backend }}, detector {{ settings.detector }}.
 A face is counted once in each image that shows it.</p>
+{% if outdated %}
+<p class="problem">{{ outdated | number }} bags were converted by an earlier run with other options.
+</p>
+{% endif %}
 {% if problems %}
 <h2>Problems</h2>
 <table>
@@ -112,18 +118,17 @@ parquet/frames and parquet/faces.</small></p>
 
 
 def render_page(
-    title: str,
     records: Mapping[str, Mapping[str, Any]],
     failures: Mapping[str, str],
     settings: BagSettings,
+    fingerprint: str,
 ) -> bytes:
     """Return the page.
 
     Args:
-        title: its heading.
         records: what is done, by name of the bag; see `ResultFolder.records`.
         failures: why bags could not be converted, by name.
-        settings: with which they were converted.
+        settings, fingerprint: with which bags are converted now.
     """
     bags = [_describe(name, record['summary']) for name, record in sorted(records.items())]
     by_name = {bag['name']: bag for bag in bags}
@@ -141,7 +146,8 @@ def render_page(
     return (
         environment.from_string(TEMPLATE)
         .render(
-            title=title,
+            title=f'Facial expressions in {len({*records, *failures}):,} bags',
+            outdated=sum(record['settings'] != fingerprint for record in records.values()),
             bags=bags,
             problems=problems,
             total=_total(bags, len(problems), len({*records, *failures})),
@@ -149,6 +155,8 @@ def render_page(
             legend=_legend(),
             list=LIST,
             settings=settings,
+            theme=LIGHT,
+            alert=ALERT,
         )
         .encode(errors='replace')
     )
@@ -216,11 +224,13 @@ def _describe(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def _total(bags: Sequence[Mapping[str, Any]], problems: int, count: int) -> dict[str, Any]:
     sums = {key: sum(b[key] for b in bags) for key in ('images', 'dropped', 'faces', 'with_faces')}
+    minutes = sum(bag['seconds'] for bag in bags) / 60
     return {
         **sums,
         'bags': count,
         'problems': problems,
-        'hours': f'{sum(bag["seconds"] for bag in bags) / 3600:.1f}',
+        'time': f'{minutes / 60:,.0f}' if minutes >= 600 else f'{minutes:.1f}',
+        'unit': 'hours' if minutes >= 600 else 'minutes',
         'share_with_faces': _percent(sums['with_faces'], sums['images']),
     }
 
@@ -244,10 +254,7 @@ def _expressions(records: Any) -> list[dict[str, Any]]:
 
 def _legend() -> list[tuple[str, str]]:
     """Return label and color of each expression."""
-    return [
-        (label, '#{:02x}{:02x}{:02x}'.format(*color))
-        for label, color in zip(ALL_LABELS, ALL_COLORS, strict=True)
-    ]
+    return list(zip(ALL_LABELS, ALL_COLORS, strict=True))
 
 
 def _percent(part: int, whole: int) -> str:

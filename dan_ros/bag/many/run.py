@@ -77,6 +77,7 @@ class ManyBags:
 
     Attributes:
         tasks: all bags, by name.
+        fingerprint: see `BagSettings.fingerprint`.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class ManyBags:
         force: bool = False,
     ) -> None:
         self._folder, self._settings = folder, settings
-        self._fingerprint = settings.fingerprint(model_sha256)
+        self.fingerprint = settings.fingerprint(model_sha256)
         tasks = [BagTask('', bag, *_stat(bag)) for bag in bags]
         names = name_bags([task.source for task in tasks], self._known_names(tasks))
         self.tasks = {names[task.source]: task for task in tasks}
@@ -162,7 +163,7 @@ class ManyBags:
     def _look_up(self, task: BagTask, force: bool) -> None:
         """Find out whether a bag is done."""
         record = self._folder.records.get(task.name)
-        if task.failure or force or not record or record['settings'] != self._fingerprint:
+        if task.failure or force or not record or record['settings'] != self.fingerprint:
             return
         if self._folder.has_results(task.name):
             task.known_sha256 = record['sha256']
@@ -178,7 +179,7 @@ class ManyBags:
             str(task.work),
             str(self._folder.path),
             self._settings.to_json(),
-            self._fingerprint,
+            self.fingerprint,
             threads,
             task.known_sha256,
             self._folder.token,
@@ -216,7 +217,7 @@ class ManyBags:
     def _to_record(self, task: BagTask, outcome: dict[str, Any]) -> dict[str, Any]:
         names = ('files', 'sha256', 'summary', 'seconds')
         kept: dict[str, Any] = {name: outcome[name] for name in names if name in outcome}
-        return {'source': str(task.source), 'settings': self._fingerprint, **kept}
+        return {'source': str(task.source), 'settings': self.fingerprint, **kept}
 
 
 def _stat(bag: Path) -> tuple[list[list[Any]], str]:

@@ -1,35 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The expressions of a bag over time, in few bytes, and as a small picture."""
 
+import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from pyarrow import parquet
 
 from dan_ros import labels
 from dan_ros.bag.parquet_tables import FACES, FRAMES
-from dan_ros.images.opencv import cv2
+from dan_ros.palette import EXPRESSIONS, LIGHT, UNKNOWN, to_rgb
 
 BINS = 96  # intervals into which the time of a bag is divided
 ALL_LABELS = (*labels.CANONICAL, labels.UNKNOWN_LABEL)
-# RGB by label. The colors of Okabe and Ito, https://jfly.uni-koeln.de/color, and two grays; people
-# who confuse red and green can tell them apart.
-ALL_COLORS = (
-    (190, 190, 190),
-    (240, 228, 66),
-    (0, 114, 178),
-    (86, 180, 233),
-    (204, 121, 167),
-    (0, 158, 115),
-    (213, 94, 0),
-    (230, 159, 0),
-    (85, 85, 85),
-)
+ALL_COLORS = (*EXPRESSIONS, UNKNOWN)  # by label
 DROPPED = 'dropped'
-WIDTH_PX, HEIGHT_PX, MARK_PX = 3 * BINS, 36, 4
-PAPER, DROP_COLOR = (255, 255, 255), (30, 30, 30)
+HEIGHT_PX, MARK_PX = 36, 4
+PAPER, INK = len(ALL_COLORS), len(ALL_COLORS) + 1  # behind the labels in PALETTE
+PALETTE = b''.join(bytes(to_rgb(color)) for color in (*ALL_COLORS, LIGHT.paper, LIGHT.ink))
 
 
 def count_labels(folder: Path) -> dict[str, Any]:
@@ -58,6 +49,8 @@ def count_labels(folder: Path) -> dict[str, Any]:
             counts[index] += _histogram(time_ns[label == name], start_ns, end_ns)
     shares = dict(zip(ALL_LABELS, _shares(counts, counts.sum(axis=0)), strict=True))
     shares[DROPPED] = _shares(dropped, images)
+    last = np.maximum.accumulate(np.where(images > 0, np.arange(BINS), 0))
+    shares = {name: share[last] for name, share in shares.items()}  # also where no image falls
     strip = {name: share.tobytes().hex() for name, share in shares.items() if share.any()}
     return {'start_ns': start_ns, 'end_ns': end_ns, 'with_faces': with_faces, 'strip': strip}
 
@@ -71,28 +64,21 @@ def draw_strip(strip: Mapping[str, str]) -> bytes:
         strip: see `count_labels`.
 
     Returns:
-        PNG.
+        PNG with one column per interval; the page stretches it.
     """
-    canvas = np.full((HEIGHT_PX + MARK_PX, WIDTH_PX, 3), PAPER, np.uint8)
-    bottoms = np.zeros(BINS)
-    for name, color in zip(ALL_LABELS, ALL_COLORS, strict=True):
-        tops = bottoms + _parse(strip.get(name, '')) / 255
-        _fill(canvas, bottoms, tops, color)
-        bottoms = tops
-    dropped = np.repeat(_parse(strip.get(DROPPED, '')) > 0, WIDTH_PX // BINS)
-    canvas[HEIGHT_PX + 1 :, dropped] = DROP_COLOR
-    return bytes(cv2.imencode('.png', canvas[..., ::-1])[1])
-
-
-def _fill(
-    canvas: np.ndarray, bottoms: np.ndarray, tops: np.ndarray, color: tuple[int, ...]
-) -> None:
-    rows = np.arange(HEIGHT_PX)[:, None]
-    low, high = (np.rint(HEIGHT_PX * (1 - edge)) for edge in (bottoms, tops))
-    band = np.repeat((rows >= high) & (rows < low), WIDTH_PX // BINS, axis=1)
-    line = np.repeat((rows == high) & (low - high > 2), WIDTH_PX // BINS, axis=1)
-    canvas[:HEIGHT_PX][band] = color
-    canvas[:HEIGHT_PX][line] = PAPER
+    tops = np.cumsum([_parse(strip.get(name, '')) for name in ALL_LABELS], axis=0) / 255
+    levels = 1 - (np.arange(HEIGHT_PX)[:, None, None] + 0.5) / HEIGHT_PX
+    bands = (tops <= levels).sum(axis=1).astype(np.uint8)  # index into PALETTE, [row, interval]
+    starts = (bands[1:-1] != bands[:-2]) & (bands[1:-1] == bands[2:]) & (bands[:-2] != PAPER)
+    bands[1:-1][starts] = PAPER
+    canvas = np.full((HEIGHT_PX + MARK_PX, BINS), PAPER, np.uint8)
+    canvas[:HEIGHT_PX] = bands
+    canvas[HEIGHT_PX + 1 :, _parse(strip.get(DROPPED, '')) > 0] = INK
+    picture = Image.fromarray(canvas)
+    picture.putpalette(PALETTE)
+    file = io.BytesIO()
+    picture.save(file, 'PNG', optimize=True)
+    return file.getvalue()
 
 
 def _shares(counts: np.ndarray, totals: np.ndarray) -> np.ndarray:
