@@ -186,6 +186,8 @@ def test_every_file_has_a_topic():
 def test_the_version_is_the_same_everywhere():
     assert f'<version>{dan_ros.__version__}</version>' in (ROOT / 'package.xml').read_text()
     assert f'{dan_ros.__version__} (' in (ROOT / 'CHANGELOG.rst').read_text()
+    assert f'version: {dan_ros.__version__}\n' in (ROOT / 'CITATION.cff').read_text()
+    assert f'version = "{dan_ros.__version__}"\n' in (ROOT / 'pixi.toml').read_text()
 
 
 def test_no_two_test_files_have_the_same_name():
