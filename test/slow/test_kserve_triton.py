@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from processes import wait_until
 from tls import make_certificate, tls_proxy
-from triton import Triton
+from triton_server import Triton
 
 from dan_ros.backends import ServerConfig, choose_backend, open_backend
 from dan_ros.cli.main import cli
