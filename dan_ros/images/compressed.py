@@ -2,7 +2,7 @@
 """Check and decode compressed pictures: JPEG and PNG, as ROS 2's image transport sends them.
 
 A JPEG consists of blocks of 8 x 8 pixels. Each can be decoded as 4 x 4, 2 x 2 or one pixel. Half
-the size of a camera's 1920 x 1080 pixels suffices to detect faces, and takes a third of the time.
+the size of a camera's 1920 x 1080 pixels suffices to detect faces, and takes a third less time.
 
 Pictures are checked before they are decoded, because OpenCV fills the missing part of a truncated
 JPEG with gray, and allocates memory for any size that a header claims.

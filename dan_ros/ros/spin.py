@@ -92,6 +92,7 @@ def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
     except (RuntimeError, ValueError) as error:
         return _refuse(node_class.NAME, error)
+    process_tuning.prepare_logging()
     try:
         node = node_class()
     except (DanError, ParameterException, ValueError) as error:
