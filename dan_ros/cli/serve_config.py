@@ -48,7 +48,8 @@ LIKE = {CPU: 'onnxruntime', 'gpu': 'onnxruntime_cuda'}
     default=1,
     show_default=True,
     type=click.IntRange(1, 64),
-    help='Copies of each model that work at the same time.',
+    help='Copies of each model that work at the same time. On a CPU, a single one uses all cores, '
+    'and several use one core each: take as many as cores for many robots.',
 )
 @click.option(
     '--storage',

@@ -5,13 +5,12 @@ It runs inside the server and imports nothing of dan_ros. The interface:
 https://github.com/triton-inference-server/python_backend.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
-
-THREADS = 0  # of each instance on a CPU; 0 uses all cores
 
 
 class TritonPythonModel:
@@ -20,7 +19,9 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load model.onnx, which lies beside this file, on the device of the instance."""
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = THREADS
+        parameters = json.loads(args['model_config']).get('parameters', {})
+        threads = parameters.get('intra_op_thread_count', {}).get('string_value', '0')
+        options.intra_op_num_threads = int(threads)
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
         provider: Any = 'CPUExecutionProvider'
         if args['model_instance_kind'] == 'GPU':

@@ -160,6 +160,12 @@ def test_another_model_is_refused_in_one_line(file, info, changes, said):
     assert '\n' not in str(error.value)
 
 
+def test_a_server_with_small_batches_is_refused(file, info):
+    assert check_model(served(info, file, max_batch=32), file, info, 'server')
+    with pytest.raises(ModelError, match='takes at most 8 faces at once'):
+        check_model(served(info, file, max_batch=8), file, info, 'server')
+
+
 def test_parameters_that_cannot_be_read_are_refused(file, info):
     parameters = {**parameters_of(file, info), 'dan_ros.crop': 'round 1'}
     with pytest.raises(ModelError, match='crop rule'):
@@ -350,8 +356,10 @@ def test_serve_config_writes_what_triton_and_kserve_read(tmp_path, options, mode
     assert group.kind == ModelInstanceGroup.Kind.Value(f'KIND_{device}')
     assert group.count == (2 if '--instances' in options else 1)
     assert [warm_up.batch_size for warm_up in config.model_warmup] == [1, 8, 32]
-    assert config.dynamic_batching.max_queue_delay_microseconds > 0
+    assert config.HasField('dynamic_batching')
+    assert (config.dynamic_batching.max_queue_delay_microseconds > 0) == (device == 'GPU')
     told = {key: value.string_value for key, value in config.parameters.items()}
+    assert told['intra_op_thread_count'] == ('1' if '--instances' in options else '0')
     assert ModelInfo.from_metadata(told, 'server') == info
     assert told['dan_ros.sha256'] == file.sha256
     compose = yaml.safe_load((tmp_path / 'fleet' / 'compose.yaml').read_text())['services']

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dan_ros.backends.kserve.config import MAX_BATCH
 from dan_ros.errors import ModelError, shorten
 from dan_ros.labels import logits_to_probabilities
 from dan_ros.model import metadata
@@ -53,6 +54,11 @@ def check_model(served: 'ServedModel', file: ModelFile, info: ModelInfo, where: 
     logits = (metadata.OUTPUT_NAME, 'float32', [len(info.labels)])
     _require_same(where, 'inputs', served.inputs, [faces])
     _require_same(where, 'outputs', served.outputs, [logits])
+    if 0 < served.max_batch < MAX_BATCH:
+        raise ModelError(
+            f'{where} takes at most {served.max_batch} faces at once, but robots send up to '
+            f'{MAX_BATCH}; {REMEDY}'
+        )
     told = served.parameters or {}
     if SHA256 not in told:
         return False
