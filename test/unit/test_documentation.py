@@ -227,6 +227,8 @@ MESSAGES = (
     'no CUDA device',
     'is damaged or another version',
     'images dropped: ',
+    'the local model judges the faces',
+    'did not answer within',
     'unknown parameter',
     'it must be',
 )
