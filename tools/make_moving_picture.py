@@ -17,7 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage.data import astronaut
 
 from dan_ros import labels
-from dan_ros.annotate import annotate_tracked, color_of
+from dan_ros.annotate import annotate_tracked
+from dan_ros.palette import DARK, color_of
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.tracking.attention import AttentionTracker
 from dan_ros.tracking.events import EventDetector, EventKind, FaceEvent
@@ -26,7 +27,7 @@ from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoPipeline
 
 OUT = Path(__file__).resolve().parents[1] / 'docs' / 'moving.webp'
-RATE_HZ, DURATION_S = 10.0, 8.4
+DURATION_S = 8.4
 CAMERA = (560, 420)  # width, height of the camera image, pixels
 SIZE = (900, 420)  # of the whole picture
 # The camera: time in seconds, center x and y in the scene, zoom, blur in pixels.
@@ -44,7 +45,6 @@ PATH = np.array(
         [8.4, 289, 150, 1.9, 0],
     ]
 )
-BACKGROUND, PANEL, INK, DIM = '#10161a', '#1b242a', '#f1f5f6', '#a3b1b8'
 TEXTS = {
     EventKind.APPEARED: 'appeared',
     EventKind.LEFT: 'left',
@@ -87,7 +87,7 @@ def view(scene: np.ndarray, time_s: float) -> np.ndarray:
 
 def draw(image: np.ndarray, history: History, time_s: float) -> Image.Image:
     """Draw the annotated camera image with the timelines and events beside it."""
-    canvas = Image.new('RGB', SIZE, BACKGROUND)
+    canvas = Image.new('RGB', SIZE, DARK.paper)
     canvas.paste(Image.fromarray(np.ascontiguousarray(image[..., ::-1])))
     pen = ImageDraw.Draw(canvas)
     left, right = CAMERA[0] + 16, SIZE[0] - 16
@@ -95,11 +95,11 @@ def draw(image: np.ndarray, history: History, time_s: float) -> Image.Image:
         moments = history.faces[face_id]
         caption = caption_of(face_id, moments[-1], time_s)
         draw_timeline(canvas, moments, (left, 14 + 130 * row, right), caption)
-    pen.text((left, 278), 'events', fill=DIM, font=font(13))
+    pen.text((left, 278), 'events', fill=DARK.muted, font=font(13))
     for row, line in enumerate(history.events[-5:]):
-        pen.text((left, 300 + 20 * row), line, fill=INK, font=font(14))
+        pen.text((left, 300 + 20 * row), line, fill=DARK.ink, font=font(14))
     x = left + (right - left) * time_s / DURATION_S
-    pen.line([(x, 36), (x, 264)], fill=DIM)
+    pen.line([(x, 36), (x, 264)], fill=DARK.muted)
     return canvas
 
 
@@ -109,16 +109,16 @@ def draw_timeline(
     """Draw the probabilities of one face over time, and its label as a band below."""
     left, top, right = place
     pen = ImageDraw.Draw(canvas)
-    pen.text((left, top), caption, fill=INK, font=font(15))
+    pen.text((left, top), caption, fill=DARK.ink, font=font(15))
     top, bottom = top + 24, top + 100
-    pen.rectangle([left, top, right, bottom + 14], fill=PANEL)
+    pen.rectangle([left, top, right, bottom + 14], fill=DARK.panel)
     x = [left + (right - left) * moment[0] / DURATION_S for moment in moments]
-    step = (right - left) / DURATION_S / RATE_HZ
+    ends = [*x[1:], x[-1] + 3]
     for index in range(len(labels.CANONICAL)):
         y = [bottom - 2 - (bottom - top - 4) * float(moment[1][index]) for moment in moments]
-        pen.line(list(zip(x, y, strict=True)), fill=rgb(index), width=2)
-    for start, moment in zip(x, moments, strict=True):
-        pen.rectangle([start, bottom + 4, start + step, bottom + 14], fill=rgb(moment[2]))
+        pen.line(list(zip(x, y, strict=True)), fill=color_of(index), width=2)
+    for start, end, moment in zip(x, ends, moments, strict=True):
+        pen.rectangle([start, bottom + 4, end, bottom + 14], fill=color_of(moment[2]))
 
 
 def caption_of(face_id: str, last: Moment, time_s: float) -> str:
@@ -130,11 +130,6 @@ def caption_of(face_id: str, last: Moment, time_s: float) -> str:
     return f'{face_id}  {labels.label_of(expression)} {confidence}'
 
 
-def rgb(expression: int) -> tuple[int, ...]:
-    """Return the color of an expression."""
-    return color_of(expression)[::-1]
-
-
 def font(size_px: int) -> ImageFont.FreeTypeFont:
     """Return the font that is included in matplotlib."""
     return ImageFont.truetype(font_manager.findfont('DejaVu Sans'), size_px)
@@ -142,14 +137,15 @@ def font(size_px: int) -> ImageFont.FreeTypeFont:
 
 @click.command()
 @click.option('--out', type=click.Path(path_type=Path), default=OUT, show_default=True)
-def main(out: Path) -> None:
+@click.option('--rate', 'rate_hz', default=10.0, show_default=True, help='Images per second.')
+def main(out: Path, rate_hz: float) -> None:
     """Run the pipeline on the moving picture and write it as an animated WebP."""
     portrait = astronaut()[..., ::-1]
     scene = np.hstack([portrait[:, ::-1], portrait])
     video, attention = VideoPipeline(ExpressionPipeline.open()), AttentionTracker()
     detector, history = EventDetector(), History()
     pictures = []
-    for time_s in np.arange(0, DURATION_S, 1 / RATE_HZ):
+    for time_s in np.arange(0, DURATION_S, 1 / rate_hz):
         frame = Frame(view(scene, time_s))
         faces = video.run({'image': StampedFrame(frame, round((1 + time_s) * 1e9))})['image']
         face_ids = video.face_ids('image')
@@ -160,7 +156,7 @@ def main(out: Path) -> None:
         out,
         save_all=True,
         append_images=pictures[1:],
-        duration=round(1000 / RATE_HZ),
+        duration=round(1000 / rate_hz),
         loop=0,
         quality=45,
         method=6,
