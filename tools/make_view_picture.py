@@ -71,8 +71,7 @@ def scenes() -> Iterator[tuple[str, Frame]]:
 async def take_pictures() -> list[Image.Image]:
     """Serve the page and return it as a wide light and a narrow dark picture."""
     board = Board()
-    source = LocalSource('/dan_node', scenes(), VideoPipeline(ExpressionPipeline.open()), board)
-    source.kind = 'ROS node'
+    source = LocalSource('two people', scenes(), VideoPipeline(ExpressionPipeline.open()), board)
     runner = web.AppRunner(ViewServer(board, source, Access.create('127.0.0.1')).app())
     await runner.setup()
     await web.TCPSite(runner, '127.0.0.1', 0).start()

@@ -18,7 +18,7 @@ from dan_ros.ros.inference_thread import FrameResult
 from dan_ros.ros.outputs import create_output
 from dan_ros.ros.qos import QosMonitor
 
-PERIOD_S = 0.06  # shortest time between two pictures of a camera, seconds
+PERIOD_S = 0.08  # shortest time between two pictures of a camera, seconds
 ERROR_PERIOD_S = 10  # interval between two errors about pictures, seconds
 
 

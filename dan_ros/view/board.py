@@ -112,16 +112,6 @@ class Picture:
     put_s: float
 
 
-@dataclass
-class Cursor:
-    """How much of the board one page has seen already."""
-
-    sample: int = 0
-    event: int = 0
-    status: int = 0
-    parameters: int = 0
-
-
 class Board:
     """The present state, a short history, and nothing else; every method is thread-safe.
 
@@ -222,8 +212,15 @@ class Board:
                 del self._pictures[camera]
             return list(self._pictures.values())
 
-    def changes(self, cursor: Cursor) -> dict[str, Any]:
-        """Return what a page has not seen yet, and move its cursor."""
+    def changes(self, seen: int = 0) -> tuple[int, dict[str, Any]]:
+        """Return what a page has not seen yet.
+
+        Args:
+            seen: number that the last call for this page returned; 0 at first.
+
+        Returns:
+            The number for the next call, and what is new.
+        """
         with self._lock:
             self._forget_old(time.monotonic())
             state: dict[str, Any] = {
@@ -232,18 +229,16 @@ class Board:
                     camera: [face.to_json() for face in faces[:MAX_FACES]]
                     for camera, faces in self._faces.items()
                 },
-                'cameras': list(self._pictures),
                 'notice': self._notice,
-                'samples': _newer(self._samples, cursor.sample),
-                'events': _newer(self._events, cursor.event),
+                'samples': _newer(self._samples, seen),
+                'events': _newer(self._events, seen),
             }
-            if self._status[0] > cursor.status or not cursor.status:
+            if self._status[0] > seen or not seen:
                 state['status'] = vars(self._status[1])
-            changed = [p for number, p in self._parameters.values() if number > cursor.parameters]
+            changed = [p for number, p in self._parameters.values() if number > seen]
             if changed:
                 state['parameters'] = changed
-            cursor.sample = cursor.event = cursor.status = cursor.parameters = self._count
-            return state
+            return self._count, state
 
     def _next(self) -> int:
         self._count += 1

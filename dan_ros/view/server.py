@@ -22,9 +22,9 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from dan_ros import labels, palette
 from dan_ros.view.access import Access, split_host
-from dan_ros.view.board import HISTORY_S, PICTURE_S, Board, Cursor, Picture
+from dan_ros.view.board import HISTORY_S, PICTURE_S, Board, Picture
 
-MAX_HZ = 15.0  # states and pictures per second and browser
+MAX_HZ = 12.0  # states and pictures per second and browser
 MAX_UNSHOWN = 2  # states that may be on their way to a browser
 SILENT_S = 10.0  # a browser that shows nothing for so long does not look, seconds
 MAX_CLIENTS = 32
@@ -69,8 +69,9 @@ class _Client:
     Attributes:
         socket: its WebSocket.
         wake: set when there may be something to send.
-        cursor: what it has seen of the board; None before the greeting.
+        seen: how much it has seen of the board; None before the greeting.
         shown: number of the last picture sent per camera.
+        is_due: whether a state is to be sent as soon as it can be shown.
         unshown: states on their way.
         is_visible: whether its page is in view.
         heard_s: when it showed the last state, monotonic, seconds.
@@ -79,8 +80,9 @@ class _Client:
 
     socket: web.WebSocketResponse
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    cursor: Cursor | None = None
+    seen: int | None = None
     shown: dict[str, int] = field(default_factory=dict)
+    is_due: bool = False
     unshown: int = 0
     is_visible: bool = True
     heard_s: float = field(default_factory=time.monotonic)
@@ -105,6 +107,7 @@ class ViewServer:
         self._board, self._source, self._access = board, source, access
         self._clients: set[_Client] = set()
         self._encoded: dict[str, tuple[int, bytes]] = {}  # number and message by camera
+        self._states: dict[int, tuple[int, str]] = {}  # of this tick, by what was seen before
         self._encoder = ThreadPoolExecutor(1, 'jpeg')
         self._page = PAGE.read_bytes()
         self._cookie = f'dan_view_{hashlib.sha256(access.token.encode()).hexdigest()[:8]}'
@@ -199,7 +202,7 @@ class ViewServer:
             client.wake.set()
         elif kind == 'visible':
             client.is_visible = message['value']
-            client.cursor, client.unshown, client.heard_s = None, 0, time.monotonic()
+            client.seen, client.unshown, client.heard_s = None, 0, time.monotonic()
         elif len(client.requests) >= MAX_REQUESTS:
             raise BadMessageError(f'{MAX_REQUESTS} requests are being answered; wait for one')
         else:
@@ -246,7 +249,9 @@ class ViewServer:
                 await self._encode()
             except Exception as error:  # the next picture may be better
                 self._board.set_notice(f'a picture cannot be shown: {error}')
+            self._states.clear()
             for client in self._clients:
+                client.is_due = True
                 client.wake.set()
 
     async def _encode(self) -> None:
@@ -265,15 +270,16 @@ class ViewServer:
         while not client.socket.closed:
             await client.wake.wait()
             client.wake.clear()
-            if client.is_visible and client.unshown < MAX_UNSHOWN:
+            if client.is_due and client.is_visible and client.unshown < MAX_UNSHOWN:
+                client.is_due = False
                 client.unshown += 1
                 if not await self._send_state(client):
                     return
 
     async def _send_state(self, client: _Client) -> bool:
         """Send what is new; return whether the browser is still there."""
-        if client.cursor is None:
-            client.cursor, client.shown = Cursor(), {}
+        if client.seen is None:
+            client.seen, client.shown = 0, {}
             if not await _send_quietly(client, json.dumps(self._greeting())):
                 return False
         for camera, (number, message) in list(self._encoded.items()):
@@ -281,10 +287,17 @@ class ViewServer:
                 client.shown[camera] = number
                 if not await _send_quietly(client, message):
                     return False
-        if client.cursor is None:  # the page was hidden in the meantime
+        if client.seen is None:  # the page was hidden in the meantime
             return True
-        state = {'type': 'state', **self._board.changes(client.cursor)}
-        return await _send_quietly(client, json.dumps(state))
+        client.seen, text = self._state_since(client.seen)
+        return await _send_quietly(client, text)
+
+    def _state_since(self, seen: int) -> tuple[int, str]:
+        """Return what is new, written once for all browsers that have seen the same."""
+        if seen not in self._states:
+            count, state = self._board.changes(seen)
+            self._states[seen] = count, json.dumps({'type': 'state', **state})
+        return self._states[seen]
 
     def _greeting(self) -> dict[str, Any]:
         return {

@@ -10,7 +10,7 @@ from dan_ros.errors import ParameterError
 from dan_ros.ros.parameters import SPECS
 from dan_ros.ros.view_source import ASK, NodeSource
 from dan_ros.srv import Consent
-from dan_ros.view.board import Board, Cursor
+from dan_ros.view.board import Board
 
 
 class View:
@@ -21,11 +21,12 @@ class View:
         self.board.is_watched = True
         self.source = NodeSource(name, self.board)
         self.source.start()
-        self._robot, self._cursor = robot, Cursor()
+        self._robot, self._seen = robot, 0
         self.state, self.events, self.parameters, self.pictures = {}, [], {}, []
 
     def update(self):
-        self.state = {**self.state, **self.board.changes(self._cursor)}
+        self._seen, changes = self.board.changes(self._seen)
+        self.state = {**self.state, **changes}
         self.events += self.state.pop('events')
         self.parameters |= {p['name']: p for p in self.state.pop('parameters', [])}
         new = [
@@ -127,7 +128,7 @@ def test_no_hidden_face_is_on_the_page(robot, open_view, smile):
     assert robot.call(Consent, 'grant_consent', request).success
     view.wait(lambda: view.events[-1]['kind'] == 1, 'the end', smile)
     view.wait(lambda: not view.faces, 'nobody', smile)
-    assert view.board.changes(Cursor())['samples'] == []
+    assert view.board.changes()[1]['samples'] == []
 
 
 def test_pictures_are_drawn_only_while_somebody_looks(robot, open_view, smile):

@@ -28,7 +28,7 @@ from dan_ros.video_pipeline import VideoPipeline
 from dan_ros.view import playback
 from dan_ros.view import server as server_module
 from dan_ros.view.access import Access
-from dan_ros.view.board import Board, Cursor, SeenEvent, SeenFace, ViewStatus, parameter_json
+from dan_ros.view.board import Board, SeenEvent, SeenFace, ViewStatus, parameter_json
 from dan_ros.view.local import LocalSource
 from dan_ros.view.server import MAX_CLIENTS, MAX_HZ, ViewServer
 from dan_ros.view.settings import SETTINGS
@@ -374,6 +374,19 @@ def test_slow_and_leaving_browsers_delay_nobody():
     run(test)
 
 
+def test_a_fast_browser_gets_no_more_states_than_others():
+    async def test(site, session):
+        socket = await site.connect(session)
+        await receive(socket, 'state')
+        start_s, states = time.monotonic(), 0
+        while time.monotonic() - start_s < 1:
+            await receive(socket, 'state')
+            states += 1
+        assert 2 <= states <= MAX_HZ * (time.monotonic() - start_s) + 2
+
+    run(test)
+
+
 def test_nothing_is_encoded_while_nobody_looks(monkeypatch):
     monkeypatch.setattr(server_module, 'SILENT_S', 0.3)
 
@@ -417,16 +430,16 @@ def test_a_face_that_left_and_an_old_picture_are_forgotten(monkeypatch):
     board = Board()
     board.add_frame(CAMERA, 1, [seen('f1'), seen('f2')])
     board.put_picture(CAMERA, 1, (4, 4), bytes)
-    assert len(board.changes(Cursor())['samples']) == 2
+    assert len(board.changes()[1]['samples']) == 2
     board.add_event(SeenEvent(SeenEvent.LEFT, CAMERA, 'f1', 1, 1, 2.0))
-    assert [sample[1] for sample in board.changes(Cursor())['samples']] == ['f2']
+    assert [sample[1] for sample in board.changes()[1]['samples']] == ['f2']
     assert len(board.pictures()) == 1
     later_s = time.monotonic() + 31
     monkeypatch.setattr(time, 'monotonic', lambda: later_s)
     assert board.pictures() == []
-    assert board.changes(Cursor())['samples'] == []
+    assert board.changes()[1]['samples'] == []
     board.clear()
-    assert board.changes(Cursor())['faces'] == {}
+    assert board.changes()[1]['faces'] == {}
 
 
 # --- without ROS --------------------------------------------------------------------------------
@@ -445,12 +458,13 @@ def test_pictures_are_shown_without_ros_and_settings_change_them(pipeline, portr
     own = ExpressionPipeline(pipeline.detector, pipeline.backend)
     source = LocalSource('portrait.png', images(), VideoPipeline(own), board)
     source.start()
-    cursor = Cursor()
+    seen = 0
 
     def wait_for(condition):
+        nonlocal seen
         end_s = time.monotonic() + PATIENCE_S
         while time.monotonic() < end_s:
-            state = board.changes(cursor)
+            seen, state = board.changes(seen)
             pictures[:] = board.pictures()
             if condition(state):
                 return state
@@ -467,7 +481,7 @@ def test_pictures_are_shown_without_ros_and_settings_change_them(pipeline, portr
         return len(pipeline.find_faces(Frame(cv2.imdecode(content, cv2.IMREAD_COLOR))))
 
     try:
-        first = board.changes(Cursor())
+        first = board.changes()[1]
         assert {p['name'] for p in first['parameters']} == set(SETTINGS)
         wait_for(label_is(1))
         wait_for(lambda state: state.get('status', {}).get('values', {}).get('fps', '0.0') != '0.0')
