@@ -63,7 +63,8 @@ def scenes() -> Iterator[tuple[str, Frame]]:
     ]
     for index in itertools.count():
         time.sleep(1 / RATE_HZ)
-        angles = 2 * np.pi * index / RATE_HZ / np.array([13.0, 19.0]) + [0.6, 3.4]
+        # Both smile at the end, when the pictures are taken.
+        angles = 2 * np.pi * (index / RATE_HZ - SECONDS) / np.array([13.0, 19.0])
         left, right = (halves[round((STEPS - 1) * (1 - np.cos(a)) / 2)] for a in angles)
         yield '/camera/image_raw', Frame(np.hstack([left, right[:, ::-1]]))
 
