@@ -257,12 +257,17 @@ def _draw_fleets(times: Axes, work: Axes, result: dict[str, Any]) -> None:
     times.plot(places, p99, '_', color=ALERT, ms=20, mew=2, label='99th percentile')
     alone = [result['service_ms'][1], *(median for median, _ in result['undisturbed'].values())]
     times.plot(
-        places, alone, 'o', mfc='white', mec=LIGHT.ink, label='median on idle cores, simulated'
+        places,
+        alone,
+        'o',
+        mfc='white',
+        mec=LIGHT.ink,
+        label='median, simulated: cores for the server alone',
     )
     times.set_yscale('log')
     times.set_ylim(1, 1e4)
     times.set_yticks([1, 10, 100, 1000], ['1', '10', '100', '1000'])
-    times.set_title('Time per face, ms, on a busy machine')
+    times.set_title('Time per face, ms')
     times.legend(loc='upper left')
     robot = [row['robot_cpu_ms'] for row in rows]
     server = [0.0 if name == OWN else row['server_cpu_ms'] for name, row in variants.items()]
