@@ -3,6 +3,7 @@
 
 import math
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -145,6 +146,7 @@ def _run(many: ManyBags, folder: ResultFolder, executor: 'Executor', threads: in
         console=console,
         disable=not console.is_terminal,
         speed_estimate_period=SPEED_PERIOD_S,
+        redirect_stdout=sys.stdout.isatty(),  # else it would go to standard error, too
     ) as bar:
         row = bar.add_task('', total=total)
         many.run(executor, threads, show, lambda task: _print_end(task, folder), _print_death)
@@ -189,7 +191,7 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
     if incomplete:
         parts.append(f'{incomplete} of them incomplete')
     if failures:
-        parts.append(f'{len(failures)} bags failed')
+        parts.append(f'{len(failures)} failed')
     click.echo(
         f'{"; ".join(parts)}; see {click.format_filename(os.path.relpath(folder.path / PAGE))}'
     )

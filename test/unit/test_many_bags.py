@@ -7,6 +7,8 @@ import importlib
 import os
 import shutil
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import duckdb
@@ -205,6 +207,9 @@ def test_a_bad_bag_does_not_stop_the_others(tmp_path, bags, executor):
 def test_folders_that_cannot_be_used_are_refused_in_one_line(tmp_path, bags, executor, monkeypatch):
     (tmp_path / 'other').mkdir()
     (tmp_path / 'other' / 'file').write_text('')
+    server = ThreadingHTTPServer(('127.0.0.1', 0), BaseHTTPRequestHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    web = f'127.0.0.1:{server.server_port}'
     cases = [
         ((bags, tmp_path / 'other'), 'exists already and has no results of many bags'),
         ((bags, bags / 'a' / 'out'), 'is inside the other'),
@@ -212,12 +217,15 @@ def test_folders_that_cannot_be_used_are_refused_in_one_line(tmp_path, bags, exe
         ((f'{bags}/*/none*', tmp_path / 'out'), 'no bag matches'),
         ((bags, tmp_path / 'out', '--ray', 'nowhere'), 'is not the address of a Ray cluster'),
         ((bags, tmp_path / 'out', '--ray', '127.0.0.1:1'), 'no Ray cluster answers at 127.0.0.1:1'),
+        ((bags, tmp_path / 'out', '--ray', web), 'something else does'),
     ]
     for arguments, words in cases:
         result = run_bag(*arguments)
         assert isinstance(result.exception, DanError), result.output
         assert words in str(result.exception)
         assert '\n' not in str(result.exception)
+    server.shutdown()
+    server.server_close()
     monkeypatch.setattr(importlib, 'import_module', _fail_for('ray'))
     result = run_bag(bags, tmp_path / 'out', '--ray', 'auto')
     assert "'ray': `pip install ray` (the extra 'ray')" in str(result.exception)

@@ -16,6 +16,9 @@ from dan_ros.errors import DanError
 
 LOCAL, AUTO, CLIENT = 'local', 'auto', 'ray://'
 CONNECT_TIMEOUT_S = 5.0
+# How a client of HTTP/2 begins, and the type of the first frame that a server sends; RFC 9113.
+HTTP2_PREFACE = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + b'\0\0\0\x04\0\0\0\0\0'
+HTTP2_SETTINGS = b'\x04'
 GPU_SHARE = 0.25  # of a GPU for each task, if the backend needs one
 OBJECT_STORE_BYTES = 100_000_000  # of a cluster that is started here; jobs and outcomes are small
 QUEUED_PER_CPU = 2  # tasks in flight, so that no node waits and an autoscaler sees the demand
@@ -113,7 +116,7 @@ def _connect(ray: Any, address: str, cores: int | None) -> None:
         options |= {'num_cpus': cores, 'include_dashboard': False}
         options['object_store_memory'] = OBJECT_STORE_BYTES
     else:
-        _check_port(address)
+        _check_server(address)
         options['address'] = address
     with _signal_handlers_kept():
         try:
@@ -121,28 +124,34 @@ def _connect(ray: Any, address: str, cores: int | None) -> None:
             ray._private.worker._worker_logs_enabled = False  # of a node that died
         except Exception as error:  # Ray's exceptions share no base
             raise DanError(
-                f'no Ray cluster can be used at {address}: {_last_line(error)}; check the address '
-                'with `ray status`'
+                f'the Ray cluster {address} cannot be used: {_last_line(error)}; check it with '
+                '`ray status`'
             ) from None
 
 
-def _check_port(address: str) -> None:
-    """Check that something listens, because Ray itself waits for minutes."""
-    host, _, port = address.removeprefix(CLIENT).rpartition(':')
+def _check_server(address: str) -> None:
+    """Check that a gRPC server listens, because Ray itself tries for minutes."""
     if address == AUTO:
         return
+    host, _, port = address.removeprefix(CLIENT).rpartition(':')
     if not host or not port.isdigit():
         raise DanError(
             f'{address!r} is not the address of a Ray cluster: give {LOCAL}, {AUTO}, HOST:PORT or '
             f'{CLIENT}HOST:PORT'
         )
     try:
-        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
+        with socket.create_connection(
+            (host.strip('[]'), int(port)), CONNECT_TIMEOUT_S
+        ) as connection:
+            connection.sendall(HTTP2_PREFACE)
+            is_server = connection.recv(9)[3:4] == HTTP2_SETTINGS
     except (OSError, OverflowError) as error:
         reason = getattr(error, 'strerror', None) or error
-        raise DanError(
-            f'no Ray cluster answers at {address} ({reason}); check it with `ray status`'
-        ) from None
+    else:
+        if is_server:
+            return
+        reason = 'something else does'
+    raise DanError(f'no Ray cluster answers at {address}: {reason}; check it with `ray status`')
 
 
 @contextmanager
