@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compare `dan-ros bag` with many bags to a loop over single bags, in turns.
+"""Compare `dan-ros bag` with many bags to a loop over single bags, and extrapolate to 10,000 bags.
 
-Usage: python3 benchmarks/many_bags.py --out many_bags [--bags 6] [--images 60] [--rounds 3]
+    python3 benchmarks/many_bags.py --out many_bags [--bags 6] [--images 60] [--rounds 3]
+
+The variants are measured in turns. The extrapolation simulates a queue of bags of different
+lengths; see `simulate_hours` for what it assumes.
 """
 
 import argparse
+import heapq
 import json
 import shutil
 import subprocess
@@ -13,8 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -23,11 +29,19 @@ from dan_ros.bag.cameras import choose_image_topics
 from dan_ros.bag.reader import Bag, record_to_frame
 from dan_ros.bench.scenes import draw_face
 from dan_ros.images.opencv import cv2
+from dan_ros.palette import ACCENT, BASELINE
+from dan_ros.plots.style import encode, new_figure, styled
 
 TYPES = get_typestore(Stores.ROS2_HUMBLE)
 KIND = 'sensor_msgs/msg/CompressedImage'
 COMMAND = (sys.executable, '-m', 'dan_ros.cli.main', 'bag')
 HEIGHT, WIDTH, FACE_PX = 480, 640, 160
+
+CORES = (2, 16, 64, 256)
+MANY = 10_000  # bags
+MEDIAN_IMAGES, SPREAD = 9_000, 0.8  # of a bag: five minutes at 30 Hz; of the logarithm
+DEATHS = 0.01  # share of the attempts whose worker dies, on average in the middle
+BYTES_PER_IMAGE, STORAGE_BYTES_PER_S = 60_000, 1_000_000_000
 
 
 def main() -> None:
@@ -41,11 +55,14 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         result = measure(Path(folder), arguments.bags, arguments.images, arguments.rounds)
+    per_core = result['images_per_s']['jobs 2'] / 2
+    result['hours'] = {cores: simulate_hours(cores, per_core) for cores in CORES}
     (arguments.out / 'many_bags.json').write_text(json.dumps(result, indent=1) + '\n')
+    (arguments.out / 'many_bags.png').write_bytes(encode(draw(result)))
     sys.stdout.write(json.dumps(result, indent=1) + '\n')
 
 
-def measure(folder: Path, bags: int, images: int, rounds: int) -> dict[str, object]:
+def measure(folder: Path, bags: int, images: int, rounds: int) -> dict[str, Any]:
     """Return bags a minute of each variant, and images a second of decoding alone."""
     sources = [write_bag(folder / 'in' / f'bag{i}', images, seed=i) for i in range(bags)]
     variants = {
@@ -72,6 +89,51 @@ def measure(folder: Path, bags: int, images: int, rounds: int) -> dict[str, obje
         'bags_per_minute': {name: round(60 * bags / s, 2) for name, s in medians.items()},
         'images_per_s': {name: round(bags * images / s, 1) for name, s in medians.items()},
     }
+
+
+def simulate_hours(cores: int, images_per_s: float, seed: int = 0) -> float:
+    """Return how long `MANY` bags take, hours.
+
+    Each core takes the next bag when it is free. The lengths of the bags are log-normal. Workers
+    die, and all nodes share one storage.
+
+    Args:
+        cores: number of jobs, one core each.
+        images_per_s: of one core.
+        seed: of the lengths and deaths.
+    """
+    rng = np.random.default_rng(seed)
+    speed = min(images_per_s, STORAGE_BYTES_PER_S / BYTES_PER_IMAGE / cores)
+    seconds = rng.lognormal(np.log(MEDIAN_IMAGES), SPREAD, MANY) / speed
+    seconds += seconds * (rng.random(MANY) < DEATHS) / 2
+    free_at_s = [0.0] * cores
+    for duration_s in seconds:
+        heapq.heapreplace(free_at_s, free_at_s[0] + duration_s)
+    return float(round(max(free_at_s) / 3600, 1))
+
+
+@styled
+def draw(result: dict[str, Any]) -> Figure:
+    """Draw bags a minute, and hours for `MANY` bags by cores."""
+    figure = new_figure(2.4)
+    speed, future = figure.subplots(1, 2)
+    names = ('loop', 'jobs 1', 'jobs 2')
+    values = [result['bags_per_minute'][name] for name in names]
+    bars = speed.barh(names, values, color=[BASELINE, ACCENT, ACCENT], height=0.6)
+    speed.bar_label(bars, padding=3, fmt='%.1f')
+    speed.invert_yaxis()
+    speed.set(title='Bags a minute', xlim=(0, 1.2 * max(values)))
+    hours = [result['hours'][cores] for cores in CORES]
+    future.loglog(CORES, hours, color=ACCENT, marker='o')
+    for cores, value in zip(CORES, hours, strict=True):
+        future.annotate(f'{value:,.0f} h', (cores, value), (6, 3), textcoords='offset points')
+    future.set(title=f'Hours for {MANY:,} bags, simulated', xlabel='cores')
+    future.set_xticks(CORES, map(str, CORES))
+    future.set_yticks(decades := (1, 10, 100, 1000), map(str, decades))
+    future.set_xticks([], minor=True)
+    future.set_yticks([], minor=True)
+    future.set(xlim=(1.5, 700), ylim=(min(1, *hours), 3000))
+    return figure
 
 
 def run(*arguments: object) -> None:

@@ -111,3 +111,14 @@ def test_the_ablation_resumes_and_shows_what_is_missing(tmp_path):
     assert '| 1 head | 50.00 | 25.00 | 1.500 |' in ablation.table(tmp_path, 2, 0)
     assert '| 1 head | not run | | |' in ablation.table(tmp_path, 3, 0)
     assert '| 1 head | not run | | |' in ablation.table(tmp_path, 2, 1)
+
+
+def test_many_bags_scale_until_the_storage_is_the_limit(tmp_path):
+    many_bags = import_benchmark('many_bags')
+    hours = {cores: many_bags.simulate_hours(cores, 20.0) for cores in (1, 10, 1000, 2000)}
+    assert hours[1] / hours[10] == pytest.approx(10, rel=0.01)
+    assert hours[2000] > 0.9 * hours[1000]
+    bag = many_bags.write_bag(tmp_path / 'in' / 'bag', 2, seed=0)
+    many_bags.decode(bag)
+    numbers = {'bags_per_minute': dict.fromkeys(('loop', 'jobs 1', 'jobs 2'), 1.0)}
+    assert many_bags.draw({**numbers, 'hours': dict.fromkeys(many_bags.CORES, 1.0)}).axes
