@@ -2,6 +2,7 @@
 """Converts many bags: gives jobs to workers, publishes what they made, and tries again."""
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -133,6 +134,7 @@ class ManyBags:
             DataError: the run cannot go on, such as on a full disk. What is done is kept.
         """
         queue = deque(self.waiting)
+        next_s = time.monotonic()
         while queue or self._running:
             while queue and executor.has_room():
                 self._submit(queue.popleft(), executor, threads)
@@ -144,7 +146,10 @@ class ManyBags:
                 else:
                     on_death(task, ended.cause_of_death)
                     queue.append(task)
-            on_progress()
+            if time.monotonic() >= next_s:  # it reads a file per running job
+                on_progress()
+                next_s = time.monotonic() + POLL_S
+        on_progress()
 
     def _known_names(self, tasks: list[BagTask]) -> dict[Path, str]:
         """Return the names of earlier runs by path, also of bags that were moved since."""
