@@ -41,7 +41,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: {{ theme.ink }}; background:
   max-width: 78rem; margin: 2rem auto; padding: 0 1rem; }
 h2 { margin-top: 2.5rem; }
 table { border-collapse: collapse; width: 100%; }
-td, th { padding: .35rem .7rem; text-align: right; border-bottom: 1px solid {{ theme.grid }};
+td, th { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid {{ theme.grid }};
   white-space: nowrap; vertical-align: top; }
 th { position: sticky; top: 0; background: {{ theme.paper }}; vertical-align: bottom; }
 .text { text-align: left; } .wrap { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
@@ -108,7 +108,7 @@ src="data:image/png;base64,{{ bag.strip }}"></td>
 <td>{{ bag.minutes }}</td><td>{{ bag.images | number }}</td>
 <td{% if bag.dropped %} class="problem"{% endif %}>{{ bag.dropped | number }}</td>
 <td>{{ bag.share_with_faces }}</td><td>{{ bag.faces | number }}</td><td>{{ bag.ids | number }}</td>
-<td class="text">{{ bag.top }}</td></tr>
+<td class="text wrap">{{ bag.top }}</td></tr>
 {% endfor %}
 </table>
 <p><small>{{ list }} has this table for programs. The tables of all images and all faces are in
