@@ -127,7 +127,12 @@ def greeter(request, robot, nobody, tmp_path):
     """The node beside an example, and what the example publishes."""
     if request.param == 'greeter_tree.py':
         pytest.importorskip('py_trees')
-    robot.show(nobody)
+    # An example that starts later would greet a face of the last scene at once, unheard.
+    robot.spin_until(
+        lambda: latched_scene(robot).face_count == 0,
+        'an empty scene',
+        every=lambda: robot.show(nobody),
+    )
     # A killed example stays in the graph for up to 20 s, so each has a name of its own.
     name = Path(request.param).stem
     command = [sys.executable, EXAMPLES / request.param, '--ros-args', '-r', f'__node:={name}']

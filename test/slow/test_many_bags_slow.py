@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from many_bags import read_frames, read_results
+from bag_results import read_frames, read_results
 from processes import wait_until
 from recording import moving_smile, record_images
 

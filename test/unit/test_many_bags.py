@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 import pytest
-from many_bags import InlineExecutor, read_frames, read_results
+from bag_results import InlineExecutor, read_frames, read_results
 from pyarrow import parquet
 from recording import PERIOD_NS, START_NS, moving_smile, raw, record, record_images, run_bag
 
