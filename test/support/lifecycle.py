@@ -2,7 +2,6 @@
 """Rounds through the lifecycle, pauses and stops of the node, with images arriving."""
 
 import signal
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,9 +19,8 @@ CYCLE = (
     Transition.TRANSITION_DEACTIVATE,
     Transition.TRANSITION_CLEANUP,
 )
-# Largest growth after the warm-up; the C library returns memory to the system in large steps.
-MAX_GROWTH_MIB = 16.0
-MAX_WINDOW = 10  # rounds
+MAX_GROWTH_MIB = 16.0  # largest growth after the warm-up
+WARM_UP = 0.1  # part of the rounds
 IMAGE_PERIOD_S = 0.05
 
 Report = dict[str, Any]  # counts of a test
@@ -45,22 +43,22 @@ def use_of(robot: Robot) -> Use:
         return Use(round(memory_mib, 1), process.num_threads(), process.num_fds())
 
 
-def typical(uses: list[Use]) -> Use:
-    """Median memory, which varies by tens of MiB, and the most threads and descriptors."""
+def steady(uses: list[Use]) -> Use:
+    """Least memory, which varies by tens of MiB, and the most threads and descriptors."""
     return Use(
-        statistics.median(use.memory_mib for use in uses),
+        min(use.memory_mib for use in uses),
         max(use.threads for use in uses),
         max(use.descriptors for use in uses),
     )
 
 
 def assert_no_growth(uses: list[Use]) -> Report:
-    """The last rounds use no more than those after the warm-up; return both."""
-    window = min(len(uses) // 3, MAX_WINDOW)
-    early, late = typical(uses[window : 2 * window]), typical(uses[-window:])
-    assert late.memory_mib - early.memory_mib < MAX_GROWTH_MIB
-    assert late.descriptors <= early.descriptors
-    assert late.threads <= early.threads
+    """The second half of the rounds uses no more than the first after the warm-up; return both."""
+    warm = uses[int(WARM_UP * len(uses)) :]
+    early, late = steady(warm[: len(warm) // 2]), steady(warm[len(warm) // 2 :])
+    assert late.memory_mib - early.memory_mib < MAX_GROWTH_MIB, (early, late)
+    assert late.descriptors <= early.descriptors, (early, late)
+    assert late.threads <= early.threads, (early, late)
     return {'after_the_warm_up': vars(early), 'at_the_end': vars(late)}
 
 

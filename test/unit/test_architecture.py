@@ -161,14 +161,13 @@ def test_the_node_needs_few_libraries_and_little_memory():
         rclpy.init()
         node = DanNode()
         node.trigger_configure()
-        process_tuning.release_memory()  # as it happens 2 s later
         unwanted = {'torch', 'onnx', 'google.protobuf', 'matplotlib', 'PIL', 'requests', 'pooch',
                     'pydantic', 'pandas', 'scipy', 'lark', 'em'} & sys.modules.keys()
         lines = Path('/proc/self/status').read_text().splitlines()
         status = dict(line.split(':') for line in lines)
         memory_mib = {key: int(status[key].split()[0]) / 1024 for key in ('VmRSS', 'RssAnon')}
         node.close()
-        if unwanted or memory_mib['VmRSS'] > 150 or memory_mib['RssAnon'] > 110:
+        if unwanted or memory_mib['VmRSS'] > 175 or memory_mib['RssAnon'] > 110:
             sys.exit(f'{unwanted} {memory_mib}')
         """
     subprocess.run([sys.executable, '-c', code], check=True)
