@@ -154,7 +154,7 @@ class DanNode(ManagedNode):
             self.get_logger().warning(warning)
         self._outputs = ExpressionPublishers(self, self._qos_monitor)
         process_tuning.freeze_garbage()
-        process_tuning.release_memory_soon()
+        process_tuning.release_memory()
         self.get_logger().info(
             f'configured in {time.monotonic() - started_s:.2f} s: {models.description} on '
             f'{settings.detector.device}'

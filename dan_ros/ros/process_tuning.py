@@ -4,22 +4,14 @@
 import ctypes
 import gc
 import inspect
-import mmap
 import os
-import re
 import sys
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 M_ARENA_MAX = -8  # from glibc's malloc.h
 ARENAS = 2
 SWITCH_INTERVAL_S = 1e-4  # time until another thread can take the GIL; default 5 ms
-RELEASE_DELAY_S = 2.0  # time from the configuration until memory is given back
 # ROS 2's generator of Python messages, with a parser and a template engine.
 CODE_GENERATOR = 'rosidl_generator_py.generate_py_impl'
-# First line of a mapping in /proc/self/smaps: private, read-only or executable, and of a file.
-UNCHANGED_FILE = re.compile(r'([0-9a-f]+)-([0-9a-f]+) r-[-x]p [0-9a-f]+ \S+ [1-9]\d* ')
 
 
 def limit_arenas() -> None:
@@ -71,39 +63,11 @@ def freeze_garbage() -> None:
     gc.freeze()
 
 
-def release_memory_soon() -> None:
-    """Call `release_memory` in a thread, after the first results: it takes a tenth of a second."""
-    timer = threading.Timer(RELEASE_DELAY_S, release_memory)
-    timer.daemon = True
-    timer.start()
-
-
 def release_memory() -> None:
-    """Give back the memory that was needed only to load libraries and models.
-
-    That is memory which the program has freed, and pages of libraries as they are on disk. Those
-    that are used again are mapped again, usually without reading the disk.
-    """
+    """Give back the memory that was needed only to load libraries and models."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, 'malloc_trim'):  # glibc
         libc.malloc_trim(0)
-    if hasattr(mmap, 'MADV_DONTNEED') and Path('/proc/self/smaps').exists():
-        for start, end in _unchanged_files(Path('/proc/self/smaps').read_text(errors='replace')):
-            libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
-
-
-def _unchanged_files(smaps: str) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of the mappings whose pages are all as in their file.
-
-    Args:
-        smaps: content of /proc/self/smaps; source: proc_pid_smaps(5).
-    """
-    found = None
-    for line in smaps.splitlines():
-        if '-' in line.partition(' ')[0]:
-            found = UNCHANGED_FILE.match(line)
-        elif found and line.split() == ['Anonymous:', '0', 'kB']:
-            yield int(found[1], 16), int(found[2], 16)
 
 
 def unfreeze_garbage() -> None:

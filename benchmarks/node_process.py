@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Child process of node_against_baseline.py: measures the node of the `dan_ros` in its environment.
+
+Prints one JSON object. It also has to work with the package of the baseline.
+"""
+
+import json
+import statistics
+import sys
+import time
+
+import click
+import cv2
+import numpy as np
+from client import Client, cpu_seconds, dan_node, start_node
+from sensor_msgs.msg import CompressedImage, Image
+
+WARM_UP_S = 2.0
+
+
+def message_of(image_bgr: np.ndarray, transport: str) -> Image | CompressedImage:
+    """Return an image message with the pixels, uint8 [H, W, 3]."""
+    if transport == 'compressed':
+        content = cv2.imencode('.jpg', image_bgr)[1].tobytes()
+        return CompressedImage(format='jpeg', data=content)
+    height, width = image_bgr.shape[:2]
+    message = Image(height=height, width=width, encoding='bgr8', step=3 * width)
+    message.data.frombytes(image_bgr.tobytes())
+    return message
+
+
+@click.command()
+@click.argument('image')
+@click.argument('transport')
+@click.argument('rate_hz', type=float)
+@click.argument('seconds', type=float)
+@click.argument('domain', type=int)
+def main(image: str, transport: str, rate_hz: float, seconds: float, domain: int) -> None:
+    """Start the node, send it IMAGE (.npy) at a fixed rate, and print what that cost."""
+    message = message_of(np.load(image), transport)
+    topic = 'image/compressed' if transport == 'compressed' else 'image'
+    options = ['--ros-args', '-p', f'image_transport:={transport}']
+    start_s = time.monotonic()
+    process = start_node(dan_node(), *options, ROS_DOMAIN_ID=str(domain))
+    try:
+        with Client(domain, image_type=type(message), topic=topic) as client:
+            client.wait_for_result(process, lambda: client.send(message))
+            start_s = time.monotonic() - start_s
+            start_cpu_s = cpu_seconds(process)
+            client.send_at_rate(message, rate_hz, WARM_UP_S)
+            client.clear()
+            cpu_s = cpu_seconds(process)
+            client.send_at_rate(message, rate_hz, seconds)
+            cpu_s = cpu_seconds(process) - cpu_s
+            memory = process.memory_full_info()
+    finally:
+        process.kill()
+        process.wait()
+    values = {
+        'age of a result, ms': statistics.median(client.ages_ms),
+        'CPU time per result, ms': 1e3 * cpu_s / len(client.ages_ms),
+        'CPU, % of a core': 100 * cpu_s / seconds,
+        'results per image': len(client.ages_ms) / client.sent,
+        'resident, MiB': memory.rss / 2**20,
+        'resident and of its own, MiB': memory.uss / 2**20,
+        'first result, s': start_s,
+        'CPU time to the first result, s': start_cpu_s,
+    }
+    sys.stdout.write(json.dumps(values) + '\n')
+
+
+if __name__ == '__main__':
+    main()
