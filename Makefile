@@ -28,16 +28,23 @@ PYTEST = python3 -m pytest -n $(WORKERS) --dist worksteal
 help: ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-build: ## Install what is missing, and build the package with colcon into install/.
-	@python3 tools/make_environment.py $(environment)
-	@echo "Building dan_ros with colcon ..."
+define colcon
+	@echo "Building dan_ros with colcon (about a minute) ..."
 	@$(python) -m colcon --log-base log build --base-paths . --packages-select dan_ros \
 	  --event-handlers console_direct- --cmake-args -DBUILD_TESTING=OFF >build.log 2>&1 \
 	  || { cat build.log; echo "The build failed; its output is above and in build.log." >&2; exit 1; }
 	@rm -f build.log
+endef
+
+build: ## Install what is missing, and build the package with colcon into install/.
+	@python3 tools/make_environment.py $(environment)
+	$(colcon)
 	@echo "Built. '. ./env.sh' prepares a shell for dan-ros, python3 and dan_node."
 
-demo: build ## Run the node on a moving face, or on SOURCE=0, SOURCE=video.mp4, SOURCE=folder.
+# Installs and builds only what the demo needs; `make build` and `make test` add the rest.
+demo: ## Run the node on a moving face, or on SOURCE=0, SOURCE=video.mp4, SOURCE=folder.
+	@python3 tools/make_environment.py --demo $(environment)
+	$(colcon)
 	@. ./env.sh && python3 -m dan_ros.demo.demo --out demo $(if $(SOURCE),--source "$(SOURCE)")
 
 test: build ## Run the tests, in about 5 minutes on two cores; ARGS goes to pytest.

@@ -8,10 +8,14 @@ colcon, and every Python package of requirements/.
 missing comes from pip, into the folder `install/python`, which env.sh adds to PYTHONPATH. OpenCV is
 not shadowed if the distribution has it, and NumPy 1.x not by 2.x: compiled packages depend on them.
 
+`--demo` before it: only what `make demo` needs, in a fraction of the time; a run without `--demo`
+adds the rest.
+
 A second run with unchanged requirements does nothing. With another ROS 2 or another Python, what
 the previous one left in `.venv`, `build` and `install` is removed first, so that they never mix.
 """
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -20,13 +24,19 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
+import time
 import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 REQUIREMENTS = ROOT / 'requirements'
 LIBRARY = ('core', 'bag', 'openvino', 'torch', 'train', 'rtx', 'fleet', 'ray', 'view', 'dev')
-STAMP = 'dan_ros_environment'
+DEMO = ('core', 'demo')
+# Files that contain the stamp of what was installed: all packages, or those of the demo.
+STAMP = 'dan_ros_packages'
+DEMO_STAMP = 'dan_ros_demo_packages'
+PROGRESS_S = 10.0  # between two lines of progress
 # What `.venv` or `install` was made with: a line such as "jazzy wheels, Python 3.12".
 ORIGIN = 'dan_ros_origin'
 # The distributions that exist as wheels: the prefix of their packages, and what only one has.
@@ -45,16 +55,17 @@ MODULES = {
 
 def main() -> int:
     """Make the environment that the first argument names."""
-    name = ' '.join(sys.argv[1:])
+    is_demo = sys.argv[1:2] == ['--demo']
+    name = ' '.join(sys.argv[1 + is_demo :])
     if name == 'distribution':
         start_builds(f'{os.environ.get("ROS_DISTRO")} distribution, {python_version()}')
-        return make_distribution_environment(ROOT / 'install' / 'python')
+        return make_distribution_environment(ROOT / 'install' / 'python', is_demo)
     error = error_of_wheels(name)
     if error:
         print(error, file=sys.stderr)
         return 1
     start_builds(f'{name} wheels, {python_version()}')
-    return make_wheels_environment(ROOT / '.venv', name)
+    return make_wheels_environment(ROOT / '.venv', name, is_demo)
 
 
 def python_version() -> str:
@@ -97,31 +108,78 @@ def start_builds(origin: str) -> None:
     note.write_text(origin)
 
 
-def make_wheels_environment(folder: Path, distribution: str) -> int:
+def requirement_files(is_demo: bool) -> list[Path]:
+    """The files with the packages of the library."""
+    return [REQUIREMENTS / f'{name}.txt' for name in (DEMO if is_demo else LIBRARY)]
+
+
+def stamps_of(ros: list[str]) -> dict[str, str]:
+    """The stamps by file: that of the demo, and that of everything."""
+    complete = [*requirement_files(is_demo=False), REQUIREMENTS / 'bare.txt']
+    return {
+        DEMO_STAMP: stamp_of(requirement_files(is_demo=True), *ros),
+        STAMP: stamp_of(complete, *ros),
+    }
+
+
+def write_stamps(folder: Path, stamps: dict[str, str], is_demo: bool) -> None:
+    """Note what is installed; everything includes the demo."""
+    for name, stamp in stamps.items():
+        if name == DEMO_STAMP or not is_demo:
+            (folder / name).write_text(stamp)
+
+
+def make_wheels_environment(folder: Path, distribution: str, is_demo: bool) -> int:
     """Everything from pip, ROS 2 included."""
     origin = f'{distribution} wheels, {python_version()}'
     ros = ros_requirements(distribution)
-    files = [REQUIREMENTS / f'{name}.txt' for name in LIBRARY]
-    bare = REQUIREMENTS / 'bare.txt'
-    stamp = stamp_of([*files, bare], *ros)
-    if is_current(folder, stamp):
+    stamps = stamps_of(ros)
+    name = DEMO_STAMP if is_demo else STAMP
+    if is_current(folder, name, stamps[name]):
         return 0
-    print(f'Installing {origin}, colcon and Python packages into {folder} (minutes) ...')
+    what = 'what the demo needs' if is_demo else 'all Python packages'
+    print(f'Installing {origin}, colcon and {what} into {folder} (minutes) ...', flush=True)
     python = create(folder, origin)
-    arguments = [argument for file in files for argument in ('-r', str(file))]
-    run(python, '-m', 'pip', 'install', '--quiet', *ros, *arguments)
-    run(python, '-m', 'pip', 'install', '--quiet', '--no-deps', '-r', str(bare))
-    for mender in ('mend_tensorrt_stubs.py', 'mend_ros_wheels.py'):
-        run(python, str(Path(__file__).with_name(mender)))
-    (folder / STAMP).write_text(stamp)
+    files = [argument for file in requirement_files(is_demo) for argument in ('-r', str(file))]
+    install(python, *ros, *files)
+    if not is_demo:
+        install(python, '--no-deps', '-r', str(REQUIREMENTS / 'bare.txt'))
+        run(python, str(Path(__file__).with_name('mend_tensorrt_stubs.py')))
+    run(python, str(Path(__file__).with_name('mend_ros_wheels.py')))
+    write_stamps(folder, stamps, is_demo)
     return 0
 
 
-def make_distribution_environment(folder: Path) -> int:
+def install(python: str, *arguments: str) -> None:
+    """Install with pip and tell every few seconds what it does; stop if it fails.
+
+    Files are compiled when they are first imported: most of them never are.
+    """
+    command = (python, '-m', 'pip', 'install', '--no-compile', '--progress-bar', 'off', *arguments)
+    began_s = time.monotonic()
+    with tempfile.TemporaryFile('w+') as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        while process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(PROGRESS_S)
+                break
+            log.seek(0)
+            steps = [line.strip() for line in log if not line.startswith(('WARNING', ' '))]
+            last = steps[-1] if steps else 'starting pip'
+            print(f'  {time.monotonic() - began_s:3.0f} s  {last[:80]}', flush=True)
+        if process.returncode:
+            log.seek(0)
+            print(''.join(log.readlines()[-20:]), file=sys.stderr)
+            print(f'failed: {" ".join(command)}', file=sys.stderr)
+            sys.exit(process.returncode)
+
+
+def make_distribution_environment(folder: Path, is_demo: bool) -> int:
     """What the distribution lacks, from pip."""
-    files = [REQUIREMENTS / f'{name}.txt' for name in LIBRARY]
-    stamp = stamp_of(files)
-    if read(folder / STAMP) == stamp:
+    files = requirement_files(is_demo)
+    stamps = stamps_of([])
+    name = DEMO_STAMP if is_demo else STAMP
+    if read(folder / name) == stamps[name]:
         return 0
     missing = sorted({line for file in files for line in requirements_in(file) if is_missing(line)})
     folder.mkdir(parents=True, exist_ok=True)
@@ -134,9 +192,8 @@ def make_distribution_environment(folder: Path) -> int:
         print(f'Installing what this distribution lacks into {folder}: {", ".join(missing)}')
     for lines, options in ((carriers, ['--no-deps']), (others, ['-c', str(constraints)])):
         if lines:
-            pip = (sys.executable, '-m', 'pip', 'install', '--quiet', '--prefix', str(folder))
-            run(*pip, *options, *lines)
-    (folder / STAMP).write_text(stamp)
+            install(sys.executable, '--prefix', str(folder), *options, *lines)
+    write_stamps(folder, stamps, is_demo)
     return 0
 
 
@@ -168,9 +225,9 @@ def read(file: Path) -> str:
     return file.read_text() if file.is_file() else ''
 
 
-def is_current(folder: Path, stamp: str) -> bool:
+def is_current(folder: Path, name: str, stamp: str) -> bool:
     """Whether the environment was finished with these requirements and still runs."""
-    if read(folder / STAMP) != stamp:
+    if read(folder / name) != stamp:
         return False
     return subprocess.run([folder / 'bin' / 'python', '-c', ''], check=False).returncode == 0
 
