@@ -183,7 +183,7 @@ def classify_moving_scenes(
     rows = np.zeros((len(faces), images - 1, CLASSES), np.float32)
     for index, face in enumerate(faces):
         scene = make_scene(face, CONDITIONS[0].side, 0.0, np.random.default_rng(index))
-        video = VideoPipeline(pipeline, VideoConfig(interval, pipeline.config))
+        video = VideoPipeline(pipeline, VideoConfig(interval, pipeline=pipeline.config))
         for step in range(images):
             frame = Frame(np.roll(scene, STEP_PX * step, axis=1))
             found = video.run({'/camera': StampedFrame(frame, step * PERIOD_NS)})['/camera']

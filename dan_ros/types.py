@@ -69,11 +69,14 @@ class SearchHint:
             and count as larger, so that a face at a threshold does not flicker.
         predicted_boxes: where the faces are expected. Only the regions around these boxes are
             searched, or the full frame if one of the faces is not found. Empty: the full frame.
+        changed_boxes: parts of the frame in which new faces may have appeared. If one is found,
+            the full frame is searched. None: unknown.
         allowed_boxes: only faces that overlap one of these boxes are classified; None: all faces.
     """
 
     classified_boxes: Sequence[np.ndarray] = ()
     predicted_boxes: Sequence[np.ndarray] = ()
+    changed_boxes: Sequence[np.ndarray] | None = None
     allowed_boxes: Sequence[np.ndarray] | None = None
 
     def allows(self, box_xyxy: np.ndarray) -> bool:

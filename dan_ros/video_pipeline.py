@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from dan_ros.detect.scene_changes import SceneChanges
 from dan_ros.faces.boxes import area
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.tracking.attention import AttentionConfig
@@ -23,7 +24,8 @@ class VideoConfig:
 
     Attributes:
         detector_interval: run full-frame detection on every Nth image of a camera. In between,
-            search only around known faces, and on the full frame if one is lost.
+            search around known faces and where the image changed, and on the full frame if a face
+            is lost or new.
         blur: hide every face in images that are shown, see `VideoPipeline.hidden_boxes`. Every
             image is then searched in full, so that no new face is shown for a moment.
         consent_required: classify and return only faces that were released in
@@ -95,7 +97,7 @@ class VideoPipeline:
         self._new_ids = new_ids or (f'f{number}' for number in itertools.count(1))
         self.consent = ConsentRegistry()
         self._released: set[str] = set()  # as of the last run
-        self._trackers: dict[str, FaceTracker] = {}
+        self._cameras: dict[str, _Camera] = {}
 
     def run(self, frames: Mapping[str, StampedFrame]) -> dict[str, list[TrackedFace]]:
         """Process the newest frame of each camera.
@@ -112,18 +114,20 @@ class VideoPipeline:
                 processed again.
         """
         self.pipeline.config = self.config.pipeline
-        trackers = {camera: self._tracker(camera) for camera in frames}
-        hints = [self._hint(tracker) for tracker in trackers.values()]
+        cameras = {camera: self._camera(camera) for camera in frames}
+        hints = [self._hint(cameras[camera], stamped.frame) for camera, stamped in frames.items()]
         results = self.pipeline.run([stamped.frame for stamped in frames.values()], hints)
+        for known in cameras.values():
+            known.changes.mark_searched()
         tracked = {
-            camera: trackers[camera].update(faces, stamped.stamp_ns, stamped.arrived_ns)
+            camera: cameras[camera].tracker.update(faces, stamped.stamp_ns, stamped.arrived_ns)
             for (camera, stamped), faces in zip(frames.items(), results, strict=True)
         }
         if not self.config.consent_required:
             return tracked
         for camera, faces in tracked.items():
             areas = {face.face_id: area(face.detection.box_xyxy) for face in faces}
-            self.consent.update(camera, areas, trackers[camera].face_ids)
+            self.consent.update(camera, areas, cameras[camera].tracker.face_ids)
         # Kept until the next run, so that faces, ids and hidden boxes of an image agree.
         self._released = self.consent.released
         return {
@@ -136,8 +140,8 @@ class VideoPipeline:
 
         If consent is required, only those of released faces.
         """
-        tracker = self._trackers.get(camera)
-        ids = tracker.face_ids if tracker else set()
+        known = self._cameras.get(camera)
+        ids = known.tracker.face_ids if known else set()
         return ids & self._released if self.config.consent_required else ids
 
     def hidden_boxes(self, camera: str) -> list[np.ndarray]:
@@ -148,41 +152,71 @@ class VideoPipeline:
             the detector missed in this frame. If only `config.consent_required` is set, those that
             were not released; without it and `config.blur`, none.
         """
-        tracker = self._trackers.get(camera)
-        if tracker is None or not (self.config.blur or self.config.consent_required):
+        known = self._cameras.get(camera)
+        if known is None or not (self.config.blur or self.config.consent_required):
             return []
         shown = set() if self.config.blur else self._released
-        return [box for face_id, box in tracker.places if face_id not in shown]
+        return [box for face_id, box in known.tracker.places if face_id not in shown]
 
     def cameras_with_frozen_stamps(self) -> list[str]:
         """Return the cameras whose images all carry the same stamp. May be called by any thread."""
-        return [c for c, tracker in self._trackers.copy().items() if tracker.has_frozen_stamps]
+        return [c for c, known in self._cameras.copy().items() if known.tracker.has_frozen_stamps]
 
     def cameras_with_unordered_stamps(self) -> list[str]:
         """Return the cameras whose stamps recently stepped back. May be called by any thread."""
-        return [c for c, tracker in self._trackers.copy().items() if tracker.has_unordered_stamps]
+        return [
+            c for c, known in self._cameras.copy().items() if known.tracker.has_unordered_stamps
+        ]
 
     def forget(self, camera: str) -> None:
         """Forget the faces of a camera. May be called by any thread."""
-        self._trackers.pop(camera, None)
+        self._cameras.pop(camera, None)
         self.consent.forget(camera)
 
     def reset(self) -> None:
         """Forget the faces of every camera."""
-        self._trackers.clear()
+        self._cameras.clear()
         self.consent.clear()
 
-    def _hint(self, tracker: FaceTracker) -> SearchHint:
-        config = self.config
-        hides_faces = config.blur or config.consent_required
-        hint = tracker.hint(1 if hides_faces else config.detector_interval)
-        if not config.consent_required:
+    def _hint(self, camera: '_Camera', frame: Frame) -> SearchHint:
+        hint = camera.hint(frame, self.config)
+        if not self.config.consent_required:
             return hint
         released = self.consent.released
-        allowed = [box for face_id, box in tracker.places if face_id in released]
+        allowed = [box for face_id, box in camera.tracker.places if face_id in released]
         return replace(hint, allowed_boxes=allowed)
 
-    def _tracker(self, camera: str) -> FaceTracker:
-        tracker = self._trackers.setdefault(camera, FaceTracker(self._new_ids))
-        tracker.config = self.config.tracker
-        return tracker
+    def _camera(self, name: str) -> '_Camera':
+        camera = self._cameras.setdefault(name, _Camera(FaceTracker(self._new_ids)))
+        camera.tracker.config = self.config.tracker
+        return camera
+
+
+@dataclass
+class _Camera:
+    """What is known about the images of one camera.
+
+    Attributes:
+        tracker: its faces.
+        changes: where they changed.
+    """
+
+    tracker: FaceTracker
+    changes: SceneChanges = field(default_factory=SceneChanges)
+
+    def hint(self, frame: Frame, config: VideoConfig) -> SearchHint:
+        """Return what is known about the next frame before it is searched."""
+        interval = 1 if config.blur or config.consent_required else config.detector_interval
+        hint = self.tracker.hint(interval)
+        if interval == 1:
+            return hint
+        parts = self.changes.parts_to_search(
+            frame,
+            self.tracker.known_boxes,
+            config.pipeline.max_side_px,
+            self.tracker.is_full_search_due(interval),
+            self.tracker.missing_boxes,
+        )
+        if parts is None:
+            return replace(hint, predicted_boxes=())
+        return replace(hint, predicted_boxes=self.tracker.known_boxes, changed_boxes=parts)

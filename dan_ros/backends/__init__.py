@@ -87,6 +87,7 @@ def choose_backend(
     fallback: bool = False,
     on_progress: OnProgress = ignore_progress,
     server: ServerConfig = NO_SERVER,
+    parallel_runs: int = 1,
 ) -> Selection:
     """Load a model into a backend.
 
@@ -101,12 +102,13 @@ def choose_backend(
             a server is used as soon as it can be.
         on_progress: called with one sentence before each step that may take long.
         server: the server of the backend kserve.
+        parallel_runs: see `BackendConfig`.
 
     Raises:
         BackendError: the name is unknown, or the backend cannot be used here.
         ModelError: the model is missing, damaged or not made by this package.
     """
-    config = BackendConfig(threads, precision, on_progress, server, fallback)
+    config = BackendConfig(threads, precision, on_progress, server, fallback, parallel_runs)
     if name == 'auto':
         return _choose_automatically(model, config)
     if name not in REGISTRY:
@@ -117,7 +119,7 @@ def choose_backend(
     except BackendError as error:
         if not (fallback and REGISTRY[name].kind == GPU):
             raise
-        return _fall_back(model, threads, f'{name} cannot be used: {error}')
+        return _fall_back(model, config, f'{name} cannot be used: {error}')
 
 
 def model_for(name: str, model: str, precision: str = 'auto') -> str:
@@ -139,7 +141,7 @@ def _choose_automatically(model: str, config: BackendConfig) -> Selection:
     backend, problems = _load_first(GPU, model, config, (BackendError, ModelError))
     if backend is not None:
         return Selection(backend, '; '.join([f'fastest that works on {device.name}', *problems]))
-    return _fall_back(model, config.threads, f'{device.name} is not used: {"; ".join(problems)}')
+    return _fall_back(model, config, f'{device.name} is not used: {"; ".join(problems)}')
 
 
 def _load_on_cpu(model: str, config: BackendConfig, reason: str) -> Selection:
@@ -174,9 +176,10 @@ def _load_first(
     return None, problems
 
 
-def _fall_back(model: str, threads: int, problem: str) -> Selection:
+def _fall_back(model: str, config: BackendConfig, problem: str) -> Selection:
     warning = f'the network runs on the CPU, not on a GPU: {problem}'
-    return replace(_load_on_cpu(model, BackendConfig(threads), problem), warning=warning)
+    on_cpu = BackendConfig(config.threads, parallel_runs=config.parallel_runs)
+    return replace(_load_on_cpu(model, on_cpu, problem), warning=warning)
 
 
 def _load(name: str, model: str, config: BackendConfig) -> Backend:

@@ -34,6 +34,8 @@ class BackendConfig:
         on_progress: called with one sentence before each step that may take long.
         server: the server of the backend kserve.
         fallback: whether to start on the CPU while that server cannot be reached.
+        parallel_runs: parts into which a batch of several faces is split, which run at the same
+            time; each uses `threads`.
     """
 
     threads: int = 0
@@ -41,6 +43,7 @@ class BackendConfig:
     on_progress: OnProgress = ignore_progress
     server: ServerConfig = field(default_factory=ServerConfig)
     fallback: bool = False
+    parallel_runs: int = 1
 
 
 DEFAULT_CONFIG = BackendConfig()
@@ -149,3 +152,8 @@ def available_cpus() -> int:
 def node_threads() -> int:
     """Default CPU threads of the node: all cores but one, at least 1."""
     return max(1, available_cpus() - 1)
+
+
+def node_parallel_runs() -> int:
+    """Default `parallel_runs` of the node: as many as there are cores for, 2 on two cores."""
+    return max(1, available_cpus() // node_threads())

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ONNX Runtime: the default on CPUs; its GPU build also runs CUDA and TensorRT."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import numpy as np
@@ -124,7 +125,7 @@ class OnnxRuntimeBackend(Backend):
 
     Args:
         file: the ONNX file.
-        config: `threads` is used; 0 uses one thread per core.
+        config: `threads`, where 0 is one per core, and `parallel_runs` are used.
 
     Raises:
         ModelError: the file is not an ONNX file of this package.
@@ -147,8 +148,15 @@ class OnnxRuntimeBackend(Backend):
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         model.check_graph([*map(_tensor, inputs)], [*map(_tensor, outputs)], where)
         super().__init__(model, file.name, described, MAX_BATCH, self._warm_up_batches)
+        self._parallel_runs = config.parallel_runs if self._session_device == CPU else 1
+        self._helpers = ThreadPoolExecutor(self._parallel_runs)  # starts its threads when needed
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
+        own, *others = np.array_split(faces_rgb, min(self._parallel_runs, len(faces_rgb)))
+        started = [self._helpers.submit(self._run_part, part) for part in others]
+        return np.concatenate([self._run_part(own), *(run.result() for run in started)])
+
+    def _run_part(self, faces_rgb: np.ndarray) -> np.ndarray:
         faces = pad(faces_rgb, self._batches) if self._batches else faces_rgb
         (logits,) = run_session(self._session, [metadata.OUTPUT_NAME], {metadata.INPUT_NAME: faces})
         return logits[: len(faces_rgb)]

@@ -23,7 +23,7 @@ from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
 WIDTHS = (320, 640, 1280)  # widths of images for detectors, pixels
 DEFAULT_WIDTH = 640  # default of detector.max_side_px
 SIZES, COUNTS = ((640, 480), (1280, 720)), (1, 4)
-INTERVAL = 5
+INTERVAL = 10  # images between two full searches
 WITH_INTERVAL = f'detector.interval: {INTERVAL}'
 TOTAL = 'total'
 PERIOD_NS = 33_000_000  # between two images
@@ -69,7 +69,7 @@ class IntervalRun:
         self._stamp_ns = 0
 
     def __call__(self) -> None:
-        """Search the full first image, and only around the faces in the others."""
+        """Search the full first image, and only parts of the others."""
         for _ in range(self.interval):
             self._stamp_ns += PERIOD_NS
             self._video.run({'/camera': StampedFrame(next(self._frames), self._stamp_ns)})

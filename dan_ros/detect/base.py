@@ -61,3 +61,7 @@ class Detector(ABC):
             Faces in pixels of the image. A box must reach from forehead to chin, like YuNet's,
             because the crop rule was measured with such boxes.
         """
+
+    def detect_in_part(self, image_bgr: np.ndarray) -> list[Face]:
+        """Find faces in a part of an image, which need not contain any; as `detect`, or faster."""
+        return self.detect(image_bgr)

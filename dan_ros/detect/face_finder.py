@@ -2,8 +2,9 @@
 """Finds faces in the full frame, or only around the boxes where they are expected."""
 
 import logging
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,7 +23,7 @@ MAX_FACES = 256  # faces per frame; tracking time grows with the square of this
 REGION_SCALE = 2.0  # side of the region around a predicted box, relative to the box
 REGION_PX = 128  # longer side of the downscaled region, pixels
 # Cost of a region's pixel relative to a pixel of the full frame: small inputs have more overhead.
-REGION_COST = 2.5
+REGION_COST = 1.5
 
 REDUCE, DETECT = 'reduce', 'detect'  # stages of the timer
 
@@ -51,74 +52,152 @@ class FaceFinder:
         self.quarter_turns = quarter_turns
         self.timer = timer
 
-    def find(self, frame: Frame, predicted_boxes: Sequence[np.ndarray] = ()) -> list[Face]:
+    def find(
+        self,
+        frame: Frame,
+        predicted_boxes: Sequence[np.ndarray] = (),
+        changed_boxes: Sequence[np.ndarray] | None = None,
+    ) -> list[Face]:
         """Find at most `MAX_FACES` faces, in pixels of the frame, the largest first.
 
         Args:
             frame: image to search.
             predicted_boxes: float [4] each, where faces are expected. If every box has a face close
                 by, and searching around them is cheaper, the rest of the frame is not searched.
+            changed_boxes: float [4] each, where new faces may be; if one is, the full frame is
+                searched. If this is not None, the full frame is not searched just because no face
+                is expected.
         """
-        faces = []
-        if self._regions_are_cheaper(frame, len(predicted_boxes)):
-            faces = self._find_near_all(frame, predicted_boxes)
-        where = 'around the known faces' if faces else 'the full frame'
-        if not faces:
-            faces = self._find_in_full(frame)
+        faces = None
+        if predicted_boxes or changed_boxes is not None:
+            faces = self._find_in_parts(frame, predicted_boxes, changed_boxes or ())
+        where = 'the full frame' if faces is None else 'parts'
+        if faces is None:
+            faces = self._detect(self._full_copy(frame))
         LOG.debug('searched %s: found %d, expected %d', where, len(faces), len(predicted_boxes))
         return sorted(faces[:MAX_FACES], key=lambda face: -area(face.box_xyxy))
 
-    def _find_in_full(self, frame: Frame) -> list[Face]:
-        """Search the full frame, in a smaller copy if one is cheaper."""
-        image = frame.pixels(self.max_side_px / max(frame.size))
-        faces = self._detect(image, frame.encoding, self.max_side_px)
-        if image.shape[1::-1] == frame.size:
-            return faces
-        scale = np.divide(frame.size, image.shape[1::-1]).astype(np.float32)
-        return [_rotate_back(face, 0, image.shape[:2], scale) for face in faces]
+    def _find_in_parts(
+        self, frame: Frame, expected: Sequence[np.ndarray], changed: Sequence[np.ndarray]
+    ) -> list[Face] | None:
+        """Return the expected faces, or None if the full frame must be searched."""
+        if not self._regions_are_cheaper(frame, len(expected)):
+            return None
+        faces = self._find_near_all(frame, expected)
+        if faces is None or any(self._has_new_face(frame, box, faces) for box in changed):
+            return None
+        return faces
 
     def _regions_are_cheaper(self, frame: Frame, regions: int) -> bool:
         width, height = frame.size
         shrink = min(1.0, self.max_side_px / max(width, height))
-        return REGION_COST * regions * REGION_PX**2 <= width * height * shrink**2
+        rows, columns = _mosaic_shape(regions)
+        return REGION_COST * rows * columns * REGION_PX**2 <= width * height * shrink**2
 
-    def _find_near_all(self, frame: Frame, boxes: Sequence[np.ndarray]) -> list[Face]:
-        """Return one face per box; [] if a box has no face, or two boxes have the same face."""
+    def _find_near_all(self, frame: Frame, boxes: Sequence[np.ndarray]) -> list[Face] | None:
+        """Return one face per box; None if a box has no face, or two boxes have the same face."""
+        regions = [_region_around(box, frame.size) for box in boxes]
+        if any(left >= right or top >= bottom for left, top, right, bottom in regions):
+            return None
+        copies = [self._copy(frame, region, REGION_PX) for region in regions]
         faces: list[Face] = []
-        for box in boxes:
-            face = self._find_near(frame, box)
-            if face is None or any(is_same_place(face.box_xyxy, f.box_xyxy) for f in faces):
-                return []
-            faces.append(face)
+        for box, candidates in zip(boxes, self._detect_in_mosaic(copies), strict=True):
+            nearest = max(candidates, key=lambda face: overlap(face.box_xyxy, box), default=None)
+            if nearest is None or not is_same_place(nearest.box_xyxy, box):
+                return None
+            if any(is_same_place(nearest.box_xyxy, face.box_xyxy) for face in faces):
+                return None
+            faces.append(nearest)
         return faces
 
-    def _find_near(self, frame: Frame, box_xyxy: np.ndarray) -> Face | None:
-        """Return the face that overlaps a box most, or None if none overlaps it enough."""
-        left, top, right, bottom = _region_around(box_xyxy, frame.size)
-        if left >= right or top >= bottom:
-            return None
-        region = frame.image[top:bottom, left:right]
-        faces = [
-            _translate(face, left, top) for face in self._detect(region, frame.encoding, REGION_PX)
-        ]
-        nearest = max(faces, key=lambda face: overlap(face.box_xyxy, box_xyxy), default=None)
-        if nearest is None or not is_same_place(nearest.box_xyxy, box_xyxy):
-            return None
-        return nearest
-
-    def _detect(self, image: np.ndarray, encoding: str, side_px: int) -> list[Face]:
-        """Run the detector on a copy whose longer side is `side_px`; faces in pixels of `image`."""
-        height, width = image.shape[:2]
-        small = _reduce(image, encoding, side_px)
-        turns = self.quarter_turns
-        upright = cv2.rotate(small, _ROTATIONS[turns]) if turns else small
+    def _detect_in_mosaic(self, copies: Sequence['_Copy']) -> list[list[Face]]:
+        """Run the detector once on all copies, side by side; return the faces of each."""
+        if not copies:
+            return []
+        rows, columns = _mosaic_shape(len(copies))
+        mosaic = np.zeros((rows * REGION_PX, columns * REGION_PX, 3), np.uint8)
+        for index, copy in enumerate(copies):
+            row, column = divmod(index, columns)
+            height, width = copy.image.shape[:2]
+            tile = mosaic[row * REGION_PX :, column * REGION_PX :]
+            tile[:height, :width] = copy.image
         self.timer.lap(REDUCE)
-        faces = self.detector.detect(upright)
+        found: list[list[Face]] = [[] for _ in copies]
+        for face in self.detector.detect(mosaic):
+            x, y = (face.box_xyxy[:2] + face.box_xyxy[2:]) / 2 // REGION_PX
+            index = int(min(max(y, 0), rows - 1) * columns + min(max(x, 0), columns - 1))
+            if index < len(copies):
+                row, column = divmod(index, columns)
+                in_copy = _translate(face, -column * REGION_PX, -row * REGION_PX)
+                found[index].append(copies[index].to_frame(in_copy))
         self.timer.lap(DETECT)
-        if turns == 0 and small.shape[:2] == (height, width):
-            return faces
-        scale = np.array([width / small.shape[1], height / small.shape[0]], np.float32)
-        return [_rotate_back(face, turns, small.shape[:2], scale) for face in faces]
+        return found
+
+    def _has_new_face(self, frame: Frame, box_xyxy: np.ndarray, known: Sequence[Face]) -> bool:
+        """Return whether a part of the frame has a face that does not overlap a known one."""
+        left, top, right, bottom = (int(side) for side in box_xyxy)
+        longer = max(right - left, bottom - top)
+        side_px = math.ceil(self.max_side_px * longer / max(frame.size))
+        copy = self._copy(frame, (left, top, right, bottom), side_px)
+        found = self._detect(copy, is_part=True)
+        return any(not any(_overlaps(face, other) for other in known) for face in found)
+
+    def _full_copy(self, frame: Frame) -> '_Copy':
+        image = frame.pixels(self.max_side_px / max(frame.size))
+        return self._upright(image, frame, (0, 0, *frame.size), self.max_side_px)
+
+    def _copy(self, frame: Frame, part: tuple[int, int, int, int], side_px: int) -> '_Copy':
+        """Copy a part of the frame (left, top, right, bottom), reduced to `side_px` and upright."""
+        left, top, right, bottom = part
+        return self._upright(frame.image[top:bottom, left:right], frame, part, side_px)
+
+    def _upright(
+        self, image: np.ndarray, frame: Frame, part: tuple[int, int, int, int], side_px: int
+    ) -> '_Copy':
+        reduced = _reduce(image, frame.encoding, side_px)
+        turns = self.quarter_turns
+        upright = cv2.rotate(reduced, _ROTATIONS[turns]) if turns else reduced
+        return _Copy(upright, reduced.shape[:2], turns, part)
+
+    def _detect(self, copy: '_Copy', is_part: bool = False) -> list[Face]:
+        """Run the detector on a copy; the faces are in pixels of the frame."""
+        self.timer.lap(REDUCE)
+        detector = self.detector
+        found = (detector.detect_in_part if is_part else detector.detect)(copy.image)
+        self.timer.lap(DETECT)
+        return [copy.to_frame(face) for face in found]
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """Reduced, upright copy of a part of a frame.
+
+    Attributes:
+        image: uint8 [H, W, 3], BGR.
+        size: (height, width) before the rotation.
+        turns: clockwise quarter turns of the rotation.
+        part: left, top, right, bottom, pixels of the frame.
+    """
+
+    image: np.ndarray
+    size: tuple[int, int]
+    turns: int
+    part: tuple[int, int, int, int]
+
+    def to_frame(self, face: Face) -> Face:
+        """Map a face from pixels of the copy to pixels of the frame."""
+        left, top, right, bottom = self.part
+        height, width = self.size
+        if self.turns or (height, width) != (bottom - top, right - left):
+            scale = np.array([(right - left) / width, (bottom - top) / height], np.float32)
+            face = _rotate_back(face, self.turns, self.size, scale)
+        return _translate(face, left, top) if left or top else face
+
+
+def _mosaic_shape(count: int) -> tuple[int, int]:
+    """Return the rows and columns of a nearly square mosaic."""
+    columns = max(1, math.ceil(math.sqrt(count)))
+    return math.ceil(count / columns), columns
 
 
 def _reduce(image: np.ndarray, encoding: str, side_px: int) -> np.ndarray:
@@ -135,6 +214,16 @@ def _region_around(box_xyxy: np.ndarray, size: tuple[int, int]) -> tuple[int, in
     left, top, side = square_about(box_xyxy, REGION_SCALE)
     width, height = size
     return max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
+
+
+def _overlaps(a: Face, b: Face) -> bool:
+    """Return whether the center of one face lies in the box of the other one."""
+    return _contains(a.box_xyxy, b.box_xyxy) or _contains(b.box_xyxy, a.box_xyxy)
+
+
+def _contains(outer_xyxy: np.ndarray, inner_xyxy: np.ndarray) -> bool:
+    center = (inner_xyxy[:2] + inner_xyxy[2:]) / 2
+    return bool((outer_xyxy[:2] < center).all() and (center < outer_xyxy[2:]).all())
 
 
 def _translate(face: Face, x: float, y: float) -> Face:

@@ -90,6 +90,10 @@ class YuNetDetector(Detector):
             for face in self._detect_once(image)
         ]
 
+    def detect_in_part(self, image_bgr: np.ndarray) -> list[Face]:
+        """Find faces that do not fill the image."""
+        return self._detect_once(image_bgr)
+
     def _detect_once(self, image_bgr: np.ndarray) -> list[Face]:
         height, width = image_bgr.shape[:2]
         below, right = -height % STRIDES[-1], -width % STRIDES[-1]

@@ -78,6 +78,7 @@ def load_models(
         settings.backend.fallback,
         on_progress,
         settings.backend.server,
+        settings.backend.parallel_runs,
     )
     detector = _open_detector(settings, selection.backend, on_progress)
     path = settings.calibration

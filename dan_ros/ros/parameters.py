@@ -27,7 +27,7 @@ from rclpy.node import Node
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from dan_ros.backends import BACKENDS, PRECISIONS, ServerConfig
-from dan_ros.backends.base import node_threads
+from dan_ros.backends.base import node_parallel_runs, node_threads
 from dan_ros.backends.kserve.config import problem_with_url
 from dan_ros.detect import DETECTORS, DEVICES
 from dan_ros.errors import ParameterError
@@ -308,7 +308,7 @@ PARAMETERS = (
         'backend.threads',
         0,
         'CPU threads of network and detector. 0: all cores except one, which is left to camera and '
-        'middleware.',
+        'middleware; on two cores, the faces of an image with several are split over both.',
         unit='threads',
         minimum=0,
         maximum=64,
@@ -343,9 +343,9 @@ PARAMETERS = (
     Spec(
         'detector.interval',
         VIDEO.detector_interval,
-        'Run full-frame detection on every Nth image; in between, search only around known faces '
-        'and fall back to the full frame if one is lost. Larger is cheaper, but a new face may be '
-        'found N - 1 images late.',
+        'Run full-frame detection on every Nth image; in between, search around known faces, and '
+        'in every second image where the image changed. A new face is found at most one image '
+        'late, one that the change of the image does not reveal N - 1. 10 halves the work.',
         unit='images',
         minimum=1,
         maximum=100,
@@ -650,6 +650,7 @@ class BackendSettings:
     precision: str
     fallback: bool
     server: ServerConfig
+    parallel_runs: int
 
 
 @dataclass(frozen=True)
@@ -714,6 +715,7 @@ class Settings:
                     values['backend.token_file'],
                     values['backend.ca_file'],
                 ),
+                1 if values['backend.threads'] else node_parallel_runs(),
             ),
             detector=DetectorSettings(
                 values['detector.name'],

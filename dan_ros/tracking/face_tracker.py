@@ -122,8 +122,22 @@ class FaceTracker:
             interval: every Nth frame is searched in full; so is every frame while a face that may
                 come back is missing.
         """
-        is_full_search = self._frames % interval == 0 or self._box_tracker.misses_a_face
-        return SearchHint(self._classified_boxes, () if is_full_search else self._boxes)
+        is_full = self.is_full_search_due(interval) or self._box_tracker.misses_a_face
+        return SearchHint(self._classified_boxes, () if is_full else self._boxes)
+
+    def is_full_search_due(self, interval: int) -> bool:
+        """Return whether the next frame is an Nth one."""
+        return self._frames % interval == 0
+
+    @property
+    def known_boxes(self) -> list[np.ndarray]:
+        """Boxes of the faces of the last frame, float [4] each."""
+        return self._boxes
+
+    @property
+    def missing_boxes(self) -> list[np.ndarray]:
+        """Where the faces may be that were missing in the last frame, float [4] each."""
+        return [box for _, box in self._box_tracker.missing_boxes]
 
     @property
     def has_frozen_stamps(self) -> bool:

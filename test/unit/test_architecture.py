@@ -47,7 +47,7 @@ MAY_IMPORT = {
     'image_annotations': 'annotate palette tracking',
     'messages': 'faces labels tracking types',
     'pipeline': 'backends detect errors faces labels model probabilities stage_timer types',
-    'video_pipeline': 'faces pipeline tracking types',
+    'video_pipeline': 'detect faces pipeline tracking types',
     'datasets': 'detect errors faces images labels model storage types',
     'calibrate': 'datasets errors faces images labels model pipeline probabilities storage'
     ' tracking types',

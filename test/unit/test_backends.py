@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from dan_ros.backends import CPU_BACKENDS, REGISTRY, open_backend
+from dan_ros.backends import CPU_BACKENDS, REGISTRY, choose_backend, open_backend
 from dan_ros.backends.base import DEFAULT_CONFIG, smoke_test
 from dan_ros.backends.registry import CPU, BackendEntry
 from dan_ros.detect import open_detector
@@ -255,3 +255,11 @@ def test_an_old_opencv_is_told(monkeypatch):
     monkeypatch.setattr('dan_ros.backends.opencv.version', lambda: (4, 6))
     with pytest.raises(MissingPackageError, match=r'needs OpenCV 4\.10 or newer'):
         open_backend('opencv')
+
+
+@pytest.mark.parametrize('count', [0, 1, 2, 5])
+def test_a_batch_may_be_split_into_parallel_runs(count):
+    faces = np.random.default_rng(0).integers(0, 256, (count, 96, 96, 3), np.uint8)
+    split = choose_backend('onnxruntime', threads=1, parallel_runs=2).backend.infer(faces)
+    whole = choose_backend('onnxruntime', threads=1).backend.infer(faces)
+    np.testing.assert_allclose(split, whole, atol=1e-5)
