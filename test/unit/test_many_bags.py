@@ -6,8 +6,10 @@ import functools
 import importlib
 import os
 import shutil
+import sqlite3
 import sys
 import threading
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from dan_ros.bag.many.job import FATAL, Job, run_job
 from dan_ros.bag.parquet_tables import TABLES, schema
 from dan_ros.bag.settings import BagSettings
 from dan_ros.cli import many_bags
-from dan_ros.errors import DanError
+from dan_ros.errors import DanError, DataError
 from dan_ros.labels import CANONICAL
 from dan_ros.probabilities import Calibration, Prior
 
@@ -182,8 +184,10 @@ def test_a_worker_that_dies_is_replaced_three_times(tmp_path, bags, executor):
 
 def test_a_bad_bag_does_not_stop_the_others(tmp_path, bags, executor):
     out = tmp_path / 'out'
-    (bags / 'bad.mcap').write_text('hello')
-    result = run_bag(bags / 'bad.mcap', bags / 'missing', bags / 'a', out)
+    bad = bags / 'database or disk is full' / 'bad.mcap'  # the name is no full disk
+    bad.parent.mkdir()
+    bad.write_text('hello')
+    result = run_bag(bad, bags / 'missing', bags / 'a', out)
     assert result.exit_code == 1
     assert "bad.mcap is a text that begins with 'hello'" in result.output
     assert 'missing: there is no such bag' in result.output
@@ -202,6 +206,19 @@ def test_a_bad_bag_does_not_stop_the_others(tmp_path, bags, executor):
     assert result.exit_code == 1
     assert read_frames(out) == old
     assert 'results of an earlier run are kept' in (out / 'index.html').read_text()
+
+
+def test_a_disk_that_is_full_for_sqlite_stops_the_run(tmp_path):
+    job = Job('a', 'a', str(tmp_path), 'out', {}, '', 1, '', 'x')
+    with closing(sqlite3.connect(':memory:')) as database:
+        database.execute('PRAGMA max_page_count = 1')
+        with pytest.raises(sqlite3.Error) as raised:
+            database.execute('CREATE TABLE a (b)')
+    error = DataError('cannot write')
+    error.__cause__ = raised.value
+    outcome = job_module._explain(job, error)
+    assert outcome['state'] == FATAL
+    assert 'the disk of out is full' in outcome['reason']
 
 
 def test_folders_that_cannot_be_used_are_refused_in_one_line(tmp_path, bags, executor, monkeypatch):

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import socket
+import sqlite3
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +37,7 @@ PROGRESS = 'progress'  # file with the share of the bag that was processed, [0, 
 PROGRESS_INTERVAL_S = 0.5
 READ_BYTES = 1 << 20
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+SQLITE_NO_SPACE = 'database or disk is full'  # https://sqlite.org/rescode.html#full
 
 
 def open_pipeline(settings: BagSettings, threads: int) -> VideoPipeline:
@@ -119,8 +121,7 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _explain(job: Job, error: Exception) -> dict[str, Any]:
-    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-    if getattr(cause, 'errno', None) in NO_SPACE or 'is full' in str(cause):  # as SQLite says
+    if _is_disk_full(error):
         reason = f'the disk of {job.out} is full; free some space and run the same command again'
         return {'state': FATAL, 'reason': reason}
     if isinstance(error, _RunError):
@@ -134,6 +135,17 @@ def _explain(job: Job, error: Exception) -> dict[str, Any]:
     else:
         reason = f'{job.source}: unexpected {type(error).__name__}: {error}'
     return {'state': FAILED, 'reason': ' '.join(reason.split())}
+
+
+def _is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, says that the disk is full."""
+    while error:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            return True
+        if isinstance(error, sqlite3.Error) and str(error) == SQLITE_NO_SPACE:
+            return True
+        error = error.__cause__
+    return False
 
 
 class _RunError(DanError):
