@@ -303,7 +303,9 @@ def test_bags_are_found_once(tmp_path, images):
     pattern = Path(f'{root}/*day/*')
     assert sources.find_bags([pattern, root / 'monday', root / 'monday/run/run.db3']) == expected
     assert sources.means_many([root])
+    assert sources.means_many([root / 'monday'])  # with one bag
     assert not sources.means_many([root / 'monday/run'])
+    assert not sources.means_many([root / 'notes'])
     names = sources.name_bags(expected, {})
     assert list(names.values()) == ['monday-run', 'bag_2024', 'tuesday-run']
     first = sources.name_bags(expected[:1], {})

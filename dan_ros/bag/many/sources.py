@@ -19,11 +19,11 @@ WRITE_AHEAD_LOG = '-wal'  # suffix of SQLite's file of latest changes
 
 
 def means_many(sources: Sequence[Path]) -> bool:
-    """Whether the sources are several bags, a pattern, or a folder of several bags."""
+    """Whether the sources are several paths, a pattern, or a folder of bags, even of one."""
     (first, *others) = sources
     if others or _is_pattern(first):
         return True
-    return first.is_dir() and not _is_bag(first) and len(list(_bags_below(first))) > 1
+    return first.is_dir() and not _is_bag(first) and any(_bags_below(first))
 
 
 def find_bags(sources: Sequence[Path]) -> list[Path]:
