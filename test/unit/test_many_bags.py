@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 from bag_results import InlineExecutor, read_frames, read_results
@@ -23,7 +24,7 @@ from recording import PERIOD_NS, START_NS, moving_smile, raw, record, record_ima
 from dan_ros.bag import timeline
 from dan_ros.bag.csv_table import COLUMNS
 from dan_ros.bag.many import job as job_module
-from dan_ros.bag.many import processes, ray_cluster, sources
+from dan_ros.bag.many import processes, ray_cluster, sources, strip
 from dan_ros.bag.many.job import FATAL, Job, run_job
 from dan_ros.bag.parquet_tables import TABLES, schema
 from dan_ros.bag.settings import BagSettings
@@ -219,6 +220,20 @@ def test_a_disk_that_is_full_for_sqlite_stops_the_run(tmp_path):
     outcome = job_module._explain(job, error)
     assert outcome['state'] == FATAL
     assert 'the disk of out is full' in outcome['reason']
+
+
+def test_a_clock_that_is_set_while_recording_costs_no_bag(tmp_path, images, executor):
+    """A robot without a clock starts in 1970, and NTP corrects it later."""
+    times = [0, PERIOD_NS, START_NS, START_NS + PERIOD_NS]
+    pairs = zip(times, images, strict=True)
+    record(tmp_path / 'in', [('/cam', IMAGE, ns, raw(image, ns)) for ns, image in pairs])
+    result = run_bag(tmp_path / 'in', tmp_path / 'out', '--jobs', 1)
+    assert result.exit_code == 0, result.output
+    assert len(read_frames(tmp_path / 'out')) == 4
+    histogram = strip._histogram(np.array(times), times[0], times[-1])
+    assert (histogram[0], histogram[-1], histogram.sum()) == (2, 2, 4)
+    spread = np.array([-(2**63), -(2**62), 2**63 - 1])  # times of a damaged bag
+    assert strip._histogram(spread, -(2**63), 2**63 - 1).nonzero()[0].tolist() == [0, 24, 95]
 
 
 def test_folders_that_cannot_be_used_are_refused_in_one_line(tmp_path, bags, executor, monkeypatch):

@@ -92,7 +92,8 @@ def _parse(text: str) -> np.ndarray:
 
 
 def _histogram(time_ns: np.ndarray, start_ns: int, end_ns: int) -> np.ndarray:
-    position = (time_ns - start_ns) * BINS // max(end_ns - start_ns, 1)
+    offset_ns = (time_ns - start_ns).view(np.uint64)  # also right where int64 would overflow
+    position = (offset_ns * float(BINS) / max(end_ns - start_ns, 1)).astype(np.int64)
     return np.bincount(np.minimum(position, BINS - 1), minlength=BINS)
 
 
