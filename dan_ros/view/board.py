@@ -14,7 +14,7 @@ from typing import Any
 
 HISTORY_S = 30.0  # length of the history of probabilities, seconds
 SAMPLE_S = 0.1  # shortest time between two samples of a face, seconds
-PICTURE_S = 3.0  # age at which a picture is forgotten, seconds
+PICTURE_S = 3.0  # age at which a picture and the faces of an image are forgotten, seconds
 MAX_FACES = 12  # faces per camera with a history; the largest come first
 MAX_SAMPLES = 10_000
 MAX_EVENTS = 100
@@ -124,7 +124,7 @@ class Board:
         self._lock = threading.Lock()
         self._started_s = time.monotonic()
         self._count = 0  # grows with each change
-        self._faces: dict[str, Sequence[SeenFace]] = {}
+        self._faces: dict[str, tuple[float, Sequence[SeenFace]]] = {}  # with the time of arrival
         self._by_stamp: dict[str, dict[int, Sequence[SeenFace]]] = {}
         self._pictures: dict[str, Picture] = {}
         self._samples: deque[tuple[int, list[Any]]] = deque(maxlen=MAX_SAMPLES)
@@ -140,7 +140,7 @@ class Board:
         """Show the faces of an image; a picture with the same stamp may follow."""
         now_s = time.monotonic()
         with self._lock:
-            self._faces[camera] = faces
+            self._faces[camera] = now_s, faces
             waiting = self._by_stamp.setdefault(camera, {})
             waiting[stamp_ns] = faces
             while len(waiting) > MAX_UNPAIRED:
@@ -162,7 +162,7 @@ class Board:
             )
 
     def add_event(self, event: SeenEvent) -> None:
-        """List an event; the history of a face that left is forgotten."""
+        """List an event; a face that left is forgotten, with its history."""
         entry = {**vars(event), 'lasted_s': round(event.lasted_s, 1), 'time_s': time.time()}
         with self._lock:
             self._events.append((self._next(), entry))
@@ -170,6 +170,10 @@ class Board:
                 kept = [item for item in self._samples if item[1][1] != event.face_id]
                 self._samples = deque(kept, MAX_SAMPLES)
                 self._sampled_s.pop(event.face_id, None)
+                if event.camera in self._faces:
+                    seen_s, faces = self._faces[event.camera]
+                    here = [face for face in faces if face.face_id != event.face_id]
+                    self._faces[event.camera] = seen_s, here
 
     def set_status(self, status: ViewStatus) -> None:
         """Replace the status."""
@@ -227,7 +231,7 @@ class Board:
                 'now': self._elapsed_ms(time.monotonic()),
                 'faces': {
                     camera: [face.to_json() for face in faces[:MAX_FACES]]
-                    for camera, faces in self._faces.items()
+                    for camera, (_, faces) in self._faces.items()
                 },
                 'notice': self._notice,
                 'samples': _newer(self._samples, seen),
@@ -252,6 +256,8 @@ class Board:
         return [self._elapsed_ms(now_s), face.face_id, face.expression, *permille]
 
     def _forget_old(self, now_s: float) -> None:
+        for camera in [c for c, (seen_s, _) in self._faces.items() if seen_s < now_s - PICTURE_S]:
+            del self._faces[camera], self._by_stamp[camera]
         oldest_ms = self._elapsed_ms(now_s - HISTORY_S)
         while self._samples and self._samples[0][1][0] < oldest_ms:
             _, (_, face_id, *_) = self._samples.popleft()

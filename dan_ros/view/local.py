@@ -4,7 +4,7 @@
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,15 +15,16 @@ from dan_ros.faces.blur import blur_faces
 from dan_ros.images.jpeg import to_preview
 from dan_ros.messages import box_to_region
 from dan_ros.tracking.attention import AttentionTracker
-from dan_ros.tracking.events import EventDetector
+from dan_ros.tracking.events import EventDetector, FaceEvent
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoPipeline
-from dan_ros.view.board import Board, SeenEvent, SeenFace, ViewStatus
+from dan_ros.view.board import PICTURE_S, Board, SeenEvent, SeenFace, ViewStatus
 from dan_ros.view.playback import TimedImages
 from dan_ros.view.settings import SETTINGS, to_config, to_json
 
 STATUS_S = 1.0  # interval of the status, seconds
+SILENT_S = PICTURE_S  # without an image of a camera, after which its faces have left, seconds
 PAUSE_S = 0.05  # interval at which a paused source looks whether it goes on, seconds
 
 
@@ -51,6 +52,7 @@ class LocalSource:
         self._config = to_config(self._values, video.config)
         self._is_enabled = True
         self._newest: dict[str, tuple[Frame, float]] = {}  # with the time of arrival
+        self._received_s: dict[str, float] = {}  # when a camera's last image came, monotonic
         self._changed = threading.Condition()
         self._is_closed = False
         self._attention: dict[str, AttentionTracker] = defaultdict(AttentionTracker)
@@ -123,18 +125,41 @@ class LocalSource:
                     self._counts['bad_data'] += 1
                     continue
                 self._counts['superseded'] += camera in self._newest
-                self._newest[camera] = (frame, time.monotonic())
+                self._received_s[camera] = time.monotonic()
+                self._newest[camera] = (frame, self._received_s[camera])
                 self._changed.notify()
 
     def _process(self) -> None:
-        while not self._is_closed:
-            with self._changed:
-                self._changed.wait_for(lambda: self._newest or self._is_closed, STATUS_S)
-                taken, self._newest = self._newest, {}
-            if taken and self._is_enabled:
-                self._run(taken)
-            if time.monotonic() - self._status_s >= STATUS_S:
-                self._show_status()
+        try:
+            while not self._is_closed:
+                self._process_newest()
+        finally:
+            self._end_visits(list(self._events))
+
+    def _process_newest(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest or self._is_closed, STATUS_S)
+            taken, self._newest = self._newest, {}
+        if taken and self._is_enabled:
+            self._run(taken)
+        self._end_visits(self._silent_cameras())
+        if time.monotonic() - self._status_s >= STATUS_S:
+            self._show_status()
+
+    def _silent_cameras(self) -> list[str]:
+        """Return the cameras that show nobody any longer: without images, or paused."""
+        oldest_s = time.monotonic() - SILENT_S
+        return [
+            camera
+            for camera in self._events
+            if not self._is_enabled or self._received_s[camera] < oldest_s
+        ]
+
+    def _end_visits(self, cameras: Iterable[str]) -> None:
+        """Let the faces of cameras leave."""
+        for camera in cameras:
+            self._add_events(camera, self._events.pop(camera).end())
+            self._attention.pop(camera, None)
 
     def _run(self, taken: dict[str, tuple[Frame, float]]) -> None:
         config = self._video.config = self._config
@@ -160,9 +185,15 @@ class LocalSource:
             return
         board.add_frame(camera, stamped.stamp_ns, [seen_face(face, frame.size) for face in faces])
         self._events[camera].config = self._config.events
-        for event in self._events[camera].update(faces, ids):
+        self._add_events(camera, self._events[camera].update(faces, ids))
+        if board.is_watched:
+            encode = partial(_encode, frame, self._video.hidden_boxes(camera))
+            board.put_picture(camera, stamped.stamp_ns, frame.size, encode)
+
+    def _add_events(self, camera: str, events: Iterable[FaceEvent]) -> None:
+        for event in events:
             state = event.state
-            board.add_event(
+            self._board.add_event(
                 SeenEvent(
                     int(event.kind),
                     camera,
@@ -172,9 +203,6 @@ class LocalSource:
                     event.lasted_s,
                 )
             )
-        if board.is_watched:
-            encode = partial(_encode, frame, self._video.hidden_boxes(camera))
-            board.put_picture(camera, stamped.stamp_ns, frame.size, encode)
 
     def _show_status(self) -> None:
         now_s = time.monotonic()

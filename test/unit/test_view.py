@@ -22,13 +22,21 @@ from command import Command
 from processes import Process
 
 from dan_ros import labels, palette
+from dan_ros.errors import DataError
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import VideoPipeline
-from dan_ros.view import playback
+from dan_ros.view import local, playback
 from dan_ros.view import server as server_module
 from dan_ros.view.access import Access
-from dan_ros.view.board import Board, SeenEvent, SeenFace, ViewStatus, parameter_json
+from dan_ros.view.board import (
+    PICTURE_S,
+    Board,
+    SeenEvent,
+    SeenFace,
+    ViewStatus,
+    parameter_json,
+)
 from dan_ros.view.local import LocalSource
 from dan_ros.view.server import MAX_CLIENTS, MAX_HZ, ViewServer
 from dan_ros.view.settings import SETTINGS
@@ -128,6 +136,13 @@ async def receive(socket, kind, ack=True):
             await socket.send_json({'type': 'shown'})
         if content['type'] == kind:
             return content
+
+
+def wait_until(condition):
+    end_s = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
 
 
 async def until(condition):
@@ -426,18 +441,24 @@ def test_a_page_too_many_is_refused():
 # --- the board ----------------------------------------------------------------------------------
 
 
-def test_a_face_that_left_and_an_old_picture_are_forgotten(monkeypatch):
+def test_a_face_that_left_and_old_faces_and_pictures_are_forgotten(monkeypatch):
     board = Board()
+    board.add_event(SeenEvent(SeenEvent.LEFT, CAMERA, 'f0', 1, 1, 2.0))
     board.add_frame(CAMERA, 1, [seen('f1'), seen('f2')])
     board.put_picture(CAMERA, 1, (4, 4), bytes)
     assert len(board.changes()[1]['samples']) == 2
     board.add_event(SeenEvent(SeenEvent.LEFT, CAMERA, 'f1', 1, 1, 2.0))
-    assert [sample[1] for sample in board.changes()[1]['samples']] == ['f2']
+    state = board.changes()[1]
+    assert [sample[1] for sample in state['samples']] == ['f2']
+    assert [face['id'] for face in state['faces'][CAMERA]] == ['f2']
     assert len(board.pictures()) == 1
-    later_s = time.monotonic() + 31
-    monkeypatch.setattr(time, 'monotonic', lambda: later_s)
+    start_s = time.monotonic()
+    monkeypatch.setattr(time, 'monotonic', lambda: start_s + PICTURE_S + 0.1)
     assert board.pictures() == []
+    assert board.changes()[1]['faces'] == {}  # no event said so: the camera is silent
+    monkeypatch.setattr(time, 'monotonic', lambda: start_s + 31)
     assert board.changes()[1]['samples'] == []
+    board.add_frame(CAMERA, 2, [seen()])
     board.clear()
     assert board.changes()[1]['faces'] == {}
 
@@ -496,6 +517,41 @@ def test_pictures_are_shown_without_ros_and_settings_change_them(pipeline, portr
         wait_for(label_is(labels.UNKNOWN))
         assert source.set_enabled(False) == ''
         wait_for(lambda state: not state['faces'] and not pictures)
+    finally:
+        source.close()
+
+
+@pytest.mark.parametrize('end', ['silent', 'over', 'broken', 'paused', 'backend'])
+def test_faces_leave_when_no_more_images_are_shown(end, pipeline, portrait, monkeypatch):
+    """Nobody may stay on the page as if still in view, whatever ended the images."""
+    monkeypatch.setattr(local, 'SILENT_S', 0.3)
+    monkeypatch.setattr(local, 'STATUS_S', 0.1)
+    board, is_seen = Board(), threading.Event()
+
+    def images():
+        while not is_seen.is_set() or end == 'backend':
+            time.sleep(0.02)
+            yield 'camera', Frame(portrait)
+        if end == 'broken':
+            raise DataError('unplugged')
+        while end != 'over':
+            time.sleep(0.02)
+            yield 'camera', Frame(portrait) if end == 'paused' else None
+
+    video = VideoPipeline(ExpressionPipeline(pipeline.detector, pipeline.backend))
+    source = LocalSource('portrait.png', images(), video, board)
+    source.start()
+    try:
+        wait_until(lambda: board.changes()[1]['faces'].get('camera'))
+        is_seen.set()
+        if end == 'paused':
+            source.set_enabled(False)
+        if end == 'backend':
+            video.run = None
+        wait_until(lambda: board.changes()[1]['events'][-1]['kind'] == SeenEvent.LEFT)
+        state = board.changes()[1]
+        assert not state['faces'].get('camera')
+        assert state['samples'] == []
     finally:
         source.close()
 
