@@ -78,7 +78,8 @@ class LocalSource:
             self._is_closed = True
             self._changed.notify_all()
         for thread in self._threads:
-            thread.join(timeout=2.0)
+            if thread.is_alive():
+                thread.join(timeout=2.0)
 
     def set_parameter(self, name: str, value: Any) -> str:
         """Change a setting; return why it is refused, or ''."""

@@ -582,6 +582,14 @@ def command(monkeypatch, capsys):
     return Command(monkeypatch, capsys)
 
 
+@pytest.mark.parametrize('host', ['192.0.2.1', 'no host'])  # 192.0.2.1 belongs to nobody
+def test_a_host_that_cannot_be_served_is_named(command, portrait_file, host):
+    result = command('view', portrait_file, '--host', host)
+    assert result.exit_code == 1
+    assert f'cannot listen on {host} port 8765' in result.stderr
+    assert 'Traceback' not in result.stderr
+
+
 @pytest.mark.parametrize(
     ('arguments', 'exit_code', 'words'),
     [
@@ -628,6 +636,7 @@ def test_the_command_serves_until_a_signal(portrait_file, tmp_path):
     second = Process([*command[:-1], port], tmp_path / 'second')
     assert second.wait() == 1
     assert f'cannot listen on 127.0.0.1 port {port}' in second.output
+    assert 'Traceback' not in second.output
     assert process.stop(signal.SIGTERM) == 130
     assert process.output.endswith('Stopped\n')
 
