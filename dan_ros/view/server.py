@@ -186,7 +186,7 @@ class ViewServer:
             try:
                 if message.type != WSMsgType.TEXT:
                     raise BadMessageError('a message must be text')
-                self._handle(client, parse_message(message.data))
+                await self._handle(client, parse_message(message.data))
             except BadMessageError as error:
                 bad += 1
                 if bad > MAX_BAD_MESSAGES:
@@ -194,7 +194,7 @@ class ViewServer:
                     return
                 await client.socket.send_json({'type': 'error', 'reason': str(error)})
 
-    def _handle(self, client: _Client, message: dict[str, Any]) -> None:
+    async def _handle(self, client: _Client, message: dict[str, Any]) -> None:
         kind = message['type']
         if kind == 'shown':
             client.unshown = max(0, client.unshown - 1)
@@ -204,7 +204,8 @@ class ViewServer:
             client.is_visible = message['value']
             client.seen, client.unshown, client.heard_s = None, 0, time.monotonic()
         elif len(client.requests) >= MAX_REQUESTS:
-            raise BadMessageError(f'{MAX_REQUESTS} requests are being answered; wait for one')
+            reason = f'{MAX_REQUESTS} requests are being answered; wait for one'
+            await _send_answer(client, message['id'], reason)
         else:
             task = asyncio.create_task(self._answer(client, message))
             client.requests.add(task)
@@ -219,9 +220,7 @@ class ViewServer:
                 reason = await asyncio.to_thread(source.set_enabled, value)
         except Exception as error:  # the page must hear of it
             reason = f'{type(error).__name__}: {error}'
-        await _send_quietly(
-            client, json.dumps({'type': 'answer', 'id': message['id'], 'reason': reason})
-        )
+        await _send_answer(client, message['id'], reason)
 
     # --- to the browser ---
 
@@ -373,6 +372,11 @@ def _hash(text: str) -> str:
 
 def _refuse(status: int, reason: str) -> web.Response:
     return web.Response(status=status, text=f'{reason}\n', headers=HEADERS)
+
+
+async def _send_answer(client: _Client, number: int, reason: str) -> None:
+    """Answer a request: why it is refused, or ''."""
+    await _send_quietly(client, json.dumps({'type': 'answer', 'id': number, 'reason': reason}))
 
 
 async def _send_quietly(client: _Client, message: str | bytes) -> bool:

@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page of `dan-ros view` in Chromium, with the real node and a camera."""
+"""The page of `dan-ros view` in Chromium: with the real node and a camera, and a slow source."""
 
+import asyncio
 import re
 import shutil
 import signal
 import socket
 import sys
+import threading
 
 import pytest
+from aiohttp import web
 from playwright.sync_api import expect, sync_playwright
 from processes import Process
 from robot import Program
+
+from dan_ros.view.access import Access
+from dan_ros.view.board import Board, parameter_json
+from dan_ros.view.server import ViewServer
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'google-chrome'))), None)
 ARGUMENTS = [
@@ -207,3 +214,70 @@ def lose_the_connection(view, process, page):
     view()
     expect(page.locator('#link')).to_have_text(re.compile('live'))
     expect(page.locator('.face .label')).to_have_text('happy')
+
+
+class SlowSource:
+    """A source that answers when it is told to."""
+
+    title, kind = '/dan_node', 'test'
+
+    def __init__(self):
+        self.asked, self.may_answer = [], threading.Event()
+
+    def set_parameter(self, name, value):
+        self.asked.append((name, value))
+        self.may_answer.wait()
+        return ''
+
+    def set_enabled(self, is_enabled):
+        return self.set_parameter('enabled', is_enabled)
+
+
+@pytest.fixture
+def slow_source():
+    """A source with five parameters, and a server of its page at `url`."""
+    source, board, loop = SlowSource(), Board(), asyncio.new_event_loop()
+    board.set_parameters(parameter_json(f'p.{n}', 0.5, 0.5, '', '', 0, 1) for n in range(5))
+    server = ViewServer(board, source, Access.create('127.0.0.1'))
+    runner = web.AppRunner(server.app())
+
+    async def serve():
+        await runner.setup()
+        await web.TCPSite(runner, '127.0.0.1', 0).start()
+
+    loop.run_until_complete(serve())
+    source.url = f'http://127.0.0.1:{runner.addresses[0][1]}/'
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield source
+    source.may_answer.set()
+    asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+
+
+def test_the_page_never_shows_a_value_that_was_not_set(slow_source, page):
+    """A slow source gets the first and the newest value of a slider; a fifth request is refused."""
+    page.goto(slow_source.url)
+    page.locator('#group-p summary').click()
+    numbers = [page.locator(f'[id="p-p.{n}"]') for n in range(5)]
+    sliders = [page.get_by_label(f'p.{n}, slider') for n in range(5)]
+    for key in ('End', 'Home', 'PageUp', 'ArrowUp'):
+        sliders[0].press(key)
+        page.wait_for_timeout(200)
+    newest = float(numbers[0].input_value())
+    for n in range(1, 5):
+        sliders[n].press('End')
+        page.wait_for_timeout(200)
+    refusal = page.locator('.refusal:visible')
+    expect(refusal).to_have_text('4 requests are being answered; wait for one')
+    expect(numbers[4]).to_have_value('0.5')
+    page.locator('#pause').click()
+    expect(page.locator('#notice')).to_have_text('4 requests are being answered; wait for one')
+    slow_source.may_answer.set()
+    numbers[1].fill('')
+    numbers[1].press('Enter')
+    expect(numbers[1]).to_have_value('1')
+    expect(numbers[0]).to_have_value(str(newest))
+    asked = [('p.0', 1), *((f'p.{n}', 1) for n in range(1, 4)), ('p.0', newest)]
+    assert slow_source.asked == asked

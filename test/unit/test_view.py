@@ -300,7 +300,9 @@ def test_requests_are_answered_and_refusals_have_a_reason():
         for number in range(6):
             request = {'type': 'set', 'name': 'slow', 'value': 1, 'id': number}
             await socket.send_json(request)
-        assert 'wait for one' in (await receive(socket, 'error'))['reason']
+        answers = [await receive(socket, 'answer') for _ in range(6)]
+        refused = {answer['id']: answer['reason'] for answer in answers if answer['reason']}
+        assert refused == dict.fromkeys((4, 5), '4 requests are being answered; wait for one')
 
     run(test)
 
