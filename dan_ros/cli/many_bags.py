@@ -63,13 +63,17 @@ def convert_many(
     settings = _resolve(settings)
     sha256 = store.read_model(settings.model).sha256
     with ResultFolder.open(out) as folder:
-        many = ManyBags(folder, bags, settings, sha256, force)
+        many = ManyBags(folder, bags, settings, sha256, force, _print_read)
         waiting = len(many.waiting)
         if ready := sum(task.is_done for task in many.tasks.values()):
             click.echo(f'{ready} of {len(bags)} bags are done already', err=True)
         for task in many.tasks.values():
             if task.failure:
                 click.echo(f'Error: {task.failure}', err=True)
+            if task.old_source and task.old_source.name != task.source.name:
+                click.echo(
+                    f'{task.source} was {task.old_source.name}: it stays {task.name}', err=True
+                )
         if waiting:
             executor, threads = _start(waiting, jobs, ray_address, settings.backend)
             with closing(executor):
@@ -152,6 +156,10 @@ def _run(many: ManyBags, folder: ResultFolder, executor: 'Executor', threads: in
         many.run(executor, threads, show, lambda task: _print_end(task, folder), _print_death)
 
 
+def _print_read(bags: int) -> None:
+    click.echo(f'reading {bags} bags to see whether they were moved or renamed', err=True)
+
+
 def _print_death(task: BagTask, cause: str) -> None:
     click.echo(f'Warning: {task.name}: its worker ended ({cause}); trying again', err=True)
 
@@ -180,6 +188,8 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
             f'--topic {topic}',
             err=True,
         )
+    for name, other in _find_copies(folder):
+        click.echo(f'Warning: {name} has the same content as {other}; both are counted', err=True)
     failures = {name: task.failure for name, task in many.tasks.items() if task.failure}
     sources = {name: record['source'] for name, record in folder.records.items()}
     sources |= {name: str(task.source) for name, task in many.tasks.items()}
@@ -196,3 +206,11 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
         f'{"; ".join(parts)}; see {click.format_filename(os.path.relpath(folder.path / PAGE))}'
     )
     return 1 if failures or incomplete else 0
+
+
+def _find_copies(folder: ResultFolder) -> list[tuple[str, str]]:
+    """Return pairs of the names of bags with the same content."""
+    first: dict[str, str] = {}  # name by content
+    names = sorted(folder.records)
+    pairs = [(name, first.setdefault(folder.records[name]['sha256'], name)) for name in names]
+    return [(name, other) for name, other in pairs if name != other]

@@ -25,7 +25,7 @@ from dan_ros.bag import timeline
 from dan_ros.bag.csv_table import COLUMNS
 from dan_ros.bag.many import job as job_module
 from dan_ros.bag.many import processes, ray_cluster, sources, strip
-from dan_ros.bag.many.job import FATAL, Job, run_job
+from dan_ros.bag.many.job import FATAL, Job, run_job, stat_files
 from dan_ros.bag.parquet_tables import TABLES, schema
 from dan_ros.bag.settings import BagSettings
 from dan_ros.cli import many_bags
@@ -164,12 +164,61 @@ def test_what_is_done_is_not_done_again(tmp_path, bags, images, executor):
     shutil.rmtree(out / 'bags' / 'a')
     assert ran_again() == ['a']
     bags = bags.rename(tmp_path / 'moved')
-    assert ran_again() == ['a', 'b']  # these are read, too
+    assert ran_again() == []
+    assert str(bags / 'a') in (out / 'bags.csv').read_text()
     assert len(read_frames(out)) == 6
     assert ran_again() == []
     assert ran_again('--half-life', 0) == ['a', 'b']
     assert ran_again('--half-life', 0) == []
     assert ran_again('--half-life', 0, '--force') == ['a', 'b']
+
+
+def test_bags_that_move_are_known_by_their_content(tmp_path, images, executor):
+    """The bags have the same name and the same sizes."""
+    out, old, new = tmp_path / 'out', tmp_path / 'old', tmp_path / 'new'
+    for index, name in enumerate('abc'):
+        record_images(old / name / 'rosbag2', images[index : index + 1])
+    sizes = [[size for _, size, _ in stat_files(bag / 'rosbag2')] for bag in old.iterdir()]
+    assert sizes == sizes[:1] * 3
+    shutil.move(old / 'c', tmp_path / 'c')
+    run_bag(old, out)
+    before = read_frames(out)
+    assert len(before) == 2
+    old.rename(new)
+    shutil.move(new / 'b', new / 'a2')  # sorted between a and b
+    shutil.move(tmp_path / 'c', new / 'b')  # another bag where one was
+    executor.ran.clear()
+    result = run_bag(new, out)
+    assert result.exit_code == 0
+    assert executor.ran == ['rosbag2']
+    assert read_frames(out) == before + [('rosbag2', '/camera/image_raw', 0, 1, None)]
+    sources = {row['bag']: row['source'] for row in csv.DictReader((out / 'bags.csv').open())}
+    assert sources == {
+        'a-rosbag2': str(new / 'a/rosbag2'),
+        'b-rosbag2': str(new / 'a2/rosbag2'),
+        'rosbag2': str(new / 'b/rosbag2'),
+    }
+
+
+@pytest.mark.parametrize('suffix', ['', '.mcap'])
+def test_a_renamed_bag_is_not_judged_again_and_a_copy_is_announced(
+    tmp_path, images, executor, suffix
+):
+    out = tmp_path / 'out'
+    bag = record_images(tmp_path / 'mon', images[:2], storage='mcap')
+    mon = bag / 'mon.mcap' if suffix else bag
+    monday, tue = (tmp_path / f'{name}{suffix}' for name in ('monday', 'tue'))
+    run_bag(mon, out, '--jobs', 1)
+    frames = read_frames(out)
+    mon.rename(monday)
+    result = run_bag(monday, out, '--jobs', 1)
+    assert f'{monday} was mon{suffix}: it stays mon' in result.output
+    assert executor.ran == ['mon']
+    assert read_frames(out) == frames
+    (shutil.copy if suffix else shutil.copytree)(monday, tue)
+    result = run_bag(monday, tue, out)
+    assert 'Warning: tue has the same content as mon; both are counted' in result.output
+    assert executor.ran == ['mon', 'tue']
 
 
 def test_a_worker_that_dies_is_replaced_three_times(tmp_path, bags, executor):

@@ -100,6 +100,24 @@ def stat_files(bag: Path) -> list[list[Any]]:
     return found
 
 
+def hash_files(bag: Path) -> str:
+    """Return a SHA-256 of the content of a bag, whatever the bag and its files are called.
+
+    It also brings the files into the memory of the system.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    total = hashlib.sha256()
+    for path in files_of(bag):
+        content = hashlib.sha256()
+        with path.open('rb') as file:
+            while block := file.read(READ_BYTES):
+                content.update(block)
+        total.update(content.digest())
+    return total.hexdigest()
+
+
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
     """Convert one bag and return the outcome.
 
@@ -160,7 +178,7 @@ def _run(job: Job) -> dict[str, Any]:
         return {'state': UNSEEN, 'reason': reason}
     (folder / PROGRESS).write_text('0')
     files = stat_files(source)
-    sha256 = _hash_files(source)
+    sha256 = hash_files(source)
     outcome = {'state': UNCHANGED, 'reason': '', 'files': files, 'sha256': sha256}
     if sha256 == job.known_sha256:
         return outcome
@@ -204,18 +222,6 @@ def _check_storage(job: Job) -> None:
         is_shared = False
     if not is_shared:
         raise _RunError(f'the node {socket.gethostname()} does not see {job.out}; {SHARE}')
-
-
-def _hash_files(bag: Path) -> str:
-    """Return a SHA-256 of the files of a bag. It also brings them into the memory of the system."""
-    total = hashlib.sha256()
-    for path in files_of(bag):
-        content = hashlib.sha256()
-        with path.open('rb') as file:
-            while block := file.read(READ_BYTES):
-                content.update(block)
-        total.update(os.fsencode(path.name) + content.digest())
-    return total.hexdigest()
 
 
 class _Progress:

@@ -3,12 +3,15 @@
 
 import os
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from itertools import takewhile
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
+from dan_ros.backends.base import available_cpus
 from dan_ros.bag.many.executor import Ended, Executor
 from dan_ros.bag.many.job import (
     DONE,
@@ -18,6 +21,7 @@ from dan_ros.bag.many.job import (
     UNCHANGED,
     UNSEEN,
     Job,
+    hash_files,
     stat_files,
 )
 from dan_ros.bag.many.result_folder import ResultFolder
@@ -38,6 +42,8 @@ class BagTask:
         source: resolved path of the bag.
         files: see `stat_files`; [] if they cannot be read.
         failure: why there are no new results, or ''.
+        sha256: its content if it has the sizes of a bag that is gone, or ''.
+        old_source: path of an earlier run, now gone, at which there was the same content.
         known_sha256: content for which there are results with the same settings, or ''.
         is_done: whether its results are complete and need no work.
         attempts: number of workers that tried.
@@ -48,6 +54,8 @@ class BagTask:
     source: Path
     files: list[list[Any]]
     failure: str
+    sha256: str = ''
+    old_source: Path | None = None
     known_sha256: str = ''
     is_done: bool = False
     attempts: int = 0
@@ -75,6 +83,7 @@ class ManyBags:
         settings: how to convert them.
         model_sha256: of the model file.
         force: also convert bags that are done.
+        on_read: called with the number of bags that must be read because they may have been moved.
 
     Attributes:
         tasks: all bags, by name.
@@ -88,11 +97,12 @@ class ManyBags:
         settings: BagSettings,
         model_sha256: str,
         force: bool = False,
+        on_read: Callable[[int], object] = lambda bags: None,
     ) -> None:
         self._folder, self._settings = folder, settings
         self.fingerprint = settings.fingerprint(model_sha256)
         tasks = [BagTask('', bag, *_stat(bag)) for bag in bags]
-        names = name_bags([task.source for task in tasks], self._known_names(tasks))
+        names = name_bags([task.source for task in tasks], self._known_names(tasks, on_read))
         self.tasks = {names[task.source]: task for task in tasks}
         for name, task in self.tasks.items():
             task.name = name
@@ -151,18 +161,29 @@ class ManyBags:
                 next_s = time.monotonic() + POLL_S
         on_progress()
 
-    def _known_names(self, tasks: list[BagTask]) -> dict[Path, str]:
-        """Return the names of earlier runs by path, also of bags that were moved since."""
-        known = {Path(record['source']): name for name, record in self._folder.records.items()}
-        moved = {
-            (path.name, *_sizes(self._folder.records[name]['files'])): name
-            for path, name in known.items()
-            if not os.path.lexists(path)
-        }
-        for task in tasks:
-            name = moved.pop((task.source.name, *_sizes(task.files)), '')
-            if name and task.source not in known:
-                known[task.source] = name
+    def _known_names(
+        self, tasks: list[BagTask], on_read: Callable[[int], object]
+    ) -> dict[Path, str]:
+        """Return the names of earlier runs by path, also of bags that were moved or renamed."""
+        records = self._folder.records
+        known = {Path(record['source']): name for name, record in records.items()}
+        lost = [path for path in known if not os.path.lexists(path)]
+        sizes = {_sizes(records[known[path]]['files']) for path in lost}
+        new = [t for t in tasks if t.source not in known and t.files and _sizes(t.files) in sizes]
+        if not new:
+            return known
+        on_read(len(new))
+        with ThreadPool(available_cpus()) as pool:
+            hashes = pool.map(_hash, [task.source for task in new], chunksize=1)
+        lost_by_hash = defaultdict(list)
+        for path in lost:
+            lost_by_hash[records[known[path]]['sha256']].append(path)
+        for task, sha256 in zip(new, hashes, strict=True):
+            task.sha256 = sha256
+            if same := lost_by_hash[sha256]:
+                task.old_source = max(same, key=lambda path: _common_parts(path, task.source))
+                same.remove(task.old_source)
+                known[task.source] = known[task.old_source]
         return known
 
     def _look_up(self, task: BagTask, force: bool) -> None:
@@ -173,6 +194,10 @@ class ManyBags:
         if self._folder.has_results(task.name):
             task.known_sha256 = record['sha256']
             task.is_done = (record['source'], record['files']) == (str(task.source), task.files)
+            if not task.is_done and task.sha256 == task.known_sha256:
+                now = {'source': str(task.source), 'files': task.files}
+                self._folder.record(task.name, {**record, **now})
+                task.is_done = True
 
     def _submit(self, task: BagTask, executor: Executor, threads: int) -> None:
         task.attempts += 1
@@ -234,5 +259,18 @@ def _stat(bag: Path) -> tuple[list[list[Any]], str]:
         return [], f'{bag}: {reason}'
 
 
-def _sizes(files: list[list[Any]]) -> tuple[tuple[str, int], ...]:
-    return tuple((name, size) for name, size, _ in files)
+def _hash(bag: Path) -> str:
+    try:
+        return hash_files(bag)
+    except OSError:  # its job will say so
+        return ''
+
+
+def _sizes(files: list[list[Any]]) -> tuple[int, ...]:
+    return tuple(sorted(size for _, size, _ in files))
+
+
+def _common_parts(path: Path, other: Path) -> int:
+    """Number of last parts of two paths that are equal."""
+    pairs = zip(reversed(path.parts), reversed(other.parts), strict=False)
+    return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
