@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dan_ros.errors import FrameError
+from dan_ros.images import compressed
 from dan_ros.images.compressed import JpegDecoder, check_compressed, compressed_to_frame
 
 MANY = 40_000_000
@@ -188,6 +189,21 @@ def test_an_image_is_decoded_in_the_size_that_is_needed(portrait):
     assert decoder.decode(content, (1281, 801), 300).pixels(0.2).shape == quarter
     frame = decoder.decode(content, (1281, 801), 300)
     np.testing.assert_array_equal(frame.image, compressed_to_frame(content, MANY).image)
+
+
+@pytest.mark.parametrize('size', [(1281, 801), (320, 240)])
+def test_more_pixels_than_there_are_need_no_other_decoding(portrait, size, monkeypatch):
+    content, divisors, decode = encoded('.jpg', cv2.resize(portrait, size)), [], compressed._decode
+
+    def counted(content, size, divisor):
+        divisors.append(divisor)
+        return decode(content, size, divisor)
+
+    monkeypatch.setattr(compressed, '_decode', counted)
+    frame = JpegDecoder().decode(content, size, max_side_px=640)
+    for scale in (0.5, 2.4, 1.2, 2.4):  # as for faces that are smaller than the network's input
+        frame.pixels(scale)
+    assert divisors == ([2, 1] if size[0] > 640 else [1])
 
 
 def test_a_png_is_always_decoded_in_full(picture):
