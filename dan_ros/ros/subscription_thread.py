@@ -22,6 +22,7 @@ from rclpy.subscription import Subscription
 
 CHECK_NS = 5_000_000_000  # interval at which a waiting thread notices a shutdown of the context
 ERROR_PERIOD_S = 10  # interval between two errors, seconds
+RETRY_S = 0.1  # pause after an error of the middleware
 
 
 class SubscriptionGroup(CallbackGroup):
@@ -92,8 +93,12 @@ class SubscriptionThread:
             size = len(subscriptions), 1, 0, 0, 0, len(events)
             wait_set = rclpy_implementation.WaitSet(*size, context.handle)
             while not self._stopping.is_set() and context.ok():
-                self._wait(wait_set)
-                self._handle_ready(wait_set)
+                try:
+                    self._wait(wait_set)
+                    self._handle_ready(wait_set)
+                except Exception as error:  # the thread must survive any error of the middleware
+                    self._report('could not wait for messages', error)
+                    self._stopping.wait(RETRY_S)
 
     def _wait(self, wait_set: Any) -> None:
         wait_set.clear_entities()
@@ -119,10 +124,12 @@ class SubscriptionThread:
         try:
             take(entity)
         except Exception as error:  # the thread must survive any error of a callback
-            self._node.get_logger().error(
-                f'ignored a message or event: {type(error).__name__}: {error}',
-                throttle_duration_sec=ERROR_PERIOD_S,
-            )
+            self._report('ignored a message or event', error)
+
+    def _report(self, what: str, error: Exception) -> None:
+        self._node.get_logger().error(
+            f'{what}: {type(error).__name__}: {error}', throttle_duration_sec=ERROR_PERIOD_S
+        )
 
 
 def _take_message(subscription: Any) -> None:
