@@ -98,6 +98,7 @@ class VideoPipeline:
         self.consent = ConsentRegistry()
         self._released: set[str] = set()  # as of the last run
         self._cameras: dict[str, _Camera] = {}
+        self._searched_with = self._search_settings
 
     def run(self, frames: Mapping[str, StampedFrame]) -> dict[str, list[TrackedFace]]:
         """Process the newest frame of each camera.
@@ -114,6 +115,10 @@ class VideoPipeline:
                 processed again.
         """
         self.pipeline.config = self.config.pipeline
+        if self._searched_with != self._search_settings:
+            self._searched_with = self._search_settings
+            for known in self._cameras.copy().values():
+                known.changes = SceneChanges()
         cameras = {camera: self._camera(camera) for camera in frames}
         hints = [self._hint(cameras[camera], stamped.frame) for camera, stamped in frames.items()]
         results = self.pipeline.run([stamped.frame for stamped in frames.values()], hints)
@@ -178,6 +183,10 @@ class VideoPipeline:
         self._cameras.clear()
         self.consent.clear()
 
+    @property
+    def _search_settings(self) -> object:
+        return self.config.pipeline, self.pipeline.detector.min_score
+
     def _hint(self, camera: '_Camera', frame: Frame) -> SearchHint:
         hint = camera.hint(frame, self.config)
         if not self.config.consent_required:
@@ -187,7 +196,10 @@ class VideoPipeline:
         return replace(hint, allowed_boxes=allowed)
 
     def _camera(self, name: str) -> '_Camera':
-        camera = self._cameras.setdefault(name, _Camera(FaceTracker(self._new_ids)))
+        camera = self._cameras.get(name)
+        if camera is None:
+            tracker = FaceTracker(self._new_ids, phase=len(self._cameras))
+            camera = self._cameras[name] = _Camera(tracker)
         camera.tracker.config = self.config.tracker
         return camera
 

@@ -25,6 +25,8 @@ REGION_PX = 128  # longer side of the downscaled region, pixels
 # Cost of a region's pixel relative to a pixel of the full frame: small inputs have more overhead.
 REGION_COST = 1.5
 
+MIN_PART = 0.5  # area of a face that is cut off, relative to all of it; less is another face
+
 REDUCE, DETECT = 'reduce', 'detect'  # stages of the timer
 
 _ROTATIONS = {
@@ -134,13 +136,13 @@ class FaceFinder:
         return found
 
     def _has_new_face(self, frame: Frame, box_xyxy: np.ndarray, known: Sequence[Face]) -> bool:
-        """Return whether a part of the frame has a face that does not overlap a known one."""
+        """Return whether a part of the frame has a face other than the known ones."""
         left, top, right, bottom = (int(side) for side in box_xyxy)
         longer = max(right - left, bottom - top)
         side_px = math.ceil(self.max_side_px * longer / max(frame.size))
         copy = self._copy(frame, (left, top, right, bottom), side_px)
         found = self._detect(copy, is_part=True)
-        return any(not any(_overlaps(face, other) for other in known) for face in found)
+        return any(not any(_may_be_same(face, other) for other in known) for face in found)
 
     def _full_copy(self, frame: Frame) -> '_Copy':
         image = frame.pixels(self.max_side_px / max(frame.size))
@@ -149,7 +151,11 @@ class FaceFinder:
     def _copy(self, frame: Frame, part: tuple[int, int, int, int], side_px: int) -> '_Copy':
         """Copy a part of the frame (left, top, right, bottom), reduced to `side_px` and upright."""
         left, top, right, bottom = part
-        return self._upright(frame.image[top:bottom, left:right], frame, part, side_px)
+        image = frame.pixels(side_px / max(right - left, bottom - top))
+        x, y = np.divide(image.shape[1::-1], frame.size)  # below 1 in a smaller copy
+        rows = slice(round(top * y), max(round(bottom * y), round(top * y) + 1))
+        columns = slice(round(left * x), max(round(right * x), round(left * x) + 1))
+        return self._upright(image[rows, columns], frame, part, side_px)
 
     def _upright(
         self, image: np.ndarray, frame: Frame, part: tuple[int, int, int, int], side_px: int
@@ -216,9 +222,12 @@ def _region_around(box_xyxy: np.ndarray, size: tuple[int, int]) -> tuple[int, in
     return max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
 
 
-def _overlaps(a: Face, b: Face) -> bool:
-    """Return whether the center of one face lies in the box of the other one."""
-    return _contains(a.box_xyxy, b.box_xyxy) or _contains(b.box_xyxy, a.box_xyxy)
+def _may_be_same(found: Face, known: Face) -> bool:
+    """Return whether a face in a part of the frame is a known one, which may be cut off there."""
+    a, b = found.box_xyxy, known.box_xyxy
+    if is_same_place(a, b):
+        return True
+    return min(area(a), area(b)) > MIN_PART * max(area(a), area(b)) and _contains(b, a)
 
 
 def _contains(outer_xyxy: np.ndarray, inner_xyxy: np.ndarray) -> bool:

@@ -13,7 +13,7 @@ from dan_ros.types import Frame
 # Lengths in pixels of the reduced copy in which faces are searched.
 CELL_PX = 8  # side of the square cells whose brightness is compared
 MARGIN_PX = 32  # searched around changed cells
-FACE_MARGIN_PX = 40  # changes up to here, or half of a smaller face, belong to a known face
+FACE_MARGIN_PX = 8  # changes up to here belong to a known face; another face may be beside it
 SAMPLES = 4  # pixels per side of a cell that are averaged
 MIN_CHANGE = 6.0  # gray levels; sensor noise changes the mean of a cell by about 1
 CALL_PX = 8_000  # pixels that can be searched in the time that each further search takes
@@ -131,9 +131,8 @@ def _mean_of_cells(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
 def _cells_around(box_xyxy: np.ndarray) -> tuple[slice, slice]:
     """Return rows and columns of a face and its margin; the box is in pixels of the copy."""
     left, top, right, bottom = box_xyxy.tolist()
-    margin = min(FACE_MARGIN_PX, max(right - left, bottom - top) / 2)
-    first = [max(0, int((side - margin) / CELL_PX)) for side in (top, left)]
-    end = [max(0, int((side + margin) / CELL_PX) + 1) for side in (bottom, right)]
+    first = [max(0, int((side - FACE_MARGIN_PX) / CELL_PX)) for side in (top, left)]
+    end = [max(0, int((side + FACE_MARGIN_PX) / CELL_PX) + 1) for side in (bottom, right)]
     return slice(first[0], end[0]), slice(first[1], end[1])
 
 

@@ -345,7 +345,8 @@ PARAMETERS = (
         VIDEO.detector_interval,
         'Run full-frame detection on every Nth image; in between, search around known faces, and '
         'in every second image where the image changed. A new face is found at most one image '
-        'late, one that the change of the image does not reveal N - 1. 10 halves the work.',
+        'late, one that the change of the image does not reveal N - 1. 10 saves about a third of '
+        'the work.',
         unit='images',
         minimum=1,
         maximum=100,

@@ -67,19 +67,23 @@ class FaceTracker:
     Args:
         new_ids: source of ids for new faces. Trackers that share it never give the same id.
         config: see `TrackerConfig`.
+        phase: number of the first frame. Cameras with different phases are searched in full at
+            different times.
 
     Attributes:
         config: may be replaced between two frames.
     """
 
-    def __init__(self, new_ids: Iterator[str], config: TrackerConfig | None = None) -> None:
+    def __init__(
+        self, new_ids: Iterator[str], config: TrackerConfig | None = None, phase: int = 0
+    ) -> None:
         self.config = config or TrackerConfig()
         self._new_ids = new_ids
         self._forget()
         self._classified_boxes: list[np.ndarray] = []
         self._boxes: list[np.ndarray] = []
         self._ids: list[str] = []
-        self._frames = 0
+        self._frames = phase
 
     def _forget(self) -> None:
         self._box_tracker = BoxTracker(self._new_ids)

@@ -9,6 +9,7 @@ from scenes import intersection_over_union
 from dan_ros.detect import open_detector
 from dan_ros.errors import BackendError
 from dan_ros.faces.quality import QualityThresholds
+from dan_ros.images.compressed import JpegDecoder
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
@@ -27,14 +28,17 @@ class Counting:
 
     def __init__(self) -> None:
         self._yunet = open_detector('yunet', threads=1)
+        self.min_score = self._yunet.min_score
         self.pixels = 0
 
     def detect(self, image_bgr):
         self.pixels += image_bgr.shape[0] * image_bgr.shape[1]
+        self._yunet.min_score = self.min_score
         return self._yunet.detect(image_bgr)
 
     def detect_in_part(self, image_bgr):
         self.pixels += image_bgr.shape[0] * image_bgr.shape[1]
+        self._yunet.min_score = self.min_score
         return self._yunet.detect_in_part(image_bgr)
 
 
@@ -80,6 +84,17 @@ def add_face(image: np.ndarray, portrait: np.ndarray, side: int, left: int, top:
     image[top : top + height, left : left + width] = face
 
 
+def add_bare_face(image: np.ndarray, portrait: np.ndarray, side: int, left: int, top: int) -> None:
+    """Add a face without hair and shoulders, its box at `left`, `top`."""
+    (face,) = open_detector('yunet', threads=1).detect(portrait)
+    x, y, right, bottom = face.box_xyxy.round().astype(int)
+    scale = side / max(right - x, bottom - y)
+    cut = portrait[y:bottom, x:right]
+    bare = cv2.resize(cut, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    height, width = bare.shape[:2]
+    image[top : top + height, left : left + width] = bare
+
+
 def test_an_empty_room_is_not_searched_again(camera, room):
     pixels = []
     for index in range(INTERVAL):
@@ -101,6 +116,61 @@ def test_a_new_face_is_found_at_most_one_image_late(camera, room, portrait, side
         assert len(camera.boxes(people)) == 1
     found = [len(camera.boxes(more)) for _ in range(2)]
     assert found[-1] == 2
+
+
+@pytest.mark.parametrize('known', [100, 160])
+@pytest.mark.parametrize('gap', [0, 4, 12, 24])
+def test_a_new_face_beside_a_known_one_is_found_as_well(camera, room, portrait, known, gap):
+    """A face of 40 pixels touches a larger one, or is a few pixels away."""
+    add_face(people := view(room), portrait, known, 20, 30)
+    (box,) = camera.boxes(people)
+    add_bare_face(more := people.copy(), portrait, 40, int(box[2]) + gap, int(box[1]) + 20)
+    for _ in range(2):
+        camera.boxes(people)
+    assert [len(camera.boxes(more)) for _ in range(2)][-1] == 2
+
+
+def test_a_small_face_in_front_of_a_large_one_is_found(camera, room, portrait):
+    add_face(person := view(room), portrait, 180, 20, 0)
+    (box,) = camera.boxes(person)
+    add_face(more := person.copy(), portrait, 56, int(box[0]) - 20, int(box[3]) - 60)
+    assert len(Camera(camera.video.pipeline.backend, interval=1).boxes(more)) == 2
+    camera.boxes(person)
+    assert [len(camera.boxes(more)) for _ in range(2)][-1] == 2
+
+
+def test_a_changed_threshold_searches_a_still_scene_again(camera, room, portrait):
+    add_face(person := view(room), portrait, 100, 200, 100)
+    camera.detector.min_score = 0.99
+    for _ in range(3):
+        assert camera.boxes(person) == []
+    camera.detector.min_score = 0.5
+    assert len(camera.boxes(person)) == 1
+
+
+def test_cameras_are_searched_in_full_at_different_times(camera, room):
+    whole = []
+    for index in range(3 * INTERVAL):
+        camera.detector.pixels = 0
+        frames = {
+            name: StampedFrame(Frame(view(room).astype(np.uint8)), index * 33_000_000)
+            for name in 'abc'
+        }
+        camera.video.run(frames)
+        whole.append(camera.detector.pixels // (WIDTH * HEIGHT))
+    assert max(whole[1:]) == 1
+    assert sum(whole[1:]) == pytest.approx(3 * len(whole) / INTERVAL, abs=3)
+
+
+def test_known_faces_of_a_reduced_jpeg_need_no_full_picture(pipeline, portrait):
+    size = (1280, 960)
+    picture = cv2.resize(portrait[:, :500], size)
+    content = cv2.imencode('.jpg', picture)[1].tobytes()
+    (whole,) = pipeline.find_faces(Frame(picture))
+    frame = JpegDecoder().decode(content, size, 640)
+    (found,) = pipeline.find_faces(frame, [whole.box_xyxy])
+    assert intersection_over_union(found.box_xyxy, whole.box_xyxy) > 0.8
+    assert frame.pixels(0.5).shape[1::-1] == (640, 480)
 
 
 def test_a_new_face_is_found_while_the_camera_turns(camera, room, portrait):
