@@ -4,6 +4,7 @@
 import os
 from collections import Counter
 from pathlib import Path
+from shlex import quote
 
 import click
 
@@ -85,7 +86,7 @@ def command(
         (folder / 'compose.yaml').write_text(to_compose(config))
         (folder / 'inference-service.yaml').write_text(to_inference_service(config, storage))
     click.echo(f'{out}: {", ".join(names)}, {backend} on {device}')
-    click.echo(f'start the server:  docker compose -f {out / "compose.yaml"} up')
+    click.echo(f'start the server:  docker compose -f {quote(str(out / "compose.yaml"))} up')
     click.echo(
         'start a robot:     ros2 run dan_ros dan_node --ros-args -p backend.name:=kserve '
         f'-p backend.url:=grpc://SERVER:8001 -p backend.model_name:={names[0]} '

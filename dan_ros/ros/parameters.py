@@ -99,9 +99,14 @@ class Spec:
     def problem_with(self, value: Any) -> str:
         """Return why a value is invalid, in one line; '' if it is valid."""
         if not (self._has_right_type(value) and self._is_in_range(value)):
-            return f'{self.name} cannot be {value!r}: it must be {self.allowed}'
+            return f'{self.name} cannot be {value!r}: it must be {self.allowed}{self._hint(value)}'
         problem = self.check(self.to_value(value)) if self.check else ''
         return f'{self.name}: {problem}' if problem else ''
+
+    def _hint(self, value: Any) -> str:
+        if isinstance(self.default, str) and type(value) in (bool, int, float):
+            return f'; in a shell, write {self.name}:=\'"{str(value).lower()}"\''
+        return ''
 
     def to_value(self, value: Any) -> Any:
         """Convert a valid value to the type of the default: an int may become a float."""

@@ -5,6 +5,7 @@ import importlib.util
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from dan_ros.images.opencv import MAX_PIXELS
@@ -43,3 +44,10 @@ def test_generated_files_are_current():
     }
     comments = ' '.join(re.findall(r'# (.*)', yaml_text))
     assert all(f'{spec.description} Allowed: {spec.allowed}.' in comments for spec in PARAMETERS)
+
+
+@pytest.mark.parametrize(('value', 'written'), [(1, '1'), (2.5, '2.5'), (True, 'true')])
+def test_a_number_for_a_name_tells_how_to_quote_it(value, written):
+    problem = SPECS['backend.model_version'].problem_with(value)
+    assert problem.endswith(f"""in a shell, write backend.model_version:='"{written}"'""")
+    assert SPECS['backend.model_version'].problem_with(written) == ''

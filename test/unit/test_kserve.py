@@ -7,6 +7,7 @@ test/slow/test_kserve_triton.py has the tests with a real server.
 import gc
 import json
 import os
+import shlex
 import sys
 import threading
 import time
@@ -434,6 +435,13 @@ def test_serve_config_writes_what_triton_and_kserve_read(tmp_path, options, mode
     assert service['kind'] == 'InferenceService'
     limits = service['spec']['predictor']['model']['resources']['limits']
     assert ('nvidia.com/gpu' in limits) == (device == 'GPU')
+
+
+def test_printed_commands_can_be_pasted(tmp_path):
+    out = tmp_path / 'our robots'
+    result = CliRunner().invoke(cli, ['serve-config', str(out)])
+    (line,) = [line for line in result.output.splitlines() if 'docker compose' in line]
+    assert shlex.split(line)[-2] == str(out / 'compose.yaml')
 
 
 def test_serve_config_overwrites_nothing_and_leaves_nothing_half_written(tmp_path):
