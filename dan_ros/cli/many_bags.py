@@ -26,7 +26,7 @@ from dan_ros.bag.many.result_folder import ResultFolder
 from dan_ros.bag.many.run import BagTask, ManyBags
 from dan_ros.bag.many.sources import find_bags
 from dan_ros.bag.settings import BagSettings
-from dan_ros.errors import DataError
+from dan_ros.errors import DanError, DataError
 from dan_ros.model import store
 
 if TYPE_CHECKING:
@@ -76,8 +76,12 @@ def convert_many(
                 )
         if waiting:
             executor, threads = _start(waiting, jobs, ray_address, settings.backend)
-            with closing(executor):
-                _run(many, folder, executor, threads)
+            try:
+                with closing(executor):
+                    _run(many, folder, executor, threads)
+            except (KeyboardInterrupt, DanError, OSError):
+                _finish_early(many, folder, settings)
+                raise
         return _finish(many, folder, settings)
 
 
@@ -176,9 +180,21 @@ def _print_end(task: BagTask, folder: ResultFolder) -> None:
         click.echo(f'Warning: {task.name}: {warning}', err=True)
 
 
+def _finish_early(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> None:
+    """Write the summary of what is done, if the disk allows it."""
+    try:
+        _finish(many, folder, settings)
+    except BrokenPipeError:  # of the terminal; the summary is written
+        pass
+    except OSError as error:
+        reason = error.strerror or error
+        click.echo(f'Warning: {PAGE} and {LIST} are not up to date: {reason}', err=True)
+
+
 def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
     """Write the summary, and return the exit code."""
-    records = {name: folder.records[name] for name in many.tasks if name in folder.records}
+    done = [name for name, task in many.tasks.items() if task.is_done]
+    records = {name: folder.records[name] for name in done}
     left_out = Counter(
         item for record in records.values() for item in record['summary']['left_out'].items()
     )
@@ -193,15 +209,19 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
     failures = {name: task.failure for name, task in many.tasks.items() if task.failure}
     sources = {name: record['source'] for name, record in folder.records.items()}
     sources |= {name: str(task.source) for name, task in many.tasks.items()}
-    folder.write(PAGE, render_page(folder.records, failures, settings, many.fingerprint))
+    waiting = len(many.waiting)
+    page = render_page(folder.records, failures, settings, many.fingerprint, waiting)
+    folder.write(PAGE, page)
     folder.write(LIST, render_list(folder.records, failures, sources))
     incomplete = sum(bool(problem_of(record['summary'])) for record in records.values())
     images = sum(record['summary']['frames'] for record in records.values())
-    parts = [f'{len(many.tasks) - len(failures)} bags, {images} images']
+    parts = [f'{sum(t.is_done for t in many.tasks.values())} bags, {images} images']
     if incomplete:
         parts.append(f'{incomplete} of them incomplete')
     if failures:
         parts.append(f'{len(failures)} failed')
+    if waiting:
+        parts.append(f'{waiting} not done')
     click.echo(
         f'{"; ".join(parts)}; see {click.format_filename(os.path.relpath(folder.path / PAGE))}'
     )

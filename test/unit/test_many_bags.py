@@ -232,6 +232,24 @@ def test_a_worker_that_dies_is_replaced_three_times(tmp_path, bags, executor):
     assert {row[0] for row in read_frames(tmp_path / 'out')} == {'a', 'b', 'c'}
 
 
+@pytest.mark.parametrize('error', [KeyboardInterrupt(), DataError('x'), OSError(28, 'x')])
+def test_a_run_that_ends_early_lists_what_is_done(tmp_path, bags, executor, monkeypatch, error):
+    out, first_wait = tmp_path / 'out', executor.wait
+
+    def wait(timeout_s):
+        if executor.ran:
+            raise error
+        return first_wait(timeout_s)
+
+    monkeypatch.setattr(executor, 'wait', wait)
+    result = run_bag(bags, out)
+    assert result.exit_code == (130 if isinstance(error, KeyboardInterrupt) else 1)
+    assert '1 bags, 4 images; 2 not done; see ' in result.output
+    rows = csv.DictReader((out / 'bags.csv').open())
+    assert [row['bag'] for row in rows] == ['a'] == sorted({row[0] for row in read_frames(out)})
+    assert '2 bags are not done yet' in (out / 'index.html').read_text()
+
+
 def test_a_bad_bag_does_not_stop_the_others(tmp_path, bags, executor):
     out = tmp_path / 'out'
     bad = bags / 'database or disk is full' / 'bad.mcap'  # the name is no full disk

@@ -72,6 +72,9 @@ A face is counted once in each image that shows it.</p>
 <p class="problem">{{ outdated | number }} bags were converted by an earlier run with other options.
 </p>
 {% endif %}
+{% if waiting %}
+<p class="problem">{{ waiting | number }} bags are not done yet; the same command continues.</p>
+{% endif %}
 {% if problems %}
 <h2>Problems</h2>
 <table>
@@ -122,6 +125,7 @@ def render_page(
     failures: Mapping[str, str],
     settings: BagSettings,
     fingerprint: str,
+    waiting: int,
 ) -> bytes:
     """Return the page.
 
@@ -129,6 +133,7 @@ def render_page(
         records: what is done, by name of the bag; see `ResultFolder.records`.
         failures: why bags could not be converted, by name.
         settings, fingerprint: with which bags are converted now.
+        waiting: number of bags that a run did not reach before it was stopped.
     """
     bags = [_describe(name, record['summary']) for name, record in sorted(records.items())]
     by_name = {bag['name']: bag for bag in bags}
@@ -148,6 +153,7 @@ def render_page(
         .render(
             title=f'Facial expressions in {len({*records, *failures}):,} bags',
             outdated=sum(record['settings'] != fingerprint for record in records.values()),
+            waiting=waiting,
             bags=bags,
             problems=problems,
             total=_total(bags, len(problems), len({*records, *failures})),
