@@ -193,6 +193,14 @@ def _finish_early(many: ManyBags, folder: ResultFolder, settings: BagSettings) -
 
 def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
     """Write the summary, and return the exit code."""
+    folder.drop_removed()
+    if strays := folder.strays():
+        others = f' and {len(strays) - 1} others' if strays[1:] else ''
+        click.echo(
+            f'Warning: {strays[0]}{others}: parts of these results are missing; delete the rest or '
+            'convert the bag again',
+            err=True,
+        )
     done = [name for name, task in many.tasks.items() if task.is_done]
     records = {name: folder.records[name] for name in done}
     left_out = Counter(

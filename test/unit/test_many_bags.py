@@ -232,6 +232,25 @@ def test_a_worker_that_dies_is_replaced_three_times(tmp_path, bags, executor):
     assert {row[0] for row in read_frames(tmp_path / 'out')} == {'a', 'b', 'c'}
 
 
+def test_bags_whose_results_were_removed_are_not_listed(tmp_path, bags, executor):
+    out = tmp_path / 'out'
+    run_bag(bags / 'a', bags / 'b', out)
+
+    def listed():
+        return [row['bag'] for row in csv.DictReader((out / 'bags.csv').open())]
+
+    for part in ('bags/a', 'parquet/frames/bag=a', 'parquet/faces/bag=a'):
+        shutil.rmtree(out / part)
+    assert 'Warning' not in run_bag(bags / 'b', out, '--jobs', 1).output
+    assert listed() == ['b']
+    shutil.rmtree(out / 'parquet' / 'faces' / 'bag=b')
+    result = run_bag(bags / 'a', out, '--jobs', 1)
+    assert 'Warning: bags/b and 1 others: parts of these results are missing' in result.output
+    assert listed() == ['a']
+    assert 'Warning' not in run_bag(bags / 'a', bags / 'b', out).output
+    assert executor.ran == ['a', 'b', 'a', 'b']
+
+
 @pytest.mark.parametrize('error', [KeyboardInterrupt(), DataError('x'), OSError(28, 'x')])
 def test_a_run_that_ends_early_lists_what_is_done(tmp_path, bags, executor, monkeypatch, error):
     out, first_wait = tmp_path / 'out', executor.wait

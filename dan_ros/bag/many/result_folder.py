@@ -113,6 +113,32 @@ class ResultFolder:
         parts = [self._partition(table, name) for table in (FRAMES, FACES)]
         return all(p.is_file() for p in (*parts, self.path / BAGS / name / METADATA))
 
+    def drop_removed(self) -> None:
+        """Forget the bags whose results somebody removed."""
+        for name in [name for name in self.records if not self.has_results(name)]:
+            self._forget(name)
+
+    def strays(self) -> list[str]:
+        """Return the parts of results, relative to the folder, that belong to no bag in `records`.
+
+        They remain if somebody removed the other parts, or if a kill came between two of them.
+        """
+        found = []
+        for place, prefix in (
+            (Path(BAGS), ''),
+            (Path(TABLES, FRAMES), 'bag='),
+            (Path(TABLES, FACES), 'bag='),
+        ):
+            with suppress(FileNotFoundError):
+                names = sorted(os.listdir(self.path / place))
+                parts = [name for name in names if name.startswith(prefix) and name[0] != '.']
+                found += [
+                    str(place / name)
+                    for name in parts
+                    if name.removeprefix(prefix) not in self.records
+                ]
+        return found
+
     def write(self, name: str, content: bytes) -> None:
         """Write or replace a file of the folder."""
         atomic_write_bytes(self.path / name, content)
