@@ -141,6 +141,16 @@ def test_a_face_near_a_threshold_is_stable(strict, portrait):
     assert smaller.reason == quality.TOO_SMALL
 
 
+def test_a_known_face_becomes_unknown_when_it_is_blurred(strict, portrait):
+    """Hysteresis against noise must not keep a face that was sharp and is no longer legible."""
+    close_up = cv2.resize(portrait, None, fx=2, fy=2)
+    for blur in (14, 16, 18, 20, 24):
+        frame = Frame(cv2.GaussianBlur(close_up, (0, 0), blur))
+        (face,) = strict.find_faces(frame)
+        ((known,),) = strict.run([frame], [SearchHint(classified_boxes=[face.box_xyxy])])
+        assert known.reason == quality.BLURRED, blur
+
+
 def test_a_classified_face_keeps_its_place_in_max_faces(strict, portrait):
     pair = np.hstack([portrait, portrait])
     strict.config = PipelineConfig(1024, max_faces=1, quality=quality.ACCEPT_ALL)
