@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands of README and tutorials run as they are written; see support/pages.py."""
 
+import re
 import signal
 import subprocess
 import time
@@ -13,6 +14,9 @@ from recording import moving_smile, record_images
 
 BACKGROUND_S = 5.0  # for which what runs until it is stopped must run at least
 COMMAND_S = 240.0
+ECHOED = re.compile(r'^ros2 topic echo .*?(/\S+)', re.MULTILINE)
+# `ros2 topic echo` fails as long as nobody publishes.
+WAIT = "timeout 60 bash -c 'until ros2 topic list | grep -qx {}; do sleep 0.5; done'"
 NEW = ('annotated', 'demo', 'evaluation', 'expressions', 'recording', 'my_faces')
 
 PAGES = [page for page in WITH_COMMANDS if any(b.language == 'bash' for b in blocks_of(page))]
@@ -41,7 +45,9 @@ def test_commands_run(page, clone):
     for block in blocks_of(page):
         if block.language != 'bash' or not block.can_run:
             continue
-        shell = ['bash', '-ec', f'. ./env.sh\n{"exec " * block.is_background}{block.text}']
+        lines = ['. ./env.sh', *map(WAIT.format, ECHOED.findall(block.text))]
+        lines.append('exec ' * block.is_background + block.text)
+        shell = ['bash', '-ec', '\n'.join(lines)]
         if block.is_background:
             log = clone / f'background{len(background)}.log'
             background.append(Process(shell, log, domain, cwd=clone))

@@ -157,6 +157,15 @@ def test_a_command_runs_or_says_why_not(page):
         assert not (block.reason and block.language), block.text
 
 
+@pytest.mark.parametrize('page', pages.WITH_COMMANDS, ids=place_of)
+def test_a_command_that_asks_a_node_runs_after_the_node_was_started(page):
+    is_started = False
+    for block in pages.blocks_of(page):
+        if block.language == 'bash' and re.search(r'\bros2 (topic|param|service|node)', block.text):
+            assert is_started, block.text
+        is_started = is_started or block.is_background
+
+
 # --- the site -----------------------------------------------------------------------------------
 
 
