@@ -12,6 +12,7 @@ from dan_ros.plots.style import encode
 from dan_ros.plots.timeline import draw_timeline
 from dan_ros.tracking.face_tracker import TrackedFace
 
+PREFIX = 'timeline_'  # of the names of the pictures
 MAX_MOMENTS = 2048  # per face; when reached, every other one is dropped to bound memory
 MIN_FRAMES = 5  # frames in which a face must be seen to get a picture
 # A gap is drawn where a face was missing for longer than both of these.
@@ -125,5 +126,5 @@ class Timelines:
         for face_id in self._faces.keys() - ids_in_view:
             moments = self._faces.pop(face_id)
             if moments.frames >= MIN_FRAMES:
-                picture = self._folder / f'timeline_{face_id}.png'
+                picture = self._folder / f'{PREFIX}{face_id}.png'
                 picture.write_bytes(encode(moments.draw(f'face {face_id}')))

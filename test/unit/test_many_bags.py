@@ -5,6 +5,7 @@ import csv
 import functools
 import importlib
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -12,6 +13,7 @@ import threading
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import duckdb
 import numpy as np
@@ -230,6 +232,16 @@ def test_a_worker_that_dies_is_replaced_three_times(tmp_path, bags, executor):
     assert {row[0] for row in read_frames(tmp_path / 'out')} == {'a', 'c'}
     assert run_bag(bags, tmp_path / 'out').exit_code == 1
     assert {row[0] for row in read_frames(tmp_path / 'out')} == {'a', 'b', 'c'}
+
+
+def test_the_page_links_to_every_picture(tmp_path, images, executor, monkeypatch):
+    monkeypatch.setattr(timeline, 'MIN_FRAMES', 1)
+    record_images(tmp_path / 'in', images[1:2])
+    run_bag(tmp_path / 'in', tmp_path / 'out', '--jobs', 1)
+    links = re.findall('<a href="(.*?)">', (tmp_path / 'out' / 'index.html').read_text())
+    (picture,) = (tmp_path / 'out').rglob('*.png')
+    targets = [tmp_path / 'out' / unquote(link) for link in links]
+    assert targets == [picture.parent, picture]
 
 
 def test_bags_whose_results_were_removed_are_not_listed(tmp_path, bags, executor):

@@ -23,6 +23,7 @@ from dan_ros.bag.many.strip import count_labels
 from dan_ros.bag.parquet_tables import FACES, FRAMES, ParquetTables
 from dan_ros.bag.reader import Bag
 from dan_ros.bag.settings import BagSettings
+from dan_ros.bag.timeline import PREFIX as TIMELINE
 from dan_ros.detect import Detector, open_detector
 from dan_ros.errors import DanError, GpuLostError
 from dan_ros.images.opencv import cv2
@@ -194,7 +195,7 @@ def _run(job: Job) -> dict[str, Any]:
         summary = converter.run(folder / job.name, settings.video, _Progress(folder, total))
     seconds = time.monotonic() - started_s
     _flush(folder)
-    summarized = _summarize(summary, folder, choice.left_out)
+    summarized = _summarize(summary, folder, folder / job.name, choice.left_out)
     return {**outcome, 'state': DONE, 'summary': summarized, 'seconds': seconds}
 
 
@@ -246,9 +247,16 @@ def _flush(folder: Path) -> None:
 
 
 def _summarize(
-    summary: ConversionSummary, folder: Path, left_out: dict[str, str]
+    summary: ConversionSummary, folder: Path, bag: Path, left_out: dict[str, str]
 ) -> dict[str, Any]:
-    """Return what the page and the list of bags show of a bag."""
+    """Return what the page and the list of bags show of a bag.
+
+    Args:
+        summary: of the conversion.
+        folder: has the tables.
+        bag: what the conversion wrote.
+        left_out: why topics are not converted, by name.
+    """
     return {
         'text': summary.describe(),
         'frames': summary.frames,
@@ -260,5 +268,6 @@ def _summarize(
         'warnings': summary.describe_warnings(),
         'damage': summary.damage,
         'left_out': left_out,
+        'pictures': sorted(path.name for path in bag.glob(f'{TIMELINE}*.png')),
         **count_labels(folder),
     }

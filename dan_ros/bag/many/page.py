@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from dan_ros.bag.many.strip import ALL_COLORS, ALL_LABELS, draw_strip
 from dan_ros.bag.settings import BagSettings
+from dan_ros.bag.timeline import PREFIX as TIMELINE
 from dan_ros.palette import ALERT, LIGHT
 
 PAGE, LIST = 'index.html', 'bags.csv'
@@ -105,7 +106,14 @@ style="background: {{ color }}"></span>{{ label }}</span>{% endfor %}</p>
 <th>images</th><th>dropped</th><th>images<br>with a face</th><th>faces</th><th>ids</th>
 <th class="text">most frequent</th></tr>
 {% for bag in bags %}
-<tr><td class="text wrap"><a href="bags/{{ bag.link }}/">{{ bag.name }}</a></td>
+<tr><td class="text wrap"><a href="bags/{{ bag.link }}/">{{ bag.name }}</a>
+{% if bag.pictures %}
+<details><summary>faces over time</summary>
+{% for link, face in bag.pictures %}
+<a href="bags/{{ bag.link }}/{{ link }}">{{ face }}</a>
+{% endfor %}
+</details>
+{% endif %}</td>
 <td><img class="strip" alt="{{ bag.top or 'no faces' }}" title="{{ bag.top or 'no faces' }}"
 src="data:image/png;base64,{{ bag.strip }}"></td>
 <td>{{ bag.minutes }}</td><td>{{ bag.images | number }}</td>
@@ -214,6 +222,10 @@ def _describe(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
     return {
         'name': name,
         'link': quote(name),
+        'pictures': [
+            (quote(file), file.removeprefix(TIMELINE).removesuffix('.png'))
+            for file in summary.get('pictures', ())
+        ],
         'strip': base64.b64encode(draw_strip(summary['strip'])).decode(),
         'seconds': (summary['end_ns'] - summary['start_ns']) / 1e9,
         'minutes': f'{(summary["end_ns"] - summary["start_ns"]) / 60e9:.1f}',
