@@ -86,8 +86,8 @@ model: build ## Train the bundled model and its int8 version from DATA=folder of
 docs: build ## Generate docs/parameters.md and config/dan.yaml from the table of parameters.
 	@. ./env.sh && python3 tools/write_parameters.py
 
-pictures: build ## Make the moving picture of README.md and the picture of the attention heads.
-	@. ./env.sh && python3 tools/make_moving_picture.py && \
+pictures: build ## Make the moving picture, the timeline and the picture of the attention heads in docs/
+	@. ./env.sh && python3 tools/make_moving_picture.py && python3 tools/make_timeline_picture.py && \
 	python3 -c 'import cv2, skimage; cv2.imwrite("docs/portrait.png", skimage.data.astronaut()[..., ::-1])' && \
 	dan-ros explain docs/portrait.png --out docs/attention-heads.jpg; rm -f docs/portrait.png
 

@@ -317,11 +317,11 @@ def draw(samples: list[Sample], verdict: Verdict, drops: dict[str, int]) -> Figu
     slope = f'{verdict.slope_mib_per_min:+.2f} MiB per minute after the warm-up'
     (first_hz, last_hz), (first_ms, last_ms) = verdict.throughput_hz, verdict.age_ms
     third = 'in the first third and {} in the last'
-    text = ', '.join(f'{count} {cause}' for cause, count in sorted(drops.items()) if count)
     panels = [
         panel(f'memory: {slope} (limit {MAX_SLOPE_MIB_PER_MIN:g})', 'MiB', 'memory_mib'),
         panel(
-            f'images: {first_hz:.1f} results/s {third.format(f"{last_hz:.1f}")}',
+            f'images: {first_hz:.1f} results/s {third.format(f"{last_hz:.1f}")}; '
+            f'{sum(drops.values()):,} dropped',
             'per second',
             'sent',
             'results',
@@ -331,7 +331,7 @@ def draw(samples: list[Sample], verdict: Verdict, drops: dict[str, int]) -> Figu
             'ms',
             'age_ms',
         ),
-        panel(f'images dropped: {text}', 'count', 'threads', 'descriptors'),
+        panel('threads and file descriptors', 'count', 'threads', 'descriptors'),
     ]
     return draw_lines([sample.at_s / 60 for sample in samples], panels, 'minutes')
 
