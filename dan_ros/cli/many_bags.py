@@ -7,7 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,10 +16,9 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dan_ros.backends import model_for
 from dan_ros.backends.base import available_cpus
 from dan_ros.bag.many.executor import WORKER_BYTES
-from dan_ros.bag.many.job import open_pipeline
+from dan_ros.bag.many.job import resolve_settings
 from dan_ros.bag.many.page import LIST, PAGE, problem_of, render_list, render_page
 from dan_ros.bag.many.processes import ProcessExecutor, default_jobs, free_bytes
 from dan_ros.bag.many.result_folder import ResultFolder
@@ -31,6 +30,7 @@ from dan_ros.model import store
 
 if TYPE_CHECKING:
     from dan_ros.bag.many.executor import Executor
+    from dan_ros.bag.many.ray_cluster import RayExecutor
 
 PATIENCE_S = 30.0  # time without a working worker after which the user is told
 SPEED_PERIOD_S = 600.0  # time over which the speed is measured for the time left
@@ -60,22 +60,17 @@ def convert_many(
     out = out.resolve()
     bags = find_bags(sources)
     _check_apart(bags, out)
-    settings = _resolve(settings)
-    sha256 = store.read_model(settings.model).sha256
-    with ResultFolder.open(out) as folder:
+    with ExitStack() as stack:
+        cluster = _connect(ray_address, jobs) if ray_address else None
+        if cluster:
+            stack.enter_context(closing(cluster))
+        settings = _resolve(settings, cluster)
+        sha256 = store.read_model(settings.model).sha256
+        folder = stack.enter_context(ResultFolder.open(out))
         many = ManyBags(folder, bags, settings, sha256, force, _print_read)
-        waiting = len(many.waiting)
-        if ready := sum(task.is_done for task in many.tasks.values()):
-            click.echo(f'{ready} of {len(bags)} bags are done already', err=True)
-        for task in many.tasks.values():
-            if task.failure:
-                click.echo(f'Error: {task.failure}', err=True)
-            if task.old_source and task.old_source.name != task.source.name:
-                click.echo(
-                    f'{task.source} was {task.old_source.name}: it stays {task.name}', err=True
-                )
-        if waiting:
-            executor, threads = _start(waiting, jobs, ray_address, settings.backend)
+        _print_begin(many)
+        if waiting := len(many.waiting):
+            executor, threads = _start(waiting, jobs, cluster)
             try:
                 with closing(executor):
                     _run(many, folder, executor, threads)
@@ -85,36 +80,53 @@ def convert_many(
         return _finish(many, folder, settings)
 
 
+def _print_begin(many: ManyBags) -> None:
+    if ready := sum(task.is_done for task in many.tasks.values()):
+        click.echo(f'{ready} of {len(many.tasks)} bags are done already', err=True)
+    for task in many.tasks.values():
+        if task.failure:
+            click.echo(f'Error: {task.failure}', err=True)
+        if task.old_source and task.old_source.name != task.source.name:
+            click.echo(f'{task.source} was {task.old_source.name}: it stays {task.name}', err=True)
+
+
 def _check_apart(bags: Sequence[Path], out: Path) -> None:
     for bag in bags:
         if bag.is_relative_to(out) or (bag.is_dir() and out.is_relative_to(bag)):
             raise DataError(f'one of {out} and {bag} is inside the other; choose another folder')
 
 
-def _resolve(settings: BagSettings) -> BagSettings:
-    """Open the models once, so that all workers use the same, and errors come before the work."""
+def _connect(address: str, jobs: int | None) -> 'RayExecutor':
+    from dan_ros.bag.many.ray_cluster import RayExecutor
+
+    return RayExecutor(address, jobs, 1)
+
+
+def _resolve(settings: BagSettings, cluster: 'RayExecutor | None') -> BagSettings:
+    """Open the models once where the jobs will run.
+
+    So all workers use the same, and errors come before the work.
+    """
     if settings.model not in (store.DEFAULT_MODEL, *store.KNOWN_MODELS):
         path = store.expand_path(settings.model).resolve()
         settings = replace(settings, model=str(path))
-    pipeline = open_pipeline(settings, 0).pipeline
-    if pipeline.detector.warning:
-        click.echo(f'Warning: {pipeline.detector.warning}', err=True)
-    backend, detector = pipeline.backend.name, pipeline.detector.name
-    model = model_for(backend, settings.model)
-    return replace(settings, model=model, backend=backend, detector=detector)
+    if cluster:
+        found = cluster.resolve(settings.to_json(), PATIENCE_S, _print_wait)
+    else:
+        found = resolve_settings(settings.to_json())
+    if found['error']:
+        raise DanError(f'{"on a node: " if cluster else ""}{found["error"]}')
+    if found['warning']:
+        click.echo(f'Warning: {found["warning"]}', err=True)
+    return BagSettings.from_json(found['settings'])
 
 
-def _start(
-    bags: int, jobs: int | None, ray_address: str | None, backend: str
-) -> 'tuple[Executor, int]':
-    """Start what runs the jobs; also return the threads of each job."""
-    cores = available_cpus()
-    if ray_address:
-        from dan_ros.bag.many.ray_cluster import RayExecutor
-
-        cluster = RayExecutor(ray_address, jobs, 1, backend)
+def _start(bags: int, jobs: int | None, cluster: 'RayExecutor | None') -> 'tuple[Executor, int]':
+    """Return what runs the jobs, and the threads of each job."""
+    if cluster:
         click.echo(f'{bags} bags on a Ray cluster with {cluster.slots()} cores', err=True)
         return cluster, 1
+    cores = available_cpus()
     chosen = min(jobs or default_jobs(bags), bags)
     threads = max(1, cores // chosen)
     click.echo(
@@ -137,8 +149,7 @@ def _run(many: ManyBags, folder: ResultFolder, executor: 'Executor', threads: in
             warn_at_s = time.monotonic() + PATIENCE_S
         elif time.monotonic() > warn_at_s:
             warn_at_s = math.inf
-            need = f'a core and {WORKER_BYTES / 1e9:g} GB of memory'
-            click.echo(f'Warning: no worker has begun; each needs {need}; waiting', err=True)
+            _print_wait()
         ended = sum(bool(task.is_done or task.failure) for task in many.tasks.values())
         bar.update(
             row,
@@ -158,6 +169,11 @@ def _run(many: ManyBags, folder: ResultFolder, executor: 'Executor', threads: in
     ) as bar:
         row = bar.add_task('', total=total)
         many.run(executor, threads, show, lambda task: _print_end(task, folder), _print_death)
+
+
+def _print_wait() -> None:
+    need = f'a core and {WORKER_BYTES / 1e9:g} GB of memory'
+    click.echo(f'Warning: no worker has begun; each needs {need}; waiting', err=True)
 
 
 def _print_read(bags: int) -> None:

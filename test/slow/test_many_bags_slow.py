@@ -21,6 +21,9 @@ LIMITED = (
     'import resource, sys; from dan_ros.cli.main import main\n'
     'size = int(sys.argv.pop(1)); resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)); main()'
 )
+WITHOUT_ONNXRUNTIME = (
+    'import sys; sys.modules["onnxruntime"] = None\nfrom dan_ros.cli.main import main; main()'
+)
 
 
 @pytest.fixture(scope='module')
@@ -160,6 +163,26 @@ def test_a_ray_node_that_is_killed_loses_nothing(tmp_path, bags, expected, clust
     assert errors[0] == '4 bags on a Ray cluster with 2 cores'
     assert sum('its worker ended (its node died' in line for line in errors) == 1
     assert len(output.splitlines()) == 5  # nothing from Ray
+    assert read_results(out) == expected
+
+
+def test_the_nodes_of_a_ray_cluster_choose_the_backend(tmp_path, bags, expected, cluster):
+    """The driver may have no GPU; here, it cannot import what the workers use."""
+    out = tmp_path / 'out'
+    arguments = [
+        sys.executable,
+        '-c',
+        WITHOUT_ONNXRUNTIME,
+        'bag',
+        bags,
+        out,
+        '--ray',
+        cluster[0].address,
+    ]
+    process = subprocess.run(
+        list(map(str, arguments)), capture_output=True, text=True, check=False, timeout=200
+    )
+    assert process.returncode == 0, process.stderr
     assert read_results(out) == expected
 
 

@@ -54,6 +54,26 @@ def open_pipeline(settings: BagSettings, threads: int) -> VideoPipeline:
     )
 
 
+def resolve_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """Open the models on this machine and say what they are, so that all workers use the same.
+
+    Args:
+        settings: see `BagSettings.to_json`.
+
+    Returns:
+        'settings': the same with the names of model, backend and detector instead of 'auto';
+        'warning': of the detector, or ''; 'error': why a model cannot be opened, or ''.
+    """
+    try:
+        pipeline = open_pipeline(BagSettings.from_json(settings), 0).pipeline
+    except DanError as error:
+        return {'settings': settings, 'warning': '', 'error': str(error)}
+    backend, detector = pipeline.backend.name, pipeline.detector.name
+    model = model_for(backend, settings['model'])
+    found = {**settings, 'model': model, 'backend': backend, 'detector': detector}
+    return {'settings': found, 'warning': pipeline.detector.warning or '', 'error': ''}
+
+
 @lru_cache(maxsize=1)
 def _load(detector: str, backend: str, model: str, threads: int) -> tuple[Detector, Backend, str]:
     """Return a detector, a backend, and the SHA-256 of the model."""

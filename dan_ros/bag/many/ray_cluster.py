@@ -5,13 +5,13 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from dan_ros.backends import GPU_BACKENDS
 from dan_ros.bag.many.executor import WORKER_BYTES, Ended
-from dan_ros.bag.many.job import run_job
+from dan_ros.bag.many.job import resolve_settings, run_job
 from dan_ros.errors import DanError
 
 LOCAL, AUTO, CLIENT = 'local', 'auto', 'ray://'
@@ -41,13 +41,12 @@ class RayExecutor:
             host:port or ray://host:port.
         jobs: number of tasks in flight; None for as many as the cluster has cores.
         threads: cores of each task.
-        backend: name of the backend.
 
     Raises:
         DanError: no cluster answers, or it has another version of Ray or Python.
     """
 
-    def __init__(self, address: str, jobs: int | None, threads: int, backend: str) -> None:
+    def __init__(self, address: str, jobs: int | None, threads: int) -> None:
         os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
         import ray
 
@@ -56,9 +55,42 @@ class RayExecutor:
         self._names: dict[Any, str] = {}  # by reference of the task
         cores = jobs * threads if jobs and address == LOCAL else None
         _connect(ray, address, cores)
-        self._task = ray.remote(run_job).options(
-            num_cpus=threads,
-            num_gpus=GPU_SHARE if backend in GPU_BACKENDS else 0,
+        self._task: Any = None
+
+    def resolve(
+        self, settings: dict[str, Any], patience_s: float, on_delay: Callable[[], object]
+    ) -> dict[str, Any]:
+        """Let a node open the models, as this machine may have no GPU; before `submit`.
+
+        Args:
+            settings: see `BagSettings.to_json`. With the backend 'auto' and a GPU anywhere in the
+                cluster, a node with a GPU is asked.
+            patience_s: time without an answer after which `on_delay` is called.
+            on_delay: called at most once.
+
+        Returns:
+            See `resolve_settings`.
+
+        Raises:
+            DanError: no node could run the task.
+        """
+        has_gpu = self._ray.cluster_resources().get('GPU', 0) > 0
+        backend = settings['backend']
+        needs_gpu = backend in GPU_BACKENDS or (backend == 'auto' and has_gpu)
+        reference = self._to_task(resolve_settings, needs_gpu).remote(settings)
+        if not self._ray.wait([reference], timeout=patience_s)[0]:
+            on_delay()
+        try:
+            found: dict[str, Any] = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            raise DanError(f'a node cannot run the task: {_last_line(error)}') from None
+        self._task = self._to_task(run_job, found['settings']['backend'] in GPU_BACKENDS)
+        return found
+
+    def _to_task(self, function: Callable[..., Any], needs_gpu: bool) -> Any:
+        return self._ray.remote(function).options(
+            num_cpus=self._threads,
+            num_gpus=GPU_SHARE if needs_gpu else 0,
             memory=WORKER_BYTES,
             max_retries=0,
         )
@@ -88,10 +120,11 @@ class RayExecutor:
         return [self._collect(reference) for reference in ended]
 
     def close(self) -> None:
-        """Stop all tasks, and the cluster if it was started here."""
+        """Stop all tasks, and the cluster if it was started here; may be called again."""
         for reference in self._names:
             with suppress(Exception):  # Ray's exceptions share no base, and the cluster may be gone
                 self._ray.cancel(reference, force=True)
+        self._names = {}
         self._ray.shutdown()
 
     def _collect(self, reference: Any) -> Ended:
