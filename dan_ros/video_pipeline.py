@@ -98,7 +98,7 @@ class VideoPipeline:
         self.consent = ConsentRegistry()
         self._released: set[str] = set()  # as of the last run
         self._cameras: dict[str, _Camera] = {}
-        self._searched_with = self._search_settings
+        self._searched_with = self.config.pipeline
 
     def run(self, frames: Mapping[str, StampedFrame]) -> dict[str, list[TrackedFace]]:
         """Process the newest frame of each camera.
@@ -115,10 +115,9 @@ class VideoPipeline:
                 processed again.
         """
         self.pipeline.config = self.config.pipeline
-        if self._searched_with != self._search_settings:
-            self._searched_with = self._search_settings
-            for known in self._cameras.copy().values():
-                known.changes = SceneChanges()
+        if self._searched_with != self.config.pipeline:
+            self.search_again()
+        self._searched_with = self.config.pipeline
         cameras = {camera: self._camera(camera) for camera in frames}
         hints = [self._hint(cameras[camera], stamped.frame) for camera, stamped in frames.items()]
         results = self.pipeline.run([stamped.frame for stamped in frames.values()], hints)
@@ -173,6 +172,11 @@ class VideoPipeline:
             c for c, known in self._cameras.copy().items() if known.tracker.has_unordered_stamps
         ]
 
+    def search_again(self) -> None:
+        """Search the next images in full, because the detector has changed."""
+        for known in self._cameras.copy().values():
+            known.changes = SceneChanges()
+
     def forget(self, camera: str) -> None:
         """Forget the faces of a camera. May be called by any thread."""
         self._cameras.pop(camera, None)
@@ -182,10 +186,6 @@ class VideoPipeline:
         """Forget the faces of every camera."""
         self._cameras.clear()
         self.consent.clear()
-
-    @property
-    def _search_settings(self) -> object:
-        return self.config.pipeline, self.pipeline.detector.min_score
 
     def _hint(self, camera: '_Camera', frame: Frame) -> SearchHint:
         hint = camera.hint(frame, self.config)

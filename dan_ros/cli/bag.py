@@ -159,7 +159,7 @@ def command(
     )
     if out.name in ('', '..'):  # such as the current folder
         out = out.resolve()
-    if not (jobs or ray_address or means_many(sources)):
+    if not (jobs or ray_address or means_many(sources, out)):
         sys.exit(_convert_one(sources[0], out, settings, force))
     need('pyarrow', 'jinja2', extra='bag')
     if ray_address:

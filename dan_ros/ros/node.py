@@ -40,7 +40,7 @@ GPU_LOST = 3  # exit code
 class DanNode(ManagedNode):
     """Lifecycle, services and wiring.
 
-    The executor's thread stores images, and one inference thread processes them.
+    One thread stores images, another processes them, and the executor serves everything else.
 
     Attributes:
         exit_code: nonzero if only a new process can continue.

@@ -128,7 +128,10 @@ class StreamSession:
         """Update the settings before a run."""
         settings = self._get_settings()
         video.config = settings.video
-        video.pipeline.detector.min_score = settings.detector.min_score
+        detector = video.pipeline.detector
+        if detector.min_score != settings.detector.min_score:
+            detector.min_score = settings.detector.min_score
+            video.search_again()
 
     def publish(self, result: FrameResult) -> None:
         """Publish the result of an image."""

@@ -415,10 +415,13 @@ def test_bags_are_found_once(tmp_path, images):
     assert sources.find_bags([root]) == expected
     pattern = Path(f'{root}/*day/*')
     assert sources.find_bags([pattern, root / 'monday', root / 'monday/run/run.db3']) == expected
-    assert sources.means_many([root])
-    assert sources.means_many([root / 'monday'])  # with one bag
-    assert not sources.means_many([root / 'monday/run'])
-    assert not sources.means_many([root / 'notes'])
+    out = tmp_path / 'results'
+    assert sources.means_many([root], out)
+    assert sources.means_many([root], root / 'results')
+    assert sources.means_many([root / 'monday'], out)  # with one bag
+    assert not sources.means_many([root / 'monday'], root / 'monday/results')
+    assert not sources.means_many([root / 'monday/run'], out)
+    assert not sources.means_many([root / 'notes'], out)
     names = sources.name_bags(expected, {})
     assert list(names.values()) == ['monday-run', 'bag_2024', 'tuesday-run']
     first = sources.name_bags(expected[:1], {})

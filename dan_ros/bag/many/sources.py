@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 
 from dan_ros.bag.reader import METADATA
@@ -18,12 +18,18 @@ MAX_NAME_CHARACTERS = 100  # so that names of files fit into file systems
 WRITE_AHEAD_LOG = '-wal'  # suffix of SQLite's file of latest changes
 
 
-def means_many(sources: Sequence[Path]) -> bool:
-    """Whether the sources are several paths, a pattern, or a folder of bags, even of one."""
+def means_many(sources: Sequence[Path], out: Path) -> bool:
+    """Whether the sources are several paths, a pattern, or a folder of bags, even of one.
+
+    A folder that is to contain the results, and one bag, was rather meant to be a bag.
+    """
     (first, *others) = sources
     if others or _is_pattern(first):
         return True
-    return first.is_dir() and not _is_bag(first) and any(_bags_below(first))
+    if _is_bag(first) or not first.is_dir():
+        return False
+    least = 2 if out.resolve().is_relative_to(first.resolve()) else 1
+    return len(list(islice(_bags_below(first), least))) == least
 
 
 def find_bags(sources: Sequence[Path]) -> list[Path]:
