@@ -87,7 +87,8 @@ def _print_begin(many: ManyBags) -> None:
         if task.failure:
             click.echo(f'Error: {task.failure}', err=True)
         if task.old_source and task.old_source.name != task.source.name:
-            click.echo(f'{task.source} was {task.old_source.name}: it stays {task.name}', err=True)
+            was = f'{task.source} was {task.old_source.name} before'
+            click.echo(f'{was}; its results stay {task.name}', err=True)
 
 
 def _check_apart(bags: Sequence[Path], out: Path) -> None:

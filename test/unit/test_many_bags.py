@@ -214,7 +214,7 @@ def test_a_renamed_bag_is_not_judged_again_and_a_copy_is_announced(
     frames = read_frames(out)
     mon.rename(monday)
     result = run_bag(monday, out, '--jobs', 1)
-    assert f'{monday} was mon{suffix}: it stays mon' in result.output
+    assert f'{monday} was mon{suffix} before; its results stay mon' in result.output
     assert executor.ran == ['mon']
     assert read_frames(out) == frames
     (shutil.copy if suffix else shutil.copytree)(monday, tue)
