@@ -2,6 +2,7 @@
 """Plots of how many faces are found and judged correctly under each condition."""
 
 from collections.abc import Mapping
+from textwrap import fill
 
 from matplotlib.figure import Figure
 
@@ -9,6 +10,7 @@ from dan_ros.palette import ACCENT, BASELINE
 from dan_ros.plots.style import SMALL_PT, new_figure, styled
 
 Shares = Mapping[str, float]  # 'found' and 'accuracy', of all faces, [0, 1]
+LABEL_LETTERS = 24  # per line of a label below a panel, which is a quarter of the page
 
 
 @styled
@@ -42,7 +44,7 @@ def draw_series(varied: Mapping[str, Mapping[float, Shares]], title: str) -> Fig
             axes.plot(
                 names, [100 * one[key] for one in values.values()], 'o-', color=color, label=name
             )
-        axes.set(ylim=(0, 103), xlabel=quantity)
+        axes.set(ylim=(0, 103), xlabel=fill(quantity, LABEL_LETTERS))
         axes.tick_params(axis='x', labelsize=SMALL_PT)
         axes.xaxis.label.set_size(SMALL_PT)
         axes.grid(axis='y')
