@@ -162,7 +162,7 @@ def test_a_ray_node_that_is_killed_loses_nothing(tmp_path, bags, expected, clust
     for part in [raylet, *raylet.children(recursive=True)]:
         part.kill()
     output, errors = finish(process)
-    assert errors[0] == '4 bags on a Ray cluster with 2 cores'
+    assert '4 bags on a Ray cluster with 2 cores' in errors
     assert sum('its worker ended (its node died' in line for line in errors) == 1
     assert len(output.splitlines()) == 5  # nothing from Ray
     assert read_results(out) == expected
