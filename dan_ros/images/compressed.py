@@ -176,7 +176,7 @@ class _Jpeg:
         """Return a copy of at least `min_scale` times the full size, or the full size."""
         min_scale = min(min_scale, 1.0)
         if self._divisor == 0 or self._divisor * min_scale > 1:
-            self._divisor = next(n for n in REDUCED if n * min_scale <= 1 or n == 1)
+            self._divisor = next(n for n in REDUCED if n * min_scale <= 1)
             self._pixels = _decode(self._content, self.size, self._divisor)
         return self._pixels
 
