@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import cv2
+import numpy as np
 import psutil
 import rclpy
 from ament_index_python.packages import get_package_prefix
@@ -17,7 +19,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from dan_ros.msg import FacialExpressionArray
 
@@ -57,6 +59,16 @@ def dan_node() -> str:
 def cpu_seconds(process: psutil.Process) -> float:
     """Return the processor time that a process has used."""
     return float(sum(process.cpu_times()[:2]))
+
+
+def image_message(image_bgr: np.ndarray, is_compressed: bool) -> Image | CompressedImage:
+    """Return an image message with the pixels, uint8 [H, W, 3], raw or as a JPEG."""
+    if is_compressed:
+        return CompressedImage(format='jpeg', data=cv2.imencode('.jpg', image_bgr)[1].tobytes())
+    height, width = image_bgr.shape[:2]
+    message = Image(height=height, width=width, encoding='bgr8', step=3 * width)
+    message.data.frombytes(image_bgr.tobytes())
+    return message
 
 
 class Client:

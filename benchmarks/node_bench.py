@@ -13,17 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 from ament_index_python.packages import get_package_share_directory
-from client import Client, NodeError, cpu_seconds, dan_node, start_node
+from client import Client, NodeError, cpu_seconds, dan_node, image_message, start_node
 from parts import scene
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Header
-
-from dan_ros.ros.publishers import bgr_to_image
 
 DAN_NODE, PLAIN = 'dan_node', 'plain node'
 PROFILE = 'FASTDDS_DEFAULT_PROFILES_FILE'
@@ -161,7 +155,7 @@ def compare_to_plain(results: list[NodeResult]) -> list[NodeResult]:
 def _measure(case: Case, seconds: float, domain: int) -> NodeResult:
     start_s = time.monotonic()
     process = start_node(*_arguments(case), ROS_DOMAIN_ID=str(domain))
-    image = _message(case)
+    image = image_message(scene(*case.size, 1), case.is_compressed)
     topic = 'image/compressed' if case.is_compressed else 'image'
     try:
         with Client(domain, image_type=type(image), topic=topic) as client:
@@ -211,14 +205,6 @@ def _own_ms(diagnostics: list[dict[str, str]]) -> float:
         for values in known
     ]
     return statistics.fmean(own or [0.0])
-
-
-def _message(case: Case) -> Any:
-    image_bgr = scene(*case.size, 1)
-    if case.is_compressed:
-        return CompressedImage(format='jpeg', data=cv2.imencode('.jpg', image_bgr)[1].tobytes())
-    message: Image = bgr_to_image(image_bgr, Header())
-    return message
 
 
 def _arguments(case: Case) -> list[str]:

@@ -10,23 +10,10 @@ import sys
 import time
 
 import click
-import cv2
 import numpy as np
-from client import Client, cpu_seconds, dan_node, start_node
-from sensor_msgs.msg import CompressedImage, Image
+from client import Client, cpu_seconds, dan_node, image_message, start_node
 
 WARM_UP_S = 2.0
-
-
-def message_of(image_bgr: np.ndarray, transport: str) -> Image | CompressedImage:
-    """Return an image message with the pixels, uint8 [H, W, 3]."""
-    if transport == 'compressed':
-        content = cv2.imencode('.jpg', image_bgr)[1].tobytes()
-        return CompressedImage(format='jpeg', data=content)
-    height, width = image_bgr.shape[:2]
-    message = Image(height=height, width=width, encoding='bgr8', step=3 * width)
-    message.data.frombytes(image_bgr.tobytes())
-    return message
 
 
 @click.command()
@@ -37,8 +24,9 @@ def message_of(image_bgr: np.ndarray, transport: str) -> Image | CompressedImage
 @click.argument('domain', type=int)
 def main(image: str, transport: str, rate_hz: float, seconds: float, domain: int) -> None:
     """Start the node, send it IMAGE (.npy) at a fixed rate, and print what that cost."""
-    message = message_of(np.load(image), transport)
-    topic = 'image/compressed' if transport == 'compressed' else 'image'
+    is_compressed = transport == 'compressed'
+    message = image_message(np.load(image), is_compressed)
+    topic = 'image/compressed' if is_compressed else 'image'
     options = ['--ros-args', '-p', f'image_transport:={transport}']
     start_s = time.monotonic()
     process = start_node(dan_node(), *options, ROS_DOMAIN_ID=str(domain))

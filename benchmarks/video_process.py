@@ -2,8 +2,8 @@
 """Child process of against_baseline.py: times the pipeline of the `dan_ros` on its PYTHONPATH.
 
 Reads one JSON object per line: the path of the images (.npy, uint8 [N, H, W, 3]) and a value of
-detector.interval, or null for the default. Answers with milliseconds per image. It also
-has to work with the package of the baseline.
+detector.interval. Answers with milliseconds per image. It also has to work with the package of the
+baseline.
 """
 
 import itertools
@@ -47,14 +47,13 @@ def open_node_pipeline() -> ExpressionPipeline:
     return ExpressionPipeline(open_detector('yunet', threads=node_threads()), backend)
 
 
-def open_video(pipeline: ExpressionPipeline, interval: int | None) -> Callable[[Frame, int], Any]:
+def open_video(pipeline: ExpressionPipeline, interval: int) -> Callable[[Frame, int], Any]:
     """Return a function that processes one frame with its stamp, and returns its faces."""
     try:
         from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
     except ImportError:
-        return _open_baseline_video(pipeline, interval or 1)
-    config = VideoConfig() if interval is None else VideoConfig(detector_interval=interval)
-    video = VideoPipeline(pipeline, config)
+        return _open_baseline_video(pipeline, interval)
+    video = VideoPipeline(pipeline, VideoConfig(detector_interval=interval))
     return lambda frame, stamp_ns: video.run({CAMERA: StampedFrame(frame, stamp_ns)})[CAMERA]
 
 
@@ -75,7 +74,7 @@ def _open_baseline_video(
 class Cycle:
     """Processes the images of one cycle and measures the time per image."""
 
-    def __init__(self, pipeline: ExpressionPipeline, images: str, interval: int | None) -> None:
+    def __init__(self, pipeline: ExpressionPipeline, images: str, interval: int) -> None:
         self._frames = [Frame(image) for image in np.load(images)]
         self._run = open_video(pipeline, interval)
         self._stamps_ns = itertools.count(0, PERIOD_NS)
