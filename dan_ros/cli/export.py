@@ -166,11 +166,13 @@ def _fit_prior(model: str, info: ModelInfo, data: Path, dataset: str) -> ModelIn
     table = Table('strength', box=None)
     for column in ('accuracy', 'balanced', 'neutral', 'others', 'false alarms per hour'):
         table.add_column(column, justify='right')
-    for shown in sorted({*SHOWN_STRENGTHS, strength}):
+    rows = [*((f'{shown:g}', shown) for shown in SHOWN_STRENGTHS), ('chosen', strength)]
+    for title, shown in rows:
         trade = scored.trade(log_prior, shown)
         parts = (trade.accuracy, trade.balanced, trade.neutral, trade.others)
         cells = [f'{part:.1%}' for part in parts]
-        mark = ' (chosen)' if shown == strength else ''
-        table.add_row(f'{shown:g}{mark}', *cells, f'{trade.false_alarms:.0f}')
+        table.add_row(title, *cells, f'{trade.false_alarms:.0f}')
     Console().print(table)
+    chosen = ', '.join(f'{n} {s:g}' for n, s in zip(info.labels, strength, strict=True))
+    click.echo(f'chosen: {chosen}')
     return replace(info, log_prior=tuple(log_prior.tolist()), prior_strength=strength)

@@ -43,7 +43,8 @@ class ModelInfo:
         temperature: divisor of the logits, from 0.01 to 100.
         log_prior: natural logarithm of the probability of each class that the model learned to
             expect, [C]; () if unknown.
-        prior_strength: share of `log_prior` that is subtracted from the logits by default, [0, 1].
+        prior_strength: share of `log_prior` that is subtracted from the logits by default, [0, 1]:
+            one number, or one per class.
             See `probabilities.Calibrator`.
 
     Raises:
@@ -61,7 +62,7 @@ class ModelInfo:
     source_sha256: str = ''
     temperature: float = 1.0
     log_prior: tuple[float, ...] = ()
-    prior_strength: float = 0.0
+    prior_strength: float | tuple[float, ...] = 0.0
 
     def __post_init__(self) -> None:
         label_sets.canonical_indices(self.labels)
@@ -79,10 +80,13 @@ class ModelInfo:
             raise ModelError(problem)
 
     def _problem_with_prior(self) -> str:
-        if not 0 <= self.prior_strength <= 1:
+        strengths = self._strengths()
+        if not all(0 <= strength <= 1 for strength in strengths):
             return f'prior strength {self.prior_strength} is outside 0 .. 1'
+        if len(strengths) not in (1, len(self.labels)):
+            return f'{len(strengths)} prior strengths for {len(self.labels)} classes'
         if not self.log_prior:
-            return 'a prior strength without a prior' if self.prior_strength else ''
+            return 'a prior strength without a prior' if any(strengths) else ''
         if len(self.log_prior) != len(self.labels):
             return f'the prior has {len(self.log_prior)} numbers for {len(self.labels)} classes'
         if not all(math.isfinite(value) and value <= 0 for value in self.log_prior):
@@ -92,6 +96,10 @@ class ModelInfo:
             return f'the prior is not a distribution: its shares have the sum {total:g}'
         return ''
 
+    def _strengths(self) -> tuple[float, ...]:
+        strength = self.prior_strength
+        return strength if isinstance(strength, tuple) else (strength,)
+
     def to_metadata(self) -> dict[str, str]:
         """Return the keys and values to store in the file."""
         height, width = self.input_size
@@ -99,7 +107,7 @@ class ModelInfo:
         if self.log_prior:
             prior = {
                 'dan_ros.prior': ','.join(f'{value:.6g}' for value in self.log_prior),
-                'dan_ros.prior_strength': f'{self.prior_strength:g}',
+                'dan_ros.prior_strength': ','.join(f'{value:g}' for value in self._strengths()),
             }
         return {
             'dan_ros.labels': ','.join(self.labels),
@@ -170,6 +178,7 @@ class ModelInfo:
     def _parse(cls, metadata: Mapping[str, str]) -> 'ModelInfo':
         size, crop = (metadata[key] for key in REQUIRED_KEYS)
         prior = metadata.get('dan_ros.prior', '')
+        strengths = metadata.get('dan_ros.prior_strength', '0').split(',')
         height, width = size.split('x')
         rule, scale = crop.split()
         if rule != CROP_RULE:
@@ -182,5 +191,9 @@ class ModelInfo:
             source_sha256=metadata.get('dan_ros.source_sha256', ''),
             temperature=float(metadata.get('dan_ros.temperature', 1)),
             log_prior=tuple(float(value) for value in prior.split(',')) if prior else (),
-            prior_strength=float(metadata.get('dan_ros.prior_strength', 0)),
+            prior_strength=(
+                tuple(float(value) for value in strengths)
+                if len(strengths) > 1
+                else float(strengths[0])
+            ),
         )

@@ -19,23 +19,26 @@ BALANCED = 1.0
 class Calibrator:
     """Converts the logits z of one model to probabilities.
 
-        p = softmax(z / T - strength * log prior + log shares)
+        p = softmax(z / T - strength * (log prior - max log prior) + log shares)
 
     z / T are log-probabilities under the prior that the model learned, so the priors, which are
     log-probabilities too, are exchanged after the temperature. This is the logit adjustment of
-    Menon et al. 2021, equation 9, https://arxiv.org/abs/2007.07314, with its tau called strength.
+    Menon et al. 2021, equation 9, https://arxiv.org/abs/2007.07314, with its tau called strength. The maximum matters
+    only where each class has its own strength: a class with strength 0 is then preferred as much as
+    the most frequent one, not more.
 
     Attributes:
         labels: canonical label of each of the C logits.
         temperature: T, > 0 (Guo et al. 2017, https://arxiv.org/abs/1706.04599).
         log_prior: logarithm of the prior that the model learned, [C]; () if unknown.
-        strength: share of `log_prior` to subtract, [0, 1]; `Prior.strength` overrides it.
+        strength: share of `log_prior` to subtract, [0, 1], one number or one per class;
+            `Prior.strength` overrides it.
     """
 
     labels: tuple[str, ...]
     temperature: float = 1.0
     log_prior: tuple[float, ...] = ()
-    strength: float = 0.0
+    strength: float | tuple[float, ...] = 0.0
 
     @classmethod
     def create(cls, model: ModelInfo, calibration: Calibration | None = None) -> 'Calibrator':
@@ -83,9 +86,9 @@ class Calibrator:
         """
         strength = self.strength if prior.strength is None else prior.strength
         offset = np.zeros(len(self.labels))
-        if strength and self.log_prior:
-            offset -= strength * np.array(self.log_prior)
-        elif strength:
+        if np.any(strength) and self.log_prior:
+            offset -= prior_to_subtract(np.array(self.log_prior), strength)
+        elif np.any(strength):
             raise ParameterError(
                 'the model file does not say which prior the model learned, so it can only be used '
                 'with the prior model or none; measure it with `dan-ros export --fit-prior`'
@@ -98,3 +101,14 @@ class Calibrator:
                 f'the prior gives share 0 to all classes of the model: {", ".join(self.labels)}'
             )
         return offset + [math.log(share) if share else -math.inf for share in shares]
+
+
+def prior_to_subtract(log_prior: np.ndarray, strength: float | tuple[float, ...]) -> np.ndarray:
+    """Return what to subtract from z / T, float [C] <= 0, see `Calibrator`.
+
+    Args:
+        log_prior: float [C].
+        strength: one number, or one per class.
+    """
+    subtracted: np.ndarray = np.asarray(strength) * (log_prior - log_prior.max())
+    return subtracted

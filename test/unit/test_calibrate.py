@@ -89,12 +89,27 @@ def test_taking_off_the_prior_trades_neutral_for_the_others():
     logits, classes = make_logits(1_000)
     faces = LabeledLogits(labels.CANONICAL, logits, classes)
     log_prior, strength = measure_prior(faces)
-    assert 0 <= strength < 1
+    assert 0 <= min(strength) <= max(strength) <= 1
     none, chosen, all_of_it = (faces.trade(log_prior, s) for s in (0, strength, 1))
-    assert chosen.accuracy >= none.accuracy - 0.005
+    assert chosen.accuracy >= none.accuracy - 0.006
     assert all_of_it.neutral < none.neutral
     assert all_of_it.others > none.others
     assert all_of_it.false_alarms > none.false_alarms
+
+
+@pytest.mark.parametrize('sharpness', [2.0, 3.0])
+def test_as_much_of_the_prior_is_subtracted_as_accuracy_allows(sharpness):
+    logits, classes = make_logits(8_000, sharpness=sharpness)
+    too_few = (classes == 7) & (np.cumsum(classes == 7) > 19)
+    faces = LabeledLogits(labels.CANONICAL, logits[~too_few], classes[~too_few])
+    log_prior, strength = measure_prior(faces)
+    rare = (log_prior < np.log(1 / 8)) & (np.arange(8) != 7)
+    (common,), (of_rare,) = ({*np.array(strength[:7])[mask]} for mask in (~rare[:7], rare[:7]))
+    assert strength[7] == 0 < common <= of_rare
+    least = faces.trade(log_prior, 0).accuracy - 0.006
+    assert faces.trade(log_prior, strength).accuracy >= least
+    more = faces.trade(log_prior, tuple(np.where(rare, of_rare + 0.05, strength)))
+    assert more.accuracy < least or more.neutral < 0.865
 
 
 def test_false_alarms_are_counted_once_per_change():

@@ -52,6 +52,21 @@ def test_the_prior_is_exchanged_after_the_temperature(prior, expected):
     np.testing.assert_allclose(found, softmax(expected), atol=1e-6)
 
 
+def test_each_class_may_have_its_own_strength():
+    strength = (0.2,) * 6 + (0.6, 0.0)
+    calibrator = Calibrator.create(replace(MODEL, prior_strength=strength))
+    gap = np.log(LEARNED) - np.log(np.max(LEARNED))
+    expected = softmax(LOGITS[0] / 2 - np.array(strength) * gap)
+    np.testing.assert_allclose(
+        in_model_order(calibrator.probabilities(LOGITS)), expected, atol=1e-6
+    )
+    plain = Calibrator.create(replace(MODEL, prior_strength=0.0))
+    for prior in map(Prior.parse, ('none', 'balanced')):
+        np.testing.assert_array_equal(
+            calibrator.probabilities(LOGITS, prior), plain.probabilities(LOGITS, prior)
+        )
+
+
 def test_the_shares_that_the_model_learned_change_nothing():
     shares = np.zeros(8)
     shares[ORDER] = LEARNED
@@ -93,10 +108,11 @@ def test_a_model_that_does_not_know_its_prior_cannot_answer_for_another():
 # --- the model file -----------------------------------------------------------------------------
 
 
-def test_metadata_survive_the_file():
-    info = replace(MODEL, prior_strength=0.25)
+@pytest.mark.parametrize('strength', [0.25, (0.25,) * 7 + (0.0,)])
+def test_metadata_survive_the_file(strength):
+    info = replace(MODEL, prior_strength=strength)
     read = ModelInfo.from_metadata(info.to_metadata(), 'x.onnx')
-    assert (read.temperature, read.prior_strength) == (2.0, 0.25)
+    assert (read.temperature, read.prior_strength) == (2.0, strength)
     assert read.log_prior == pytest.approx(info.log_prior, abs=1e-4)
 
 
@@ -113,6 +129,8 @@ def test_metadata_survive_the_file():
         ('prior', 'neutral'),
         ('prior_strength', '2'),
         ('prior_strength', 'nan'),
+        ('prior_strength', '0.3,0.3'),
+        ('prior_strength', '0,0,0,0,0,0,0,2'),
     ],
 )
 def test_invalid_metadata_are_refused_in_one_line(key, value):
