@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from dan_ros.errors import DataError
-from dan_ros.images.opencv import cv2
+from dan_ros.images.opencv import cv2, open_capture
 from dan_ros.images.resize import resize
 
 CODEC = 'mp4v'  # part of every OpenCV build that can write videos
@@ -124,9 +124,8 @@ def _check(video: _Video) -> None:
     Raises:
         DataError: images are missing.
     """
-    reader = cv2.VideoCapture(str(video.path))
-    found = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
-    reader.release()
+    with open_capture(str(video.path)) as reader:
+        found = int(reader.get(cv2.CAP_PROP_FRAME_COUNT)) if reader.isOpened() else 0
     if found != video.written:
         name = video.path.relative_to(video.path.parent.parent)
         raise DataError(

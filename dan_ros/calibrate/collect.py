@@ -5,16 +5,17 @@ import csv
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dan_ros.datasets.folders import LABEL_OF_NAME, list_class_folders
-from dan_ros.errors import DataError
+from dan_ros.errors import DanError, DataError
 from dan_ros.faces.crop import crop_face
 from dan_ros.images.files import open_picture
-from dan_ros.images.opencv import cv2
+from dan_ros.images.opencv import cv2, open_capture
 from dan_ros.labels import CANONICAL
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.storage.yaml_file import read_yaml
@@ -154,56 +155,73 @@ def faces_at_marks(
         cutter: finds the faces.
 
     Returns:
-        The faces, and a sentence for each mark without an image.
+        The faces, and a sentence for each image that cannot be read and each mark without an image.
     """
+    faces: list[LabeledFace] = []
+    problems: list[str] = []
+    used: set[Mark] = set()
+    for mark, time_s, decode in _images_of_marks(frames, marks):
+        used.add(mark)
+        try:
+            frame = decode()
+        except DanError as error:
+            problems.append(f'the image at {time_s:.2f} s is left out: {error}')
+            continue
+        face = cutter.cut(frame, mark.label, mark.person, f'{time_s:.2f} s')
+        if face:
+            faces.append(face)
+    problems += [
+        f'the recording has no image from {mark.start_s:g} to {mark.end_s:g} s, marked {mark.label}'
+        for mark in marks
+        if mark not in used
+    ]
+    return faces, problems
+
+
+def _images_of_marks(
+    frames: Iterator[TimedFrame], marks: Sequence[Mark]
+) -> Iterator[tuple[Mark, float, Callable[[], Frame]]]:
+    """Yield `FACES_PER_MARK` evenly spaced images of each mark: mark, seconds, and the decoder."""
     wanted = [
         (mark.start_s + (index + 0.5) / FACES_PER_MARK * (mark.end_s - mark.start_s), mark)
         for mark in marks
         for index in range(FACES_PER_MARK)
     ]
     wanted.sort(key=lambda pair: pair[0])
-    faces: list[LabeledFace] = []
-    used: set[Mark] = set()
     position = 0
     for time_s, decode in frames:
         while position < len(wanted) and wanted[position][0] <= time_s:
             mark = wanted[position][1]
             position += 1
-            if time_s > mark.end_s:
-                continue
-            used.add(mark)
-            face = cutter.cut(decode(), mark.label, mark.person, f'{time_s:.2f} s')
-            if face:
-                faces.append(face)
+            if time_s <= mark.end_s:
+                yield mark, time_s, decode
         if position == len(wanted):
             break
-    missing = [
-        f'the recording has no image from {mark.start_s:g} to {mark.end_s:g} s, marked {mark.label}'
-        for mark in marks
-        if mark not in used
-    ]
-    return faces, missing
 
 
 def frames_of_video(path: Path) -> Iterator[TimedFrame]:
     """Yield the frames of a video file.
 
     Raises:
-        DataError: OpenCV cannot read it.
+        DataError: OpenCV cannot read it; or, from the decoder, a frame is damaged.
     """
-    capture = cv2.VideoCapture(str(path))
-    rate_hz = capture.get(cv2.CAP_PROP_FPS)
-    if not capture.isOpened() or not rate_hz > 0:
-        raise DataError(f'{path} is neither a bag, nor a folder, nor a video that OpenCV can read')
-    index = 0
-    while capture.grab():
+    with open_capture(str(path)) as capture:
+        rate_hz = capture.get(cv2.CAP_PROP_FPS)
+        if not capture.isOpened() or not rate_hz > 0:
+            raise DataError(
+                f'{path} is neither a bag, nor a folder, nor a video that OpenCV can read'
+            )
+        index = 0
+        while capture.grab():
+            yield index / rate_hz, partial(_decode, capture)
+            index += 1
 
-        def decode() -> Frame:
-            return Frame(capture.retrieve()[1])
 
-        yield index / rate_hz, decode
-        index += 1
-    capture.release()
+def _decode(capture: cv2.VideoCapture) -> Frame:
+    succeeded, image = capture.retrieve()
+    if not succeeded:
+        raise DataError('OpenCV cannot decode it')
+    return Frame(image)
 
 
 def read_marks(path: Path) -> list[Mark]:

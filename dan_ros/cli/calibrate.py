@@ -16,7 +16,7 @@ from dan_ros.cli.common import need
 from dan_ros.detect import DETECTORS
 from dan_ros.errors import DataError
 from dan_ros.images.files import readable, write_picture
-from dan_ros.images.opencv import cv2
+from dan_ros.images.opencv import cv2, open_capture
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.storage.atomic import atomic_write_bytes
@@ -157,25 +157,24 @@ def _take_pictures(camera: str, folder: Path, person: str, count: int) -> None:
 
     if person != Path(person).name or person.startswith('.'):
         raise DataError(f'--person {person!r} names a folder: use letters and digits')
-    source = cv2.VideoCapture(int(camera) if camera.isdecimal() else camera)
-    if not source.isOpened():
-        raise DataError(f'camera {camera} cannot be opened: check its number, path and access')
-    click.echo(f'The pictures are saved in {folder}; delete them when you no longer need them.')
-    for label in CANONICAL:
-        answer = click.prompt(
-            f'Show {label}, then press Enter (s: skip)',
-            default='',
-            show_default=False,
-        )
-        if answer.strip().lower() == 's':
-            continue
-        target = folder / label / person if person else folder / label
-        target.mkdir(parents=True, exist_ok=True)
-        numbers = [int(path.stem) for path in target.glob('*.png') if path.stem.isdecimal()]
-        first = max(numbers, default=0) + 1
-        for number in range(first, first + count):
-            write_picture(target / f'{number:03d}.png', _fresh_frame(source, camera))
-    source.release()
+    with open_capture(int(camera) if camera.isdecimal() else camera) as source:
+        if not source.isOpened():
+            raise DataError(f'camera {camera} cannot be opened: check its number, path and access')
+        click.echo(f'The pictures are saved in {folder}; delete them when you no longer need them.')
+        for label in CANONICAL:
+            answer = click.prompt(
+                f'Show {label}, then press Enter (s: skip)',
+                default='',
+                show_default=False,
+            )
+            if answer.strip().lower() == 's':
+                continue
+            target = folder / label / person if person else folder / label
+            target.mkdir(parents=True, exist_ok=True)
+            numbers = [int(path.stem) for path in target.glob('*.png') if path.stem.isdecimal()]
+            first = max(numbers, default=0) + 1
+            for number in range(first, first + count):
+                write_picture(target / f'{number:03d}.png', _fresh_frame(source, camera))
 
 
 def _fresh_frame(source: cv2.VideoCapture, camera: str) -> np.ndarray:

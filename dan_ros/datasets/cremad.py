@@ -21,7 +21,7 @@ from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces
 from dan_ros.errors import DataError
 from dan_ros.faces.boxes import area
 from dan_ros.faces.crop import crop_face
-from dan_ros.images.opencv import cv2
+from dan_ros.images.opencv import cv2, open_capture
 from dan_ros.images.resize import resize
 from dan_ros.model.metadata import DEFAULT_CROP_SCALE
 from dan_ros.types import Frame
@@ -223,7 +223,6 @@ def _middle_image(path: Path) -> np.ndarray | None:
 
 
 def _grab(path: Path) -> Iterator[cv2.VideoCapture]:
-    video = cv2.VideoCapture(str(path))
-    while video.grab():
-        yield video
-    video.release()
+    with open_capture(str(path)) as video:
+        while video.grab():
+            yield video

@@ -6,6 +6,8 @@ OpenCV reads the limit from the environment when it is imported. A limit set by 
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 MAX_PIXELS = 250_000_000  # width x height of a picture; 0.75 GB when decoded
 
@@ -13,13 +15,23 @@ os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))
 
 import cv2  # noqa: E402
 
-__all__ = ['MAX_PIXELS', 'cv2', 'raise_if_out_of_memory', 'version']
+__all__ = ['MAX_PIXELS', 'cv2', 'open_capture', 'raise_if_out_of_memory', 'version']
 
 
 def raise_if_out_of_memory(error: cv2.error) -> None:
     """Raise MemoryError if `error` says that OpenCV ran out of memory."""
     if getattr(error, 'code', 0) == cv2.Error.StsNoMem:
         raise MemoryError(error.err) from None
+
+
+@contextmanager
+def open_capture(source: str | int) -> Iterator[cv2.VideoCapture]:
+    """Open a video by its path, or a camera by its number; release it at the end of the block."""
+    capture = cv2.VideoCapture(source)
+    try:
+        yield capture
+    finally:
+        capture.release()
 
 
 def version() -> tuple[int, int]:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Priors and calibrations: fits to synthetic logits with a known answer, and the command."""
 
+import os
 import shutil
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -21,6 +23,7 @@ from dan_ros.calibrate.collect import (
     Mark,
     faces_at_marks,
     faces_in_folder,
+    frames_of_video,
     read_marks,
 )
 from dan_ros.calibrate.fit import Fit, Penalty, fit_bias, fit_log_prior, log_softmax
@@ -331,6 +334,33 @@ def test_a_mark_without_images_is_named():
     faces, problems = faces_at_marks(iter(noise_frames(4)), marks, face_cutter())
     assert {face.label for face in faces} == {'happy'}
     assert problems == ['the recording has no image from 90 to 95 s, marked sad']
+
+
+def test_an_unreadable_image_is_left_out_and_named():
+    frames = noise_frames(4)
+
+    def refuse():
+        raise DataError('OpenCV cannot decode it')
+
+    frames[1] = (1.0, refuse)
+    faces, problems = faces_at_marks(iter(frames), [Mark(0, 3, 'happy')], face_cutter())
+    assert len(faces) == 2
+    assert problems == ['the image at 1.00 s is left out: OpenCV cannot decode it']
+
+
+def test_a_video_is_closed_at_an_early_stop(tmp_path):
+    path = tmp_path / 'video.avi'
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 10, (64, 64))
+    for gray in range(5):
+        video.write(np.full((64, 64, 3), gray, np.uint8))
+    video.release()
+    frames = frames_of_video(path)
+    _, decode = next(frames)
+    assert decode().size == (64, 64)
+    frames.close()
+    with pytest.raises(DataError, match='cannot decode'):
+        decode()
+    assert str(path) not in {os.path.realpath(file) for file in Path('/proc/self/fd').iterdir()}
 
 
 def test_two_labels_for_one_image_are_named():
