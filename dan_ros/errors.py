@@ -12,6 +12,14 @@ class ModelError(DanError):
     """A model file is missing, damaged or invalid."""
 
 
+class MissingModelError(ModelError):
+    """There is no file of a known model."""
+
+
+class DamagedModelError(ModelError):
+    """The file of a known model is damaged, or of another version."""
+
+
 class BackendError(DanError):
     """An inference backend is unknown, not installed, or failed."""
 

@@ -8,8 +8,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from dan_ros.errors import ModelError
+from dan_ros.errors import DamagedModelError, MissingModelError, ModelError
 from dan_ros.model import store
+
+STATES = {MissingModelError: 'missing', DamagedModelError: 'damaged'}
 
 
 @click.group('models', invoke_without_command=True)
@@ -28,7 +30,7 @@ def list_models() -> None:
 
 @command.command()
 def verify() -> None:
-    """Check each model against its SHA-256; exit with 1 if one is missing or damaged."""
+    """Check each model against its SHA-256; exit with 1 if one is missing or invalid."""
     if not _print_models():
         sys.exit(1)
 
@@ -50,7 +52,8 @@ def _print_models() -> bool:
             where = str(store.read_model(model.name).path)
             state = '[green]verified'
         except ModelError as error:
-            all_valid, state, where = False, '[red]missing', str(error)
+            all_valid, where = False, str(error)
+            state = f'[red]{STATES.get(type(error), "unreadable")}'
         table.add_row(model.name, state, model.description, escape(where))
     Console().print(table)
     return all_valid

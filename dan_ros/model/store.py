@@ -15,7 +15,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dan_ros.errors import DanError, ModelError, shorten
+from dan_ros.errors import (
+    DamagedModelError,
+    DanError,
+    MissingModelError,
+    ModelError,
+    shorten,
+)
 from dan_ros.model.onnx_file import inspect_onnx
 from dan_ros.storage.atomic import atomic_write_bytes
 from dan_ros.storage.cache import cache_path, make_cache_folder
@@ -121,18 +127,20 @@ def read_model(name: str) -> ModelFile:
     it; damaged and unreadable files are skipped. Nothing is downloaded, see `fetch_model`.
 
     Raises:
-        ModelError: no valid file of the known model was found; or the file at the path is missing,
-            unreadable or not ONNX, refers to another file, or holds an engine.
+        MissingModelError, DamagedModelError: no valid file of the known model was found.
+        ModelError: the file is unreadable; or the file at the path is missing or not ONNX, refers
+            to another file, or holds an engine.
     """
     if name not in KNOWN_MODELS:
         return _read_custom(name)
     model = KNOWN_MODELS[name]
-    problems: list[str] = []
+    problems: list[ModelError] = []
     for path in candidate_paths(model):
         if file := _read_valid(model, path, problems):
             return file
-    found = '; '.join([f'no valid {model.filename} was found', *problems])
-    raise ModelError(f'{found}. {model.remedy}')
+    found = '; '.join([f'no valid {model.filename} was found', *map(str, problems)])
+    kind = type(problems[0]) if problems else MissingModelError
+    raise kind(f'{found}. {model.remedy}')
 
 
 def read_pinned(name: str, path: str) -> ModelFile:
@@ -181,7 +189,7 @@ def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
     model = KNOWN_MODELS[name]
     if not model.url:
         return read_model(name).path
-    problems: list[str] = []
+    problems: list[ModelError] = []
     try:
         target = cache_folder() / model.filename
     except DanError as error:
@@ -194,7 +202,7 @@ def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
         make_cache_folder('models')
         atomic_write_bytes(target, content)
     except (DanError, OSError) as error:
-        reasons = '; '.join([shorten(error), *problems])
+        reasons = '; '.join([shorten(error), *map(str, problems)])
         raise ModelError(
             f'{model.filename} could not be fetched from {model.url}: {reasons}. '
             f'Copy it to {target} by hand{model.package_hint}.'
@@ -253,16 +261,23 @@ def _check_hash(content: bytes, model: KnownModel) -> None:
         )
 
 
-def _read_valid(model: KnownModel, path: Path, problems: list[str]) -> ModelFile | None:
+def _read_valid(model: KnownModel, path: Path, problems: list[ModelError]) -> ModelFile | None:
     """Read a known model; return None and add to `problems` if the file cannot be used."""
     try:
         file = _read(path, model.name)
     except ModelError as error:
-        problems.append(str(error))
+        problems.append(error)
         return None
     if file is None or file.sha256 == model.sha256:
         return file
-    problems.append(f'{path} is damaged or another version (its SHA-256 is not {model.sha256})')
+    words = explain_wrong_content(file.content, model.filename)
+    problems.append(
+        DamagedModelError(
+            f'{path} {words}'
+            if words
+            else f'{path} is damaged or another version (its SHA-256 is not {model.sha256})'
+        )
+    )
     return None
 
 

@@ -87,7 +87,7 @@ def test_a_login_page_instead_of_the_model_is_named(served, cache):
 def test_a_damaged_file_in_the_cache_is_named_and_replaced(served, cache):
     served(b'content', hashlib.sha256(b'content').hexdigest())
     cache.mkdir(parents=True)
-    (cache / 'sample.onnx').write_bytes(b'cont')
+    (cache / 'sample.onnx').write_bytes(b'\xffcont')
     with pytest.raises(ModelError, match=r'sample\.onnx is damaged'):
         read_model('sample')
     store.fetch_model('sample')
