@@ -94,7 +94,8 @@ class LabeledLogits:
 
     def subtract(self, log_prior: np.ndarray, strength: float | tuple[float, ...]) -> np.ndarray:
         """Return the logits after subtracting a share of a log prior, float [N, C]."""
-        return self.logits - prior_to_subtract(log_prior, strength)
+        adjusted: np.ndarray = self.logits - prior_to_subtract(log_prior, strength)
+        return adjusted
 
     def trade(self, log_prior: np.ndarray, strength: float | tuple[float, ...]) -> Trade:
         """Measure the results after subtracting a share of a log prior, float [C]."""

@@ -166,8 +166,9 @@ def _fit_prior(model: str, info: ModelInfo, data: Path, dataset: str) -> ModelIn
     table = Table('strength', box=None)
     for column in ('accuracy', 'balanced', 'neutral', 'others', 'false alarms per hour'):
         table.add_column(column, justify='right')
-    rows = [*((f'{shown:g}', shown) for shown in SHOWN_STRENGTHS), ('chosen', strength)]
-    for title, shown in rows:
+    rows: dict[str, float | tuple[float, ...]] = {f'{shown:g}': shown for shown in SHOWN_STRENGTHS}
+    rows['chosen'] = strength
+    for title, shown in rows.items():
         trade = scored.trade(log_prior, shown)
         parts = (trade.accuracy, trade.balanced, trade.neutral, trade.others)
         cells = [f'{part:.1%}' for part in parts]

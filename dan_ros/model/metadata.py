@@ -76,17 +76,22 @@ class ModelInfo:
         low, high = TEMPERATURES
         if not low <= self.temperature <= high:
             raise ModelError(f'temperature {self.temperature} is outside {low:g} .. {high:g}')
-        if problem := self._problem_with_prior():
+        if problem := self._problem_with_strength() or self._problem_with_prior():
             raise ModelError(problem)
 
-    def _problem_with_prior(self) -> str:
+    def _problem_with_strength(self) -> str:
         strengths = self._strengths()
         if not all(0 <= strength <= 1 for strength in strengths):
             return f'prior strength {self.prior_strength} is outside 0 .. 1'
         if len(strengths) not in (1, len(self.labels)):
             return f'{len(strengths)} prior strengths for {len(self.labels)} classes'
+        if any(strengths) and not self.log_prior:
+            return 'a prior strength without a prior'
+        return ''
+
+    def _problem_with_prior(self) -> str:
         if not self.log_prior:
-            return 'a prior strength without a prior' if any(strengths) else ''
+            return ''
         if len(self.log_prior) != len(self.labels):
             return f'the prior has {len(self.log_prior)} numbers for {len(self.labels)} classes'
         if not all(math.isfinite(value) and value <= 0 for value in self.log_prior):

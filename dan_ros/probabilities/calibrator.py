@@ -23,9 +23,9 @@ class Calibrator:
 
     z / T are log-probabilities under the prior that the model learned, so the priors, which are
     log-probabilities too, are exchanged after the temperature. This is the logit adjustment of
-    Menon et al. 2021, equation 9, https://arxiv.org/abs/2007.07314, with its tau called strength. The maximum matters
-    only where each class has its own strength: a class with strength 0 is then preferred as much as
-    the most frequent one, not more.
+    Menon et al. 2021, equation 9, https://arxiv.org/abs/2007.07314, with its tau called strength.
+    The maximum matters only where each class has its own strength: a class with strength 0 is then
+    preferred as much as the most frequent one, not more.
 
     Attributes:
         labels: canonical label of each of the C logits.
