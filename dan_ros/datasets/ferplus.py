@@ -37,6 +37,7 @@ VOTE_COLUMNS = (
     *('unknown', 'nf'),
 )
 LABEL_FILE = 'label.csv'
+AGREED = 0.9  # share of the votes from which on annotators agree on a face
 SECOND_OPINION_FILE = 'fer2013_labels.npz'
 IMAGE_FOLDERS = {TRAIN: 'fer2013train', VALID: 'fer2013valid', TEST: 'fer2013test'}
 MISSING = (
@@ -89,7 +90,9 @@ class FerPlus(FaceDataset):
     the class is the first choice.
 
     Args:
-        second_opinion: share of FER-2013's own label in the targets of the training split, [0, 1].
+        second_opinion: weight w of FER-2013's own label in the targets of the training split,
+            [0, 1]. Bayes' rule combines both: target = votes * P(label | class) ** w, normalized.
+            So the label decides where the votes are divided, and changes nothing where they agree.
             The classes do not depend on it. The labels are in the column `emotion` of
             `fer2013.csv`, or in `fer2013_labels.npz` beside `ferplus_train.npz`: an array `train`,
             uint8 [N], of indices into `labels.FER2013`, one per row of `ferplus_train.npz`.
@@ -117,7 +120,7 @@ class FerPlus(FaceDataset):
         targets = (votes / votes.sum(axis=1, keepdims=True)).astype(np.float32)  # [N, 8]
         if self.second_opinion and split == TRAIN:
             emotions = _read_second_opinion(root, content)[keep]
-            targets = _blend(targets, emotions, self.second_opinion)
+            targets = _weigh(targets, emotions, self.second_opinion)
         faces = gray_faces(
             self.labels, targets, votes.argmax(axis=1), content.images[keep], content.layout
         )
@@ -145,13 +148,19 @@ def _exclude(votes: np.ndarray, split: str) -> dict[str, np.ndarray]:
     }
 
 
-def _blend(targets: np.ndarray, emotions: np.ndarray, share: float) -> np.ndarray:
-    """Blend vote shares, float32 [N, 8], with FER-2013's labels, int64 [N]: float32 [N, 8]."""
-    columns = np.array([label_sets.FERPLUS.index(label) for label in label_sets.FER2013])
-    one_hot = np.zeros_like(targets)
-    one_hot[np.arange(len(emotions)), columns[emotions]] = 1
-    blended: np.ndarray = ((1 - share) * targets + share * one_hot).astype(np.float32)
-    return blended
+def _weigh(targets: np.ndarray, emotions: np.ndarray, weight: float) -> np.ndarray:
+    """Weigh vote shares, float32 [N, 8], with FER-2013's labels, int64 [N]: float32 [N, 8].
+
+    The likelihoods P(label | class) are estimated from the faces that the annotators agree on; one
+    more face of each label keeps them above 0.
+    """
+    agreed = targets.max(axis=1) >= AGREED
+    counts = np.ones((len(label_sets.FER2013), targets.shape[1]))  # [7, 8]
+    np.add.at(counts, emotions[agreed], targets[agreed])
+    likelihoods = counts / counts.sum(axis=0)  # [7, 8]
+    weighed = targets * likelihoods[emotions] ** weight  # [N, 8]
+    normalized: np.ndarray = (weighed / weighed.sum(axis=1, keepdims=True)).astype(np.float32)
+    return normalized
 
 
 def _read_second_opinion(root: Path, content: _Content) -> np.ndarray:

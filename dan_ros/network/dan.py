@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 FEATURES = 512  # channels of the feature map
+FIRST_STAGE = 4  # index of ResNet's first stage in `DAN.features`
 SQUEEZED = 256  # channels between the two steps of the spatial attention
 BOTTLENECK = 32  # width of the channel attention's hidden layer
 
@@ -147,6 +148,14 @@ class DAN(nn.Module):
     def heads(self) -> list[CrossAttentionHead]:
         """The K heads, in order."""
         return [getattr(self, f'cat_head{index}') for index in range(self.num_head)]
+
+    def freeze(self, stages: int) -> None:
+        """Keep the weights and BatchNorm statistics of the first `stages` stages of ResNet, 1 to 4.
+
+        The layers before the first stage are frozen as well. `train()` makes the statistics change
+        again.
+        """
+        self.features[: FIRST_STAGE + stages].eval().requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Run the network on normalized faces.

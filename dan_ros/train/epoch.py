@@ -101,6 +101,8 @@ def train_epoch(
     scheduler = build_scheduler(learner.optimizer, recipe, epoch, steps)
     sums: dict[str, float] = {}
     learner.dan.train()
+    if recipe.frozen_stages:
+        learner.dan.freeze(recipe.frozen_stages)
     for step, batch in enumerate(training_batches(faces, recipe, epoch, device), 1):
         rate = float(scheduler.get_last_lr()[0])
         parts = _train_step(learner, *batch, recipe)

@@ -334,6 +334,8 @@ def _open_training_faces(recipe: Recipe, data: Path) -> Faces:
 def _build_learner(recipe: Recipe, num_class: int, device: torch.device) -> Learner:
     dan = DAN(num_class, recipe.num_head).to(device)
     dan.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if recipe.frozen_stages:
+        dan.freeze(recipe.frozen_stages)
     objective = Objective(recipe, num_class).to(device)
     return Learner(
         dan,

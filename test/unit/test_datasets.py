@@ -622,20 +622,34 @@ def test_fer2013_has_its_own_labels(tmp_path, fer_faces, form):
             np.testing.assert_array_equal(same, fer_faces[index::3])
 
 
-def test_the_second_opinion_is_a_share_of_the_training_targets(tmp_path, fer_faces):
+def test_the_second_opinion_weighs_the_training_targets(tmp_path, fer_faces):
     write_fer(tmp_path / 'csv', fer_faces)
     for split in ('train', 'valid'):
         write_ferplus(tmp_path, split, images=fer_faces[SPLITS.index(split) :: 3])
     emotions = np.arange(0, 21, 3) % 7  # of the training faces, see `write_fer`
     np.savez(tmp_path / 'fer2013_labels.npz', train=emotions.astype(np.uint8))
     plain = open_faces('ferplus', tmp_path, 'train')
-    blended = FerPlus(0.25).open(tmp_path, 'train')
-    assert_same(blended, FerPlus(0.25).open(tmp_path / 'csv', 'train'))
-    np.testing.assert_array_equal(blended.classes, plain.classes)
-    own = [labels.FER2013[emotion] for emotion in emotions[[0, 1, 2, 6]]]  # of the faces kept
-    one_hot = np.eye(8, dtype=np.float32)[[plain.labels.index(label) for label in own]]
-    np.testing.assert_array_equal(blended.targets, 0.75 * plain.targets + 0.25 * one_hot)
+    weighed = FerPlus(0.25).open(tmp_path, 'train')
+    assert_same(weighed, FerPlus(0.25).open(tmp_path / 'csv', 'train'))
+    np.testing.assert_array_equal(weighed.classes, plain.classes)
+    np.testing.assert_allclose(weighed.targets.sum(axis=1), 1, atol=1e-6)
     assert_same(FerPlus(0.25).open(tmp_path, 'valid'), open_faces('ferplus', tmp_path, 'valid'))
+
+
+def test_the_second_opinion_decides_where_votes_are_divided(tmp_path):
+    neutral, sad = 10 * np.eye(10, dtype=int)[[0, 3]]
+    votes = [neutral] * 20 + [sad] * 20 + [(neutral + sad) // 2] * 2 + [neutral]
+    images = np.zeros((len(votes), 48, 48), np.uint8)
+    write_ferplus(tmp_path, 'train', images=images, votes=np.array(votes, np.uint8))
+    emotions = [6] * 20 + [4] * 20 + [4, 6] + [4]  # FER-2013: 4 is sad, 6 neutral
+    np.savez(tmp_path / 'fer2013_labels.npz', train=np.array(emotions, np.uint8))
+    targets = FerPlus(1.0).open(tmp_path, 'train').targets[:, [0, 3]]  # neutral, sad
+    called_sad, called_neutral, agreed = targets[-3:]
+    assert called_sad[1] > 0.9
+    assert called_neutral[1] < 0.1
+    assert agreed.tolist() == [1, 0]
+    half = FerPlus(0.5).open(tmp_path, 'train').targets[-3, 3]
+    assert 0.5 < half < called_sad[1]
 
 
 @pytest.mark.parametrize(
