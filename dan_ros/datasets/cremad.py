@@ -67,7 +67,7 @@ class CremaD(FaceDataset):
     With `processedResults/tabulatedVotes.csv` the targets are the votes of the raters who saw the
     face without sound, and the class is their first choice; clips without a single first choice
     are excluded. Without this file, target and class are the acted emotion, which the raters
-    recognized in only 69 % of the faces.
+    recognized in only 69 % of the faces; `Faces.layout` says which of the two it is.
     """
 
     labels = LABELS
@@ -79,8 +79,10 @@ class CremaD(FaceDataset):
         votes = _read_votes(root / VOTES_FILE)
         chosen, targets, excluded = _label(clips, votes)
         layout = f'{layout}, actors with numbers ending in {", ".join(SPLIT_DIGITS[split])}'
-        if votes:
-            layout += f', votes of {root / VOTES_FILE}'
+        if votes is None:
+            layout += f', {len(chosen)} labeled by the acted emotion: no {root / VOTES_FILE}'
+        else:
+            layout += f', {len(chosen)} labeled by the votes of {root / VOTES_FILE}'
         is_video = bool(chosen) and chosen[0].path.suffix.lower() in VIDEO_SUFFIXES
         images, reasons = _cut_out(chosen) if is_video else _read_images(chosen)
         good = [index for index, image in enumerate(images) if image is not None]
@@ -142,10 +144,10 @@ def _walk(root: Path) -> Iterator[Path]:
         yield from (Path(parent, name) for name in sorted(names) if not is_ignored(Path(name)))
 
 
-def _read_votes(path: Path) -> dict[str, np.ndarray]:
-    """Read the votes on the face without sound, int64 [6] per clip; {} without the file."""
+def _read_votes(path: Path) -> dict[str, np.ndarray] | None:
+    """Read the votes on the face without sound, int64 [6] per clip; None without the file."""
     if not path.is_file():
-        return {}
+        return None
     votes = {}
     columns = [letter.lower() for letter in LETTERS]
     for number, row in read_table(path, ('', *columns, 'filename')):
@@ -159,14 +161,14 @@ def _read_votes(path: Path) -> dict[str, np.ndarray]:
 
 
 def _label(
-    clips: Sequence[_Clip], votes: Mapping[str, np.ndarray]
+    clips: Sequence[_Clip], votes: Mapping[str, np.ndarray] | None
 ) -> tuple[list[_Clip], np.ndarray, dict[str, int]]:
     """Return the clips with a class, their targets, float32 [N, 6], and the excluded per reason."""
     chosen: list[_Clip] = []
     targets: list[np.ndarray] = []
     excluded: Counter[str] = Counter()
     for clip in clips:
-        counts = votes.get(clip.name) if votes else np.eye(len(LABELS))[clip.acted]
+        counts = np.eye(len(LABELS))[clip.acted] if votes is None else votes.get(clip.name)
         if clip.name in BROKEN:
             excluded['broken clips'] += 1
         elif counts is None or not counts.any():
