@@ -9,7 +9,7 @@ import numpy as np
 
 from dan_ros.calibrate.collect import LabeledFace
 from dan_ros.calibrate.fit import WIDE, Fit, fit_bias
-from dan_ros.calibrate.validation import CHANCE, Validation, balanced_accuracy, cross_validate
+from dan_ros.calibrate.validation import CHANCE, Validation, cross_validate
 from dan_ros.errors import DataError
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.probabilities import MODEL_PRIOR, Calibration, Calibrator
@@ -51,7 +51,7 @@ class Result:
     @property
     def verdict(self) -> str:
         """Whether there is a gain, and whether it is more than chance."""
-        if balanced_accuracy(self.validation.before, self.validation.classes) == 1:
+        if self.validation.balanced_accuracy_before == 1:
             return 'no gain: the model is already right on these faces'
         if self.validation.gain <= 0:
             return 'no gain: check the labels, or add faces'
@@ -130,14 +130,13 @@ def _notes(
     faces: Sequence[LabeledFace], validation: Validation, by_person: bool
 ) -> dict[str, object]:
     counts = Counter(face.label for face in faces)
-    before, after = validation.recall(validation.before), validation.recall(validation.after)
     low, high = validation.interval()
     return {
         'faces': dict(counts),
         'persons': len({face.person for face in faces if face.person}) or 'unknown',
         'held_out': 'each person' if by_person else 'each face',
-        'balanced_accuracy_before': round(float(np.nanmean(before)), 4),
-        'balanced_accuracy_after': round(float(np.nanmean(after)), 4),
+        'balanced_accuracy_before': round(validation.balanced_accuracy_before, 4),
+        'balanced_accuracy_after': round(validation.balanced_accuracy_after, 4),
         'gain': round(validation.gain, 4),
         'gain_interval': [round(low, 4), round(high, 4)],
         'p_value': round(validation.p_value(), 4),
@@ -163,7 +162,7 @@ def _warnings(
         warnings.append(
             f'fewer than {ENOUGH_PERSONS} people: whether it is chance was tested for these alone'
         )
-    reached = balanced_accuracy(validation.after, validation.classes)
+    reached = validation.balanced_accuracy_after
     if reached < NEAR_CHANCE / len(counts):
         warnings.append(
             f'after calibration {reached:.0%} of the held-out faces are right, and guessing gives '

@@ -8,9 +8,9 @@ import numpy as np
 
 from dan_ros import labels
 from dan_ros.calibrate.fit import fit_log_prior
-from dan_ros.calibrate.validation import balanced_accuracy
 from dan_ros.datasets.faces import Faces
 from dan_ros.errors import DataError
+from dan_ros.evaluate.metrics import balanced_accuracy, recall_per_class
 from dan_ros.labels import logits_to_probabilities
 from dan_ros.probabilities.calibrator import prior_to_subtract
 from dan_ros.tracking.smoother import Smoother
@@ -100,14 +100,15 @@ class LabeledLogits:
     def trade(self, log_prior: np.ndarray, strength: float | tuple[float, ...]) -> Trade:
         """Measure the results after subtracting a share of a log prior, float [C]."""
         adjusted = self.subtract(log_prior, strength)
-        is_neutral = self.classes == self.labels.index('neutral')
-        hits = adjusted.argmax(axis=1) == self.classes
+        predicted, neutral = adjusted.argmax(axis=1), self.labels.index('neutral')
+        is_neutral = self.classes == neutral
+        recall = recall_per_class(predicted, self.classes, len(self.labels))
         return Trade(
             strength,
-            float(hits.mean()),
-            balanced_accuracy(adjusted, self.classes),
-            float(hits[is_neutral].mean()),
-            balanced_accuracy(adjusted[~is_neutral], self.classes[~is_neutral]),
+            float((predicted == self.classes).mean()),
+            balanced_accuracy(recall),
+            float(recall[neutral]),
+            balanced_accuracy(np.delete(recall, neutral)),
             false_alarms_per_hour(logits_to_probabilities(adjusted[is_neutral], self.labels)),
         )
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dan_ros.calibrate.fit import Fit, log_softmax
+from dan_ros.evaluate.metrics import balanced_accuracy, recall_per_class
 
 DRAWS = 10_000  # random draws of the bootstrap and of the t distribution
 SHARPNESS = 2.0  # factor of the log-probabilities in the test
@@ -36,19 +37,22 @@ class Validation:
     @property
     def gain(self) -> float:
         """Gain in balanced accuracy, [-1, 1]."""
-        return balanced_accuracy(self.after, self.classes) - balanced_accuracy(
-            self.before, self.classes
-        )
+        return self.balanced_accuracy_after - self.balanced_accuracy_before
+
+    @property
+    def balanced_accuracy_before(self) -> float:
+        """Balanced accuracy without calibration, [0, 1]."""
+        return balanced_accuracy(self.recall(self.before))
+
+    @property
+    def balanced_accuracy_after(self) -> float:
+        """Balanced accuracy with calibration, [0, 1]."""
+        return balanced_accuracy(self.recall(self.after))
 
     def recall(self, log_probabilities: np.ndarray) -> np.ndarray:
         """Share of correctly classified faces per class, float [C]; NaN without faces."""
-        hits = log_probabilities.argmax(axis=1) == self.classes
-        count = self.before.shape[1]
-        with np.errstate(invalid='ignore'):
-            share: np.ndarray = np.bincount(
-                self.classes, weights=hits, minlength=count
-            ) / np.bincount(self.classes, minlength=count)
-        return share
+        predicted = log_probabilities.argmax(axis=1)
+        return recall_per_class(predicted, self.classes, self.before.shape[1])
 
     def interval(self) -> tuple[float, float]:
         """Return the 90 % bootstrap interval of the gain; faces are resampled within each class."""
@@ -116,9 +120,3 @@ def cross_validate(
         after[held_out] = fitted.log_probabilities(logits[held_out])
         alike[held_out] = fitted.at(before.temperature).log_probabilities(logits[held_out])
     return Validation(before.log_probabilities(logits), after, alike, classes, units)
-
-
-def balanced_accuracy(log_probabilities: np.ndarray, classes: np.ndarray) -> float:
-    """Return the mean recall over the classes that have faces, [0, 1]."""
-    hits = log_probabilities.argmax(axis=1) == classes
-    return float(np.mean([hits[classes == label].mean() for label in np.unique(classes)]))

@@ -39,14 +39,12 @@ class Scores:
     @property
     def balanced_accuracy(self) -> float:
         """Mean recall over the classes that have faces, [0, 1]."""
-        return float(self.recall[self.faces > 0].mean()) if self.faces.any() else 0.0
+        return balanced_accuracy(self.recall)
 
     @property
     def recall(self) -> np.ndarray:
         """Share of a class's faces that is predicted as the class, [C]; NaN without faces."""
-        with np.errstate(invalid='ignore'):
-            recall: np.ndarray = self.confusion.diagonal() / self.faces
-        return recall
+        return _share(self.confusion.diagonal(), self.faces)
 
     @property
     def precision(self) -> np.ndarray:
@@ -75,6 +73,39 @@ class Scores:
         """
         gaps = np.abs(self.bin_confidence - self.bin_accuracy)
         return float((self.bin_faces * gaps).sum() / max(self.bin_faces.sum(), 1))
+
+
+def recall_per_class(predicted: np.ndarray, classes: np.ndarray, count: int) -> np.ndarray:
+    """Return the share of each class's faces that is predicted as the class; NaN without faces.
+
+    Args:
+        predicted: int [N], predicted class of each face.
+        classes: int [N], true class of each face, 0 .. C - 1.
+        count: number of classes, C.
+
+    Returns:
+        float64 [C].
+    """
+    hits = classes[predicted == classes]
+    return _share(np.bincount(hits, minlength=count), np.bincount(classes, minlength=count))
+
+
+def balanced_accuracy(recall: np.ndarray) -> float:
+    """Return the mean recall over the classes that have faces, [0, 1]; 0 without faces.
+
+    Args:
+        recall: float [C], NaN for a class without faces.
+
+    >>> balanced_accuracy(np.array([1.0, 0.5, np.nan]))
+    0.75
+    """
+    return 0.0 if np.isnan(recall).all() else float(np.nanmean(recall))
+
+
+def _share(hits: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid='ignore'):
+        share: np.ndarray = hits / faces
+    return share
 
 
 def measure(probabilities: np.ndarray, classes: np.ndarray, labels: tuple[str, ...]) -> Scores:

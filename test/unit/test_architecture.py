@@ -49,7 +49,7 @@ MAY_IMPORT = {
     'pipeline': 'backends detect errors faces labels model probabilities stage_timer types',
     'video_pipeline': 'detect faces pipeline tracking types',
     'datasets': 'detect errors faces images labels model storage types',
-    'calibrate': 'datasets errors faces images labels model pipeline probabilities storage'
+    'calibrate': 'datasets errors evaluate faces images labels model pipeline probabilities storage'
     ' tracking types',
     'evaluate': 'backends datasets errors images labels pipeline plots probabilities storage types',
     'train': 'datasets errors evaluate images labels model network storage',

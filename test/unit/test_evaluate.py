@@ -21,7 +21,7 @@ from dan_ros.detect import open_detector
 from dan_ros.errors import DataError
 from dan_ros.evaluate import report
 from dan_ros.evaluate.evaluator import evaluate, predict_crops, predict_photos
-from dan_ros.evaluate.metrics import CALIBRATION_BINS, measure
+from dan_ros.evaluate.metrics import CALIBRATION_BINS, measure, recall_per_class
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.plots.evaluation import heat_over
@@ -71,6 +71,15 @@ def test_balanced_accuracy_is_the_mean_over_classes():
     assert scores.accuracy == pytest.approx(0.9)
     assert scores.balanced_accuracy == pytest.approx(0.5)
     np.testing.assert_allclose(scores.f1, [2 * 9 / 19, 0])
+
+
+def test_recall_is_the_same_with_and_without_a_confusion_matrix():
+    rng = np.random.default_rng(0)
+    classes, probabilities = rng.integers(0, 3, 50), rng.dirichlet(np.ones(4), 50)
+    scores = measure(probabilities, classes, ('a', 'b', 'c', 'without faces'))
+    recall = recall_per_class(probabilities.argmax(axis=1), classes, 4)
+    np.testing.assert_array_equal(recall, scores.recall)
+    assert np.isnan(recall).tolist() == [False, False, False, True]
 
 
 def test_calibration_error_of_two_bins_by_hand():
