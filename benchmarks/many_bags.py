@@ -40,8 +40,8 @@ HEIGHT, WIDTH, FACE_PX = 480, 640, 160
 
 CORES = (2, 16, 64, 256)
 MANY = 10_000  # bags
-MEDIAN_IMAGES, SPREAD = 9_000, 0.8  # of a bag: five minutes at 30 Hz; of the logarithm
-DEATHS = 0.01  # share of the attempts whose worker dies, on average in the middle
+MEDIAN_IMAGES, SPREAD = 9_000, 0.8  # log-normal bag length: 5 minutes at 30 Hz, sigma
+DEATHS = 0.01  # share of attempts whose worker dies, on average halfway
 BYTES_PER_IMAGE, STORAGE_BYTES_PER_S = 60_000, 1_000_000_000
 
 
@@ -99,13 +99,13 @@ def measure(folder: Path, bags: int, images: int, rounds: int) -> dict[str, Any]
 def simulate_hours(cores: int, images_per_s: float, seed: int = 0) -> float:
     """Return how long `MANY` bags take, hours.
 
-    Each core takes the next bag when it is free. The lengths of the bags are log-normal. Workers
-    die, and all nodes share one storage.
+    Each core takes the next bag when it is free. The lengths of the bags are log-normal. Some
+    workers die, and all nodes share one storage.
 
     Args:
         cores: number of jobs, one core each.
-        images_per_s: of one core.
-        seed: of the lengths and deaths.
+        images_per_s: images that one core processes per second.
+        seed: seed of the random lengths and failures.
     """
     rng = np.random.default_rng(seed)
     speed = min(images_per_s, STORAGE_BYTES_PER_S / BYTES_PER_IMAGE / cores)
@@ -142,7 +142,7 @@ def draw(result: dict[str, Any]) -> Figure:
 
 
 def cpu_s() -> float:
-    """CPU time of this process and of those that it started, seconds; fair on a shared machine."""
+    """CPU time of this process and its children, seconds; does not depend on other load."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 

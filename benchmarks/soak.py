@@ -263,7 +263,7 @@ def judge(samples: list[Sample]) -> Verdict:
     periods = int(samples[-1].at_s // PERIOD_S) if samples else 0
     third = periods // 3
     if third < 1:
-        verdict.broken.append('the run is too short to judge: run it for at least two minutes')
+        verdict.broken.append('the run is too short to evaluate: run it for at least two minutes')
         return verdict
     warm_up_s = min(WARM_UP_SHARE * samples[-1].at_s, WARM_UP_MAX_S)
     warm = [(s.at_s / 60, s.memory_mib) for s in samples if s.at_s > warm_up_s]
@@ -355,7 +355,7 @@ def stop_node(process: psutil.Popen, log: Path) -> list[str]:
 @click.option('--rate', 'rate_hz', default=30.0, show_default=True, help='Images per second.')
 @click.option('--out', default='soak', type=click.Path(path_type=Path), help='Output folder.')
 def main(minutes: float, rate_hz: float, out: Path) -> None:
-    """Run the node for a long time with injected faults, and judge it."""
+    """Run the node for a long time with injected faults, and evaluate it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     out.mkdir(parents=True, exist_ok=True)
     log = out / 'node.log'

@@ -39,7 +39,7 @@ def judge(packages: list[dict[str, Any]]) -> tuple[str, int]:
         name = f'{package["name"]} {package.get("version", "")}'
         for found in package.get('vulns', []):
             mended = ', '.join(found['fix_versions']) or 'no version yet'
-            lines.append(f'{name}: {found["id"]}, mended in {mended}')
+            lines.append(f'{name}: {found["id"]}, fixed in {mended}')
     if skipped:
         lines.append(f'could not be asked about, is there a network? {", ".join(skipped)}')
     known = sum(len(package.get('vulns', [])) for package in packages)

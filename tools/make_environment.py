@@ -198,7 +198,7 @@ def make_distribution_environment(folder: Path, is_demo: bool) -> int:
 
 
 def create(folder: Path, origin: str) -> str:
-    """Make or complete a virtual environment that colcon passes over; give its Python."""
+    """Make or complete a virtual environment that colcon ignores; return its Python."""
     note = folder / ORIGIN
     # One without a note is older than the choice of a distribution: it has Kilted.
     if folder.exists() and (read(note) or f'kilted wheels, {python_version()}') != origin:

@@ -29,7 +29,7 @@ from dan_ros.video_pipeline import StampedFrame, VideoPipeline
 OUT = Path(__file__).resolve().parents[1] / 'docs' / 'moving.webp'
 DURATION_S = 8.4
 CAMERA = (560, 420)  # width, height of the camera image, pixels
-SIZE = (900, 420)  # of the whole picture
+SIZE = (900, 420)  # size of the whole picture, pixels
 # The camera: time in seconds, center x and y in the scene, zoom, blur in pixels.
 PATH = np.array(
     [

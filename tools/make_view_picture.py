@@ -33,7 +33,7 @@ from dan_ros.view.server import ViewServer
 
 OUT = Path(__file__).resolve().parents[1] / 'docs' / 'view.jpg'
 RATE_HZ = 12.0
-STEPS = 40  # of a smile
+STEPS = 40  # steps of a fading smile
 SECONDS = 34.0  # so that the charts are full
 SIDE = (480, 540)  # width, height of each half of the scene
 WIDE, PHONE = ((1440, 1000), (390, 1000))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mend the include folders in the CMake files of the ROS 2 wheels, in this Python's environment.
+"""Correct the include folders in the CMake files of the ROS 2 wheels, in this Python's environment.
 
 `export_*__rosidl_generator_pyExport.cmake` name the folders of the machine the wheels were built
 on; they are replaced by this machine's folders of Python and NumPy.

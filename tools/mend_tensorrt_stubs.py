@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mend the type stubs of TensorRT in this Python's environment, so that a type checker reads them.
+"""Correct TensorRT's type stubs in this Python's environment, so that a type checker reads them.
 
 Some of their parameters are called `in`, which is a keyword of Python, and one without a default
 follows others that have one.

@@ -23,13 +23,13 @@ from dan_ros.model.normalization import LUMA
 from dan_ros.model.onnx_file import parse_onnx
 from dan_ros.model.onnx_writer import IR_VERSION, OPSET
 
-PREFIX = 'adopted/'  # of all names in the classifier, so that they cannot clash with ours
+PREFIX = 'adopted/'  # prefix of all names in the classifier, to avoid name clashes
 HALF = 'tensor(float16)'
 TYPES = ('tensor(float)', HALF)
 CHANNELS = {'nchw': 1, 'nhwc': 3}  # axis of the channels
 CHECK_BATCH = 3  # number of noise images on which a wrapped classifier is checked
-MAX_DIFFERENCE = 2e-3  # of a probability; half-precision classifiers come close to it
-MIN_PROBABILITY = 1e-7  # smaller ones are raised to it before the logarithm
+MAX_DIFFERENCE = 2e-3  # largest error of a probability; fp16 classifiers come close
+MIN_PROBABILITY = 1e-7  # lower limit of probabilities before the logarithm
 SUM_TOLERANCE = 1e-3  # deviation of a softmax's sum from 1
 
 

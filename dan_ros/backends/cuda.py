@@ -161,7 +161,7 @@ class Buffer:
 
     Args:
         resources: receives the callbacks that free both; then the array is invalid.
-        shape, dtype: of the array.
+        shape, dtype: shape and type of the array.
 
     Attributes:
         host: array in pinned memory.

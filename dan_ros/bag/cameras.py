@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tells the cameras of a bag from depth images and from copies of a camera, by their images.
+"""Distinguishes the cameras of a bag from depth images and from copies of a camera.
 
 A copy is an annotated or rectified image of a camera. It has the header of the image that it was
 made from.
@@ -29,13 +29,13 @@ from dan_ros.images.encodings import to_bgr
 from dan_ros.images.opencv import cv2
 from dan_ros.messages import stamp_to_ns
 
-# Types of pixels that are distances, labels or vectors, not brightness or color.
+# Pixel types for distances, labels or vectors instead of brightness or color.
 NOT_LIGHT = re.compile(r'(8S|16S|32S|32F|64F)C\d*|16UC1?')
 DEBUG_IMAGE = 'debug_image'  # last part of the name of the node's annotated images
 ORIGINAL = 'image_raw'  # last part of the name of a driver's images, by convention
 RESULTS = 'dan_ros/msg/FacialExpressionArray'  # type of the node's results
 SAMPLES = 10  # images to look at per topic
-MAX_SAMPLES = 300  # images of all topics to read, to find those of one topic
+MAX_SAMPLES = 300  # images of all topics that are read to find those of one topic
 LEAD_NS = 1_000_000_000  # longest time by which a copy may be recorded before its original
 PREVIEW_SIDE_PX = 160  # maximum longer side of a preview
 MIN_CONTRAST = 20  # difference of neighboring pixels at an edge, gray levels
@@ -54,7 +54,7 @@ class _Sample:
     Attributes:
         header: stamp, nanoseconds, and frame id.
         delay_ns: from stamp to bag time.
-        encoding: of the pixels; '' if unknown.
+        encoding: encoding of the pixels; '' if unknown.
         preview: uint8 [h, w], gray, a part of the pixels; None if the image cannot be decoded.
     """
 

@@ -84,7 +84,7 @@ class ConversionSummary:
         ]
 
     def describe_warnings(self) -> list[str]:
-        """Return a text per oddity that does not make the result incomplete."""
+        """Return a text per problem that does not make the result incomplete."""
         return [
             *(
                 f'all images of {camera} have the same stamp; faces were tracked by bag time'
@@ -138,7 +138,7 @@ class BagConverter:
         self._events: defaultdict[str, EventDetector] = defaultdict(
             lambda: EventDetector(pipeline.config.events)
         )
-        self._headers: dict[str, Any] = {}  # of the last image per camera
+        self._headers: dict[str, Any] = {}  # header of the last image per camera
         self._cameras_by_info_topic: dict[str, list[str]] = defaultdict(list)
         for topic in topics:
             self._cameras_by_info_topic[info_topic(topic.camera)].append(topic.camera)

@@ -151,7 +151,7 @@ class _TableWriter:
 
 
 def _face_values(face: TrackedFace) -> tuple[Any, ...]:
-    """Return the columns of a face behind `KEYS`."""
+    """Return the columns of a face that follow `KEYS`."""
     return (
         face.face_id,
         labels.label_of(face.expression),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the messages of a rosbag2 in order of bag time; each file up to its first damage."""
+"""Reads the messages of a rosbag2 in order of bag time, each file up to its first damaged part."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ IMAGE_KINDS = (IMAGE, COMPRESSED_IMAGE)
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 MAX_PIXELS = 100_000_000  # largest compressed image
 METADATA = 'metadata.yaml'
-NEWEST_VERSION = 9  # of the metadata that rosbags writes
+NEWEST_VERSION = 9  # metadata version that rosbags writes
 # The definitions of these three messages are the same in every distribution since Foxy.
 TYPES = get_typestore(Stores.ROS2_HUMBLE)
 
@@ -91,7 +91,7 @@ class Bag:
     """A rosbag2: a folder or one of its storage files; sqlite3 or mcap, compressed or not.
 
     Topics, counts and times come from the storage files. metadata.yaml only tells which files
-    belong to the bag, so edited, outdated or newer metadata does no harm.
+    belong to the bag, so edited, outdated or newer metadata is not a problem.
 
     Args:
         path: the folder or file.
@@ -149,7 +149,7 @@ class Bag:
         return {t.camera: (t.count - 1) / seconds for t in topics if seconds > 0 and t.count > 1}
 
     def _missing(self) -> str:
-        """Say how many images that the metadata lists are in none of the files."""
+        """Describe how many images of the metadata are missing in the files."""
         found = sum(topic.count for topic in self.topics.values() if topic.kind in IMAGE_KINDS)
         listed = self._metadata.image_count()
         if found >= listed:
@@ -175,7 +175,7 @@ class _Metadata:
         self._content: dict[str, Any] = {}
         file = path / METADATA
         if file.is_file():
-            try:  # this type reads every value as text and refuses none
+            try:  # this loader reads every value as text and accepts any value
                 content = YAML(typ='base', pure=True).load(file.read_bytes())
                 self._content = dict(content['rosbag2_bagfile_information'])
             except (ValueError, KeyError, TypeError, RecursionError, YAMLError):
@@ -218,7 +218,7 @@ def _storage_files(path: Path, metadata: _Metadata) -> list[Path]:
     files = sorted(f for f in path.iterdir() if f.is_file() and not f.name.startswith('._'))
     named = [f for f in files if storage.has_storage_suffix(f)]
     if found := named or [f for f in files if storage.is_storage(f)]:
-        # `zstd -d` leaves the compressed file beside the other.
+        # `zstd -d` keeps the compressed file beside the uncompressed one.
         return [
             f for f in found if storage.uncompressed(f) == f or storage.uncompressed(f) not in found
         ]

@@ -251,7 +251,7 @@ def read_mcap(file: Path) -> Iterator[RawMessage]:
 
 def _mcap_records(source: BinaryIO, max_bytes: int) -> Iterator[McapRecord]:
     """Yield the records of an MCAP file in file order, with each chunk replaced by its content."""
-    end = MAGIC_SIZE  # of the last complete record
+    end = MAGIC_SIZE  # end of the last complete record
     damaged_chunks = 0
     try:
         for record in StreamReader(source, emit_chunks=True, record_size_limit=max_bytes).records:

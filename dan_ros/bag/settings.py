@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of the conversion of a bag, as plain values that other processes understand."""
+"""Settings for the conversion of a bag, as plain values that can be sent to other processes."""
 
 import hashlib
 import json
@@ -13,12 +13,12 @@ from dan_ros.probabilities import MODEL_PRIOR, Calibration, Prior
 from dan_ros.tracking.config import TrackerConfig
 from dan_ros.video_pipeline import VideoConfig
 
-FORMAT = 1  # of the results; after a change of it, all bags are converted again
+FORMAT = 1  # version of the results; a change converts all bags again
 
 
 @dataclass(frozen=True)
 class BagSettings:
-    """The options of `dan-ros bag` that decide on its results.
+    """The options of `dan-ros bag` that affect its results.
 
     Attributes:
         topics: image topics; () for all cameras.
@@ -75,7 +75,7 @@ class BagSettings:
         return cls(**{**values, **special})
 
     def fingerprint(self, model_sha256: str) -> str:
-        """Return a SHA-256 of everything but the bag that decides on the results."""
+        """Return a SHA-256 of everything except the bag that affects the results."""
         content = {
             **self.to_json(),
             'model': model_sha256,

@@ -292,7 +292,7 @@ class StorageFile:
         damage: a sentence that says what is damaged; '' as long as no damage is known.
 
     Raises:
-        DataError: the file is something else than a recording; the message names it.
+        DataError: the file is not a recording; the message names it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -355,7 +355,7 @@ def is_storage(path: Path) -> bool:
 
 
 def check_format(path: Path) -> None:
-    """Check that a file does not have a known format other than those of recordings.
+    """Check that a file is not of a known format other than a recording.
 
     Empty files and files of null bytes pass: a recorder that lost its power leaves them.
 

@@ -12,7 +12,7 @@ from dan_ros.plots.style import encode
 from dan_ros.plots.timeline import draw_timeline
 from dan_ros.tracking.face_tracker import TrackedFace
 
-PREFIX = 'timeline_'  # of the names of the pictures
+PREFIX = 'timeline_'  # prefix of the picture files
 MAX_MOMENTS = 2048  # per face; when reached, every other one is dropped to bound memory
 MIN_FRAMES = 5  # frames in which a face must be seen to get a picture
 # A gap is drawn where a face was missing for longer than both of these.

@@ -4,8 +4,8 @@
 from dataclasses import dataclass
 
 TARGET_HZ = 30.0  # image rate of a typical camera
-MIN_SAVED_SHARE = 0.1  # of the pipeline's time; smaller savings are not suggested
-MAX_SAVED_SHARE = 0.9  # of the pipeline's time, for the sum of the estimated savings
+MIN_SAVED_SHARE = 0.1  # smallest suggested saving, as a share of the pipeline's time
+MAX_SAVED_SHARE = 0.9  # limit for the sum of savings, as a share of the pipeline's time
 
 
 @dataclass(frozen=True)

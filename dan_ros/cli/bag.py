@@ -89,7 +89,7 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
     '--jobs',
     metavar='N',
     type=click.IntRange(1, 1000),
-    help='Bags to process at the same time. Default: one per core, as far as the memory goes.',
+    help='Bags to process at the same time. Default: one per core, or fewer if memory is short.',
 )
 @click.option(
     '--ray',

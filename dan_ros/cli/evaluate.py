@@ -176,4 +176,4 @@ def _check_complete(content: dict[str, Any]) -> None:
     missing = content['not_judged'] + len(content['skipped'])
     if missing:
         count = content['faces'] + len(content['skipped'])
-        raise DataError(f'{missing} of {count} images were not judged; scores.json lists them')
+        raise DataError(f'{missing} of {count} images were not classified; scores.json lists them')

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from dan_ros.bag.many.executor import Executor
     from dan_ros.bag.many.ray_cluster import RayExecutor
 
-PATIENCE_S = 30.0  # time without a working worker after which the user is told
-SPEED_PERIOD_S = 600.0  # time over which the speed is measured for the time left
+PATIENCE_S = 30.0  # time without a working worker after which the user gets a warning
+SPEED_PERIOD_S = 600.0  # time over which the speed is averaged for the remaining time
 
 
 def convert_many(
@@ -55,7 +55,7 @@ def convert_many(
         ray_address: see `RayExecutor`; None for processes of this machine.
 
     Raises:
-        DanError: the run cannot begin or cannot go on.
+        DanError: the run cannot start or cannot continue.
     """
     out = out.resolve()
     bags = find_bags(sources)
@@ -106,7 +106,7 @@ def _connect(address: str, jobs: int | None) -> 'RayExecutor':
 def _resolve(settings: BagSettings, cluster: 'RayExecutor | None') -> BagSettings:
     """Open the models once where the jobs will run.
 
-    So all workers use the same, and errors come before the work.
+    So all workers use the same models, and errors appear before the work starts.
     """
     if settings.model not in (store.DEFAULT_MODEL, *store.KNOWN_MODELS):
         path = store.expand_path(settings.model).resolve()
@@ -166,7 +166,7 @@ def _run(many: ManyBags, folder: ResultFolder, executor: 'Executor', threads: in
         console=console,
         disable=not console.is_terminal,
         speed_estimate_period=SPEED_PERIOD_S,
-        redirect_stdout=sys.stdout.isatty(),  # else it would go to standard error, too
+        redirect_stdout=sys.stdout.isatty(),  # otherwise it would also go to standard error
     ) as bar:
         row = bar.add_task('', total=total)
         many.run(executor, threads, show, lambda task: _print_end(task, folder), _print_death)
@@ -198,10 +198,10 @@ def _print_end(task: BagTask, folder: ResultFolder) -> None:
 
 
 def _finish_early(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> None:
-    """Write the summary of what is done, if the disk allows it."""
+    """Write the summary of the finished bags, if there is enough disk space."""
     try:
         _finish(many, folder, settings)
-    except BrokenPipeError:  # of the terminal; the summary is written
+    except BrokenPipeError:  # the terminal was closed; the summary is written
         pass
     except OSError as error:
         reason = error.strerror or error

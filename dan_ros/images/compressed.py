@@ -18,7 +18,7 @@ from dan_ros.errors import FrameError
 from dan_ros.images.opencv import cv2, raise_if_out_of_memory
 from dan_ros.types import Frame
 
-COMPRESSED_SUFFIX = '/compressed'  # of the topic, behind the name of the camera
+COMPRESSED_SUFFIX = '/compressed'  # suffix of the topic, after the name of the camera
 FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # for decoding
 REDUCED = {  # divisor of the size -> flag for decoding
     8: cv2.IMREAD_REDUCED_COLOR_8,
@@ -43,7 +43,7 @@ class _Structure:
 
     Attributes:
         size: (width, height), pixels, or None if the header is missing.
-        is_whole: the end was found; bytes behind it do not count.
+        is_whole: whether the end was found; bytes after it are ignored.
         scans: number of scans of a JPEG.
     """
 
@@ -128,8 +128,8 @@ class JpegDecoder:
     """Decodes the images of one camera in the size that is needed.
 
     Faces are detected on a small copy, and large faces are also classified from it. For small
-    faces, the image is decoded again in its full size. The next images then are at once, until a
-    smaller copy would do.
+    faces, the image is decoded again in its full size. The next images are then decoded in full
+    size at once, until a smaller copy is enough.
     """
 
     def __init__(self) -> None:
@@ -242,7 +242,7 @@ def _read_jpeg(content: bytes) -> _Structure:
         if found is None or code in (START_OF_IMAGE, END_OF_IMAGE):  # another picture, or the end
             return _Structure(size, code == END_OF_IMAGE, scans)
         segment = content[found.end() : found.end() + 7]
-        if scans == 0:  # decoders differ in how they skip junk, so a size behind it may be false
+        if scans == 0:  # decoders skip invalid bytes differently: a size after them may be wrong
             has_junk |= bool(content[place : found.start()].strip(b'\xff'))
         if code in START_OF_FRAME and size is None and not has_junk and len(segment) == 7:
             size = int.from_bytes(segment[5:], 'big'), int.from_bytes(segment[3:5], 'big')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images without end from a camera, a stream, a video, pictures, or a moving sample face.
+"""Endless images from a camera, a stream, a video, pictures, or a moving sample face.
 
 The sample face is the astronaut portrait of scikit-image (NASA, public domain).
 """
@@ -18,10 +18,10 @@ from dan_ros.images.files import is_picture, open_picture
 from dan_ros.images.opencv import cv2
 from dan_ros.storage.file_content import VIDEO, explain_wrong_file
 
-WIDTH, HEIGHT = 640, 480  # of the images with the moving face, pixels
+WIDTH, HEIGHT = 640, 480  # size of the images with the moving face, pixels
 FACE_CENTER = (223.0, 120.0)  # x, y of the astronaut's face, pixels of the portrait
 PICTURE_S = 2.0  # time per picture of a folder, seconds
-DEFAULT_RATE_HZ = 30.0  # of sources without a rate of their own
+DEFAULT_RATE_HZ = 30.0  # rate of sources that do not define one
 MIN_RATE_HZ, MAX_RATE_HZ = 0.1, 1000.0
 RETRY_S = 1.0  # interval at which an unreadable video or camera is reopened, seconds
 URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+://')
@@ -32,7 +32,7 @@ Warn = Callable[[str], object]
 
 @dataclass
 class Source(Iterator[np.ndarray | None]):
-    """Images without end: uint8 [H, W, 3] BGR, or None while an image cannot be read.
+    """Endless images: uint8 [H, W, 3] BGR, or None while an image cannot be read.
 
     Attributes:
         images: yields the images.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots of how many faces are found and judged correctly under each condition."""
+"""Plots of how many faces are found and classified correctly under each condition."""
 
 from collections.abc import Mapping
 from textwrap import fill

@@ -12,7 +12,7 @@ from dan_ros import labels
 from dan_ros.palette import EXPRESSIONS, LIGHT, color_of, ink_on
 from dan_ros.plots.style import SMALL_PT, new_figure, styled
 
-MIN_NAMED_SHARE = 0.07  # of the width: a band this wide has room for the name of its label
+MIN_NAMED_SHARE = 0.07  # share of the width from which a band shows the name of its label
 
 
 @styled

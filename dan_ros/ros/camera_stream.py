@@ -33,7 +33,7 @@ class CameraStream:
 
     Args:
         node: node that subscribes.
-        topics: of the camera.
+        topics: topics of the camera.
         drops: counts images that the middleware lost.
         qos_monitor: told about publishers with an incompatible QoS.
         depth: the camera's depth images, opened and closed with it; None if it has none.

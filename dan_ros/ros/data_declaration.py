@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError:
     PersonalDataProcessor = None
 
-TOPIC = '/data_management'  # as hri_face_identification of ROS4HRI has it
+TOPIC = '/data_management'  # the value that hri_face_identification of ROS4HRI uses
 NAME = 'Facial expressions'
 PURPOSE = (
     'Reads the facial expressions of people before the camera, so that the robot can react to '
@@ -45,7 +45,7 @@ class DataDeclaration:
                     data_source_node=self._node.get_fully_qualified_name(),
                     user_friendly_source_name=NAME,
                     data_purpose=f'{PURPOSE} {RECEIVER.format(receiver)}' if receiver else PURPOSE,
-                    path='',  # of the stored data: there is none
+                    path='',  # no data is stored
                 )
             )
 

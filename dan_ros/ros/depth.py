@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Aligned depth images of a camera, which tell the size of faces."""
+"""Aligned depth images of a camera, which give the real distance of faces."""
 
 import threading
 import time
@@ -20,11 +20,11 @@ from dan_ros.ros.statistics import Statistics
 from dan_ros.ros.transports import RAW, open_transport
 
 MAX_IMAGES = 6  # depth images kept per camera
-TOLERANCE_NS = 100_000_000  # longest time between an image and its depth: cameras send 10 or more/s
-OTHER_SIZE = 'other_size'  # cause of drops: than the camera's images
+TOLERANCE_NS = 100_000_000  # longest time between an image and its depth, for cameras of 10 Hz
+OTHER_SIZE = 'other_size'  # drop cause: a size other than that of the camera's images
 SILENCE_S = 2.0  # time without a depth image that is worth a warning, seconds
 
-# What happened to the faces of a camera with depth, as in `faces_depth.<outcome>`.
+# Outcomes for the faces of a camera with depth, counted as `faces_depth.<outcome>`.
 USED, NO_IMAGE, NO_VALUE, IMPLAUSIBLE = 'used', 'no_image', 'no_value', 'implausible'
 OUTCOMES = (USED, NO_IMAGE, NO_VALUE, IMPLAUSIBLE)
 
@@ -80,10 +80,10 @@ class DepthStream:
         stamp_ns: int,
         size: tuple[int, int],
     ) -> list[HeadPose | None]:
-        """Move poses to the measured distances; those of faces without depth are kept.
+        """Scale poses to the measured distances; poses of faces without depth stay unchanged.
 
         Args:
-            poses: of the faces of one image, for a face of average size.
+            poses: poses of the faces of one image, for a face of average size.
             landmarks: [5, 2] or [0, 2] per face, pixels.
             stamp_ns: time of the image, nanoseconds.
             size: (width, height) of the image, pixels.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publishes the changes of faces as events, and the scene that they lead to."""
+"""Publishes the changes of faces as events, and the resulting scene."""
 
 import threading
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ class EventPublisher:
         self._events, self._scene = events, scene
         self._lock = threading.Lock()
         self._detectors: dict[str, EventDetector] = {}
-        self._headers: dict[str, Header] = {}  # of the last image per camera
+        self._headers: dict[str, Header] = {}  # header of the last image per camera
 
     def open(self) -> None:
         """Publish that nobody is in view."""
@@ -60,7 +60,7 @@ class EventPublisher:
             self._publish(camera, detector.update(faces, face_ids))
 
     def end(self, cameras: Iterable[str]) -> None:
-        """Let the faces of cameras leave that send no more images."""
+        """Publish that the faces of cameras without new images have left."""
         with self._lock:
             for camera in cameras:
                 if detector := self._detectors.pop(camera, None):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scope for a launch file: it gets only the arguments that were passed to it, and leaks none.
+"""A scope for a launch file: it gets only the arguments passed to it, and leaks none to others.
 
 ROS's launch has one table of arguments for all files. An included file therefore also sees the
 arguments of its parent, such as a `model` that is a URDF, and its defaults stay behind for the
@@ -28,7 +28,7 @@ def scoped(arguments: Iterable[DeclareLaunchArgument], *actions: Action) -> Laun
     in the same folder that includes it.
 
     Args:
-        arguments: of the launch file.
+        arguments: arguments of the launch file.
         actions: executed with these arguments.
     """
     arguments = list(arguments)

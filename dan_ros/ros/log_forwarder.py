@@ -11,7 +11,7 @@ class LogForwarder(logging.Handler):
     """Prints the log lines of dan_ros with a ROS logger; debug lines only if its level is debug.
 
     Args:
-        logger: of the node.
+        logger: logger of the node.
     """
 
     def __init__(self, logger: Any) -> None:

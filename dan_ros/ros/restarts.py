@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decides whether the launch file starts a node again that exited."""
+"""Decides whether the launch file restarts a node that exited."""
 
 from dan_ros.ros.spin import BAD_USAGE
 
-QUICK_S = 10.0  # shortest time between two exits of a node that works, seconds
+QUICK_S = 10.0  # exits in shorter intervals count as quick, seconds
 MAX_QUICK_EXITS = 30
 
 
 class RestartLimit:
-    """Ends the restarts of one node when they do not help."""
+    """Stops restarting a node when restarts do not help."""
 
     def __init__(self) -> None:
         self._last_s = float('-inf')
@@ -18,7 +18,7 @@ class RestartLimit:
         """Return why a node that exited should not be started again; '' if it should.
 
         Args:
-            exit_code: of the node; negative for a signal.
+            exit_code: exit code of the node; negative for a signal.
             now_s: time of the exit on a monotonic clock, seconds.
         """
         if exit_code == BAD_USAGE:

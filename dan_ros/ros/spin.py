@@ -2,7 +2,7 @@
 """Runs a node until a signal.
 
 Exit code: 0 after Ctrl-C, SIGTERM or SIGHUP, 1 if the middleware does not start, 2 for an error
-that a restart cannot mend, such as an invalid parameter or a missing library, otherwise the node's
+that a restart cannot fix, such as an invalid parameter or a missing library, otherwise the node's
 own.
 
 These signals are blocked in every thread and received by one thread that waits for them. So a

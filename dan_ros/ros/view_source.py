@@ -2,7 +2,7 @@
 """Shows a running node on the page of `dan-ros view`, from what the node itself publishes.
 
 Pictures are the node's previews, never the images of the camera: the node alone knows which faces
-it must hide, and when. They are subscribed to only while somebody looks.
+it must hide, and when. They are subscribed to only while a browser shows the page.
 """
 
 import threading
@@ -33,12 +33,12 @@ from dan_ros.ros.preview import original_size, preview_topic
 from dan_ros.view.board import Board, SeenEvent, SeenFace, ViewStatus, parameter_json
 
 CHECK_S = 0.2  # interval at which topics are compared with what is needed, seconds
-SILENT_S = 3.5  # without diagnostics, after which a node counts as gone, seconds
+SILENT_S = 3.5  # time without diagnostics after which a node counts as gone, seconds
 ANSWER_S = 5.0  # longest wait for an answer of the node, seconds
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 EVENTS = QoSProfile(depth=100)
-STATUS_SUFFIX = ': facial expressions'  # of the name of the node's diagnostic status
-ASK = 'somebody in view was not asked for consent yet, so this person is not shown'
+STATUS_SUFFIX = ': facial expressions'  # suffix of the name of the node's diagnostic status
+ASK = 'a person in view has not been asked for consent yet, so this person is not shown'
 
 
 class NodeSource:
@@ -200,7 +200,7 @@ class NodeSource:
                 value = parameter_value_to_python(parameter.value)
                 self._board.change_parameter(parameter.name, _plain(value))
 
-    # --- every now and then ---
+    # --- periodic work ---
 
     def _check(self) -> None:
         self._check_node()

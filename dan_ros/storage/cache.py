@@ -70,7 +70,7 @@ def make_private(folder: Path) -> None:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
-        status = folder.lstat()  # of a link itself, not of its target
+        status = folder.lstat()  # of the link itself, not of its target
         if not stat.S_ISDIR(status.st_mode):
             raise DanError(f'{folder} is a link, which could lead to files of others: {REMEDY}')
         if status.st_uid != os.getuid():

@@ -190,7 +190,7 @@ def _decode(start: bytes) -> str | None:
     try:
         text = start.decode(encoding)
     except UnicodeDecodeError as error:
-        if error.reason != 'unexpected end of data':  # of a character that was cut
+        if error.reason != 'unexpected end of data':  # at the end, a character may be cut off
             return None
         text = start[: error.start].decode(encoding)
     is_text = all(character.isprintable() or character in '\t\n\r\f' for character in text)

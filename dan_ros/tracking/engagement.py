@@ -13,7 +13,7 @@ from dan_ros.tracking.attention import visual_social_engagement
 
 # Visual social engagement above which an image counts as engaged: face to face, up to 3.3 m.
 MIN_ENGAGEMENT = 0.3
-HALF_LIFE_S = 1.0  # of past images in the share of engaged ones, seconds
+HALF_LIFE_S = 1.0  # half-life of past images in the share of engaged ones, seconds
 
 
 class EngagementLevel(IntEnum):
@@ -35,7 +35,7 @@ class EngagementTracker:
 
     def __init__(self) -> None:
         self.level = EngagementLevel.UNKNOWN
-        self._share = 0.0  # of engaged images, recent ones weigh more, [0, 1]
+        self._share = 0.0  # share of engaged images, recent ones weigh more, [0, 1]
         self._time_ns = 0
 
     def update(self, pose: HeadPose | None, time_ns: int) -> EngagementLevel:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the page shows at this moment: a source writes it, the web server reads it.
+"""The current content of the page: a source writes it, the web server reads it.
 
 Writing stores a reference and returns at once, so that a source never waits for a browser.
 """
@@ -18,7 +18,7 @@ PICTURE_S = 3.0  # age at which a picture and the faces of an image are forgotte
 MAX_FACES = 12  # faces per camera with a history; the largest come first
 MAX_SAMPLES = 10_000
 MAX_EVENTS = 100
-MAX_UNPAIRED = 60  # images per camera whose faces wait for their picture
+MAX_UNPAIRED = 60  # images per camera whose faces still wait for a picture
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class SeenFace:
         box_xywh: left, top, width and height, pixels.
         expression: canonical index, or `labels.UNKNOWN`.
         confidence: probability of the most likely class, [0, 1].
-        probabilities: of the eight classes, smoothed.
+        probabilities: smoothed probabilities of the eight classes.
         detection_confidence: confidence of the detector, [0, 1].
         is_looking: whether the head is turned to the camera.
         looking_at_camera: how directly, [0, 1]; NaN if unknown.
@@ -79,7 +79,7 @@ class ViewStatus:
     """State of what is shown.
 
     Attributes:
-        level: 0 good, 1 warning, 2 error, 3 nothing is heard.
+        level: 0 OK, 1 warning, 2 error, 3 stale.
         message: a sentence.
         values: as in the diagnostics of the node.
         is_enabled: whether images are processed.
@@ -101,7 +101,7 @@ class Picture:
         size: (width, height) of the camera's image, to which boxes refer; pixels.
         faces: faces in it.
         encode: returns it as JPEG, without hidden faces; may be slow.
-        put_s: when it came, monotonic, seconds.
+        put_s: arrival time, monotonic, seconds.
     """
 
     number: int
@@ -116,7 +116,7 @@ class Board:
     """The present state, a short history, and nothing else; every method is thread-safe.
 
     Attributes:
-        is_watched: whether somebody looks; pictures are needed only then.
+        is_watched: whether a browser shows the page; pictures are needed only then.
     """
 
     def __init__(self) -> None:

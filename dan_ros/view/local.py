@@ -24,8 +24,8 @@ from dan_ros.view.playback import TimedImages
 from dan_ros.view.settings import SETTINGS, to_config, to_json
 
 STATUS_S = 1.0  # interval of the status, seconds
-SILENT_S = PICTURE_S  # without an image of a camera, after which its faces have left, seconds
-PAUSE_S = 0.05  # interval at which a paused source looks whether it goes on, seconds
+SILENT_S = PICTURE_S  # time without an image after which a camera's faces count as gone, seconds
+PAUSE_S = 0.05  # interval at which a paused source checks whether it is resumed, seconds
 
 
 class LocalSource:

@@ -2,7 +2,7 @@
 """The web server: one page and one WebSocket.
 
 Each browser gets the newest state when it has shown the last one. So a slow browser skips pictures
-and does not delay anybody, and memory per browser is bounded. A picture is encoded once for all.
+and delays no other browser, and memory per browser is bounded. A picture is encoded once for all.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from dan_ros.view.access import Access, split_host
 from dan_ros.view.board import HISTORY_S, PICTURE_S, Board, Picture
 
 MAX_HZ = 12.0  # states and pictures per second and browser
-MAX_UNSHOWN = 2  # states that may be on their way to a browser
-SILENT_S = 10.0  # a browser that shows nothing for so long does not look, seconds
+MAX_UNSHOWN = 2  # states sent to a browser and not confirmed yet
+SILENT_S = 10.0  # time after which a browser that confirms no state counts as idle, seconds
 MAX_CLIENTS = 32
-MAX_REQUESTS = 4  # of one browser at a time
-MAX_BAD_MESSAGES = 10  # after which a connection is closed
+MAX_REQUESTS = 4  # unanswered requests of one browser
+MAX_BAD_MESSAGES = 10  # invalid messages after which a connection is closed
 MAX_MESSAGE_BYTES = 16_384
-CLOSE_S = 2.0  # longest wait for browsers at the end, seconds
-HEARTBEAT_S = 10.0  # interval of the pings that find out who has left, seconds
+CLOSE_S = 2.0  # longest wait for browsers at shutdown, seconds
+HEARTBEAT_S = 10.0  # interval of the pings that detect lost browsers, seconds
 PAGE = Path(__file__).with_name('page.html')
 HEADERS = {
     'Cache-Control': 'no-store',
@@ -46,7 +46,7 @@ HEADERS = {
 
 
 class ViewSource(Protocol):
-    """Where the board's content comes from. Methods may block and are called by other threads."""
+    """Source of the board's content. Methods may block and are called by other threads."""
 
     title: str  # what is shown, such as /dan_node
     kind: str  # what it is, such as ROS node
@@ -69,10 +69,10 @@ class _Client:
     Attributes:
         socket: its WebSocket.
         wake: set when there may be something to send.
-        seen: how much it has seen of the board; None before the greeting.
+        seen: number of the last board state it has; None before the first.
         shown: number of the last picture sent per camera.
         is_due: whether a state is to be sent as soon as it can be shown.
-        unshown: states on their way.
+        unshown: number of states sent and not confirmed.
         is_visible: whether its page is in view.
         heard_s: when it showed the last state, monotonic, seconds.
         requests: requests that are being answered.
@@ -90,7 +90,7 @@ class _Client:
 
     @property
     def is_watching(self) -> bool:
-        """Whether somebody looks at it."""
+        """Whether the browser shows the page now."""
         return self.is_visible and time.monotonic() - self.heard_s < SILENT_S
 
 
@@ -107,7 +107,7 @@ class ViewServer:
         self._board, self._source, self._access = board, source, access
         self._clients: set[_Client] = set()
         self._encoded: dict[str, tuple[int, bytes]] = {}  # number and message by camera
-        self._states: dict[int, tuple[int, str]] = {}  # of this tick, by what was seen before
+        self._states: dict[int, tuple[int, str]] = {}  # new states, by the state before
         self._encoder = ThreadPoolExecutor(1, 'jpeg')
         self._page = PAGE.read_bytes()
         self._cookie = f'dan_view_{hashlib.sha256(access.token.encode()).hexdigest()[:8]}'
@@ -246,7 +246,7 @@ class ViewServer:
                 continue
             try:
                 await self._encode()
-            except Exception as error:  # the next picture may be better
+            except Exception as error:  # the next picture may be valid
                 self._board.set_notice(f'a picture cannot be shown: {error}')
             self._states.clear()
             for client in self._clients:

@@ -9,8 +9,8 @@ from dan_ros.errors import ParameterError
 from dan_ros.messages import stamp_to_ns
 from dan_ros.ros.parameters import SPECS, Settings
 
-ASSUMED_M = pytest.approx(0.55, abs=0.08)  # of the face in `smile`, for eyes 63 mm apart
-MEASURED_M = pytest.approx(0.36, abs=0.02)  # eyes 41 mm apart, as a small child's
+ASSUMED_M = pytest.approx(0.55, abs=0.08)  # distance of the face in `smile`, for eyes 63 mm apart
+MEASURED_M = pytest.approx(0.36, abs=0.02)  # eyes 41 mm apart, as those of a small child
 LEFT, RIGHT = '/left/image_raw', '/right/image_raw'
 SECOND_NS = 1_000_000_000
 

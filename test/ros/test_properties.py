@@ -26,8 +26,8 @@ from dan_ros.ros.parameters import SPECS
 from dan_ros.tracking.face_tracker import FaceTracker
 from dan_ros.types import Face, FaceExpression, Frame
 
-MESSAGES = 60  # of each kind to the library
-MESSAGES_OVER_DDS = 40  # of each kind to the node
+MESSAGES = 60  # number per kind, to the library
+MESSAGES_OVER_DDS = 40  # number per kind, to the node
 
 
 def test_the_strategies_know_every_encoding():

@@ -100,7 +100,7 @@ def test_a_killed_run_leaves_a_hidden_folder_that_the_next_run_removes(tmp_path,
     short = record_images(tmp_path / 'short', images)
     assert run_bag(short, out).exit_code == 0
     assert not hidden.exists()
-    assert len(list(tmp_path.glob('.out.*'))) == 1  # of the paused run
+    assert len(list(tmp_path.glob('.out.*'))) == 1  # folder of the paused run
     running.send_signal(signal.SIGCONT)
     running.terminate()
     running.communicate()

@@ -205,8 +205,8 @@ def test_every_face_is_answered_once_while_the_server_dies_and_returns(
     assert details['server_failures'] == '1'
     assert int(details['server_calls']) >= calls + 22
     (line,) = warnings_in(log)
-    assert line.startswith(f'the local model judges the faces: {details["device"]}: ')
-    assert log.text.count('the server is back and judges the faces') == 1
+    assert line.startswith(f'the local model classifies the faces: {details["device"]}: ')
+    assert log.text.count('the server is used again and classifies the faces') == 1
 
 
 @pytest.mark.parametrize('protocol', ['grpc', 'http'])
@@ -231,7 +231,7 @@ def test_a_late_answer_is_replaced_and_dropped(servers, local, log, protocol):
 @pytest.mark.parametrize(
     ('mode', 'said'),
     [
-        ('nan', 'answers float32 [3, 8] with numbers that are not finite'),
+        ('nan', 'returns float32 [3, 8] with numbers that are not finite'),
         ('wide', '[3, 16] instead of float32 [3, 8]'),
         ('error', 'out of order'),
     ],
@@ -267,7 +267,7 @@ def test_another_model_is_refused(servers, name, mode, said):
 def test_a_model_replaced_while_the_server_was_away_is_refused(servers, local, log):
     servers.set_mode('unnamed', 'good')
     backend = servers.open(model_name='unnamed')
-    assert 'does not tell its labels and weights' in warnings_in(log)[0]
+    assert 'does not report its labels and weights' in warnings_in(log)[0]
     servers.set_mode('unnamed', 'error')
     backend.infer(faces(1))
     servers.set_mode('unnamed', 'bgr')
@@ -334,12 +334,12 @@ def test_the_node_answers_every_image_while_the_server_dies_and_returns(
     arguments = ['backend.name:=kserve', f'backend.url:={url}', f'backend.timeout_ms:={PATIENT_MS}']
     robot = start(*[part for argument in arguments for part in ('-p', argument)])
     robot.show(smile)
-    for state in ('in use', 'away, the local model answers', 'in use'):
+    for state in ('in use', 'unavailable, the local model answers', 'in use'):
         if state != 'in use':
             mortal.triton.kill()
-        elif robot.node.output.count('the local model judges'):
+        elif robot.node.output.count('the local model classifies'):
             mortal.triton.start()
-            robot.node.wait_for_output('the server is back and judges the faces')
+            robot.node.wait_for_output('the server is used again and classifies the faces')
         for _ in range(5):
             (face,) = robot.show_once(smile).faces
             assert face.label == 'happy'
@@ -349,8 +349,8 @@ def test_the_node_answers_every_image_while_the_server_dies_and_returns(
         assert values['backend'] == 'kserve'
         assert values['device'] == (url if state == 'in use' else 'cpu')
         assert values['server'] == f'{url} {MODEL}'
-        assert ('the local model judges the faces' in status.message) == (state != 'in use')
+        assert ('the local model classifies the faces' in status.message) == (state != 'in use')
         assert values['frames_dropped.failed'] == '0'
     assert values['server_failures'] == '1'
-    assert robot.node.output.count('the local model judges the faces') == 1
+    assert robot.node.output.count('the local model classifies the faces') == 1
     assert f'pictures of faces leave this robot: they are sent to {url}' in robot.node.output

@@ -89,7 +89,7 @@ def test_ctrl_c_writes_the_results(tmp_path):
     )
     time.sleep(5)  # for some samples
     assert process.stop() == 1
-    assert 'too short to judge' in process.output
+    assert 'too short to evaluate' in process.output
     content = json.loads((tmp_path / 'soak.json').read_text())
     assert content['interrupted']
     assert content['samples'][-1]['results'] > 0

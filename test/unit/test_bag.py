@@ -69,7 +69,7 @@ def images(smile, nobody):
         ('sqlite3', 'file', True),
         ('sqlite3', 'message', False),
         ('mcap', '', True),
-        ('mcap', 'storage', False),  # of its chunks
+        ('mcap', 'storage', False),  # compressed chunks
         ('mcap', 'message', True),
     ],
 )
@@ -427,7 +427,7 @@ def test_an_unreadable_message_costs_no_other(long_texts, index):
     file, data = long_texts
     end = file.read_bytes().index(data[index][-10:])
     with file.open('r+b') as target:
-        target.seek((end // 4096 - 1) * 4096)  # the page before the last one of the message
+        target.seek((end // 4096 - 1) * 4096)  # the last but one page of the message
         target.write(b'\xff' * 4)  # number of the next page
     assert recovered_data(file) == data[:index] + data[index + 1 :]
 
@@ -564,7 +564,7 @@ def test_messages_missing_in_the_index_are_reported(tmp_path, images):
     bag = record_images(tmp_path / 'in', images * 4, storage='mcap', compression='storage')
     (file,) = bag.glob('*.mcap')
     content = bytearray(file.read_bytes())
-    (place,) = struct.unpack_from('<Q', content, len(content) - 28)  # of the summary section
+    (place,) = struct.unpack_from('<Q', content, len(content) - 28)  # offset of the summary section
     while content[place] != CHUNK_INDEX:
         place += 9 + struct.unpack_from('<Q', content, place + 1)[0]
     content[place] = 0x80  # an unknown type of record

@@ -626,7 +626,7 @@ def test_the_second_opinion_weighs_the_training_targets(tmp_path, fer_faces):
     write_fer(tmp_path / 'csv', fer_faces)
     for split in ('train', 'valid'):
         write_ferplus(tmp_path, split, images=fer_faces[SPLITS.index(split) :: 3])
-    emotions = np.arange(0, 21, 3) % 7  # of the training faces, see `write_fer`
+    emotions = np.arange(0, 21, 3) % 7  # emotions of the training faces, see `write_fer`
     np.savez(tmp_path / 'fer2013_labels.npz', train=emotions.astype(np.uint8))
     plain = open_faces('ferplus', tmp_path, 'train')
     weighed = FerPlus(0.25).open(tmp_path, 'train')

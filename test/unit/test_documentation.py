@@ -236,7 +236,7 @@ MESSAGES = (
     'no CUDA device',
     'is damaged or another version',
     'images dropped: ',
-    'the local model judges the faces',
+    'the local model classifies the faces',
     'did not answer within',
     'unknown parameter',
     'it must be',

@@ -238,7 +238,9 @@ def own_images(portrait, tmp_path):
 def test_evaluate_json_and_report(run, own_images, tmp_path):
     result = run('evaluate', own_images, 'dan_ferplus', '--json', '--out', tmp_path / 'out')
     assert result.exit_code == 1  # for the damaged image
-    assert result.stderr.endswith('Error: 1 of 3 images were not judged; scores.json lists them\n')
+    assert result.stderr.endswith(
+        'Error: 1 of 3 images were not classified; scores.json lists them\n'
+    )
     content = json.loads(result.stdout)
     assert content['dataset'] == 'folder'
     assert content['faces'] == 2
@@ -338,7 +340,9 @@ def test_photos_without_a_face_are_listed(run, portrait, tmp_path, monkeypatch):
     assert result.exit_code == 1
     assert 'accuracy 50.00%' in result.stdout
     assert '1 of the images have no detected face:\n  photos/sad/2.png\n' in result.stderr
-    assert result.stderr.endswith('Error: 1 of 2 images were not judged; scores.json lists them\n')
+    assert result.stderr.endswith(
+        'Error: 1 of 2 images were not classified; scores.json lists them\n'
+    )
     content = json.loads((tmp_path / 'evaluation' / 'scores.json').read_text())
     assert (content['not_judged'], content['faces']) == (1, 2)
     assert content['not_judged_images'] == ['photos/sad/2.png']

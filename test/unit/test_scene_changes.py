@@ -16,7 +16,7 @@ from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
 
 CAMERA = '/camera/image_raw'
 HEIGHT, WIDTH = 480, 640
-FACE = np.s_[20:300, 60:400]  # of the portrait, with hair and shoulders
+FACE = np.s_[20:300, 60:400]  # face in the portrait, with hair and shoulders
 FACE_SIDE = 113  # longer side of the face's box in the portrait, pixels
 INTERVAL = 10
 RNG = np.random.default_rng(0)

@@ -70,4 +70,4 @@ def test_an_audit_without_a_network_is_no_clean_one(audit):
     text, code = audit.judge([sound, skipped])
     assert (code, 'onnx' in text, '1 of 2' in text) == (2, True, True)
     text, code = audit.judge([sound, skipped, vulnerable])
-    assert (code, 'rich 9: CVE-0000-1, mended in 2.1' in text) == (1, True)
+    assert (code, 'rich 9: CVE-0000-1, fixed in 2.1' in text) == (1, True)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server of the Open Inference Protocol: client, check of its model, what to do without it."""
+"""A server of the Open Inference Protocol: client, model check, fallback."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server of the Open Inference Protocol runs the network; the robot's own model stands by."""
+"""A server of the Open Inference Protocol runs the network; the local model is the fallback."""
 
 import logging
 import weakref
@@ -17,7 +17,7 @@ from dan_ros.model.store import ModelFile
 
 LOG = logging.getLogger(__name__)
 UNNAMED = (
-    'does not tell its labels and weights, so only its tensors and its answer to a test picture '
+    'does not report its labels and weights, so only its tensors and its answer to a test picture '
     'were checked: write its files with `dan-ros serve-config`'
 )
 
@@ -25,12 +25,13 @@ UNNAMED = (
 class KServeBackend(Backend):
     """Sends faces to a server; after an error or a deadline, the local model answers at once.
 
-    Each set of faces is answered once. While the server is away, a thread probes it with blank
-    faces and returns to it. No thread refers to the backend, so it is freed with its last
-    reference.
+    Each set of faces is answered once. While the server is unavailable, a thread probes it with
+    blank faces, and switches back when it answers. No thread refers to the backend, so it is freed
+    with its last reference.
 
     Args:
-        file: the model that the server must have; it also runs here while the server is away.
+        file: the model that the server must have; it also runs here while the server is
+            unavailable.
         config: `server` and `fallback` are used, and `threads` for the local model.
 
     Raises:
@@ -68,15 +69,15 @@ class KServeBackend(Backend):
     def warning(self) -> str:
         """Why the server is not used at present, or ''."""
         problem = self._server.problem
-        return f'the local model judges the faces: {problem}' if problem else ''
+        return f'the local model classifies the faces: {problem}' if problem else ''
 
     def details(self) -> dict[str, str]:
-        """Return what diagnostics shows of the server."""
+        """Return the entries about the server for the diagnostics."""
         is_away = bool(self._server.problem)
         return {
             'device': self._local.device if is_away else self._url,
             'server': self._server.name,
-            'server_state': 'away, the local model answers' if is_away else 'in use',
+            'server_state': 'unavailable, the local model answers' if is_away else 'in use',
             'server_calls': str(self._server.calls),
             'server_failures': str(self._server.failures),
         }

@@ -22,7 +22,7 @@ from dan_ros.errors import BackendError, shorten
 from dan_ros.model import metadata
 from dan_ros.model.metadata import Tensor
 
-CHECK_TIMEOUT_S = 3.0  # deadline of the first calls, which connect and ask for the model
+CHECK_TIMEOUT_S = 3.0  # deadline of the first calls, which connect and read the metadata
 NUMPY_NAMES = {'UINT8': 'uint8', 'FP32': 'float32'}
 NO_CONFIGURATION = ('UNIMPLEMENTED', '404', '405')  # status of a server without this extension
 # What to do about an error, by a part of its status or text in lower case; the first one counts.
@@ -45,7 +45,7 @@ Result = TypeVar('Result')
 
 
 class ServerError(BackendError):
-    """A server cannot be reached, refuses a call, or answers late or nonsense.
+    """A server cannot be reached, refuses a call, or its answer is late or invalid.
 
     Attributes:
         status: status of the protocol, such as 'UNAVAILABLE' or '404'; '' if there is none.
@@ -58,11 +58,11 @@ class ServerError(BackendError):
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What a server tells about a model.
+    """Description of a model by its server.
 
     Attributes:
         inputs, outputs: its tensors, without the batch dimension.
-        parameters: of its configuration; None if the server offers metadata alone.
+        parameters: parameters of its configuration; None if the server offers only metadata.
         max_batch: largest batch; 0 if unknown.
     """
 
@@ -91,7 +91,7 @@ class Client(ABC):
         self._timeout_s = config.timeout_ms / 1e3
 
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
-        """Return what the server answers for uint8 [n, H, W, 3], before the deadline.
+        """Return the server's answer for uint8 [n, H, W, 3], before the deadline.
 
         Raises:
             ServerError: the server failed, or did not answer in time.
@@ -99,7 +99,7 @@ class Client(ABC):
         return self._guard(self._timeout_s, lambda: self._infer(faces_rgb))
 
     def describe(self) -> ServedModel:
-        """Ask for the model.
+        """Request the description of the model.
 
         Raises:
             ServerError: the server cannot be reached, or does not have the model.
@@ -172,7 +172,7 @@ class Client(ABC):
         )
 
     def _failed(self, text: str, status: str = '') -> ServerError:
-        cause = text.rpartition('last error: ')[2]  # gRPC puts general words before it
+        cause = text.rpartition('last error: ')[2]  # gRPC adds a general text before it
         words = ' '.join(f'{status} {cause}'.split())
         remedy = next(remedy for key, remedy in REMEDIES.items() if key in words.lower())
         return ServerError(f'{self._url}: {shorten(words)}: {remedy}', status)
@@ -193,7 +193,7 @@ class GrpcClient(Client):
             ssl=self._address.is_encrypted,
             root_certificates=_readable(config.ca_file),
             channel_args=[
-                # A new client connects at once, however long the last one failed.
+                # A new client connects at once, even if the last one failed for a long time.
                 ('grpc.use_local_subchannel_pool', 1),
                 ('grpc.enable_retries', 0),
                 ('grpc.max_send_message_length', -1),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the model on a server is the one that this robot expects."""
+"""Check that the model on a server is the one that this robot expects."""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from dan_ros.model.store import ModelFile
 if TYPE_CHECKING:  # needs the client's package
     from dan_ros.backends.kserve.client import ServedModel
 
-SHA256 = 'dan_ros.sha256'  # of the ONNX file that the server runs
+SHA256 = 'dan_ros.sha256'  # key of the hash of the ONNX file that the server runs
 REMEDY = (
     "set model.file and backend.model_name to the same model, or write the server's files again "
     'with `dan-ros serve-config`'
@@ -39,12 +39,12 @@ def check_model(served: 'ServedModel', file: ModelFile, info: ModelInfo, where: 
     from the same weights: a server with a GPU may run in fp16 what the robot runs in int8.
 
     Args:
-        served: what the server tells.
+        served: description by the server.
         file, info: the local model.
         where: name of server and model, for messages.
 
     Returns:
-        Whether the server told its labels and the origin of its weights; False if it has only
+        Whether the server reported its labels and the origin of its weights; False if it has only
         tensors.
 
     Raises:
@@ -95,7 +95,7 @@ def check_answers(
 
     Args:
         served, local: logits, float32 [2, C].
-        labels: of the C classes.
+        labels: labels of the C classes.
         where: name of server and model, for messages.
 
     Raises:

@@ -115,7 +115,7 @@ def problem_with_url(url: str) -> str:
 
 
 class Credentials:
-    """The headers that prove who calls.
+    """The headers that authenticate the caller.
 
     The token is read again when its file changes, because issuers such as Kubernetes replace it
     every hour.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A server that may go away: a circuit breaker, and probes that bring it back.
+"""A server that may fail: a circuit breaker, and probes that detect when it works again.
 
 The pattern: M. Nygard, "Release It!", chapter "Stability Patterns". The delays grow exponentially
 and are random, so that many robots do not return at the same moment:
@@ -21,7 +21,7 @@ LOG = logging.getLogger(__name__)
 
 FIRST_DELAY_S = 0.5  # longest delay before the first probe
 MAX_DELAY_S = 30.0  # longest delay between two probes
-STABLE_S = 60.0  # a server that worked for so long gets the first delay again
+STABLE_S = 60.0  # uptime after which the delay starts from the beginning again
 
 
 def backoff_s(failures: int, draw: Callable[[], float] = random.random) -> float:
@@ -40,7 +40,7 @@ def backoff_s(failures: int, draw: Callable[[], float] = random.random) -> float
 
 
 class Server:
-    """A server that is used while it answers.
+    """A server that is used as long as it answers.
 
     Args:
         name: URL and model, for messages.
@@ -50,7 +50,7 @@ class Server:
     Attributes:
         name: as above.
         calls: batches sent for an answer.
-        failures: those that were not answered, late or wrong.
+        failures: batches that were not answered in time, or answered incorrectly.
     """
 
     def __init__(self, name: str, connect: Callable[[], Client]) -> None:
@@ -59,7 +59,7 @@ class Server:
         self._connect = connect
         self._client: Client | None = None
         self._problem = ''
-        self._delays = 0  # so many failures in a row
+        self._delays = 0  # number of failures in a row
         self._since_s = float('-inf')  # time at which the client was connected
         self._closed = threading.Event()
         self._lock = threading.Lock()
@@ -129,8 +129,8 @@ class Server:
         if self._closed.is_set():
             return
         self._problem = str(error)
-        # Its text, because a log may keep the error, whose traceback refers to the backend.
-        LOG.warning('the local model judges the faces: %s', self._problem)
+        # Log only its text: a log may keep the error object, whose traceback refers to the backend.
+        LOG.warning('the local model classifies the faces: %s', self._problem)
         threading.Thread(target=self._probe, name='probe', daemon=True).start()
 
     def _probe(self) -> None:
@@ -142,18 +142,18 @@ class Server:
                 self._note(error)
             else:
                 self._use(client)
-                LOG.info('the server is back and judges the faces: %s', self.name)
+                LOG.info('the server is used again and classifies the faces: %s', self.name)
                 return
 
     def _note(self, error: DanError) -> None:
-        """Keep the newest reason; only another model needs somebody to act, so it is logged."""
+        """Keep the newest reason; log a wrong model, because only the user can correct that."""
         if isinstance(error, ModelError) and str(error) != self._problem:
-            LOG.warning('the local model goes on judging the faces: %s', str(error))
+            LOG.warning('the local model still classifies the faces: %s', str(error))
         self._problem = str(error)
 
 
 def checked_answer(answer: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
-    """Return the answer of a server if it can be one.
+    """Return the answer of a server if it is plausible.
 
     Raises:
         BackendError: it has another shape or type, or numbers that are not finite.
@@ -161,7 +161,7 @@ def checked_answer(answer: np.ndarray, shape: tuple[int, ...], where: str) -> np
     if answer.shape != shape or answer.dtype != np.float32 or not np.isfinite(answer).all():
         finite = '' if np.isfinite(answer).all() else ' with numbers that are not finite'
         raise BackendError(
-            f'{where} answers {answer.dtype} {list(answer.shape)}{finite} instead of float32 '
+            f'{where} returns {answer.dtype} {list(answer.shape)}{finite} instead of float32 '
             f'{list(shape)}: check the model on the server'
         )
     return answer

@@ -135,7 +135,7 @@ def build(
         content: the ONNX file.
         precision: fp32, fp16 or int8.
         max_batch: largest number of faces per run.
-        timing_cache: of an earlier build, or b''.
+        timing_cache: timing cache of an earlier build, or b''.
 
     Returns:
         The engine and the timing cache; b'' if this TensorRT has none.

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs jobs: processes of this machine, or a cluster."""
+"""Interface of what runs jobs: processes of this machine, or a cluster."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-WORKER_BYTES = 1_000_000_000  # memory that is kept free for each worker
+WORKER_BYTES = 1_000_000_000  # memory reserved for each worker
 
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of a job.
+    """How a job ended.
 
     Attributes:
-        name: of the job.
+        name: name of the job.
         outcome: see `run_job`; None if the worker died.
         cause_of_death: in a few words, or ''.
     """

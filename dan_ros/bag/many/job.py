@@ -55,14 +55,14 @@ def open_pipeline(settings: BagSettings, threads: int) -> VideoPipeline:
 
 
 def resolve_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Open the models on this machine and say what they are, so that all workers use the same.
+    """Open the models on this machine and return their names, so that all workers use the same.
 
     Args:
         settings: see `BagSettings.to_json`.
 
     Returns:
         'settings': the same with the names of model, backend and detector instead of 'auto';
-        'warning': of the detector, or ''; 'error': why a model cannot be opened, or ''.
+        'warning': warning of the detector, or ''; 'error': why a model cannot be opened, or ''.
     """
     try:
         pipeline = open_pipeline(BagSettings.from_json(settings), 0).pipeline
@@ -93,8 +93,8 @@ class Job:
         settings: see `BagSettings.to_json`.
         fingerprint: see `BagSettings.fingerprint`.
         threads: CPU threads to use.
-        known_sha256: content of the bag at which it need not be converted again, or ''.
-        token: a text that the file `token` beside `folder` has where the storage is shared.
+        known_sha256: SHA-256 of a content that need not be converted again, or ''.
+        token: content of the file `token` beside `folder`, which shows that the storage is shared.
     """
 
     name: str
@@ -109,7 +109,7 @@ class Job:
 
 
 def stat_files(bag: Path) -> list[list[Any]]:
-    """Return name, size in bytes and time of change in nanoseconds of each file of a bag.
+    """Return name, size in bytes and modification time in nanoseconds of each file of a bag.
 
     Raises:
         OSError: a file cannot be read.
@@ -122,9 +122,9 @@ def stat_files(bag: Path) -> list[list[Any]]:
 
 
 def hash_files(bag: Path) -> str:
-    """Return a SHA-256 of the content of a bag, whatever the bag and its files are called.
+    """Return a SHA-256 of the content of a bag, independent of the names of the bag and its files.
 
-    It also brings the files into the memory of the system.
+    It also brings the files into the page cache.
 
     Raises:
         OSError: a file cannot be read.
@@ -188,7 +188,7 @@ def _is_disk_full(error: BaseException | None) -> bool:
 
 
 class _RunError(DanError):
-    """A problem that the other bags have as well."""
+    """A problem that would affect every other bag too."""
 
 
 def _run(job: Job) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def _open_as_driver(job: Job, settings: BagSettings) -> VideoPipeline:
 
 
 def _check_storage(job: Job) -> None:
-    """Check that this machine sees the storage of the one that gave the job."""
+    """Check that this machine sees the storage of the machine that submitted the job."""
     token = Path(job.folder).parent / 'token'
     try:
         is_shared = token.read_text() == job.token
@@ -269,10 +269,10 @@ def _flush(folder: Path) -> None:
 def _summarize(
     summary: ConversionSummary, folder: Path, bag: Path, left_out: dict[str, str]
 ) -> dict[str, Any]:
-    """Return what the page and the list of bags show of a bag.
+    """Return what the page and the list of bags show about a bag.
 
     Args:
-        summary: of the conversion.
+        summary: summary of the conversion.
         folder: has the tables.
         bag: what the conversion wrote.
         left_out: why topics are not converted, by name.

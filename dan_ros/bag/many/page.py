@@ -138,9 +138,9 @@ def render_page(
     """Return the page.
 
     Args:
-        records: what is done, by name of the bag; see `ResultFolder.records`.
+        records: finished bags by name; see `ResultFolder.records`.
         failures: why bags could not be converted, by name.
-        settings, fingerprint: with which bags are converted now.
+        settings, fingerprint: those with which bags are converted now.
         waiting: number of bags that a run did not reach before it was stopped.
     """
     bags = [_describe(name, record['summary']) for name, record in sorted(records.items())]
@@ -217,7 +217,7 @@ def _to_row(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _describe(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the template shows of a bag."""
+    """Return what the template shows about a bag."""
     labels = list(summary['labels'].items())[:3]
     return {
         'name': name,

@@ -2,7 +2,7 @@
 """Runs jobs in processes of this machine; as a program, it is one of these processes.
 
 A worker reads jobs from its standard input and writes outcomes to its standard output, both as
-lines of JSON. It ends when its driver ends, however that happens.
+lines of JSON. It ends when its driver ends, even if the driver is killed.
 """
 
 import json
@@ -21,12 +21,12 @@ from dan_ros.backends.base import available_cpus
 from dan_ros.bag.many.executor import WORKER_BYTES, Ended
 
 MEMINFO, CGROUP_LIMIT = Path('/proc/meminfo'), Path('/sys/fs/cgroup/memory.max')
-# Libraries that would otherwise start a thread for each core.
+# Environment variables of libraries that would otherwise start a thread per core.
 THREAD_VARIABLES = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
 
 
 def default_jobs(bags: int) -> int:
-    """Number of processes for a number of bags: one per core, as far as the memory goes."""
+    """Number of processes for a number of bags: one per core, or fewer if memory is short."""
     return max(1, min(bags, available_cpus(), free_bytes() // WORKER_BYTES))
 
 
@@ -34,7 +34,7 @@ def free_bytes() -> int:
     """Memory that new processes can use, bytes."""
     fields = dict(line.split(':') for line in MEMINFO.read_text().splitlines())
     free = int(fields['MemAvailable'].split()[0]) * 1024
-    with suppress(OSError, ValueError):  # no container, or one without a limit: 'max'
+    with suppress(OSError, ValueError):  # not a container, or one without a limit ('max')
         free = min(free, int(CGROUP_LIMIT.read_text()))
     return free
 
@@ -122,7 +122,7 @@ def _close_pipes(worker: subprocess.Popen[bytes]) -> None:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT for processes that start in the block; one that arrives now comes after it."""
+    """Block SIGINT for processes that start in the block; deliver a pending one afterwards."""
     old = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
@@ -150,7 +150,7 @@ def _read_jobs() -> Iterator[str]:
 def main() -> None:
     """Run jobs until the driver ends."""
     outcomes = os.fdopen(os.dup(1), 'w')
-    os.dup2(2, 1)  # what libraries print goes to standard error
+    os.dup2(2, 1)  # redirect the output of libraries to standard error
     from dan_ros.bag.many.job import run_job
 
     for line in _read_jobs():

@@ -19,8 +19,8 @@ CONNECT_TIMEOUT_S = 5.0
 # How a client of HTTP/2 begins, and the type of the first frame that a server sends; RFC 9113.
 HTTP2_PREFACE = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + b'\0\0\0\x04\0\0\0\0\0'
 HTTP2_SETTINGS = b'\x04'
-GPU_SHARE = 0.25  # of a GPU for each task, if the backend needs one
-OBJECT_STORE_BYTES = 100_000_000  # of a cluster that is started here; jobs and outcomes are small
+GPU_SHARE = 0.25  # share of a GPU per task, if the backend needs one
+OBJECT_STORE_BYTES = 100_000_000  # for a cluster started here; jobs and outcomes are small
 QUEUED_PER_CPU = 2  # tasks in flight, so that no node waits and an autoscaler sees the demand
 # Ray reports usage, writes its own log lines and starts a dashboard unless it is told not to.
 QUIET = {
@@ -154,7 +154,8 @@ def _connect(ray: Any, address: str, cores: int | None) -> None:
     with _signal_handlers_kept():
         try:
             ray.init(**options)
-            ray._private.worker._worker_logs_enabled = False  # of a node that died
+            # No log lines about nodes that die.
+            ray._private.worker._worker_logs_enabled = False
         except Exception as error:  # Ray's exceptions share no base
             raise DanError(
                 f'the Ray cluster {address} cannot be used: {_last_line(error)}; check it with '

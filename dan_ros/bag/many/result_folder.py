@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of results, which only one process changes: the one that holds its lock.
+"""The result folder; only the process that holds its lock changes it.
 
 Workers write each bag into a folder of its own below `.dan_ros/work`. Once a bag is complete, its
-parts are moved to their places, and a line of `.dan_ros/records.jsonl` says so. A kill at any
-moment leaves at most a bag without its line, which is then converted again.
+parts are moved to their places, and a line is added to `.dan_ros/records.jsonl`. If the process is
+killed, at most one bag lacks its line; it is converted again.
 """
 
 import errno
@@ -35,7 +35,7 @@ class ResultFolder:
 
     Attributes:
         path: as given.
-        records: what is done, by name of the bag.
+        records: finished bags by name.
         token: text of the file `token` in `work`.
     """
 
@@ -54,7 +54,7 @@ class ResultFolder:
         """Create the folder or open an existing one, and keep others from changing it.
 
         Raises:
-            DataError: the folder is something else, or another run writes into it, or it cannot be
+            DataError: the folder has other content, another run writes into it, or it cannot be
                 written.
         """
         folder = cls(path)
@@ -104,7 +104,7 @@ class ResultFolder:
         self.discard(work)
 
     def record(self, name: str, record: Mapping[str, Any]) -> None:
-        """Note that a bag is done."""
+        """Record that a bag is finished."""
         self.records[name] = dict(record)
         self._append({**record, 'name': name})
 
@@ -114,14 +114,14 @@ class ResultFolder:
         return all(p.is_file() for p in (*parts, self.path / BAGS / name / METADATA))
 
     def drop_removed(self) -> None:
-        """Forget the bags whose results somebody removed."""
+        """Forget the bags whose results were removed by the user."""
         for name in [name for name in self.records if not self.has_results(name)]:
             self._forget(name)
 
     def strays(self) -> list[str]:
         """Return the parts of results, relative to the folder, that belong to no bag in `records`.
 
-        They remain if somebody removed the other parts, or if a kill came between two of them.
+        They remain if a user removed the other parts, or if a process was killed between two moves.
         """
         found = []
         for place, prefix in (
@@ -165,10 +165,10 @@ class ResultFolder:
                 raise DataError(
                     f'another run writes into {self.path}; wait for its end or choose another '
                     'folder'
-                ) from None  # on file systems without locks, users must take care
+                ) from None  # on file systems without locks, the user must prevent parallel runs
 
     def _begin(self) -> None:
-        shutil.rmtree(self._work, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(self._work, ignore_errors=True)  # left by a run that was killed
         self._work.mkdir(exist_ok=True)
         (self._work / 'token').write_text(self.token)
         self._read_records()

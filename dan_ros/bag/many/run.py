@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Converts many bags: gives jobs to workers, publishes what they made, and tries again."""
+"""Converts many bags: submits jobs to workers, publishes their results, retries failed workers."""
 
 import os
 import time
@@ -38,15 +38,16 @@ class BagTask:
     """One bag of a run.
 
     Attributes:
-        name: of the bag and its results.
+        name: name of the bag and its results.
         source: resolved path of the bag.
         files: see `stat_files`; [] if they cannot be read.
         failure: why there are no new results, or ''.
-        sha256: its content if it has the sizes of a bag that is gone, or ''.
-        old_source: path of an earlier run, now gone, at which there was the same content.
-        known_sha256: content for which there are results with the same settings, or ''.
-        is_done: whether its results are complete and need no work.
-        attempts: number of workers that tried.
+        sha256: hash of its content if its files have the sizes of a bag that no longer exists, or
+            ''.
+        old_source: path that had the same content in an earlier run and no longer exists.
+        known_sha256: hash of a content that has results with the same settings, or ''.
+        is_done: whether its results are complete.
+        attempts: number of attempts so far.
         work: folder of the present attempt.
     """
 
@@ -81,7 +82,7 @@ class ManyBags:
         folder: the open result folder.
         bags: resolved paths of the bags.
         settings: how to convert them.
-        model_sha256: of the model file.
+        model_sha256: SHA-256 of the model file.
         force: also convert bags that are done.
         on_read: called with the number of bags that must be read because they may have been moved.
 
@@ -115,12 +116,12 @@ class ManyBags:
         return [task for task in self.tasks.values() if not (task.is_done or task.failure)]
 
     def bytes_done(self) -> float:
-        """Bytes of all bags that are processed."""
+        """Total size of the bags to process, bytes."""
         ended = (t.size for t in self.tasks.values() if t.is_done or t.failure)
         return sum(ended) + sum(t.size * t.share_done() for t in self._running.values())
 
     def is_working(self) -> bool:
-        """Whether a worker has begun with a bag, rather than waiting for a place to run."""
+        """Whether a worker has started on a bag and does not only wait for a free core."""
         return any(t.work and (t.work / PROGRESS).exists() for t in self._running.values())
 
     def run(
@@ -137,11 +138,11 @@ class ManyBags:
             executor: runs the jobs.
             threads: CPU threads of each job.
             on_progress: called about twice a second.
-            on_end: called when a bag is done or has failed.
-            on_death: called with the cause when a worker died and its bag is tried again.
+            on_end: called when a bag is finished or has failed.
+            on_death: called with the cause when a worker died and its bag will be retried.
 
         Raises:
-            DataError: the run cannot go on, such as on a full disk. What is done is kept.
+            DataError: the run cannot continue, such as on a full disk; finished bags are kept.
         """
         queue = deque(self.waiting)
         next_s = time.monotonic()
@@ -156,7 +157,7 @@ class ManyBags:
                 else:
                     on_death(task, ended.cause_of_death)
                     queue.append(task)
-            if time.monotonic() >= next_s:  # it reads a file per running job
+            if time.monotonic() >= next_s:  # reads one file per running job
                 on_progress()
                 next_s = time.monotonic() + POLL_S
         on_progress()
@@ -262,7 +263,7 @@ def _stat(bag: Path) -> tuple[list[list[Any]], str]:
 def _hash(bag: Path) -> str:
     try:
         return hash_files(bag)
-    except OSError:  # its job will say so
+    except OSError:  # its job will report it
         return ''
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the bags that a user means by paths, patterns and folders, and gives each a name."""
+"""Finds the bags that paths, patterns and folders refer to, and gives each a name."""
 
 import glob
 import os
@@ -13,15 +13,15 @@ from dan_ros.bag.reader import METADATA
 from dan_ros.bag.storage import has_storage_suffix, uncompressed
 from dan_ros.errors import DataError
 
-STATE = '.dan_ros'  # hidden folder of a result folder, which marks it as one
-MAX_NAME_CHARACTERS = 100  # so that names of files fit into file systems
-WRITE_AHEAD_LOG = '-wal'  # suffix of SQLite's file of latest changes
+STATE = '.dan_ros'  # hidden folder that marks a result folder
+MAX_NAME_CHARACTERS = 100  # so that file names stay below the limit of file systems
+WRITE_AHEAD_LOG = '-wal'  # suffix of SQLite's write-ahead log
 
 
 def means_many(sources: Sequence[Path], out: Path) -> bool:
     """Whether the sources are several paths, a pattern, or a folder of bags, even of one.
 
-    A folder that is to contain the results, and one bag, was rather meant to be a bag.
+    A folder with a single bag that is also to contain the results counts as one bag.
     """
     (first, *others) = sources
     if others or _is_pattern(first):
@@ -66,8 +66,8 @@ def files_of(bag: Path) -> list[Path]:
 def name_bags(bags: Iterable[Path], known: Mapping[Path, str]) -> dict[Path, str]:
     """Give each bag a name of letters, digits and `_.-` that starts with a letter.
 
-    It is made of the fewest last parts of the path that make it unique. The names of earlier runs
-    are kept.
+    The name consists of as few trailing parts of the path as make it unique. The names of earlier
+    runs are kept.
 
     Args:
         bags: resolved paths.
@@ -98,7 +98,10 @@ PosixPath('/b/2024.mcap'): 'bag_2024'}
 
 
 def _join_parts(bag: Path, depth: int) -> str:
-    """Join the last parts of a path; DuckDB and Spark would read digits as numbers or dates."""
+    """Join the last parts of a path; the result starts with a letter.
+
+    DuckDB and Spark would read a name of digits as a number or date.
+    """
     stem = uncompressed(bag).stem if has_storage_suffix(bag) else bag.name
     parts = [part.strip('/') for part in (*bag.parts[:-1], stem)[-depth:]]
     name = re.sub(r'[^A-Za-z0-9_.-]', '_', '-'.join(part for part in parts if part))

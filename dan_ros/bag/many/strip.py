@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The expressions of a bag over time, in few bytes, and as a small picture."""
+"""A compact summary of a bag's expressions over time, and its small picture."""
 
 import io
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ ALL_LABELS = (*labels.CANONICAL, labels.UNKNOWN_LABEL)
 ALL_COLORS = (*EXPRESSIONS, UNKNOWN)  # by label
 DROPPED = 'dropped'
 HEIGHT_PX, MARK_PX = 36, 4
-PAPER, INK = len(ALL_COLORS), len(ALL_COLORS) + 1  # behind the labels in PALETTE
+PAPER, INK = len(ALL_COLORS), len(ALL_COLORS) + 1  # indices after those of the labels in PALETTE
 PALETTE = b''.join(bytes(to_rgb(color)) for color in (*ALL_COLORS, LIGHT.paper, LIGHT.ink))
 
 
@@ -50,7 +50,7 @@ def count_labels(folder: Path) -> dict[str, Any]:
     shares = dict(zip(ALL_LABELS, _shares(counts, counts.sum(axis=0)), strict=True))
     shares[DROPPED] = _shares(dropped, images)
     last = np.maximum.accumulate(np.where(images > 0, np.arange(BINS), 0))
-    shares = {name: share[last] for name, share in shares.items()}  # also where no image falls
+    shares = {name: share[last] for name, share in shares.items()}  # also intervals without images
     strip = {name: share.tobytes().hex() for name, share in shares.items() if share.any()}
     return {'start_ns': start_ns, 'end_ns': end_ns, 'with_faces': with_faces, 'strip': strip}
 
@@ -82,7 +82,7 @@ def draw_strip(strip: Mapping[str, str]) -> bytes:
 
 
 def _shares(counts: np.ndarray, totals: np.ndarray) -> np.ndarray:
-    """Return counts / totals as uint8, 255 for 1; what is not 0 stays above 0."""
+    """Return counts / totals as uint8, where 255 is 1; nonzero shares stay nonzero."""
     shares: np.ndarray = np.ceil(255 * counts / np.maximum(totals, 1)).astype(np.uint8)
     return shares
 
@@ -92,7 +92,7 @@ def _parse(text: str) -> np.ndarray:
 
 
 def _histogram(time_ns: np.ndarray, start_ns: int, end_ns: int) -> np.ndarray:
-    offset_ns = (time_ns - start_ns).view(np.uint64)  # also right where int64 would overflow
+    offset_ns = (time_ns - start_ns).view(np.uint64)  # int64 could overflow
     position = (offset_ns * float(BINS) / max(end_ns - start_ns, 1)).astype(np.int64)
     return np.bincount(np.minimum(position, BINS - 1), minlength=BINS)
 
