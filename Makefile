@@ -20,8 +20,8 @@ else
   export PATH := $(CURDIR)/.venv/bin:$(PATH)
 endif
 
-# Each worker of pytest runs a node of its own, and needs about 1 GB. One more than the cores, because
-# tests also wait.
+# Each pytest worker runs its own node and needs about 1 GB. There is one worker more than cores, because tests often
+# wait.
 WORKERS := $(shell n=$$(nproc); echo $$((n > 7 ? 8 : n + 1)))
 PYTEST = python3 -m pytest -n $(WORKERS) --dist worksteal
 

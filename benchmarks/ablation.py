@@ -34,7 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def recipe_of(variant: str, epochs: int, seed: int) -> Recipe:
-    """Return the shortened recipe of a variant; 'full' has the paper's weights of the losses."""
+    """Return the shortened recipe of a variant; 'full' has the loss weights of the paper."""
     base = load_recipe(find_recipe('ferplus'))
     changes = {
         'stages': ((epochs, SIDE_PX),),

@@ -3,8 +3,8 @@
 
     python3 benchmarks/against_baseline.py [--rounds 30] [--baseline COMMIT]
 
-Both run in processes of their own, which take turns, so the load of the machine changes both alike:
-trust the ratios of the medians, not the times. Takes about a minute.
+Both run in processes of their own, which take turns, so other load on the machine affects both
+equally: the ratios of the medians are more reliable than the times. Takes about a minute.
 """
 
 import io
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[1]
 CHILD = Path(__file__).with_name('video_process.py')
 FACE = np.ascontiguousarray(astronaut()[30:230, 120:320, ::-1])  # uint8 [200, 200, 3], BGR
 SIZE = (640, 480)
-STEPS = 5  # images in which the faces move down; as many again in which they move back
+STEPS = 5  # images in which the faces move down, followed by as many in which they move up
 SEARCHED_IN_FULL = (1, 1)  # values of detector.interval, of the baseline and of today
 SEARCHED_IN_PARTS = (1, 10)  # every new face is found at most one image late
 SAME_INTERVAL = (5, 5)

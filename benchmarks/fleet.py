@@ -42,7 +42,7 @@ from triton_server import Triton  # noqa: E402
 RATE_HZ = 15.0  # images with one face, per robot
 FLEETS = (1, 4, 16)
 OWN = 'own network'
-TIMEOUT_MS = 1000.0  # so long that it does not cut off the distribution
+TIMEOUT_MS = 1000.0  # long enough not to cut off the distribution
 KILL_TIMEOUT_MS = 400.0  # more than the default, because this machine also runs the robots
 KILL_ROBOTS, KILLED_S, STARTED_S, END_S = 4, 4.0, 7.0, 22.0
 BATCHES = (1, 2, 4, 8, 16, 32)
@@ -51,7 +51,7 @@ SIMULATED = (100, 300, 1000)
 
 @dataclass(frozen=True)
 class Call:
-    """One face: start in seconds since the begin, duration in ms, whether the server answered."""
+    """One face: start in seconds of the run, duration in ms, whether the server answered."""
 
     start_s: float
     ms: float
@@ -212,8 +212,8 @@ def probes_per_second(robots: int, away_s: float) -> dict[str, float]:
     """Simulate the probes of robots that lose a server at the same moment.
 
     Returns:
-        The largest number of probes in any second, also that without randomness, and how long after
-        the server's return half and 99 % of the robots are back.
+        The largest number of probes in any second, with and without random delays, and the time
+        after which 50 % and 99 % of the robots use the returned server again.
     """
     peaks = []
     for draw in (np.random.default_rng(0).random, lambda: 1.0):
@@ -239,7 +239,7 @@ def probes_per_second(robots: int, away_s: float) -> dict[str, float]:
 
 @styled
 def draw(result: dict[str, Any]) -> Figure:
-    """Draw latency against robots, and the calls around the death of the server."""
+    """Draw latency by number of robots, and the calls before and after the server is killed."""
     figure = new_figure(5.8, 'One server for many robots, which classify 15 faces a second each')
     upper, lower = figure.subfigures(2, 1)
     _draw_fleets(*upper.subplots(1, 2, width_ratios=(3, 2)), result)
@@ -283,7 +283,7 @@ def _draw_fleets(times: Axes, work: Axes, result: dict[str, Any]) -> None:
 
 
 def _draw_kill(axes: Axes, answers: Sequence[Sequence[float]]) -> None:
-    """Draw the calls around the death of the server."""
+    """Draw the calls before and after the server is killed."""
     calls = np.array(answers, dtype=float)
     for by_server, color, label in ((1, ACCENT, 'server'), (0, SERIES[1], 'local model')):
         chosen = calls[calls[:, 2] == by_server]

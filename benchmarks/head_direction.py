@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Print the error of the head direction on synthetic heads, as a table for docs/attention.md.
+"""Print the error of the head direction for synthetic heads, as a table for docs/attention.md.
 
 PYTHONPATH=test/support python3 benchmarks/head_direction.py
 """

@@ -4,8 +4,8 @@
     python3 benchmarks/node_against_baseline.py [--rounds 5] [--seconds 10] [--baseline COMMIT]
 
 Builds the baseline in a temporary folder first. The nodes take turns, each time in a new process
-and a new ROS domain, so the load of the machine changes both alike: trust the ratios of the
-medians, not the times. Takes 3 minutes.
+and a new ROS domain, so other load on the machine affects both equally: the ratios of the medians
+are more reliable than the times. Takes 3 minutes.
 """
 
 import itertools

@@ -17,7 +17,7 @@ from dan_ros import labels
 # Valence and arousal, each in [-1, 1]: mean ratings of the words happy, sad, surprised, fearful,
 # disgusted and angry, in Russell and Mehrabian 1977, "Evidence for a three-factor theory of
 # emotions", table of 151 terms, https://doi.org/10.1016/0092-6566(77)90037-X. Neutral is the origin
-# of the circumplex. The table has no word for contempt.
+# of the circumplex. The table has no entry for contempt.
 PLACES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         'neutral': (0.0, 0.0),

@@ -229,7 +229,7 @@ def _check_kind(kept: np.ndarray, values: np.ndarray, descriptor: Descriptor, wh
     if descriptor.outputs == 'probabilities':
         if not positive or (sums > 1 + SUM_TOLERANCE).any():
             raise ModelError(
-                f'{where}: its outputs are no probabilities (a row sums to {sums.max():.3g}); set '
+                f'{where}: its outputs are not probabilities (a row sums to {sums.max():.3g}); set '
                 'outputs: logits in the descriptor'
             )
     elif positive and (np.abs(values.sum(axis=1) - 1) < SUM_TOLERANCE).all():

@@ -160,7 +160,7 @@ def _load_first(
     Args:
         kind: `CPU` or `GPU`.
         model, config: see `choose_backend`.
-        passed_over: errors of a backend after which the next one is tried.
+        passed_over: error types after which the next backend is tried.
 
     Returns:
         The backend, or None if none loads, and the errors of those before it.

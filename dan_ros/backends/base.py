@@ -95,7 +95,7 @@ class Backend(ABC):
         return ''
 
     def details(self) -> dict[str, str]:
-        """Return what diagnostics shows beyond the attributes, or instead of them, by key."""
+        """Return entries for the diagnostics, by key; they may replace those of attributes."""
         return {}
 
     def warm_up(self) -> None:

@@ -24,7 +24,7 @@ class BackendEntry:
             BackendConfig); a leading dot means `dan_ros.backends`.
         kind: `CPU`, `GPU` or `SERVER`.
         packages: pip packages it needs, separated by spaces.
-        extra: the extra of this package that contains them, or ''.
+        extra: the pip extra of this package that contains them, or ''.
         only_by_name: whether 'auto' skips it.
         prefers_int8: whether the bundled model runs fastest as int8.
         takes_precision: whether a float model can run in fp32 or fp16.

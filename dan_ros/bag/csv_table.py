@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the faces of a bag as a table, faces.csv."""
+"""Writes the faces of a bag to the table faces.csv."""
 
 import csv
 from pathlib import Path

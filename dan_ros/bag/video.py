@@ -15,7 +15,7 @@ from dan_ros.images.resize import resize
 CODEC = 'mp4v'  # part of every OpenCV build that can write videos
 MAX_SIDE_PX = 8190  # limit of the codec
 MAX_NAME_CHARACTERS = 200  # length of a file name; file systems allow 255 bytes
-DEFAULT_HZ = 30.0  # frame rate if the bag does not contain it
+DEFAULT_HZ = 30.0  # frame rate if that of the bag is unknown
 MIN_HZ, MAX_HZ = 0.1, 240.0  # frame rates that players support
 
 

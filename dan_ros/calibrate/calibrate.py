@@ -16,13 +16,13 @@ from dan_ros.probabilities import MODEL_PRIOR, Calibration, Calibrator
 
 FEW = 3  # faces per class below which its bias is mostly a guess
 MIN_PERSONS = 2  # number of persons from which each can be held out
-ENOUGH_PERSONS = 5  # number of persons from which the result may hold for others
-NEAR_CHANCE = 1.5  # accuracy relative to guessing below which labels do not fit
+ENOUGH_PERSONS = 5  # number of persons from which the result may also hold for others
+NEAR_CHANCE = 1.5  # accuracy relative to guessing below which the labels are suspicious
 
 
 @dataclass(frozen=True)
 class Result:
-    """A calibration and what is known about it.
+    """A calibration with its validation and warnings.
 
     Attributes:
         calibration: the calibration.
@@ -38,7 +38,7 @@ class Result:
 
     @property
     def summary(self) -> str:
-        """One sentence: the expected gain, and whether it is more than chance."""
+        """One sentence: the expected gain, and whether it is significant."""
         notes = self.calibration.notes
         low, high = notes['gain_interval']
         return (
@@ -50,7 +50,7 @@ class Result:
 
     @property
     def verdict(self) -> str:
-        """Whether there is a gain, and whether it is more than chance."""
+        """Whether there is a gain, and whether it is significant."""
         if self.validation.balanced_accuracy_before == 1:
             return 'no gain: the model is already right on these faces'
         if self.validation.gain <= 0:
@@ -106,7 +106,7 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
 
 
 def _start(calibrator: Calibrator, classes: np.ndarray) -> Fit:
-    """Return where a fit starts: without the learned prior, except for classes without faces."""
+    """Return the start of a fit: the learned prior subtracted, except for classes without faces."""
     usual = calibrator.offset(MODEL_PRIOR)
     if not calibrator.log_prior:
         return Fit(usual, calibrator.temperature)
@@ -119,7 +119,7 @@ def _start(calibrator: Calibrator, classes: np.ndarray) -> Fit:
 
 
 def _units(faces: Sequence[LabeledFace]) -> tuple[np.ndarray, bool]:
-    """Return what to hold out together, int64 [N] group numbers, and whether groups are persons."""
+    """Return the groups to hold out, int64 [N], and whether each group is a person."""
     names = [face.person for face in faces]
     if '' in names or len(set(names)) < MIN_PERSONS:
         return np.arange(len(faces)), False
@@ -160,7 +160,7 @@ def _warnings(
         warnings.append(_about_persons(faces))
     elif len({face.person for face in faces}) < ENOUGH_PERSONS:
         warnings.append(
-            f'fewer than {ENOUGH_PERSONS} people: whether it is chance was tested for these alone'
+            f'fewer than {ENOUGH_PERSONS} people: significance was tested for these people only'
         )
     reached = validation.balanced_accuracy_after
     if reached < NEAR_CHANCE / len(counts):

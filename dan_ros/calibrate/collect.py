@@ -44,7 +44,7 @@ class LabeledFace:
 
 @dataclass(frozen=True)
 class Mark:
-    """A stretch of a recording in which one person shows one expression.
+    """A time span of a recording in which one person shows one expression.
 
     Attributes:
         start_s, end_s: seconds since the start of the recording.
@@ -68,7 +68,7 @@ class FaceCutter:
     Attributes:
         without_face: origin of each image in which no face was found.
         repeated: number of faces left out because an earlier image is the same.
-        contradictory: a sentence for each of these whose earlier image has another label.
+        contradictory: a sentence for each repeated image with a different label than its copy.
     """
 
     def __init__(self, pipeline: ExpressionPipeline, is_whole: bool = False) -> None:
@@ -147,11 +147,11 @@ def _persons(entries: Sequence[tuple[Path, Path, str]]) -> list[str]:
 def faces_at_marks(
     frames: Iterator[TimedFrame], marks: Sequence[Mark], cutter: FaceCutter
 ) -> tuple[list[LabeledFace], list[str]]:
-    """Cut faces out of the marked stretches of a recording.
+    """Cut faces out of the marked time spans of a recording.
 
     Args:
         frames: in order of time.
-        marks: the stretches.
+        marks: the time spans.
         cutter: finds the faces.
 
     Returns:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measures what it costs to subtract a model's learned prior: neutral faces against others."""
+"""Measures what subtracting a model's learned prior costs on neutral faces and gains on others."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ HOLD_S, RATE_HZ = 2.0, 15  # simulated stream: seconds per face, frames per seco
 STEP = 0.05  # step between the strengths that `measure_prior` tries
 MAX_LOSS = 0.006  # largest loss of accuracy that the chosen strengths may cause
 MIN_NEUTRAL = 0.865  # lowest recall of neutral faces that they may cause
-MIN_FACES = 20  # fewer faces do not show what a class costs, so it gets strength 0
+MIN_FACES = 20  # a class with fewer faces gets strength 0, because its cost is too uncertain
 BATCH_SIZE = 64
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Estimates what a calibration gains on unseen faces, and whether that may be chance."""
+"""Estimates the gain of a calibration on unseen faces, and whether it is significant."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from dan_ros.evaluate.metrics import balanced_accuracy, recall_per_class
 DRAWS = 10_000  # random draws of the bootstrap and of the t distribution
 SHARPNESS = 2.0  # factor of the log-probabilities in the test
 INTERVAL = (5, 95)  # percentiles of the interval of the gain
-CHANCE = 0.05  # p value below which a gain is more than chance
+CHANCE = 0.05  # p value below which a gain is significant
 MAX_TRUST = 0.05  # probability of its label below which a face may be mislabeled ...
 MIN_OTHER = 0.5  # ... if that of another class is above this
 
@@ -25,7 +25,7 @@ class Validation:
         before, after: float64 [N, C], log-probabilities without and with calibration.
         after_alike: float64 [N, C], as `after`, but with the temperature of `before`.
         classes: int64 [N], true classes.
-        units: int64 [N], what was held out together: the person or, if unknown, the face.
+        units: int64 [N], group that was held out together: the person or, if unknown, the face.
     """
 
     before: np.ndarray
@@ -86,7 +86,7 @@ class Validation:
         return float((reached + 1) / (DRAWS + 1))
 
     def suspects(self) -> np.ndarray:
-        """Return the faces whose label the model contradicts before and after, int64 [M] indices.
+        """Return indices of faces whose label the model contradicts before and after, int64 [M].
 
         With one of five FER+ faces of a class mislabeled, this found it in 68 % of 25 simulations,
         and suspected 1.3 % of the others.

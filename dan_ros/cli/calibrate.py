@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 32
 PAUSE_S = 0.4  # pause between two pictures of one expression, seconds
-MAX_SHOWN = 5  # images named in a warning
+MAX_SHOWN = 5  # number of images named in a warning
 
 
 @click.command('calibrate')

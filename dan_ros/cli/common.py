@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared by the subcommands: checks for optional packages, opening a model, a progress bar."""
+"""Functions shared by the subcommands: optional packages, models, a progress bar."""
 
 import functools
 import importlib
@@ -46,7 +46,7 @@ def need(*modules: str, extra: str = '') -> None:
 
     Args:
         modules: their names.
-        extra: the extra of this package that brings them, for the message.
+        extra: the pip extra of this package that contains them, for the message.
 
     Raises:
         DanError: one is missing; the message says what to install.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`dan-ros doctor`: checks what this machine has, what runs on it, and what to install."""
+"""`dan-ros doctor`: checks what is installed, what works, and what to install."""
 
 import importlib.metadata
 import importlib.util
@@ -101,7 +101,7 @@ def command(as_json: bool, server: ServerConfig) -> None:
 
 
 def examine(server: ServerConfig = NO_SERVER) -> list[Finding]:
-    """Check everything, also a server if its address is given; takes a few seconds."""
+    """Check everything, including a server if its address is given; takes a few seconds."""
     return [
         Finding('dan_ros', OK, __version__),
         _check_machine(),

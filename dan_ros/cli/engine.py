@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`dan-ros engine`: builds TensorRT engines before the robot needs them."""
+"""`dan-ros engine`: builds TensorRT engines in advance."""
 
 import json
 from collections.abc import Iterator

@@ -78,7 +78,7 @@ def main() -> None:
     """Run a command.
 
     An error of this package, or of the file system, is one line on standard error and exit code 1.
-    Ctrl-C and SIGTERM let the command clean up, and end it with exit code 130.
+    After Ctrl-C or SIGTERM the command cleans up and ends with exit code 130.
     """
     signal.signal(signal.SIGTERM, _interrupt)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as under nohup

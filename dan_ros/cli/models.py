@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`dan-ros models`: list, verify and fetch model files."""
+"""`dan-ros models`: list, verify and download model files."""
 
 import sys
 

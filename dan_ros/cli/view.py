@@ -31,8 +31,8 @@ PORT = 8765
     '--host',
     default='127.0.0.1',
     show_default=True,
-    help='Address to listen on. Others than this machine can open the page only with another '
-    'address, such as 0.0.0.0, and the token that is printed then.',
+    help='Address to listen on. Other machines can open the page only with another address, such '
+    'as 0.0.0.0, and the token that is printed then.',
 )
 @click.option(
     '--port', default=PORT, show_default=True, type=click.IntRange(0, 65535), help='0: any.'

@@ -61,7 +61,8 @@ def open_faces(dataset: str, root: Path, split: str) -> Faces:
 def guess_dataset(root: Path, model_labels: tuple[str, ...]) -> str:
     """Return the name of the data set that the files at `root` identify.
 
-    Numbered folders identify none, because each data set numbers its classes differently.
+    Numbered folders do not identify a data set, because each data set numbers its classes
+    differently.
 
     Args:
         root: a folder or file.
@@ -92,7 +93,7 @@ def _choices(names: list[str]) -> str:
 
 
 def _explain_numbers(root: Path, numbers: list[str]) -> str:
-    """Say which data sets have all these class numbers, and what one of them means in each."""
+    """Describe which data sets have all these class numbers, and what one of them means in each."""
     example = numbers[len(numbers) // 2]
     fitting = [
         f'{name} ({example} is {cls.numbers[example]})'

@@ -137,7 +137,7 @@ def _read_rows(paths: list[Path]) -> Iterator[tuple[str, bytes, str]]:
 
 
 def _category(label: str, where: str) -> str:
-    """Return the category that the experts see, or '' if they agree on none."""
+    """Return the category that the experts chose, or '' if they do not agree."""
     ratings: dict[str, list[float]] = defaultdict(list)
     binary = False
     try:
@@ -147,7 +147,7 @@ def _category(label: str, where: str) -> str:
                     ratings[name.split('|')[-1]].append(float(value))
                     binary |= isinstance(value, bool)
     except (ValueError, SyntaxError, AttributeError, TypeError, MemoryError, RecursionError):
-        raise DataError(f'{where}: the label is no list of ratings') from None
+        raise DataError(f'{where}: the label is not a list of ratings') from None
     means = {name: float(np.mean(values)) for name, values in ratings.items()}
     if not means:
         return ''

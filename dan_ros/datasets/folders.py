@@ -36,7 +36,7 @@ class FolderDataset(ImageDataset):
     """Base of the data sets that have one folder per class, by name or by number.
 
     `VALID` falls back to the test folder; `VALID` and `TEST` also accept class folders in `root`
-    itself. If a folder contains only one folder, that one is searched instead.
+    itself. If a folder contains nothing but one folder, that folder is searched instead.
 
     Attributes:
         other_files: files that can replace the class folders, for error messages.
@@ -216,7 +216,7 @@ def _may_be_image(path: Path) -> bool:
 
 
 def _is_text(path: Path) -> bool:
-    """Return whether a file begins like text or is empty; images in text form (PBM) are no text."""
+    """Return whether a file is empty or begins like text, except for images in text form (PBM)."""
     try:
         with path.open('rb') as file:
             head = file.read(HEAD_BYTES)

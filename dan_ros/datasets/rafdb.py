@@ -30,7 +30,7 @@ class RafDb(FolderDataset):
     * as distributed: `EmoLabel/list_patition_label.txt` with lines such as `train_00001.jpg 5`,
       classes 1 to 7 in RAF-DB's order, and `Image/aligned/train_00001_aligned.jpg`;
     * one folder per class number or name: `train/1 .. 7`, `test/1 .. 7`, or `1 .. 7`, where file
-      names such as `train_00001_aligned.jpg` may tell the split.
+      names such as `train_00001_aligned.jpg` can define the split.
     """
 
     labels = label_sets.RAFDB

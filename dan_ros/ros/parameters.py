@@ -45,7 +45,7 @@ from dan_ros.video_pipeline import VideoConfig
 IMAGES, CROPPED_FACES = 'images', 'cropped_faces'
 INPUTS = (IMAGES, CROPPED_FACES)
 IMAGE_TOPIC = 'image'  # the topic of a single camera
-PACKAGES = ('vision_msgs', 'foxglove_msgs')  # whose messages the node can publish as well
+PACKAGES = ('vision_msgs', 'foxglove_msgs')  # packages whose messages the node can also publish
 
 VIDEO, PIPELINE, TRACKER, QUALITY = (
     VideoConfig(), PipelineConfig(), TrackerConfig(), QualityThresholds()
@@ -229,8 +229,8 @@ PARAMETERS = (
     Spec(
         'valence_from_expression',
         False,
-        'Fill valence and arousal of hri_msgs/Expression with the mean place of the expressions on '
-        'the circumplex, weighted by their probabilities. false: they are NaN, because no model '
+        'Fill valence and arousal of hri_msgs/Expression with the mean position of the expressions '
+        'on the circumplex, weighted by their probabilities. false: both are NaN, because no model '
         'measures them.',
     ),
     Spec(
@@ -269,9 +269,9 @@ PARAMETERS = (
     Spec(
         'backend.fallback',
         False,
-        'What to do if backend.name needs a GPU or a server that cannot be used. false: fail to '
+        'What to do if the GPU or the server for backend.name cannot be used. false: fail to '
         'configure. true: use the CPU, with a warning in diagnostics, and a server as soon as it '
-        'answers. A server that fails later is replaced by the CPU in any case.',
+        'answers. If a server fails later, the CPU is used in any case.',
     ),
     Spec(
         'backend.url',
@@ -293,7 +293,7 @@ PARAMETERS = (
     Spec(
         'backend.timeout_ms',
         SERVER.timeout_ms,
-        'Deadline of a call to the server. After it, the local model answers, and a late answer is '
+        'Timeout of a call to the server. Then the local model answers, and a late answer is '
         'dropped.',
         unit='milliseconds',
         minimum=1.0,
@@ -313,7 +313,7 @@ PARAMETERS = (
         'backend.threads',
         0,
         'CPU threads of network and detector. 0: all cores except one, which is left to camera and '
-        'middleware; on two cores, the faces of an image with several are split over both.',
+        'middleware; on two cores, several faces of an image are split over both cores.',
         unit='threads',
         minimum=0,
         maximum=64,
@@ -350,7 +350,7 @@ PARAMETERS = (
         VIDEO.detector_interval,
         'Run full-frame detection on every Nth image; in between, search around known faces, and '
         'in every second image where the image changed. A new face is found at most one image '
-        'late, one that the change of the image does not reveal N - 1. 10 saves about a third of '
+        'late, or N - 1 images late if it changes the image too little. 10 saves about a third of '
         'the work.',
         unit='images',
         minimum=1,
@@ -442,7 +442,7 @@ PARAMETERS = (
     Spec(
         'smoothing.margin',
         TRACKER.margin,
-        'Lead that another expression needs over the published one before the label changes.',
+        'How much more probable another expression must be before the published label changes.',
         unit='probability',
         minimum=0.0,
         maximum=1.0,
@@ -478,7 +478,7 @@ PARAMETERS = (
         'attention.angle_deg',
         ATTENTION.angle_deg,
         'A face starts to look at the camera when its head is turned away by less than this, and '
-        'stops beyond 1.4 times as much. The angle is as measured, about 0.7 of a real turn.',
+        'stops beyond 1.4 times this angle. The measured angle is about 0.7 of the real one.',
         unit='degrees',
         minimum=1.0,
         maximum=60.0,
@@ -487,7 +487,7 @@ PARAMETERS = (
     Spec(
         'attention.min_duration_s',
         ATTENTION.min_duration_s,
-        'How long a head must be turned to the camera, or away from it, before that counts.',
+        'How long a head must be turned to the camera, or away from it, before `looking` changes.',
         unit='seconds',
         minimum=0.0,
         maximum=60.0,
@@ -496,7 +496,7 @@ PARAMETERS = (
     Spec(
         'events.min_duration_s',
         EVENTS.min_duration_s,
-        'How long a new expression must last before it is an event.',
+        'How long a new expression must last before an event is published.',
         unit='seconds',
         minimum=0.0,
         maximum=60.0,
@@ -512,8 +512,8 @@ PARAMETERS = (
     Spec(
         'consent.required',
         VIDEO.consent_required,
-        'Classify and publish a face only after the service ~/grant_consent released it. Published '
-        'images do not show other faces.',
+        'Classify and publish a face only after the service ~/grant_consent has released it. '
+        'Published images do not show other faces.',
     ),
     Spec(
         'privacy.blur',
@@ -622,7 +622,7 @@ def check_change(changes: Iterable[Any], is_configured: bool) -> SetParametersRe
 
 
 def problem_with_names(node: Node, changes: Iterable[Any]) -> str:
-    """Return which parameter does not exist, in one line; '' if all do. rclpy names none."""
+    """Return which parameter is unknown, in one line, or ''; rclpy's error does not name it."""
     for change in changes:
         if not node.has_parameter(change.name):
             when = ': set it at start' if change.name.startswith(FOREIGN_PREFIXES) else ''
@@ -631,7 +631,7 @@ def problem_with_names(node: Node, changes: Iterable[Any]) -> str:
 
 
 def without_unchanged(node: Node, changes: Iterable[Any]) -> list[Any]:
-    """Leave out parameters that keep their value and cannot always be set: that is no change."""
+    """Leave out parameters that keep their value: setting them again must never be refused."""
     return [
         change
         for change in changes
@@ -748,7 +748,7 @@ class Settings:
         return list(self.depth_topics) if any(self.depth_topics) else [''] * len(self.cameras)
 
     def check(self) -> None:
-        """Check what can only be checked together, since parameters may be set one by one.
+        """Check rules that concern several parameters, since they may be set one by one.
 
         Raises:
             ParameterError: depth_topics and image_topics differ in length.

@@ -68,7 +68,7 @@ SETTINGS: Mapping[str, Setting] = {
     'privacy.blur': Setting(False, 'Replace every face by its average color.'),
     'detector.min_score': Setting(0.6, 'Minimum confidence of the detector.', '', 0, 1),
     'detector.interval': Setting(
-        1, 'Search the whole image only every Nth time, in between around known faces.',
+        1, 'Search the full image on every Nth image only, and around known faces in between.',
         'images', 1, 100,
     ),
     'detector.max_side_px': Setting(
@@ -93,7 +93,8 @@ SETTINGS: Mapping[str, Setting] = {
         'seconds', 0, 60,
     ),
     'smoothing.margin': Setting(
-        TRACKER.margin, 'Lead that another expression needs before the label changes.',
+        TRACKER.margin,
+        'How much more probable another expression must be before the label changes.',
         'probability', 0, 1,
     ),
     'tracker.max_missed_s': Setting(
@@ -112,11 +113,12 @@ SETTINGS: Mapping[str, Setting] = {
         'cycles per face', 0, 100,
     ),
     'attention.angle_deg': Setting(
-        ATTENTION.angle_deg, 'A face looks at the camera when its head is turned away by less.',
+        ATTENTION.angle_deg,
+        'A face looks at the camera if its head is turned away by less than this.',
         'degrees', 1, 60,
     ),
     'events.min_duration_s': Setting(
-        EventConfig.min_duration_s, 'How long a new expression must last before it is an event.',
+        EventConfig.min_duration_s, 'How long a new expression must last before there is an event.',
         'seconds', 0, 60,
     ),
 }  # fmt: skip

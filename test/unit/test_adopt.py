@@ -158,7 +158,7 @@ def test_a_classifier_of_gray_faces(channels):
     ('form', 'changes', 'words'),
     [
         ({'softmax': True}, {}, 'probabilities already .* outputs: probabilities'),
-        ({}, {'outputs': 'probabilities'}, 'no probabilities .* outputs: logits'),
+        ({}, {'outputs': 'probabilities'}, 'not probabilities .* outputs: logits'),
         ({'batch': 2, 'reshape': (2, 3), 'opset': 9}, {}, None),
         ({}, {'labels': ['happy', 'sad']}, 'has 2 labels, but the outputs are logits with 3'),
         ({}, {'input_size': 48}, r'its input is .*40, 40\]; the descriptor says nchw, 48x48'),

@@ -174,7 +174,7 @@ def test_emonet_face(tmp_path):
             assert faces.read(np.array([0]), 48).shape == (1, 48, 48, 3)
     assert counts == {'anger': 1, 'happy': 1}
     write_parquet(folder / 'data' / 'train-00000-of-00001.parquet', ['[1'] * 5, images)
-    with pytest.raises(DataError, match='row 0: the label is no list of ratings'):
+    with pytest.raises(DataError, match='row 0: the label is not a list of ratings'):
         [open_faces('emonet_face', folder, split) for split in SPLITS]
     (folder / 'data' / 'train-00000-of-00001.parquet').write_bytes(b'no parquet')
     with pytest.raises(DataError, match='is not a Parquet file of EmoNet-Face') as error:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeps TensorRT engines between runs.
 
-An engine is a program, so it is read only from a folder that nobody else can write to, and never
-downloaded. A file holds the engine's key and hash before the engine itself. It is written
+An engine is a program, so it is read only from a folder that no other user can write to, and it is
+never downloaded. A file holds the engine's key and hash before the engine itself. It is written
 atomically, and a lock lets only one process build it.
 """
 
@@ -162,7 +162,7 @@ def _locked(path: Path, on_progress: OnProgress) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            on_progress(f'waiting for another process, which builds the engine {path.name}')
+            on_progress(f'waiting for another process that builds the engine {path.name}')
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
