@@ -12,9 +12,11 @@ ifdef ROS_DISTRO
   endif
   environment := distribution
   python := python3
+  node := ros2 run dan_ros dan_node
 else
   environment := $(or $(WHEELS),kilted)
   python := .venv/bin/python
+  node := install/dan_ros/lib/dan_ros/dan_node
   export AMENT_PREFIX_PATH := $(CURDIR)/.venv
   export CMAKE_PREFIX_PATH := $(CURDIR)/.venv
   export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -39,7 +41,7 @@ endef
 build: ## Install what is missing, and build the package with colcon into install/.
 	@python3 tools/make_environment.py $(environment)
 	$(colcon)
-	@echo "Built. '. ./env.sh' prepares a shell for dan-ros, python3 and dan_node."
+	@echo "Built. '. ./env.sh' prepares a shell for dan-ros, python3 and the node: $(node)"
 
 # Installs and builds only what the demo needs; `make build` and `make test` add the rest.
 demo: ## Run the node on a moving face, or on SOURCE=0, SOURCE=video.mp4, SOURCE=folder.

@@ -91,7 +91,7 @@ def test_all_ros_wheels_are_of_one_distribution(tool):
 
 
 def run_make(*arguments, **variables):
-    """Run make without building; return its exit code and its error lines."""
+    """Run `make build`; return its exit code, its output and its error lines."""
     environment = {k: v for k, v in os.environ.items() if k not in ('ROS_DISTRO', 'WHEELS')}
     done = subprocess.run(
         ['make', '--silent', 'build', *arguments],
@@ -102,18 +102,31 @@ def run_make(*arguments, **variables):
         timeout=60,
         check=False,
     )
-    return done.returncode, done.stderr.splitlines()
+    return done.returncode, done.stdout, done.stderr.splitlines()
+
+
+@pytest.mark.parametrize(
+    ('variables', 'command'),
+    [
+        ({}, 'install/dan_ros/lib/dan_ros/dan_node'),
+        ({'ROS_DISTRO': 'jazzy'}, 'ros2 run dan_ros dan_node'),
+    ],
+)
+def test_the_end_of_a_build_says_how_to_start_the_node(variables, command):
+    code, output, _ = run_make('--dry-run', **variables)
+    assert code == 0
+    assert f'the node: {command}"' in output.splitlines()[-1]
 
 
 def test_wheels_that_do_not_exist_are_refused():
-    code, lines = run_make('WHEELS=humble')
+    code, _, lines = run_make('WHEELS=humble')
     assert code != 0
     assert 'WHEELS=humble: only kilted and jazzy exist as wheels' in lines[0]
     assert len(lines) == 2  # the other one is make's own
 
 
 def test_wheels_beside_a_sourced_distribution_are_refused():
-    code, lines = run_make('WHEELS=jazzy', ROS_DISTRO='humble')
+    code, _, lines = run_make('WHEELS=jazzy', ROS_DISTRO='humble')
     assert code != 0
     assert 'WHEELS=jazzy, but ROS 2 humble is sourced' in lines[0]
     assert len(lines) == 1
