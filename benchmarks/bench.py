@@ -29,6 +29,7 @@ from dan_ros.backends.base import node_threads
 from dan_ros.bench.machine import describe_machine
 from dan_ros.bench.report import comparison_table
 from dan_ros.bench.timer import Comparison
+from dan_ros.errors import count_of
 from dan_ros.plots.bench import draw_bench
 from dan_ros.plots.style import encode
 
@@ -81,7 +82,7 @@ def main(out: Path, rounds: int, only: tuple[str, ...], seconds: float) -> None:
     content = json.dumps(results.to_json(), indent=2) + '\n'
     (out / 'bench.json').write_text(content, encoding='utf-8')
     if results.comparisons:
-        title = f'{results.machine["cpu"]}, {results.machine["cores"]} cores'
+        title = f'{results.machine["cpu"]}, {count_of(int(results.machine["cores"]), "core")}'
         figure = draw_bench(results.comparisons, {}, title)
         (out / 'bench.png').write_bytes(encode(figure))
     show(results)

@@ -64,6 +64,21 @@ class TrainingError(DanError):
     """A training run cannot start, continue or be resumed."""
 
 
+def count_of(number: int, noun: str, plural: str = '') -> str:
+    """Return a number and its noun in singular or plural, for a message.
+
+    Args:
+        number: how many.
+        noun: in singular.
+        plural: of the noun, if it is not formed with an s.
+
+    Example:
+        >>> count_of(1, 'image'), count_of(2, 'image'), count_of(0, 'class', 'classes')
+        ('1 image', '2 images', '0 classes')
+    """
+    return f'{number} {noun if number == 1 else plural or f"{noun}s"}'
+
+
 def shorten(text: object) -> str:
     """Cut a text of any length to at most 200 characters, for a message.
 

@@ -119,7 +119,7 @@ def main() -> None:
             print(fault)
             count += 1
         browser.close()
-    print(f'{len(PAGES)} pages on {len(SCREENS)} screens: {count} faults')
+    print(f'{len(PAGES)} pages on {len(SCREENS)} screens, faults: {count}')
     sys.exit(count > 0)
 
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, compose, helper, inliner, numpy_helper, version_co
 
 from dan_ros.adopt.descriptor import Descriptor
 from dan_ros.backends.onnxruntime import open_session
-from dan_ros.errors import ModelError, shorten
+from dan_ros.errors import ModelError, count_of, shorten
 from dan_ros.labels import logits_to_probabilities
 from dan_ros.model.metadata import INPUT_NAME, OUTPUT_NAME
 from dan_ros.model.normalization import LUMA
@@ -112,8 +112,9 @@ class Classifier:
         if not fitting:
             found = ', '.join(f'{name} with {widths[name]}' for name in names)
             raise ModelError(
-                f'{self.where}: the descriptor has {count} labels, but the outputs are {found} '
-                'values; list a label for each value, null for those that are not expressions'
+                f'{self.where}: the descriptor has {count_of(count, "label")}, but the outputs are '
+                f'{found} values; list a label for each value, null for those that are not '
+                'expressions'
             )
         if len(fitting) > 1:
             raise ModelError(

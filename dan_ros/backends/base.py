@@ -11,7 +11,7 @@ import numpy as np
 
 from dan_ros.backends.batching import Batcher
 from dan_ros.backends.kserve.config import ServerConfig
-from dan_ros.errors import ModelError
+from dan_ros.errors import ModelError, count_of
 from dan_ros.model.metadata import ModelInfo
 
 PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
@@ -139,8 +139,8 @@ def smoke_test(backend: Backend) -> None:
     if logits.shape != (1, count) or not np.isfinite(logits).all():
         raise ModelError(
             f'{backend.model_name} gives {logits.ravel()[:MAX_SHOWN_NUMBERS]} for a blank face, '
-            f'expected {count} finite numbers: convert the model again with `dan-ros convert` and '
-            'check labels, mean and std'
+            f'expected {count_of(count, "finite number")}: convert the model again with '
+            '`dan-ros convert` and check labels, mean and std'
         )
 
 

@@ -4,7 +4,7 @@
 import numpy as np
 
 from dan_ros.backends.base import DEFAULT_CONFIG, Backend, BackendConfig
-from dan_ros.errors import MissingPackageError, ModelError
+from dan_ros.errors import MissingPackageError, ModelError, count_of
 from dan_ros.images.opencv import cv2, version
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo
@@ -43,8 +43,8 @@ class OpenCvBackend(Backend):
             raise ModelError(f'{file.path}: OpenCV cannot run it: {error.err}') from None
         if answer.shape != (1, len(model.labels)):
             raise ModelError(
-                f'{file.path}: its metadata has {len(model.labels)} labels, but its graph gives '
-                f'{list(answer.shape)}. {metadata.REMEDY}'
+                f'{file.path}: its metadata has {count_of(len(model.labels), "label")}, but its '
+                f'graph gives {list(answer.shape)}. {metadata.REMEDY}'
             )
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from dan_ros.bag.reader import CAMERA_INFO, Bag, Record, Topic, record_to_frame
 from dan_ros.bag.timeline import Timelines
 from dan_ros.bag.video import Videos
 from dan_ros.bag.writer import ExpressionBagWriter
-from dan_ros.errors import DataError, FrameError
+from dan_ros.errors import DataError, FrameError, count_of
 from dan_ros.faces.blur import blur_faces
 from dan_ros.faces.camera_model import Camera, info_to_camera, info_topic
 from dan_ros.faces.head_pose import solve_poses
@@ -72,14 +72,17 @@ class ConversionSummary:
     def describe(self) -> str:
         """Return the numbers in words."""
         labels = ', '.join(f'{label} {count}' for label, count in self.labels.most_common())
-        return f'{self.frames} images, {self.faces} faces, {len(self.ids)} ids' + (
-            f' ({labels})' if labels else ''
+        counts = (
+            count_of(self.frames, 'image'),
+            count_of(self.faces, 'face'),
+            count_of(len(self.ids), 'id'),
         )
+        return ', '.join(counts) + (f' ({labels})' if labels else '')
 
     def describe_drops(self) -> list[str]:
         """Return a text per cause of dropped messages: their number and the first error."""
         return [
-            f'{count} messages dropped, {cause}: {self.examples[cause]}'
+            f'{count_of(count, "message")} dropped, {cause}: {self.examples[cause]}'
             for cause, count in self.dropped.items()
         ]
 

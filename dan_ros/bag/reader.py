@@ -14,7 +14,7 @@ from ruamel.yaml.error import YAMLError
 from dan_ros.bag import storage
 from dan_ros.bag.recovery import decompress_message, full_kind
 from dan_ros.bag.storage import StorageFile
-from dan_ros.errors import DataError, FrameError
+from dan_ros.errors import DataError, FrameError, count_of
 from dan_ros.images.compressed import COMPRESSED_SUFFIX, compressed_to_frame
 from dan_ros.images.encodings import image_to_frame
 from dan_ros.types import Frame
@@ -156,8 +156,9 @@ class Bag:
             return ''
         files = ', '.join(name for name in self._metadata.files if not (self.path / name).is_file())
         return (
-            f'{self.path} is incomplete: its files contain {found} of the {listed} images that '
-            f'{METADATA} lists' + (f'; missing are {files}' if files else '')
+            f'{self.path} is incomplete: its files contain {found} of '
+            f'{count_of(listed, "image")} that {METADATA} lists'
+            + (f'; missing are {files}' if files else '')
         )
 
 

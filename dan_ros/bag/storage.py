@@ -22,7 +22,7 @@ from mcap.stream_reader import breakup_chunk
 
 from dan_ros.bag import recovery
 from dan_ros.bag.recovery import DamageError, RawMessage, full_kind
-from dan_ros.errors import DataError
+from dan_ros.errors import DataError, count_of
 from dan_ros.storage.file_content import RECORDING, START_BYTES, explain_wrong_content
 
 STORAGE_SUFFIXES = {'.db3': 'sqlite3', '.mcap': 'mcap'}
@@ -195,7 +195,7 @@ class McapReader:
             missing[message.topic] -= 1
             if message.time_ns >= start_ns:
                 yield message
-        lost = [f'{count} messages on {topic}' for topic, count in missing.items() if count > 0]
+        lost = [f'{count_of(n, "message")} on {topic}' for topic, n in missing.items() if n > 0]
         if lost and start_ns == FIRST_NS:
             raise DamageError(f'{self._name} lacks {", ".join(lost)}')
 

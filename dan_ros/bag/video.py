@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dan_ros.errors import DataError
+from dan_ros.errors import DataError, count_of
 from dan_ros.images.opencv import cv2, open_capture
 from dan_ros.images.resize import resize
 
@@ -129,6 +129,6 @@ def _check(video: _Video) -> None:
     if found != video.written:
         name = video.path.relative_to(video.path.parent.parent)
         raise DataError(
-            f'cannot write {name}: it contains {found} of {video.written} images; free some disk '
-            'space, choose another folder, or leave out --video'
+            f'cannot write {name}: it contains {found} of {count_of(video.written, "image")}; free '
+            'some disk space, choose another folder, or leave out --video'
         )

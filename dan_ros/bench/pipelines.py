@@ -15,7 +15,7 @@ from dan_ros.bench.backends import Unavailable
 from dan_ros.bench.scenes import make_moving_scenes, make_scene
 from dan_ros.bench.timer import Comparison, Limit, compare, elapsed_ms, run_interleaved
 from dan_ros.detect import DETECTORS, Detector, open_detector
-from dan_ros.errors import DanError
+from dan_ros.errors import DanError, count_of
 from dan_ros.pipeline import STAGES, ExpressionPipeline
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
@@ -117,7 +117,7 @@ def detector_variant(name: str, width: int) -> str:
 
 def threads_variant(threads: int) -> str:
     """Name a variant of `time_pipelines`."""
-    return f'{threads} thread{"s" if threads > 1 else ""}'
+    return count_of(threads, 'thread')
 
 
 def open_pipelines(backend: Backend, detector: str) -> dict[int, ExpressionPipeline]:

@@ -10,7 +10,7 @@ import numpy as np
 from dan_ros.calibrate.collect import LabeledFace
 from dan_ros.calibrate.fit import WIDE, Fit, fit_bias
 from dan_ros.calibrate.validation import CHANCE, Validation, cross_validate
-from dan_ros.errors import DataError
+from dan_ros.errors import DataError, count_of
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.probabilities import MODEL_PRIOR, Calibration, Calibrator
 
@@ -76,10 +76,10 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
     chosen = [face for face in faces if face.label in model.labels]
     logits = np.asarray(logits)[used]
     classes = np.array([model.labels.index(face.label) for face in chosen], np.int64)
-    if len(set(classes.tolist())) < 2:
+    if (found := len(set(classes.tolist()))) < 2:
         raise DataError(
-            f'{len(chosen)} usable faces of {len(set(classes.tolist()))} classes: a calibration '
-            'needs faces of at least two classes, better three to ten of each'
+            f'{count_of(len(chosen), "usable face")} of {count_of(found, "class", "classes")}: a '
+            'calibration needs faces of at least two classes, better three to ten of each'
         )
     calibrator = Calibrator.create(model)
     before = Fit(calibrator.offset(MODEL_PRIOR), model.temperature)
@@ -96,7 +96,9 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
     fitted = fit(logits, classes)
     warnings = _warnings(chosen, model, validation, by_person)
     left_out = Counter(face.label for face in faces if face.label not in model.labels)
-    warnings += [f'{n} faces left out: the model lacks {name}' for name, n in left_out.items()]
+    warnings += [
+        f'{count_of(n, "face")} left out: the model lacks {name}' for name, n in left_out.items()
+    ]
     notes = _notes(chosen, validation, by_person)
     bias = fitted.bias - fitted.bias.mean()
     values = {label: round(float(b), 4) for label, b in zip(model.labels, bias, strict=True)}

@@ -11,7 +11,7 @@ import numpy as np
 from dan_ros.backends import Backend, open_backend
 from dan_ros.cli.common import DATASETS, need, open_faces, print_summary, progress_bar
 from dan_ros.datasets.faces import SPLITS, VALID, Faces
-from dan_ros.errors import ModelError
+from dan_ros.errors import ModelError, count_of
 from dan_ros.evaluate.evaluator import evaluate, predict_crops
 from dan_ros.labels import logits_to_probabilities
 from dan_ros.model.metadata import ModelInfo
@@ -133,7 +133,7 @@ def _judge(faces: Faces, backend: Backend) -> None:
         ).scores
     click.echo(
         f'accuracy {scores.accuracy:.2%}, balanced {scores.balanced_accuracy:.2%}, '
-        f'{scores.faces.sum()} faces'
+        f'{count_of(int(scores.faces.sum()), "face")}'
     )
     for line in explain_scores(scores):
         click.echo(f'Warning: {line}', err=True)

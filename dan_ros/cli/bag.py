@@ -11,6 +11,7 @@ from dan_ros.backends import BACKENDS
 from dan_ros.bag.settings import BagSettings
 from dan_ros.cli.common import need, probability_options, progress_bar
 from dan_ros.detect import DETECTORS
+from dan_ros.errors import count_of
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.probabilities import Calibration, Prior
@@ -181,7 +182,7 @@ def _convert_one(source: Path, out: Path, settings: BagSettings, force: bool) ->
         _warn(f'{name} is left out: {reason}; to process it, use --topic {name}')
     if len(choice.topics) > 1:
         names = ', '.join(topic.name for topic in choice.topics)
-        click.echo(f'{len(choice.topics)} cameras: {names}', err=True)
+        click.echo(f'{count_of(len(choice.topics), "camera")}: {names}', err=True)
     if remove_abandoned(out):
         _warn(f'a run was killed while it replaced {out}; the old folder was restored')
     check_output_folder(out, source, force)

@@ -37,7 +37,7 @@ from dan_ros.bench.timer import Comparison, Limit
 from dan_ros.bench.tuning import Advice, Saving, advise
 from dan_ros.cli.common import need, progress_bar, server_options
 from dan_ros.detect import Detector
-from dan_ros.errors import DanError, DataError, ModelError
+from dan_ros.errors import DanError, DataError, ModelError, count_of
 from dan_ros.images.files import open_picture
 from dan_ros.model import store
 from dan_ros.storage.atomic import atomic_write_bytes
@@ -272,7 +272,7 @@ def _notes(machine: dict[str, str], times: list[PipelineTimes]) -> list[str]:
     if float(machine['load']) > BUSY_SHARE * available_cpus():
         notes.append(
             f'the machine was busy before the measurement (load {machine["load"]} on '
-            f'{available_cpus()} cores): stop other programs and measure again'
+            f'{count_of(available_cpus(), "core")}): stop other programs and measure again'
         )
     notes += [
         f'{one.title}: only {one.found} of the faces were classified, so the times are too short; '
@@ -305,7 +305,7 @@ def _write(results: Results, folder: Path) -> None:
     from dan_ros.plots.style import encode
 
     machine = results.machine
-    title = f'dan_ros {__version__} on {machine["cpu"]}, {machine["cores"]} cores'
+    title = f'dan_ros {__version__} on {machine["cpu"]}, {count_of(int(machine["cores"]), "core")}'
     figure = draw_bench(results.comparisons, results.steps_ms, title)
     content = json.dumps(results.to_json(), indent=2) + '\n'
     try:

@@ -14,7 +14,7 @@ from rich.table import Table
 from dan_ros.backends import BACKENDS, Backend
 from dan_ros.cli.common import need
 from dan_ros.detect import DETECTORS
-from dan_ros.errors import DataError
+from dan_ros.errors import DataError, count_of
 from dan_ros.images.files import readable, write_picture
 from dan_ros.images.opencv import cv2, open_capture
 from dan_ros.model import store
@@ -200,7 +200,7 @@ def _report_left_out(cutter: 'FaceCutter') -> None:
         more = f' and {len(missing) - MAX_SHOWN} more' if len(missing) > MAX_SHOWN else ''
         _warn(f'no face found in {shown}{more}; use --whole if these are cropped faces')
     if cutter.repeated:
-        _warn(f'{cutter.repeated} pictures are copies of others and are left out')
+        _warn(f'{count_of(cutter.repeated, "picture")} left out as copies of others')
     for problem in cutter.contradictory:
         _warn(readable(problem))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from dan_ros.cli.common import model_options, need, with_probabilities
+from dan_ros.errors import count_of
 from dan_ros.labels import LABEL_SETS
 from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_PX
 
@@ -77,4 +78,5 @@ def command(
     output.parent.mkdir(parents=True, exist_ok=True)
     export_onnx(fused, info, output, fp16)
     size_mb = output.stat().st_size / 1e6
-    click.echo(f'{output}: {len(info.labels)} classes, {info.input_size[0]} px, {size_mb:.1f} MB')
+    classes = count_of(len(info.labels), 'class', 'classes')
+    click.echo(f'{output}: {classes}, {info.input_size[0]} px, {size_mb:.1f} MB')

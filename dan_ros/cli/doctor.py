@@ -34,7 +34,7 @@ from dan_ros.backends.registry import SERVER
 from dan_ros.backends.tensorrt.engine_builder import import_tensorrt, runtime_of
 from dan_ros.cli.common import server_options
 from dan_ros.detect import DETECTORS, open_detector
-from dan_ros.errors import BackendError, DanError, ModelError
+from dan_ros.errors import BackendError, DanError, ModelError, count_of
 from dan_ros.model import store
 
 OK, ABSENT, WARNING, ERROR = 'ok', 'absent', 'warning', 'error'
@@ -117,7 +117,8 @@ def examine(server: ServerConfig = NO_SERVER) -> list[Finding]:
 
 
 def _check_machine() -> Finding:
-    found = f'Python {platform.python_version()}, {platform.machine()}, {available_cpus()} cores'
+    cores = count_of(available_cpus(), 'core')
+    found = f'Python {platform.python_version()}, {platform.machine()}, {cores}'
     return Finding('machine', OK, found)
 
 

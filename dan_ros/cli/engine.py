@@ -18,6 +18,7 @@ from dan_ros.backends.base import OnProgress
 from dan_ros.backends.tensorrt.backend import MAX_BATCH, prepare_engine
 from dan_ros.backends.tensorrt.engine_builder import FLAVORS, import_tensorrt, runtime_of
 from dan_ros.backends.tensorrt.engine_cache import EngineCache, Entry
+from dan_ros.errors import count_of
 from dan_ros.model import store
 from dan_ros.storage.cache import cache_path, has_cache_folder
 
@@ -91,7 +92,7 @@ def clean(everything: bool) -> None:
     for entry in chosen:
         EngineCache().remove(entry)
     size = sum(entry.size for entry in chosen) / 1e6
-    click.echo(f'{len(chosen)} engines deleted, {size:.1f} MB')
+    click.echo(f'{count_of(len(chosen), "engine")} deleted, {size:.1f} MB')
 
 
 def _entries() -> list[Entry]:

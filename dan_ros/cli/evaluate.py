@@ -22,7 +22,7 @@ from dan_ros.cli.common import (
 )
 from dan_ros.datasets.faces import SPLITS, Faces, list_paths
 from dan_ros.detect import DETECTORS, open_detector
-from dan_ros.errors import DataError
+from dan_ros.errors import DataError, count_of
 from dan_ros.labels import LABEL_SETS
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.probabilities import Calibration, Prior
@@ -161,19 +161,20 @@ def _print(content: dict[str, Any]) -> None:
     click.echo(
         f'accuracy {content["accuracy"]:.2%}, balanced {content["balanced_accuracy"]:.2%}, '
         f'macro F1 {content["macro_f1"]:.2%}, calibration error '
-        f'{content["calibration_error"]:.3f}, {content["faces"]} faces'
+        f'{content["calibration_error"]:.3f}, {count_of(content["faces"], "face")}'
     )
     if content['not_judged']:
-        click.echo(f'{content["not_judged"]} faces without a result count as wrong')
+        click.echo(f'{count_of(content["not_judged"], "face")} without a result: counted as wrong')
     for label, count in content['left_out'].items():
-        click.echo(f'{count} faces left out: the model does not have the class {label}')
+        click.echo(f'{count_of(count, "face")} left out: the model does not have the class {label}')
 
 
 def _check_complete(content: dict[str, Any]) -> None:
     """List the images without a detected face; raise `DataError` if any image has no result."""
-    for line in list_paths('have no detected face', content['not_judged_images'], 'scores.json'):
+    for line in list_paths('without a detected face', content['not_judged_images'], 'scores.json'):
         click.echo(line, err=True)
     missing = content['not_judged'] + len(content['skipped'])
     if missing:
         count = content['faces'] + len(content['skipped'])
-        raise DataError(f'{missing} of {count} images were not classified; scores.json lists them')
+        total = count_of(count, 'image')
+        raise DataError(f'{missing} of {total} not classified; scores.json lists them')

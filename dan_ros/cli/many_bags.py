@@ -25,7 +25,7 @@ from dan_ros.bag.many.result_folder import ResultFolder
 from dan_ros.bag.many.run import BagTask, ManyBags
 from dan_ros.bag.many.sources import find_bags
 from dan_ros.bag.settings import BagSettings
-from dan_ros.errors import DanError, DataError
+from dan_ros.errors import DanError, DataError, count_of
 from dan_ros.model import store
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def convert_many(
 
 def _print_begin(many: ManyBags) -> None:
     if ready := sum(task.is_done for task in many.tasks.values()):
-        click.echo(f'{ready} of {len(many.tasks)} bags are done already', err=True)
+        click.echo(f'done already: {ready} of {count_of(len(many.tasks), "bag")}', err=True)
     for task in many.tasks.values():
         if task.failure:
             click.echo(f'Error: {task.failure}', err=True)
@@ -125,14 +125,17 @@ def _resolve(settings: BagSettings, cluster: 'RayExecutor | None') -> BagSetting
 def _start(bags: int, jobs: int | None, cluster: 'RayExecutor | None') -> 'tuple[Executor, int]':
     """Return what runs the jobs, and the threads of each job."""
     if cluster:
-        click.echo(f'{bags} bags on a Ray cluster with {cluster.slots()} cores', err=True)
+        click.echo(
+            f'{count_of(bags, "bag")} on a Ray cluster with {count_of(cluster.slots(), "core")}',
+            err=True,
+        )
         return cluster, 1
     cores = available_cpus()
     chosen = min(jobs or default_jobs(bags), bags)
     threads = max(1, cores // chosen)
     click.echo(
-        f'{bags} bags, {chosen} at a time with {threads} {"thread" if threads == 1 else "threads"} '
-        f'each ({cores} cores, {free_bytes() / 1e9:.0f} GB of memory free)',
+        f'{count_of(bags, "bag")}, {chosen} at a time with {count_of(threads, "thread")} each '
+        f'({count_of(cores, "core")}, {free_bytes() / 1e9:.0f} GB of memory free)',
         err=True,
     )
     return ProcessExecutor(chosen, threads), threads
@@ -178,7 +181,7 @@ def _print_wait() -> None:
 
 
 def _print_read(bags: int) -> None:
-    click.echo(f'reading {bags} bags to see whether they were moved or renamed', err=True)
+    click.echo(f'reading {count_of(bags, "bag")} to see what was moved or renamed', err=True)
 
 
 def _print_death(task: BagTask, cause: str) -> None:
@@ -212,7 +215,7 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
     """Write the summary, and return the exit code."""
     folder.drop_removed()
     if strays := folder.strays():
-        others = f' and {len(strays) - 1} others' if strays[1:] else ''
+        others = f' and {count_of(len(strays) - 1, "other")}' if strays[1:] else ''
         click.echo(
             f'Warning: {strays[0]}{others}: parts of these results are missing; delete the rest or '
             'convert the bag again',
@@ -225,8 +228,8 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
     )
     for (topic, reason), count in left_out.items():
         click.echo(
-            f'Warning: {topic} is left out in {count} bags: {reason}; to process it, use '
-            f'--topic {topic}',
+            f'Warning: {topic} is left out in {count_of(count, "bag")}: {reason}; to process it, '
+            f'use --topic {topic}',
             err=True,
         )
     for name, other in _find_copies(folder):
@@ -240,7 +243,7 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
     folder.write(LIST, render_list(folder.records, failures, sources))
     incomplete = sum(bool(problem_of(record['summary'])) for record in records.values())
     images = sum(record['summary']['frames'] for record in records.values())
-    parts = [f'{sum(t.is_done for t in many.tasks.values())} bags, {images} images']
+    parts = [f'{count_of(len(done), "bag")}, {count_of(images, "image")}']
     if incomplete:
         parts.append(f'{incomplete} of them incomplete')
     if failures:

@@ -15,7 +15,7 @@ from dan_ros.annotate import annotate
 from dan_ros.backends import BACKENDS, ServerConfig
 from dan_ros.cli.common import probability_options, server_options
 from dan_ros.detect import DETECTORS
-from dan_ros.errors import DataError
+from dan_ros.errors import DataError, count_of
 from dan_ros.faces.blur import blur_faces
 from dan_ros.faces.quality import ACCEPT_ALL
 from dan_ros.images.files import open_picture, readable, write_picture
@@ -126,7 +126,7 @@ def _print_faces(path: Path, faces: list[FaceExpression]) -> None:
             f'{labels.label_of(index)} {face.probabilities[index]:.0%}' for index in (second, third)
         )
         table.add_row(box, labels.label_of(face.expression()), f'{face.confidence:.0%}', rest)
-    click.echo(f'{readable(str(path))}: {len(faces)} face{"s" if len(faces) > 1 else ""}')
+    click.echo(f'{readable(str(path))}: {count_of(len(faces), "face")}')
     Console(soft_wrap=True).print(table)
 
 

@@ -17,7 +17,7 @@ from types import MappingProxyType
 import numpy as np
 
 from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces
-from dan_ros.errors import DataError
+from dan_ros.errors import DataError, count_of
 from dan_ros.images.files import open_picture
 from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
@@ -174,7 +174,8 @@ def why_empty(layout: str, skipped: Mapping[str, str]) -> str:
     if not skipped:
         return f'no images found in {layout}; check the folder and the data set'
     path, reason = next(iter(skipped.items()))
-    return f'none of its {len(skipped)} images can be read; the first is {path}, which {reason}'
+    count = count_of(len(skipped), 'image')
+    return f'none of {count} can be read; the first is {path}, which {reason}'
 
 
 def try_picture(path: Path) -> tuple[np.ndarray | None, str]:

@@ -18,7 +18,7 @@ import numpy as np
 from dan_ros.datasets.base import READ_THREADS, FaceDataset, is_ignored, try_picture, why_empty
 from dan_ros.datasets.csv_files import read_table
 from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces
-from dan_ros.errors import DataError
+from dan_ros.errors import DataError, count_of
 from dan_ros.faces.boxes import area
 from dan_ros.faces.crop import crop_face
 from dan_ros.images.opencv import cv2, open_capture
@@ -135,7 +135,7 @@ def _find_clips(root: Path) -> tuple[list[_Clip], str]:
             'are in the folder VideoFlash of its repository, and need Git LFS'
         )
     clips = [_Clip(name, paths[len(paths) // 2]) for name, paths in sorted(found.items())]
-    return clips, f'{what} of {len(clips)} clips in {root}'
+    return clips, f'{what} of {count_of(len(clips), "clip")} in {root}'
 
 
 def _walk(root: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from dan_ros.datasets.folders import (
     has_class_folders,
     list_class_folders,
 )
-from dan_ros.errors import DataError
+from dan_ros.errors import DataError, count_of
 
 FACES_FOLDER, PICTURES_FOLDER = 'cropped', 'original'
 
@@ -42,11 +42,9 @@ class DiffusionFer(FolderDataset):
             )
         listing = list_class_folders(folder, self.labels, self.label_of_folder)
         images = [image for image in listing.images if _tenth(image.path) in TENTHS[split]]
-        return replace(
-            listing,
-            images=images,
-            layout=f'{listing.layout}, {len(TENTHS[split])} tenths by the names of the files',
-        )
+        tenths = count_of(len(TENTHS[split]), 'tenth')
+        layout = f'{listing.layout}, {tenths} by the names of the files'
+        return replace(listing, images=images, layout=layout)
 
     def matches(self, root: Path, model_labels: tuple[str, ...]) -> bool:
         """Look for the published folder's name."""

@@ -22,7 +22,7 @@ import numpy as np
 
 from dan_ros.datasets.base import TENTHS, FaceDataset, tenth_of, why_empty
 from dan_ros.datasets.faces import Faces
-from dan_ros.errors import DataError
+from dan_ros.errors import DataError, count_of
 from dan_ros.images.decode import decode_picture
 from dan_ros.images.resize import resize
 
@@ -82,7 +82,7 @@ class EmoNetFace(FaceDataset):
                 continue
             images.append(resize(image, FACE_PX, FACE_PX)[..., ::-1])
             classes.append(self.labels.index(CLASS_OF[name]))
-        layout = f'{len(paths)} Parquet files in {paths[0].parent}'
+        layout = f'{count_of(len(paths), "Parquet file")} in {paths[0].parent}'
         if not images:
             raise DataError(f'{root}: {why_empty(layout, skipped)}')
         stack = np.stack(images)  # [N, 128, 128, 3]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dan_ros.errors import count_of
 from dan_ros.images.files import readable
 
 TRAIN, VALID, TEST = SPLITS = ('train', 'valid', 'test')
@@ -70,7 +71,7 @@ def summarize(dataset: str, split: str, faces: Faces) -> list[str]:
     """Describe a data set in a few lines: source, faces per class, exclusions."""
     lines = [
         readable(f'data set {dataset}, split {split}: {faces.layout}'),
-        f'{len(faces)} faces: {_name_counts(faces.all_counts)}',
+        f'{count_of(len(faces), "face")}: {_name_counts(faces.all_counts)}',
     ]
     if faces.excluded:
         lines.append(f'excluded by the rules of {dataset}: {_name_counts(faces.excluded)}')
@@ -87,14 +88,14 @@ def summarize_skipped(skipped: Mapping[str, str], full_list: str = '') -> list[s
         full_list: name of the file that lists them all, if there is one.
     """
     listed = [f'{path}: {reason}' for path, reason in skipped.items()]
-    return list_paths('cannot be used and are left out', listed, full_list)
+    return list_paths('left out as unusable', listed, full_list)
 
 
 def list_paths(what: str, paths: Sequence[str], full_list: str = '') -> list[str]:
     """Count images and name the first `MAX_LISTED_SKIPS`; [] if there are none."""
     if not paths:
         return []
-    lines = [f'{len(paths)} of the images {what}:']
+    lines = [f'{count_of(len(paths), "image")} {what}:']
     lines += [f'  {readable(path)}' for path in paths[:MAX_LISTED_SKIPS]]
     if len(paths) > MAX_LISTED_SKIPS:
         where = f', see {full_list}' if full_list else ''

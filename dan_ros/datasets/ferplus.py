@@ -28,7 +28,7 @@ from dan_ros.datasets.fer2013 import (
     read_pixels,
 )
 from dan_ros.datasets.folders import candidate_folders, is_number
-from dan_ros.errors import DataError
+from dan_ros.errors import DataError, count_of
 from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
 
@@ -114,7 +114,8 @@ class FerPlus(FaceDataset):
         keep = ~np.any(list(reasons.values()), axis=0)  # [N]
         if not keep.any():
             raise DataError(
-                f'{content.layout}: none of its {len(votes)} faces has a usable vote for {split}'
+                f'{content.layout}: none of {count_of(len(votes), "face")} has a usable vote for '
+                f'{split}'
             )
         votes = votes[keep, : len(self.labels)]
         targets = (votes / votes.sum(axis=1, keepdims=True)).astype(np.float32)  # [N, 8]

@@ -28,7 +28,7 @@ from rich.live import Live
 from rich.table import Table
 from sensor_msgs.msg import Image
 
-from dan_ros.errors import DanError
+from dan_ros.errors import DanError, count_of
 from dan_ros.images.files import write_picture
 from dan_ros.msg import FacialExpression, FacialExpressionArray
 
@@ -91,7 +91,9 @@ class Subscriber(Node):
 
     def table(self) -> Table:
         """Return the latest messages as a table."""
-        title = f'/facial_expression: {self.ids.total()} messages, {self.fps:.1f} images/s'
+        title = (
+            f'/facial_expression: {count_of(self.ids.total(), "message")}, {self.fps:.1f} images/s'
+        )
         table = Table('stamp', 'face', 'label', 'confidence', 'roi', 'latency', title=title)
         for message, age_ms in self.faces:
             stamp, roi = message.header.stamp, message.roi

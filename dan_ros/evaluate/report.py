@@ -13,7 +13,7 @@ import numpy as np
 from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
-from dan_ros.errors import DanError
+from dan_ros.errors import DanError, count_of
 from dan_ros.evaluate.evaluator import Evaluation
 from dan_ros.images.files import readable
 from dan_ros.plots.evaluation import draw_confusion, draw_mistakes, draw_reliability
@@ -40,13 +40,13 @@ img { max-width: 100%; } figure { margin: 2rem 0; } figcaption { color: #555; }
 <p class="numbers">accuracy <b>{{ '{:.2%}'.format(accuracy) }}</b>,
 balanced accuracy <b>{{ '{:.2%}'.format(balanced_accuracy) }}</b>,
 calibration error <b>{{ '{:.3f}'.format(calibration_error) }}</b></p>
-<p>{{ faces }} faces, {{ backend }} on {{ device }}, model {{ model }}, data {{ data }}:
-{{ layout }}. Prior {{ prior }}{{ ', calibrated' if is_calibrated }}.</p>
+<p>{{ faces | count_of('face') }}, {{ backend }} on {{ device }}, model {{ model }},
+data {{ data }}: {{ layout }}. Prior {{ prior }}{{ ', calibrated' if is_calibrated }}.</p>
 {% if look == 'photo' %}
 <p>Whole images: the largest face of each is detected and cropped as in the node.</p>
 {% endif %}
 {% if not_judged %}
-<p>{{ not_judged }} faces were not detected or got no result; they count as wrong.</p>
+<p>{{ not_judged | count_of('face') }} not detected or without a result: counted as wrong.</p>
 {% endif %}
 {% if left_out %}
 <p>Left out, because the model does not have the class:
@@ -62,7 +62,7 @@ calibration error <b>{{ '{:.3f}'.format(calibration_error) }}</b></p>
 <p>Class folders without a face: {{ empty_folders | join(', ') }}.</p>
 {% endif %}
 {% if skipped %}
-<p>{{ skipped | length }} images cannot be used; scores.json lists them.</p>
+<p>{{ skipped | length | count_of('image') }} left out as unusable; scores.json lists them.</p>
 {% endif %}
 <table>
 <tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>faces</th></tr>
@@ -209,7 +209,7 @@ def percent(value: float | None) -> str:
 
 def _render_page(title: str, content: dict[str, Any], pngs: dict[str, bytes]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters['percent'] = percent
+    environment.filters |= {'percent': percent, 'count_of': count_of}
     figures = [(base64.b64encode(png).decode(), CAPTIONS[name]) for name, png in pngs.items()]
     return environment.from_string(PAGE).render(title=title, figures=figures, **content)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from dan_ros.errors import FrameError
+from dan_ros.errors import FrameError, count_of
 
 MakeHeader = Callable[[int, int, str], Any]  # called with seconds, nanoseconds, frame_id
 BYTE_ORDERS = {b'\x00\x00': '>', b'\x00\x01': '<'}  # CDR_BE, CDR_LE
@@ -75,7 +75,9 @@ class _Reader:
     def _take(self, size: int) -> memoryview:
         part = self._content[self._place : self._place + size]
         if len(part) < size:
-            raise FrameError('bad_message', f'a message truncated at {len(self._content)} bytes')
+            raise FrameError(
+                'bad_message', f'a message truncated at {count_of(len(self._content), "byte")}'
+            )
         self._place += size
         return part
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dan_ros.errors import FrameError
+from dan_ros.errors import FrameError, count_of
 from dan_ros.images.opencv import cv2, raise_if_out_of_memory
 from dan_ros.types import Frame
 
@@ -89,7 +89,9 @@ def check_compressed(content: bytes, max_pixels: int) -> tuple[int, int]:
             f'({max_pixels})',
         )
     if not structure.is_whole:
-        raise FrameError('bad_data', f'a compressed image truncated at {len(content)} bytes')
+        raise FrameError(
+            'bad_data', f'a compressed image truncated at {count_of(len(content), "byte")}'
+        )
     if structure.scans > MAX_SCANS:
         raise FrameError(
             'bad_data', f'a JPEG with {structure.scans} scans; at most {MAX_SCANS} are decoded'
@@ -229,7 +231,8 @@ def _read_structure(content: bytes) -> _Structure:
     if content.startswith(PNG_START):
         return _read_png(content)
     raise FrameError(
-        'bad_format', f'{len(content)} bytes that are not JPEG or PNG: {content[:8].hex()!r}'
+        'bad_format',
+        f'{count_of(len(content), "byte")} of neither JPEG nor PNG: {content[:8].hex()!r}',
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dan_ros.errors import FrameError
+from dan_ros.errors import FrameError, count_of
 from dan_ros.images.encodings import ImageMessage
 
 # Type and unit in meters by encoding; https://www.ros.org/reps/rep-0118.html.
@@ -70,8 +70,8 @@ def message_to_depth(message: ImageMessage) -> DepthImage:
     if step < width * dtype.itemsize or len(message.data) < step * height:
         raise FrameError(
             'bad_data',
-            f'{len(message.data)} bytes of data with step {step} are too few for {width} x '
-            f'{height} {message.encoding}',
+            f'{count_of(len(message.data), "byte")} of data with step {step}, too few for '
+            f'{width} x {height} {message.encoding}',
         )
     values: np.ndarray = np.ndarray(
         (height, width),

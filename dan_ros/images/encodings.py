@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dan_ros.errors import FrameError
+from dan_ros.errors import FrameError, count_of
 from dan_ros.images import bridge
 from dan_ros.images.opencv import cv2, raise_if_out_of_memory
 from dan_ros.types import Frame
@@ -135,14 +135,14 @@ def check_image(message: ImageMessage) -> None:
     if message.step < width * layout.bytes_per_pixel:
         raise FrameError(
             'bad_step',
-            f'step {message.step} is below the {width * layout.bytes_per_pixel} bytes of a row '
-            f'({width} pixels of {message.encoding})',
+            f'step {message.step} is below {width * layout.bytes_per_pixel}, the bytes of a row '
+            f'({message.encoding}, width {width})',
         )
     expected = layout.stride(message) * layout.rows(height)
     if len(message.data) != expected:
         raise FrameError(
             'bad_data',
-            f'{len(message.data)} bytes of data, but step x height is {expected} '
+            f'{count_of(len(message.data), "byte")} of data, but step x height is {expected} '
             f'({width} x {height} {message.encoding}, step {message.step})',
         )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dan_ros.errors import DanError, DataError
+from dan_ros.errors import DanError, DataError, count_of
 from dan_ros.images.files import is_picture, open_picture
 from dan_ros.images.opencv import cv2
 from dan_ros.storage.file_content import VIDEO, explain_wrong_file
@@ -132,7 +132,7 @@ def _open_pictures(paths: list[Path], rate_hz: float | None, warn: Warn) -> Sour
     images = _pictures(paths, max(1, round(PICTURE_S * rate_hz)), warn)
     first = next(images)
     if first is None:
-        raise DanError(f'there is no readable picture among {len(paths)} files')
+        raise DanError(f'there is no readable picture among {count_of(len(paths), "file")}')
     return Source(itertools.chain([first], images), rate_hz)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dan_ros import labels as label_sets
-from dan_ros.errors import ModelError, shorten
+from dan_ros.errors import ModelError, count_of, shorten
 from dan_ros.model.onnx_file import inspect_onnx
 
 INPUT_NAME = 'faces'
@@ -84,7 +84,8 @@ class ModelInfo:
         if not all(0 <= strength <= 1 for strength in strengths):
             return f'prior strength {self.prior_strength} is outside 0 .. 1'
         if len(strengths) not in (1, len(self.labels)):
-            return f'{len(strengths)} prior strengths for {len(self.labels)} classes'
+            classes = count_of(len(self.labels), 'class', 'classes')
+            return f'{count_of(len(strengths), "prior strength")} for {classes}'
         if any(strengths) and not self.log_prior:
             return 'a prior strength without a prior'
         return ''
@@ -93,7 +94,8 @@ class ModelInfo:
         if not self.log_prior:
             return ''
         if len(self.log_prior) != len(self.labels):
-            return f'the prior has {len(self.log_prior)} numbers for {len(self.labels)} classes'
+            classes = count_of(len(self.labels), 'class', 'classes')
+            return f'the prior has {count_of(len(self.log_prior), "number")} for {classes}'
         if not all(math.isfinite(value) and value <= 0 for value in self.log_prior):
             return f'the prior has a value that is not the logarithm of a share: {self.log_prior}'
         total = sum(math.exp(value) for value in self.log_prior)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dan_ros.errors import ModelError
+from dan_ros.errors import ModelError, count_of
 from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_PX, ModelInfo
 from dan_ros.model.normalization import IMAGENET_MEAN, IMAGENET_STD
 from dan_ros.network import fuse
@@ -84,7 +84,8 @@ def _check_labels(path: Path, dan: DAN, labels: tuple[str, ...]) -> None:
         raise ModelError(f'{path} does not contain its labels; give them with --labels')
     if dan.fc.out_features != len(labels):
         raise ModelError(
-            f'{path} has {dan.fc.out_features} classes, but got {len(labels)} labels: '
+            f'{path} has {count_of(dan.fc.out_features, "class", "classes")}, but got '
+            f'{count_of(len(labels), "label")}: '
             f'{", ".join(labels)}'
         )
 
@@ -149,8 +150,9 @@ def load_dan(path: Path) -> DAN:
     num_head = len({name.split('.')[0] for name in state if name.startswith('cat_head')})
     if not num_head or 'fc.weight' not in state or state['fc.weight'].ndim != 2:
         raise ModelError(
-            f'{path} is not a DAN: `cat_head0` or `fc.weight` is missing in its {len(state)} '
-            'entries. Use a checkpoint of the whole network, not only of its ResNet-18.'
+            f'{path} is not a DAN: `cat_head0` or `fc.weight` is missing in '
+            f'{count_of(len(state), "entry", "entries")}. Use a checkpoint of the whole network, '
+            'not only of its ResNet-18.'
         )
     with torch.device('meta'):  # skip random initialization
         dan = DAN(num_class=state['fc.weight'].shape[0], num_head=num_head)

@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 
 from dan_ros import labels
-from dan_ros.errors import ParameterError, shorten
+from dan_ros.errors import ParameterError, count_of, shorten
 from dan_ros.model.metadata import MAX_SUM_ERROR
 
 NAMES = ('model', 'none', 'balanced')
@@ -68,7 +68,7 @@ MODEL_PRIOR = Prior()
 def _problem_with(shares: tuple[float, ...]) -> str:
     """Return why numbers are not a distribution over the eight classes, or ''."""
     if len(shares) != len(labels.CANONICAL):
-        return f'it has {len(shares)} numbers instead of {len(labels.CANONICAL)}'
+        return f'it has {count_of(len(shares), "number")} instead of {len(labels.CANONICAL)}'
     if not all(math.isfinite(share) and share >= 0 for share in shares):
         return 'a number is negative or not finite'
     if abs(sum(shares) - 1) > MAX_SUM_ERROR:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from dan_ros.errors import FrameError, GpuLostError, GpuMemoryError
+from dan_ros.errors import FrameError, GpuLostError, GpuMemoryError, count_of
 from dan_ros.ros.statistics import Statistics
 
 LOG = logging.getLogger(__name__)
@@ -51,8 +51,8 @@ class DropReporter:
             return
         if not 0 < images <= MAX_LOST:
             self._logger.warning(
-                f'the middleware reports {images} lost images of {camera} at once, which cannot '
-                'be: each such report is counted as one',
+                f'the middleware reports {count_of(images, "lost image")} of {camera} at once, '
+                'which cannot be: each such report is counted as one',
                 once=True,
             )
             images = 1

@@ -30,7 +30,7 @@ from dan_ros.backends import BACKENDS, PRECISIONS, ServerConfig
 from dan_ros.backends.base import node_parallel_runs, node_threads
 from dan_ros.backends.kserve.config import problem_with_url
 from dan_ros.detect import DETECTORS, DEVICES
-from dan_ros.errors import ParameterError
+from dan_ros.errors import ParameterError, count_of
 from dan_ros.faces.quality import QualityThresholds
 from dan_ros.images.opencv import MAX_PIXELS
 from dan_ros.model.store import DEFAULT_MODEL
@@ -755,9 +755,9 @@ class Settings:
         """
         if len(self.depths) != len(self.cameras):
             raise ParameterError(
-                f'depth_topics has {len(self.depths)} entries, but the number of cameras is '
-                f'{len(self.cameras)} ({", ".join(self.cameras)}): give one for each, "" for a '
-                'camera without depth'
+                f'depth_topics has {count_of(len(self.depths), "entry", "entries")}, but the '
+                f'number of cameras is {len(self.cameras)} ({", ".join(self.cameras)}): give one '
+                'for each, "" for a camera without depth'
             )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from dan_ros.backends import Selection
+from dan_ros.errors import count_of
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.ros.drops import LOST_HINT
 from dan_ros.ros.statistics import Report
@@ -67,7 +68,8 @@ def _level_and_message(snapshot: Snapshot) -> tuple[bytes, str]:
         return OK, 'paused, see ~/set_enabled'
     if warnings := [warning for warning in _warnings(snapshot) if warning]:
         return WARN, '; '.join(warnings)
-    return OK, f'active: {snapshot.report.fps:.1f} images/s, {snapshot.face_count} faces'
+    faces = count_of(snapshot.face_count, 'face')
+    return OK, f'active: {snapshot.report.fps:.1f} images/s, {faces}'
 
 
 def _warnings(snapshot: Snapshot) -> Iterator[str]:

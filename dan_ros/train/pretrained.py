@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from dan_ros.errors import ModelError
+from dan_ros.errors import ModelError, count_of
 from dan_ros.network.checkpoint import read_state
 from dan_ros.network.dan import DAN
 
@@ -50,7 +50,8 @@ def load_pretrained(dan: DAN, path: Path) -> str:
     missing = {n for n in missing if not n.endswith('num_batches_tracked')}
     if missing:
         raise ModelError(
-            f'{path} is a {what}, but {len(missing)} weights are missing, such as {min(missing)}'
+            f'{path} is a {what}, but lacks {count_of(len(missing), "weight")}, such as '
+            f'{min(missing)}'
         )
     try:
         dan.load_state_dict({n: v for n, v in state.items() if n in expected}, strict=False)

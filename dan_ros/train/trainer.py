@@ -22,7 +22,7 @@ from torch.optim.swa_utils import update_bn
 from dan_ros.datasets.catalog import open_faces
 from dan_ros.datasets.faces import TRAIN, VALID, Faces, summarize, summarize_skipped
 from dan_ros.datasets.ferplus import FerPlus
-from dan_ros.errors import TrainingError
+from dan_ros.errors import TrainingError, count_of
 from dan_ros.network.dan import DAN
 from dan_ros.train import checkpoints
 from dan_ros.train.data_loader import plain_batches
@@ -100,8 +100,8 @@ class Trainer:
         self.skipped = {**self.train_faces.skipped, **self.valid_faces.skipped}
         if len(self.train_faces) < recipe.batch_size:
             raise TrainingError(
-                f'{data} has {len(self.train_faces)} training faces, fewer than batch_size '
-                f'{recipe.batch_size}; lower batch_size in the recipe'
+                f'{data} has {count_of(len(self.train_faces), "training face")}, fewer than '
+                f'batch_size {recipe.batch_size}; lower batch_size in the recipe'
             )
         self._print_summary()
         torch.manual_seed(recipe.seed)

@@ -94,5 +94,5 @@ def test_there_are_as_many_depth_topics_as_cameras():
     two = {**defaults, 'image_topics': [LEFT, RIGHT]}
     assert Settings.from_values(two).depths == ['', '']
     assert Settings.from_values({**two, 'depth_topics': ['', '/d']}).depths == ['', '/d']
-    with pytest.raises(ParameterError, match='^depth_topics has 1 entries, but .* is 2 '):
+    with pytest.raises(ParameterError, match='^depth_topics has 1 entry, but .* is 2 '):
         Settings.from_values({**two, 'depth_topics': ['/d']}).check()

@@ -139,7 +139,7 @@ def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path, bags, expected):
     message = f'Error: the disk of {out} is full; free some space and run the same command again'
     assert process.stderr.splitlines()[-1] == message
     _, errors = finish(start(bags, out, '--jobs', 2))
-    assert '1 of 4 bags are done already' in errors
+    assert 'done already: 1 of 4 bags' in errors
     assert read_results(out) == expected
 
 

@@ -67,5 +67,5 @@ def test_the_command_builds_lists_and_cleans(trt, run_command, monkeypatch, tmp_
     path = tmp_path / 'dan_ros' / 'engines' / found['file']
     path.write_bytes(b'broken')
     assert 'unusable' in run_command('engine', 'list').stdout
-    assert '1 engines deleted' in run_command('engine', 'clean').stdout
+    assert '1 engine deleted' in run_command('engine', 'clean').stdout
     assert not path.exists()

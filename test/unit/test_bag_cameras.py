@@ -304,7 +304,7 @@ def test_copies_are_named_and_selectable(tmp_path, scene, rectified, annotated):
     )
     result = run_bag(bag, tmp_path / 'out')
     assert result.exit_code == 0
-    assert '3 images, 3 faces, 1 ids' in result.output
+    assert '3 images, 3 faces, 1 id' in result.output
     for copy in ('/cam/image_rect', '/dan_node/debug_image'):
         assert f'{copy} is left out: it is a copy of /cam/image_raw' in result.output
         assert f'use --topic {copy}' in result.output

@@ -275,7 +275,7 @@ def test_missing_files_are_named(tmp_path):
     edit(bag / 'metadata.yaml', r'message_count: 8', 'message_count: 12')
     times_ns, damage = read_times(bag)
     assert times_ns == TIMES_NS
-    assert 'contain 8 of the 12 images' in damage
+    assert 'contain 8 of 12 images' in damage
     assert damage.endswith('missing are in_1.db3')
     assert 'damaged' not in damage
 

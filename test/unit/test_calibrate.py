@@ -230,7 +230,7 @@ def test_a_folder_becomes_a_file_that_predict_takes(
     out = tmp_path / 'robot.yaml'
     result = run('calibrate', faces_folder, '--model', model[1], '-o', out, '--force')
     assert result.exit_code == 0, result.stderr
-    for words in ('nobody.png', 'broken.jpg', '1 pictures are copies', 'no face of neutral'):
+    for words in ('nobody.png', 'broken.jpg', '1 picture left out as copies', 'no face of neutral'):
         assert words in result.stderr
     assert 'persons: 2' in result.stdout
     assert Calibration.read(out).notes['faces'] == {'happy': 3, 'surprise': 3}

@@ -168,7 +168,7 @@ def test_nothing_readable_is_an_error(tmp_path):
     write_rafdb(tmp_path)
     for path in (tmp_path / 'Image' / 'aligned').iterdir():
         path.write_bytes(b'')
-    with pytest.raises(DataError, match='none of its 2 images'):
+    with pytest.raises(DataError, match='none of 2 images'):
         open_faces('rafdb', tmp_path, 'train')
 
 
@@ -435,7 +435,7 @@ def test_a_long_list_of_unreadable_images_is_cut():
     assert summarize_skipped({}, 'list.txt') == []
     skipped = {f'{number}.png': 'is damaged' for number in range(MAX_LISTED_SKIPS + 2)}
     lines = summarize_skipped(skipped, 'list.txt')
-    assert lines[0] == '22 of the images cannot be used and are left out:'
+    assert lines[0] == '22 images left out as unusable:'
     assert lines[1] == '  0.png: is damaged'
     assert lines[-1] == '  and 2 more, see list.txt'
     assert summarize_skipped(skipped)[-1] == '  and 2 more'
@@ -860,7 +860,7 @@ def test_class_folders_without_a_face_are_said(tmp_path):
     assert faces.empty_folders == (f'{tmp_path / "angry"} (anger)', f'{tmp_path / "sad"} (sad)')
     lines = summarize('folder', 'valid', faces)
     assert lines[0] == f'data set folder, split valid: class folders in {tmp_path}'
-    assert lines[1].startswith('1 faces: neutral 0, happy 1, sad 0')
+    assert lines[1].startswith('1 face: neutral 0, happy 1, sad 0')
     assert 'angry (anger)' in lines[2]
 
 

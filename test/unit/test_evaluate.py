@@ -238,9 +238,7 @@ def own_images(portrait, tmp_path):
 def test_evaluate_json_and_report(run, own_images, tmp_path):
     result = run('evaluate', own_images, 'dan_ferplus', '--json', '--out', tmp_path / 'out')
     assert result.exit_code == 1  # for the damaged image
-    assert result.stderr.endswith(
-        'Error: 1 of 3 images were not classified; scores.json lists them\n'
-    )
+    assert result.stderr.endswith('Error: 1 of 3 images not classified; scores.json lists them\n')
     content = json.loads(result.stdout)
     assert content['dataset'] == 'folder'
     assert content['faces'] == 2
@@ -339,10 +337,8 @@ def test_photos_without_a_face_are_listed(run, portrait, tmp_path, monkeypatch):
     result = run('evaluate', 'photos', 'dan_ferplus', '--detect', 'yunet')
     assert result.exit_code == 1
     assert 'accuracy 50.00%' in result.stdout
-    assert '1 of the images have no detected face:\n  photos/sad/2.png\n' in result.stderr
-    assert result.stderr.endswith(
-        'Error: 1 of 2 images were not classified; scores.json lists them\n'
-    )
+    assert '1 image without a detected face:\n  photos/sad/2.png\n' in result.stderr
+    assert result.stderr.endswith('Error: 1 of 2 images not classified; scores.json lists them\n')
     content = json.loads((tmp_path / 'evaluation' / 'scores.json').read_text())
     assert (content['not_judged'], content['faces']) == (1, 2)
     assert content['not_judged_images'] == ['photos/sad/2.png']
@@ -368,7 +364,7 @@ def test_numbered_folders_need_a_name_and_are_explained(
     output = result.stderr if as_json else result.stdout
     assert output.startswith(
         'data set rafdb, split valid: class folders in raf/test\n'
-        '1 faces: surprise 0, fear 0, disgust 0, happy 1, sad 0, anger 0, neutral 0\n'
+        '1 face: surprise 0, fear 0, disgust 0, happy 1, sad 0, anger 0, neutral 0\n'
         'without a face: raf/test/1 (surprise), '
     )
     assert ('data set' in result.stdout) == (not as_json)

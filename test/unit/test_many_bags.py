@@ -78,7 +78,7 @@ def test_every_image_of_every_bag_is_in_the_tables_once(tmp_path, bags, executor
     result = run_bag(bags, out)
     assert result.exit_code == 1  # an image was dropped
     assert 'c: 2 images, 2 faces' in result.output
-    assert 'Error: c: 1 messages dropped, bad_step' in result.output
+    assert 'Error: c: 1 message dropped, bad_step' in result.output
     camera = '/camera/image_raw'
     assert read_frames(out) == [
         *(('a', camera, index, min(index, 1), None) for index in range(4)),
@@ -257,7 +257,7 @@ def test_bags_whose_results_were_removed_are_not_listed(tmp_path, bags, executor
     assert listed() == ['b']
     shutil.rmtree(out / 'parquet' / 'faces' / 'bag=b')
     result = run_bag(bags / 'a', out, '--jobs', 1)
-    assert 'Warning: bags/b and 1 others: parts of these results are missing' in result.output
+    assert 'Warning: bags/b and 1 other: parts of these results are missing' in result.output
     assert listed() == ['a']
     assert 'Warning' not in run_bag(bags / 'a', bags / 'b', out).output
     assert executor.ran == ['a', 'b', 'a', 'b']
@@ -275,10 +275,10 @@ def test_a_run_that_ends_early_lists_what_is_done(tmp_path, bags, executor, monk
     monkeypatch.setattr(executor, 'wait', wait)
     result = run_bag(bags, out)
     assert result.exit_code == (130 if isinstance(error, KeyboardInterrupt) else 1)
-    assert '1 bags, 4 images; 2 not done; see ' in result.output
+    assert '1 bag, 4 images; 2 not done; see ' in result.output
     rows = csv.DictReader((out / 'bags.csv').open())
     assert [row['bag'] for row in rows] == ['a'] == sorted({row[0] for row in read_frames(out)})
-    assert '2 bags are not done yet' in (out / 'index.html').read_text()
+    assert '2 bags not done yet' in (out / 'index.html').read_text()
 
 
 def test_a_bad_bag_does_not_stop_the_others(tmp_path, bags, executor):

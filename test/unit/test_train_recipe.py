@@ -294,7 +294,7 @@ def test_starts_from_a_resnet18_or_another_dan(tmp_path):
     state = resnet_state(source)
     del state['layer2.0.bn1.bias']
     torch.save(state, path)
-    with pytest.raises(ModelError, match='1 weights are missing'):
+    with pytest.raises(ModelError, match='lacks 1 weight'):
         load_pretrained(target, path)
     torch.save({'x': torch.zeros(1)}, path)
     with pytest.raises(ModelError, match='neither a DAN nor a ResNet-18'):

@@ -304,7 +304,7 @@ def test_unreadable_images_are_counted_and_listed(tmp_path, capsys):
     assert best['skipped'] == 1
     assert (tmp_path / 'out' / 'skipped.txt').read_bytes().endswith(b'/' + name + b'\n')
     output = capsys.readouterr().err
-    assert '1 of the images cannot be used' in output
+    assert '1 image left out as unusable' in output
     assert '7 faces: neutral 0, happy 7, sad 0' in output
 
 

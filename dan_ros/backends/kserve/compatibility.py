@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dan_ros.backends.kserve.config import MAX_BATCH
-from dan_ros.errors import ModelError, shorten
+from dan_ros.errors import ModelError, count_of, shorten
 from dan_ros.labels import logits_to_probabilities
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo
@@ -56,8 +56,8 @@ def check_model(served: 'ServedModel', file: ModelFile, info: ModelInfo, where: 
     _require_same(where, 'outputs', served.outputs, [logits])
     if 0 < served.max_batch < MAX_BATCH:
         raise ModelError(
-            f'{where} takes at most {served.max_batch} faces at once, but robots send up to '
-            f'{MAX_BATCH}; {REMEDY}'
+            f'{where} takes at most {count_of(served.max_batch, "face")} at once, but robots send '
+            f'up to {MAX_BATCH}; {REMEDY}'
         )
     told = served.parameters or {}
     if SHA256 not in told:

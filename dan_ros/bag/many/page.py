@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from dan_ros.bag.many.strip import ALL_COLORS, ALL_LABELS, draw_strip
 from dan_ros.bag.settings import BagSettings
 from dan_ros.bag.timeline import PREFIX as TIMELINE
+from dan_ros.errors import count_of
 from dan_ros.palette import ALERT, LIGHT
 
 PAGE, LIST = 'index.html', 'bags.csv'
@@ -70,11 +71,11 @@ th { position: sticky; top: 0; background: {{ theme.paper }}; vertical-align: bo
 <p>Model {{ settings.model }} on {{ settings.backend }}, detector {{ settings.detector }}.
 A face is counted once in each image that shows it.</p>
 {% if outdated %}
-<p class="problem">{{ outdated | number }} bags were converted by an earlier run with other options.
+<p class="problem">{{ outdated | count_of('bag') }} converted by an earlier run with other options.
 </p>
 {% endif %}
 {% if waiting %}
-<p class="problem">{{ waiting | number }} bags are not done yet; the same command continues.</p>
+<p class="problem">{{ waiting | count_of('bag') }} not done yet; the same command continues.</p>
 {% endif %}
 {% if problems %}
 <h2>Problems</h2>
@@ -155,16 +156,17 @@ def render_page(
         for name in sorted({*failures, *(bag['name'] for bag in bags if bag['reason'])})
     ]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters['number'] = '{:,}'.format
+    environment.filters |= {'number': '{:,}'.format, 'count_of': count_of}
+    count = len({*records, *failures})
     return (
         environment.from_string(TEMPLATE)
         .render(
-            title=f'Facial expressions in {len({*records, *failures}):,} bags',
+            title=f'Facial expressions in {count_of(count, "bag")}',
             outdated=sum(record['settings'] != fingerprint for record in records.values()),
             waiting=waiting,
             bags=bags,
             problems=problems,
-            total=_total(bags, len(problems), len({*records, *failures})),
+            total=_total(bags, len(problems), count),
             expressions=_expressions(records.values()),
             legend=_legend(),
             list=LIST,
