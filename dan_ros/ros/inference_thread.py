@@ -119,6 +119,10 @@ class FrameResult:
 class FrameHandler(Protocol):
     """Callbacks, which the inference thread calls in its own thread."""
 
+    @property
+    def max_hz(self) -> float:
+        """Maximum number of runs per second now; 0 for no limit."""
+
     def prepare(self, video: VideoPipeline) -> None:
         """Update the settings before a run."""
 
@@ -139,10 +143,6 @@ class InferenceThread:
         video: used by this thread alone while it runs.
         buffer: source of images; closed by `stop`.
         handler: see `FrameHandler`.
-        max_hz: maximum number of runs per second; 0 for no limit.
-
-    Attributes:
-        max_hz: may be changed at any time.
     """
 
     def __init__(
@@ -150,9 +150,7 @@ class InferenceThread:
         video: VideoPipeline,
         buffer: LatestFrameBuffer[StampedMessage],
         handler: FrameHandler,
-        max_hz: float = 0.0,
     ) -> None:
-        self.max_hz = max_hz
         self._video = video
         self._buffer = buffer
         self._handler = handler
@@ -181,7 +179,7 @@ class InferenceThread:
 
     def _limit_rate(self, started_s: float) -> None:
         """Wait before the newest image is taken, so that it is fresh."""
-        while (max_hz := self.max_hz) > 0 and not self._stopping.is_set():
+        while (max_hz := self._handler.max_hz) > 0 and not self._stopping.is_set():
             remaining_s = started_s + 1 / max_hz - time.monotonic()
             if remaining_s <= 0:
                 return

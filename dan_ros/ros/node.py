@@ -228,8 +228,6 @@ class DanNode(ManagedNode):
         if self._models is not None and (problem := self._models.problem_with(settings)):
             return SetParametersResult(successful=False, reason=problem)
         self._values, self._settings = values, settings
-        if self._stream is not None:
-            self._stream.apply(self._settings)
         return result
 
     def _on_gpu_lost(self, error: Exception) -> None:

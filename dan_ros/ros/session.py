@@ -65,11 +65,6 @@ class PausableStream:
         self.pause()
         self._context.video.reset()
 
-    def apply(self, settings: Settings) -> None:
-        """Apply the settings that take effect before the next run."""
-        if self._session is not None:
-            self._session.apply(settings)
-
 
 class StreamSession:
     """Connects a source with an inference thread; exists while images are processed.
@@ -95,7 +90,7 @@ class StreamSession:
         )
         self._buffer: LatestFrameBuffer[StampedMessage] = LatestFrameBuffer()
         self._receiving = SubscriptionThread(context.node)
-        self._thread = InferenceThread(context.video, self._buffer, self, get_settings().max_hz)
+        self._thread = InferenceThread(context.video, self._buffer, self)
 
     def open(self) -> None:
         """Start the inference thread, subscribe, then take messages."""
@@ -118,11 +113,12 @@ class StreamSession:
         self._drops.deactivated(self._thread.stop())
         self._source.close()
 
-    def apply(self, settings: Settings) -> None:
-        """Apply the settings that take effect before the next run."""
-        self._thread.max_hz = settings.max_hz
-
     # --- called by the inference thread ---
+
+    @property
+    def max_hz(self) -> float:
+        """Maximum number of runs per second; 0 for no limit."""
+        return self._get_settings().max_hz
 
     def prepare(self, video: VideoPipeline) -> None:
         """Update the settings before a run."""

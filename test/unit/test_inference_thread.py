@@ -47,6 +47,8 @@ def decode(image: np.ndarray | None) -> Frame:
 class Rig:
     """An inference thread and everything it reports."""
 
+    max_hz = 0.0
+
     def __init__(self, pipeline: ExpressionPipeline, error: Exception) -> None:
         self.buffer: LatestFrameBuffer[StampedMessage] = LatestFrameBuffer()
         self.results: list[FrameResult] = []
@@ -55,7 +57,7 @@ class Rig:
         self._reported = threading.Semaphore(0)
         detector = Breaking(pipeline.detector, error)
         video = VideoPipeline(ExpressionPipeline(detector, pipeline.backend))
-        self._thread = InferenceThread(video, self.buffer, self)
+        self.thread = InferenceThread(video, self.buffer, self)
 
     def prepare(self, video: VideoPipeline) -> None:
         pass
@@ -73,15 +75,21 @@ class Rig:
 
     def run(self, images: dict) -> None:
         """Process one image of each camera at once, and stop."""
+        self.put(images)
+        self.thread.start()
+        self.wait(images)
+        self.thread.stop()
+
+    def put(self, images: dict) -> None:
         header = SimpleNamespace(stamp=SimpleNamespace(sec=1, nanosec=0))
         for camera, image in images.items():
             message = SimpleNamespace(header=header)
             stamped = StampedMessage(message, partial(decode, image), time.monotonic())
             self.buffer.put(camera, stamped)
-        self._thread.start()
+
+    def wait(self, images: dict) -> None:
         for _ in images:
             assert self._reported.acquire(timeout=30)
-        self._thread.stop()
 
 
 @pytest.fixture
@@ -121,3 +129,15 @@ def test_an_image_without_a_result_is_not_timed(pipeline, image):
     rig.run({'/left': image})
     assert rig.timed == []
     assert len(rig.failures) == 1
+
+
+def test_a_change_of_the_rate_ends_a_long_wait(pipeline, portrait):
+    rig = Rig(pipeline, MemoryError('no room'))
+    rig.max_hz = 0.001
+    rig.thread.start()
+    for _ in range(2):
+        rig.put({'/left': portrait})
+        rig.wait({'/left': portrait})
+        rig.max_hz = 0.0  # the thread waits 1000 s for its second run
+    rig.thread.stop()
+    assert len(rig.results) == 2
