@@ -4,26 +4,18 @@
 import time
 from typing import Any
 
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
-from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool
 
 from dan_ros.ros import outputs, process_tuning, ros4hri
 from dan_ros.ros.consent import ConsentService
 from dan_ros.ros.diagnostics import DiagnosticsPublisher
 from dan_ros.ros.drops import DropReporter
+from dan_ros.ros.live_settings import LiveSettings
 from dan_ros.ros.log_forwarder import LogForwarder
 from dan_ros.ros.managed_node import ManagedNode, reported
 from dan_ros.ros.models import Models, load_models
-from dan_ros.ros.parameters import (
-    CROPPED_FACES,
-    Settings,
-    check_change,
-    declare_parameters,
-    read_parameters,
-    with_changes,
-)
+from dan_ros.ros.parameters import CROPPED_FACES, Settings
 from dan_ros.ros.publishers import ExpressionPublishers
 from dan_ros.ros.qos import QosMonitor
 from dan_ros.ros.session import PausableStream
@@ -64,19 +56,14 @@ class DanNode(ManagedNode):
         self._outputs: ExpressionPublishers | None = None
         self._stream: PausableStream | None = None
         self._face_ids = unique_ids()
-        for name in declare_parameters(self):
-            self.get_logger().warning(f'unknown parameter {name!r}: ignored')
-        self._values = read_parameters(self)
-        self._settings = Settings.from_values(self._values)
-        self._settings.check()
-        self.add_on_set_parameters_callback(self._on_parameters)
+        self._settings = LiveSettings(self, self._is_configured, self._problem_with)
         self.create_service(SetBool, '~/set_enabled', self._on_set_enabled)
-        ConsentService(self, lambda: self._settings, self._consent)
+        ConsentService(self, self._settings.get, self._consent)
         self._diagnostics = DiagnosticsPublisher(self, self._status)
 
     def start(self) -> None:
         """Configure and activate if the parameter `autostart` is true."""
-        if self._settings.autostart and self.trigger_configure() == SUCCESS:
+        if self._settings.get().autostart and self.trigger_configure() == SUCCESS:
             self.trigger_activate()
 
     def close(self) -> None:
@@ -144,7 +131,7 @@ class DanNode(ManagedNode):
         return SUCCESS
 
     def _configure(self) -> None:
-        settings, started_s = self._settings, time.monotonic()
+        settings, started_s = self._settings.get(), time.monotonic()
         settings.check()
         if settings.ros4hri or settings.input == CROPPED_FACES:
             ros4hri.require_messages()
@@ -165,14 +152,14 @@ class DanNode(ManagedNode):
         assert self._outputs is not None
         context = SourceContext(
             self,
-            self._settings,
+            self._settings.get(),
             self._models.video,
             self._outputs,
             self._statistics,
             self._drops,
             self._qos_monitor,
         )
-        return PausableStream(context, lambda: self._settings)
+        return PausableStream(context, self._settings.get)
 
     def _close_stream(self) -> None:
         if self._stream is not None:
@@ -218,17 +205,11 @@ class DanNode(ManagedNode):
             paused = 'paused, see ~/set_enabled'
             self.get_logger().info(f'active: {awaited if self._is_enabled else paused}')
 
-    def _on_parameters(self, changes: 'list[Parameter[Any]]') -> SetParametersResult:
-        is_configured = self._phase in ('configuring', 'inactive', 'active')
-        result = check_change(changes, is_configured)
-        if not result.successful:
-            return result
-        values = with_changes(self._values, changes)
-        settings = Settings.from_values(values)
-        if self._models is not None and (problem := self._models.problem_with(settings)):
-            return SetParametersResult(successful=False, reason=problem)
-        self._values, self._settings = values, settings
-        return result
+    def _is_configured(self) -> bool:
+        return self._phase in ('configuring', 'inactive', 'active')
+
+    def _problem_with(self, settings: Settings) -> str:
+        return self._models.problem_with(settings) if self._models else ''
 
     def _on_gpu_lost(self, error: Exception) -> None:
         self.failure = f'{error}: the node exits, so that its launcher can restart it'
@@ -243,7 +224,7 @@ class DanNode(ManagedNode):
                 phase=self._phase,
                 is_enabled=self._is_enabled,
                 failure=self.failure,
-                model=self._settings.backend.model,
+                model=self._settings.get().backend.model,
                 report=self._statistics.report(),
                 selection=models.selection if models else None,
                 pipeline=models.video.pipeline if models else None,
