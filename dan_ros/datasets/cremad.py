@@ -79,10 +79,11 @@ class CremaD(FaceDataset):
         votes = _read_votes(root / VOTES_FILE)
         chosen, targets, excluded = _label(clips, votes)
         layout = f'{layout}, actors with numbers ending in {", ".join(SPLIT_DIGITS[split])}'
+        layout += f'; {count_of(len(chosen), "clip")} labeled by '
         if votes is None:
-            layout += f', {len(chosen)} labeled by the acted emotion: no {root / VOTES_FILE}'
+            layout += f'the acted emotion, because there is no {root / VOTES_FILE}'
         else:
-            layout += f', {len(chosen)} labeled by the votes of {root / VOTES_FILE}'
+            layout += f'the votes of {root / VOTES_FILE}'
         is_video = bool(chosen) and chosen[0].path.suffix.lower() in VIDEO_SUFFIXES
         images, reasons = _cut_out(chosen) if is_video else _read_images(chosen)
         good = [index for index, image in enumerate(images) if image is not None]
