@@ -105,7 +105,7 @@ site: .site/ready ## Build the documentation site in site/; a broken link is an 
 check-site: site ## Check pages of the site in Chromium: accessibility, keyboard, width, search.
 	@.site/bin/python tools/check_site.py
 
-# These tools need the network and no test needs them, so they get an environment of their own.
+# These tools need the network and no test needs them, so they get a separate environment.
 .tools/ready: requirements/tools.txt
 	@python3 -m venv .tools && touch .tools/COLCON_IGNORE
 	@.tools/bin/pip install --quiet -r requirements/tools.txt && touch $@

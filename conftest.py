@@ -19,5 +19,5 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> str:
-    """Report in the header of the run what is skipped."""
+    """Report skipped tests in the header of the run."""
     return 'ROS: ' + ('installed' if HAS_ROS else f'missing; left out: {", ".join(NEED_ROS)}')

@@ -11,7 +11,7 @@ case $- in *u*) _dan_ros_u=1; set +u ;; *) _dan_ros_u= ;; esac
 if [ -d "$_dan_ros_root/.venv" ] && [ -z "${ROS_DISTRO:-}" ]; then
   export PATH="$_dan_ros_root/.venv/bin:$PATH"
   export AMENT_PREFIX_PATH="$_dan_ros_root/.venv${AMENT_PREFIX_PATH:+:$AMENT_PREFIX_PATH}"
-else # what the distribution lacks; Debian's pip has folders of its own
+else # what the distribution lacks; Debian's pip has its own folders
   for _dan_ros_packages in "$_dan_ros_root"/install/python/{,local/}lib/python3*/{site,dist}-packages; do
     [ -d "$_dan_ros_packages" ] && export PYTHONPATH="$_dan_ros_packages${PYTHONPATH:+:$PYTHONPATH}"
   done

@@ -3,7 +3,7 @@
 
     python3 benchmarks/against_baseline.py [--rounds 30] [--baseline COMMIT]
 
-Both run in processes of their own, which take turns, so other load on the machine affects both
+Both run alternately, in separate processes, so other load on the machine affects both
 equally: the ratios of the medians are more reliable than the times. Takes about a minute.
 """
 
@@ -134,7 +134,7 @@ def extract(commit: str, folder: Path) -> Path:
 @click.option('--rounds', default=30, show_default=True, type=click.IntRange(1))
 @click.option('--baseline', default=BASELINE, show_default=True, help='Commit to compare with.')
 def main(rounds: int, baseline: str) -> None:
-    """Measure in turns and print the medians and their ratios."""
+    """Measure alternately and print the medians and their ratios."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         roots = {baseline: extract(baseline, folder / baseline), 'today': ROOT}
@@ -148,7 +148,7 @@ def main(rounds: int, baseline: str) -> None:
 
 
 def compare(row: Row, versions: dict[str, Version], rounds: int) -> list[list[str]]:
-    """Measure a row in turns; return one line of cells per value."""
+    """Measure the variants of a row alternately; return one line of cells per value."""
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in versions}
     for _ in range(rounds):
         for name, version in versions.items():

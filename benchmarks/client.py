@@ -33,7 +33,7 @@ class NodeError(Exception):
 
 
 def start_node(*arguments: str, log: Path | None = None, **variables: str) -> psutil.Popen:
-    """Start a Python program in a session of its own, so that Ctrl-C does not reach it.
+    """Start a Python program in its own session, so that Ctrl-C does not reach it.
 
     Args:
         arguments: arguments of the Python interpreter.
@@ -72,7 +72,7 @@ def image_message(image_bgr: np.ndarray, is_compressed: bool) -> Image | Compres
 
 
 class Client:
-    """Publishes images and records what the node publishes.
+    """Publishes images and records the node's messages.
 
     Args:
         domain: ROS domain; None for the one of the environment.

@@ -51,7 +51,7 @@ SIMULATED = (100, 300, 1000)
 
 @dataclass(frozen=True)
 class Call:
-    """One face: start in seconds of the run, duration in ms, whether the server answered."""
+    """One call: start time in the run (s), duration (ms), and whether the server answered."""
 
     start_s: float
     ms: float
@@ -262,7 +262,7 @@ def _draw_fleets(times: Axes, work: Axes, result: dict[str, Any]) -> None:
         'o',
         mfc='white',
         mec=LIGHT.ink,
-        label='median, simulated: cores for the server alone',
+        label='median, simulated: cores for the server only',
     )
     times.set_yscale('log')
     times.set_ylim(1, 1e4)

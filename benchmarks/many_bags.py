@@ -3,7 +3,7 @@
 
     python3 benchmarks/many_bags.py --out many_bags [--bags 6] [--images 60] [--rounds 3]
 
-The variants are measured in turns. The extrapolation simulates a queue of bags of different
+The variants are measured alternately. The extrapolation simulates a queue of bags of different
 lengths; see `simulate_hours` for what it assumes.
 """
 
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def measure(folder: Path, bags: int, images: int, rounds: int) -> dict[str, Any]:
-    """Return bags a minute of each variant, and images a second of decoding alone."""
+    """Return bags a minute of each variant, and the images per second of decoding only."""
     sources = [write_bag(folder / 'in' / f'bag{i}', images, seed=i) for i in range(bags)]
     variants = {
         'loop': lambda out: [run(source, out / source.name) for source in sources],

@@ -66,7 +66,7 @@ def build(commit: str, folder: Path) -> Path:
 def measure(root: Path, case: Case, image: Path, seconds: float, domain: int) -> dict[str, float]:
     """Run `node_process.py` in the environment of a built checkout."""
     arguments = [str(image), case.transport, str(case.rate_hz), str(seconds), str(domain)]
-    profile = ROOT / 'config' / 'fastdds_large_images.xml'  # otherwise most large images get lost
+    profile = ROOT / 'config' / 'fastdds_large_images.xml'  # avoids the loss of large images
     output = subprocess.run(  # noqa: S603
         ['bash', '-c', '. "$0/env.sh" && exec python3 "$@"', str(root), str(CHILD), *arguments],  # noqa: S607
         env={
@@ -85,7 +85,7 @@ def measure(root: Path, case: Case, image: Path, seconds: float, domain: int) ->
 @click.option('--seconds', default=10.0, show_default=True, help='Duration of a measurement.')
 @click.option('--baseline', default=BASELINE, show_default=True, help='Commit to compare with.')
 def main(rounds: int, seconds: float, baseline: str) -> None:
-    """Measure in turns and print the medians and their ratios."""
+    """Measure alternately and print the medians and their ratios."""
     domains = itertools.count(FIRST_DOMAIN)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares the node with a plain rclpy node, over DDS, each in a process of its own.
+"""Compares the node with a plain rclpy node, over DDS, each in its own process.
 
 A client sends images at a fixed rate and measures the age of each result. The cases run alternately
 in several rounds, each time with a new process in a new ROS domain; the result is the median of the

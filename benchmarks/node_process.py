@@ -50,7 +50,7 @@ def main(image: str, transport: str, rate_hz: float, seconds: float, domain: int
         'CPU, % of a core': 100 * cpu_s / seconds,
         'results per image': len(client.ages_ms) / client.sent,
         'resident, MiB': memory.rss / 2**20,
-        'resident and of its own, MiB': memory.uss / 2**20,
+        'unique memory (USS), MiB': memory.uss / 2**20,
         'first result, s': start_s,
         'CPU time to the first result, s': start_cpu_s,
     }

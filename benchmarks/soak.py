@@ -9,7 +9,7 @@ transitions, of which some must be refused. Once per second it records memory, t
 descriptors and processor time of the node, and number and age of the results.
 
 Writes soak.json and soak.png. Exit code 1 if the node grows or slows down. Ctrl-C ends the run
-early and writes what was measured.
+early and writes the results so far.
 """
 
 import itertools
@@ -55,7 +55,7 @@ BURST_FACTOR = 5  # factor of the image rate, from 10 to 12 s
 
 MAX_SLOPE_MIB_PER_MIN = 1.0
 MAX_LOSS = 0.05  # largest loss of throughput, as a share
-WARM_UP_SHARE, WARM_UP_MAX_S = 0.2, 180.0  # start of the run in which memory may grow
+WARM_UP_SHARE, WARM_UP_MAX_S = 0.2, 180.0  # warm-up, in which memory may grow
 
 
 @dataclass
@@ -338,7 +338,7 @@ def draw(samples: list[Sample], verdict: Verdict, drops: dict[str, int]) -> Figu
 
 
 def stop_node(process: psutil.Popen, log: Path) -> list[str]:
-    """Stop the node with SIGTERM; return what went wrong while it ran or stopped."""
+    """Stop the node with SIGTERM; return the problems while it ran or stopped."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:

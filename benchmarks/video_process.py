@@ -24,7 +24,7 @@ from dan_ros.types import Frame
 CAMERA = '/camera/image_raw'
 PERIOD_NS = 33_333_333  # between two images
 WARM_UP_CYCLES = 2
-# On a busy machine, the CPU time of the main thread is what the wall clock would be on an idle one.
+# On a busy machine, the CPU time of the main thread is close to the wall time on an idle machine.
 CLOCKS = {
     'wall clock, ms': time.perf_counter,
     'main thread, ms': time.thread_time,

@@ -5,7 +5,7 @@ MAX_SHOWN_CHARACTERS = 200  # length at which `shorten` cuts a text
 
 
 class DanError(Exception):
-    """Base class of all errors that this package raises on purpose."""
+    """Base class of all errors that this package defines."""
 
 
 class ModelError(DanError):
@@ -53,7 +53,7 @@ class ParameterError(DanError):
 
 
 class ConsentError(DanError):
-    """A face cannot be released for publication, or is not known."""
+    """A face cannot be released for publication, or is unknown."""
 
 
 class DataError(DanError):
@@ -68,9 +68,9 @@ def count_of(number: int, noun: str, plural: str = '') -> str:
     """Return a number and its noun in singular or plural, for a message.
 
     Args:
-        number: how many.
-        noun: in singular.
-        plural: of the noun, if it is not formed with an s.
+        number: the count.
+        noun: the noun in singular.
+        plural: its plural, if that is not the noun with an s.
 
     Example:
         >>> count_of(1, 'image'), count_of(2, 'image'), count_of(0, 'class', 'classes')

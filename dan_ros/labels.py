@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Expression classes: the canonical order, and the class order of each data set.
 
-No other module knows class orders. Everything outside a model uses canonical indices, which are the
-constants of `FacialExpression.msg` and the output order of the official AffectNet-8 model.
+No other module defines class orders. Everything outside a model uses canonical indices, which are
+the constants of `FacialExpression.msg` and the output order of the official AffectNet-8 model.
 """
 
 from types import MappingProxyType

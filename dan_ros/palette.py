@@ -25,8 +25,8 @@ EXPRESSIONS = (
 UNKNOWN = '#565b61'
 
 # Colors of series in plots, after Okabe and Ito, https://jfly.uni-koeln.de/color/.
-ACCENT = '#0072b2'  # what a plot is about
-BASELINE = '#9aa0a6'  # what it is compared with
+ACCENT = '#0072b2'  # color of the main series of a plot
+BASELINE = '#9aa0a6'  # color of the series it is compared with
 ALERT = '#d55e00'  # limits, mistakes
 SERIES = (ACCENT, '#e69f00', '#009e73', ALERT, '#cc79a7', '#56b4e9')
 

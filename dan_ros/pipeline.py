@@ -33,8 +33,9 @@ class PipelineConfig:
     Attributes:
         max_side_px: longer side of the downscaled copy on which faces are detected, pixels. Crops
             come from the full image.
-        max_faces: faces classified per frame, the largest first. A face that was classified in the
-            last frame counts as a quarter larger, so that two similar faces do not alternate.
+        max_faces: faces classified per frame, the largest first. The area of a face that was
+            classified in the last frame counts 25 % more, so that two similar faces do not
+            alternate.
         rotation: clockwise rotation that makes the frames upright, 0, 90, 180 or 270 degrees.
             Results are in pixels of the frames as given.
         quality: thresholds that a face must pass to be classified.
@@ -66,7 +67,7 @@ class ExpressionPipeline:
 
     Raises:
         ModelError: the calibration is for another model.
-        ParameterError: the model cannot answer for the prior.
+        ParameterError: the prior cannot be used with the model.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class ExpressionPipeline:
     def _crop(self, candidates: list[list['_Candidate']]) -> np.ndarray:
         """Crop the faces to classify, upright: uint8 [N, H, W, 3] RGB.
 
-        Each candidate gets its row in the batch, or the reason why it has none.
+        Each candidate gets a row in the batch, or a reason why it is not in the batch.
         """
         max_faces = self.config.max_faces
         accepted = [[candidate for candidate in own if not candidate.reason] for own in candidates]

@@ -5,7 +5,7 @@ import time
 
 
 class StageTimer:
-    """Measures stages that follow each other.
+    """Measures consecutive stages.
 
     Attributes:
         seconds: time spent in each stage since `restart`.

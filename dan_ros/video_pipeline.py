@@ -24,16 +24,16 @@ class VideoConfig:
 
     Attributes:
         detector_interval: run full-frame detection on every Nth image of a camera. In between,
-            search around known faces and where the image changed, and on the full frame if a face
+            search around known faces and where the image changed, and in the full frame if a face
             is lost or new.
         blur: hide every face in images that are shown, see `VideoPipeline.hidden_boxes`. Every
-            image is then searched in full, so that no new face is shown for a moment.
+            image is then searched in full, so that a new face is hidden in its first image too.
         consent_required: classify and return only faces that were released in
             `VideoPipeline.consent`, and hide the others in images that are shown.
         pipeline: settings of each run.
         tracker: settings of every camera's tracker.
-        attention: settings of whoever follows the attention of the faces.
-        events: settings of whoever derives events.
+        attention: settings for the attention of the faces.
+        events: settings for the events.
     """
 
     detector_interval: int = 1
@@ -66,7 +66,7 @@ class VideoPipeline:
     """Classifies the faces of several cameras in one batch and tracks them per camera.
 
     A video pipeline must not be used by two threads at the same time, except for the methods that
-    say so.
+    are documented as thread-safe.
 
     Args:
         pipeline: finds and classifies faces.
@@ -96,7 +96,7 @@ class VideoPipeline:
         self.config = config or VideoConfig(pipeline=pipeline.config)
         self._new_ids = new_ids or (f'f{number}' for number in itertools.count(1))
         self.consent = ConsentRegistry()
-        self._released: set[str] = set()  # as of the last run
+        self._released: set[str] = set()  # ids released at the last run
         self._cameras: dict[str, _Camera] = {}
         self._searched_with = self.config.pipeline
 
@@ -206,18 +206,18 @@ class VideoPipeline:
 
 @dataclass
 class _Camera:
-    """What is known about the images of one camera.
+    """The state of one camera.
 
     Attributes:
         tracker: its faces.
-        changes: where they changed.
+        changes: parts of the images that changed.
     """
 
     tracker: FaceTracker
     changes: SceneChanges = field(default_factory=SceneChanges)
 
     def hint(self, frame: Frame, config: VideoConfig) -> SearchHint:
-        """Return what is known about the next frame before it is searched."""
+        """Return the hints for the search in the next frame."""
         interval = 1 if config.blur or config.consent_required else config.detector_interval
         hint = self.tracker.hint(interval)
         if interval == 1:

@@ -70,7 +70,7 @@ def read_parameters(context: LaunchContext) -> list:
 
 
 def read_log_level(context: LaunchContext) -> list[str]:
-    """Return the options that set the level of the node alone: rcl logs thousands of lines."""
+    """Return the options that set the log level of the node, but not that of rcl."""
     level = read_argument(context, 'log_level')
     if level and ':=' not in level:
         parent = context.launch_configurations.get('ros_namespace')

@@ -24,8 +24,8 @@ def main() -> int:
     try:
         packages = json.loads(result.stdout)['dependencies']
     except (ValueError, KeyError):
-        last = (result.stderr.strip() or 'pip-audit said nothing').splitlines()[-1]
-        print(f'audit: nothing could be asked, is there a network? {last}', file=sys.stderr)
+        last = (result.stderr.strip() or 'pip-audit printed nothing').splitlines()[-1]
+        print(f'audit: no package could be checked; is there a network? {last}', file=sys.stderr)
         return UNKNOWN
     text, code = judge(packages)
     print(text, file=sys.stderr if code else sys.stdout)
@@ -41,10 +41,10 @@ def judge(packages: list[dict[str, Any]]) -> tuple[str, int]:
             mended = ', '.join(found['fix_versions']) or 'no version yet'
             lines.append(f'{name}: {found["id"]}, fixed in {mended}')
     if skipped:
-        lines.append(f'could not be asked about, is there a network? {", ".join(skipped)}')
+        lines.append(f'could not be checked; is there a network? {", ".join(skipped)}')
     known = sum(len(package.get('vulns', [])) for package in packages)
     lines.append(
-        f'audit: {len(packages) - len(skipped)} of {len(packages)} packages asked about, '
+        f'audit: {len(packages) - len(skipped)} of {len(packages)} packages checked, '
         f'{known} vulnerabilities known'
     )
     return '\n'.join(lines), VULNERABLE if known else UNKNOWN if skipped else SOUND

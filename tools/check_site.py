@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check pages of site/ in Chromium: accessibility, keyboard, width, search, requests to others.
+"""Check pages of site/ in Chromium: accessibility, keyboard, width, search, foreign requests.
 
 `make check-site` runs it. axe-core checks the accessibility: contrast, alternative texts, order of
 headings, language, names of links and buttons.
@@ -35,7 +35,7 @@ SEARCHED, FOUND = 'half_life', 'smoothing.half_life_s'
 ARGUMENTS = ('--no-sandbox', '--disable-gpu', '--disable-quic', '--disable-background-networking')
 IGNORED = {
     'landmark-unique',  # the theme's script adds a nav without a name to each code block
-    'scrollable-region-focusable',  # browsers let Tab reach what scrolls
+    'scrollable-region-focusable',  # browsers let Tab focus scrollable elements
 }
 
 
@@ -60,7 +60,7 @@ def faults_of(page: Page, address: str) -> list[str]:
     page.on('request', lambda request: requested.append(request.url))
     page.goto(address, wait_until='networkidle')
     outside = {url for url in requested if url.startswith('http') and '127.0.0.1' not in url}
-    faults = [f'asks another host: {url}' for url in outside]
+    faults = [f'requests another host: {url}' for url in outside]
     if page.evaluate('document.documentElement.scrollWidth > innerWidth'):
         faults.append('is wider than the screen')
     for found in Axe().run(page).response['violations']:

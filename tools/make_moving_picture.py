@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Make docs/moving.webp: what the pipeline says of a moving picture, with a timeline and events.
+"""Make docs/moving.webp: results of the pipeline for a moving picture, timeline and events.
 
 A virtual camera moves over the astronaut portrait of scikit-image (NASA, public domain) and its
-mirror image. Boxes, ids, labels, probabilities and events are what the pipeline answers; only time
-stamps are made up. Run it in the shell that `. ./env.sh` prepares.
+mirror image. Boxes, ids, labels, probabilities and events come from the pipeline; only the time
+stamps are synthetic. Run it in the shell that `. ./env.sh` prepares.
 """
 
 from dataclasses import dataclass, field
@@ -122,7 +122,7 @@ def draw_timeline(
 
 
 def caption_of(face_id: str, last: Moment, time_s: float) -> str:
-    """Return what is known of a face at a time."""
+    """Return the caption of a face at a time."""
     seen_s, probabilities, expression = last
     if seen_s < time_s:
         return f'{face_id}  not in view'

@@ -2,7 +2,7 @@
 """Make docs/timeline.png: the timeline of a smile that fades, as `dan-ros bag` draws it.
 
 The smile of the astronaut portrait of scikit-image (NASA, public domain) is warped away. Labels and
-probabilities are what the pipeline answers; only time stamps are made up. Run it in the shell that
+probabilities come from the pipeline; only the time stamps are synthetic. Run it in the shell that
 `. ./env.sh` prepares.
 """
 

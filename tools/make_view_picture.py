@@ -2,7 +2,7 @@
 """Make docs/view.jpg: the page of `dan-ros view` on a wide and on a narrow screen.
 
 It shows the astronaut portrait of scikit-image (NASA, public domain) and its mirror image, whose
-smiles are warped away and back. Labels and probabilities are what the pipeline answers. Run it in
+smiles are warped away and back. Labels and probabilities come from the pipeline. Run it in
 the shell that `. ./env.sh` prepares; it needs Chromium.
 """
 
@@ -34,7 +34,7 @@ from dan_ros.view.server import ViewServer
 OUT = Path(__file__).resolve().parents[1] / 'docs' / 'view.jpg'
 RATE_HZ = 12.0
 STEPS = 40  # steps of a fading smile
-SECONDS = 34.0  # so that the charts are full
+SECONDS = 34.0  # long enough to fill the charts
 SIDE = (480, 540)  # width, height of each half of the scene
 WIDE, PHONE = ((1440, 1000), (390, 1000))
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Hooks of mkdocs: generated pages, and links that lead out of docs/.
 
-The pages in docs/ are written for GitHub, so that they link files such as `../msg/FaceScene.msg`.
+The pages in docs/ are written for GitHub, so they link files such as `../msg/FaceScene.msg`.
 Here each linked file becomes a page of the site, and README.md becomes its first page.
 """
 
@@ -160,7 +160,7 @@ def on_page_markdown(markdown: str, page, config, files) -> str:
     """Turn links and indentation of GitHub's Markdown into those of mkdocs."""
     place = PurePosixPath(page.file.src_uri)
     if page.is_homepage:
-        page.meta['hide'] = ['navigation']  # it has no neighbors
+        page.meta['hide'] = ['navigation']  # the page has no neighbors in the navigation
     written_in = _folder_of(place)
     return indent(LINK.sub(lambda match: match[1] + relink(match[2], written_in, place), markdown))
 
@@ -200,11 +200,11 @@ def indent(markdown: str) -> str:
     return '\n'.join(lines)
 
 
-# --- what screen readers need -------------------------------------------------------------------
+# --- for screen readers -------------------------------------------------------------------------
 
 
 def on_page_content(html: str, page, config, files) -> str:
-    """Let empty cells at the head of a table be no headers."""
+    """Turn empty header cells of tables into ordinary cells."""
     return html.replace('<th></th>', '<td></td>')
 
 

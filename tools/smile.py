@@ -4,7 +4,7 @@
 import cv2
 import numpy as np
 
-MOUTH = np.array([[198.6, 142.8], [239.7, 143.6], [219.2, 146.2]])  # corners and middle, pixels
+MOUTH = np.array([[198.6, 142.8], [239.7, 143.6], [219.2, 146.2]])  # corners and center, pixels
 
 
 def without_smile(portrait: np.ndarray, strength: float) -> np.ndarray:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Descriptors of classifiers from other projects: what their ONNX files do not say."""
+"""Descriptors of classifiers from other projects: information that their ONNX files lack."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ PerChannel = Annotated[tuple[float, ...], Strict(False), Field(min_length=1, max
 
 
 class Descriptor(Settings, frozen=True):
-    """How to feed a classifier, and what its outputs mean.
+    """Description of a classifier's input and outputs.
 
     Attributes:
         labels: class of each output, in order, by any usual name, such as Happiness; None for an
@@ -98,7 +98,7 @@ def find_descriptor(name: str) -> Path:
     """Find a descriptor by its path, or by the name of a descriptor of this package.
 
     Raises:
-        ModelError: there is neither.
+        ModelError: neither exists.
     """
     path = Path(name)
     known = {file.stem: file for folder in data_folders(FOLDER) for file in folder.glob('*.yaml')}

@@ -51,7 +51,7 @@ class Classifier:
 
     Args:
         content: the ONNX file.
-        descriptor: what the file does not say.
+        descriptor: information that the file lacks.
         where: its name, for messages.
 
     Raises:
@@ -159,7 +159,7 @@ class Classifier:
         """Outputs of the expressions: uint8 [N, H, W, 3] RGB -> float [N, C], unchanged.
 
         Raises:
-            ModelError: they are not finite, or not what the descriptor says.
+            ModelError: they are not finite, or do not match the descriptor.
         """
         names = [output.name for output in self._session.get_outputs()]
         values = self._run(faces_rgb)[names.index(self.output)].reshape(len(faces_rgb), self.width)
@@ -173,7 +173,7 @@ def adopt(content: bytes, descriptor: Descriptor, where: str, faces: np.ndarray)
 
     Args:
         content: the ONNX file.
-        descriptor: what the file does not say.
+        descriptor: information that the file lacks.
         where: its name, for messages.
         faces: uint8 [N, H, W, 3], RGB, to compare on in addition to noise; N may be 0.
 
@@ -272,7 +272,7 @@ def _wrap(model: onnx.ModelProto, original: Classifier) -> onnx.ModelProto:
     """Add the preprocessing before the classifier's graph, and select its outputs after it."""
     descriptor = original.descriptor
     body = compose.add_prefix(model, PREFIX).graph
-    initializers = {tensor.name for tensor in body.initializer}  # also inputs, in old files
+    initializers = {tensor.name for tensor in body.initializer}  # old files list them as inputs
     (old_input,) = (value for value in body.input if value.name not in initializers)
     if original.batch:
         _free_batch(body, original.batch)

@@ -100,7 +100,7 @@ def choose_backend(
         precision: one of `PRECISIONS`, used on GPUs; 'auto' is int8 for an int8 model, else fp16.
         fallback: if a requested GPU backend or server cannot be used, use the CPU with a warning;
             a server is used as soon as it can be.
-        on_progress: called with one sentence before each step that may take long.
+        on_progress: called with one sentence before each potentially slow step.
         server: the server of the backend kserve.
         parallel_runs: see `BackendConfig`.
 
@@ -123,7 +123,7 @@ def choose_backend(
 
 
 def model_for(name: str, model: str, precision: str = 'auto') -> str:
-    """The bundled model that 'auto' means for a backend; any other model name is returned as is.
+    """The bundled model that 'auto' selects for a backend; any other model name is returned as is.
 
     >>> model_for('openvino', 'auto'), model_for('torch', 'auto'), model_for('torch', 'my.onnx')
     ('dan_ferplus_int8', 'dan_ferplus', 'my.onnx')

@@ -31,11 +31,10 @@ class BackendConfig:
     Attributes:
         threads: CPU threads; 0 lets the library choose.
         precision: one of `PRECISIONS`, used on GPUs; 'auto' is int8 for an int8 model, else fp16.
-        on_progress: called with one sentence before each step that may take long.
+        on_progress: called with one sentence before each potentially slow step.
         server: the server of the backend kserve.
         fallback: whether to start on the CPU while that server cannot be reached.
-        parallel_runs: parts into which a batch of several faces is split, which run at the same
-            time; each uses `threads`.
+        parallel_runs: number of parts of a batch that run at the same time; each uses `threads`.
     """
 
     threads: int = 0
@@ -91,7 +90,7 @@ class Backend(ABC):
 
     @property
     def warning(self) -> str:
-        """What impairs the backend at present, in one line; '' if nothing does."""
+        """The present problem of the backend, in one line, or ''."""
         return ''
 
     def details(self) -> dict[str, str]:
@@ -155,5 +154,5 @@ def node_threads() -> int:
 
 
 def node_parallel_runs() -> int:
-    """Default `parallel_runs` of the node: as many as there are cores for, 2 on two cores."""
+    """Default `parallel_runs` of the node: 2 on two cores, otherwise 1."""
     return max(1, available_cpus() // node_threads())

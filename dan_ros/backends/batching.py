@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Splits sets of faces into batches, which bounds memory."""
+"""Splits sets of faces into batches, to limit memory."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 from dan_ros.errors import GpuMemoryError
 
-GROW_AFTER = 100  # full batches before a larger one is tried: at most 1 % of the runs fail
+GROW_AFTER = 100  # full batches before a larger size is tried; at most 1 % of the runs then fail
 
 Run = Callable[[np.ndarray], np.ndarray]  # uint8 [n, H, W, 3] -> float32 [n, C]
 
@@ -16,8 +16,8 @@ Run = Callable[[np.ndarray], np.ndarray]  # uint8 [n, H, W, 3] -> float32 [n, C]
 class Batcher:
     """Runs any number of faces in batches that fit in memory. Threads take turns.
 
-    It does not store the function that runs a batch: that would refer back to the backend, and the
-    reference cycle would keep the model in GPU memory after its owner has dropped it.
+    It does not store the function that runs a batch. That would create a reference cycle with the
+    backend, which would keep the model in GPU memory.
 
     Args:
         classes: number of logits per face, C.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """NVIDIA GPUs: the device, its memory, streams and graphs.
 
-`find_device` asks the driver through ctypes and so needs no package. Memory and streams use
+`find_device` queries the driver through ctypes and needs no package. Memory and streams use
 cuda-python, which is imported at first use.
 """
 
@@ -196,7 +196,7 @@ class Buffer:
 
 
 class Stream:
-    """A CUDA stream that waits for no other stream.
+    """A CUDA stream that does not wait for any other stream.
 
     Args:
         resources: receives the callback that destroys it.
@@ -245,7 +245,7 @@ class Stream:
         check(cuda.cudaStreamBeginCapture(self._stream, mode))
         try:
             enqueue()
-        except BaseException:  # raise this error, not the one from ending the capture
+        except BaseException:  # raise this error, not the one from the end of the capture
             code, graph = cuda.cudaStreamEndCapture(self._stream)
             if int(code) == 0:
                 cuda.cudaGraphDestroy(graph)

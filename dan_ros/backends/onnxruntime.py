@@ -17,8 +17,8 @@ from dan_ros.model.store import ModelFile
 
 MAX_BATCH = 32
 GPU_BATCHES = (1, 2, 4, 8, 16, MAX_BATCH)  # batches on a GPU are padded to one of these
-# Starts with the smallest and the largest, because TensorRT rebuilds its engine whenever a size
-# lies outside the range seen before.
+# The warm-up starts with the smallest and the largest size, because TensorRT rebuilds its engine
+# for each size outside the previous range.
 GPU_WARM_UP_BATCHES = (1, MAX_BATCH, *GPU_BATCHES[1:-1])
 SPIN_US = '50'  # microseconds; older versions ignore it and spin during the whole run
 CPU, CUDA, TENSORRT = 'cpu', 'cuda', 'tensorrt'
@@ -61,7 +61,7 @@ def open_session(
         if device == CPU:
             raise ModelError(f'ONNX Runtime cannot read this model: {error}') from None
         raise BackendError(f'ONNX Runtime cannot start {provider}: {error}') from None
-    session.disable_fallback()  # to another provider, for which it would keep the file in memory
+    session.disable_fallback()  # a fallback provider would need the file in memory
     session._model_bytes = None
     if session.get_providers()[0] != provider:
         raise BackendError(
@@ -98,7 +98,7 @@ def _session_options(threads: int) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Patterns need one block per input size beside the blocks of the first run.
+    # Memory patterns need an additional block per input size.
     options.enable_mem_pattern = False
     options.log_severity_level = 3  # errors only; they are raised as exceptions as well
     options.add_session_config_entry('session.intra_op.allow_spinning', '1')
@@ -163,7 +163,7 @@ class OnnxRuntimeBackend(Backend):
 
 
 class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
-    """ONNX Runtime on a GPU, with CUDA. Batch sizes are few: cuDNN tries algorithms for each."""
+    """ONNX Runtime on a GPU, with CUDA; few batch sizes, as cuDNN tries algorithms for each."""
 
     name = 'onnxruntime_cuda'
     _session_device = CUDA

@@ -10,7 +10,7 @@ from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.model.store import ModelFile
 
-MIN_VERSION = (4, 10)  # the first OpenCV that takes uint8 inputs
+MIN_VERSION = (4, 10)  # first version of OpenCV that accepts uint8 inputs
 
 
 class OpenCvBackend(Backend):
@@ -18,7 +18,8 @@ class OpenCvBackend(Backend):
 
     Args:
         file: the ONNX file; float weights are faster here than int8.
-        config: `threads` is used; it holds for all of OpenCV in this process, 0 keeps its setting.
+        config: `threads` is used, and applies to all of OpenCV in this process; 0 keeps OpenCV's
+            setting.
 
     Raises:
         MissingPackageError: OpenCV is too old.

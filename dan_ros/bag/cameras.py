@@ -34,14 +34,14 @@ NOT_LIGHT = re.compile(r'(8S|16S|32S|32F|64F)C\d*|16UC1?')
 DEBUG_IMAGE = 'debug_image'  # last part of the name of the node's annotated images
 ORIGINAL = 'image_raw'  # last part of the name of a driver's images, by convention
 RESULTS = 'dan_ros/msg/FacialExpressionArray'  # type of the node's results
-SAMPLES = 10  # images to look at per topic
+SAMPLES = 10  # images that are compared per topic
 MAX_SAMPLES = 300  # images of all topics that are read to find those of one topic
 LEAD_NS = 1_000_000_000  # longest time by which a copy may be recorded before its original
 PREVIEW_SIDE_PX = 160  # maximum longer side of a preview
 MIN_CONTRAST = 20  # difference of neighboring pixels at an edge, gray levels
 MAX_DIFFERENCE = 12  # difference of pixels that count as equal in spite of compression, gray levels
 MIN_EQUAL = 0.8  # share of equal pixels in an annotated copy
-COARSE_SIZE = (16, 12)  # resolution at which rectified images look like their originals, pixels
+COARSE_SIZE = (16, 12)  # resolution at which rectified images equal their originals, pixels
 MIN_CORRELATION = 0.8  # correlation of rectified images and their originals at this resolution
 
 _Preview: TypeAlias = np.ndarray | None
@@ -70,7 +70,7 @@ class CameraChoice:
 
     Attributes:
         topics: one per camera.
-        left_out: reason per image topic that shows no other camera, by name.
+        left_out: reason by name of each image topic that is not a separate camera.
     """
 
     topics: list[Topic]
@@ -133,7 +133,7 @@ class _Cameras:
         self._samples = _sample(bag, topics)
 
     def choose(self) -> CameraChoice:
-        """Choose one topic per camera; see `_rank` for which of several."""
+        """Choose one topic per camera, the first by `_rank`."""
         choice = CameraChoice([])
         for topic in sorted(self._topics, key=self._rank):
             reason = self._reason_against(topic, choice.topics)
@@ -156,7 +156,7 @@ class _Cameras:
         )
 
     def _reason_against(self, topic: Topic, cameras: list[Topic]) -> str:
-        """Return why a topic is not a camera of its own; '' if it is one."""
+        """Return why a topic is not a separate camera; '' if it is one."""
         encodings = {sample.encoding for sample in self._samples[topic.name]}
         if encodings and all(NOT_LIGHT.fullmatch(encoding) for encoding in encodings):
             return f'its images are distances or other numbers ({", ".join(sorted(encodings))})'
@@ -198,7 +198,7 @@ def _is_debug_image(topic: Topic) -> bool:
 
 
 def _sample(bag: Bag, topics: list[Topic]) -> dict[str, list[_Sample]]:
-    """Look at the first images of each topic, and at those of the other topics at that time."""
+    """Read the first images of each topic, and the images of the other topics at that time."""
     samples: dict[str, list[_Sample]] = {topic.name: [] for topic in topics}
     for topic in sorted(topics, key=lambda topic: topic.start_ns):
         needed = min(SAMPLES, topic.count)
@@ -227,7 +227,7 @@ def _to_sample(record: Record) -> _Sample:
 
 def _encoding(record: Record) -> str:
     """Return the encoding of the pixels; of compressed images, as image_transport writes it."""
-    if record.topic.kind == COMPRESSED_IMAGE:  # such as '16UC1; png compressed'
+    if record.topic.kind == COMPRESSED_IMAGE:  # format such as '16UC1; png compressed'
         return str(record.message.format).split(';')[0].strip()
     return str(record.message.encoding)
 

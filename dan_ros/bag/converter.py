@@ -166,7 +166,7 @@ class BagConverter:
             DataError: no image could be processed, or the results cannot be written.
         """
         try:
-            with atomic_directory(out) as folder:  # has the name of `out`, like the storage file
+            with atomic_directory(out) as folder:  # named as `out`, like the storage file
                 self._write(folder, with_videos, on_progress)
                 self._check_not_empty()
         except (OSError, sqlite3.Error) as error:

@@ -2,7 +2,7 @@
 """The messages of foxglove_msgs that a bag of expressions may contain, without that package.
 
 https://docs.foxglove.dev/docs/sdk/schemas/image-annotations describes them. Newer versions have an
-additional field `metadata`, which viewers do not need: a bag carries its own definitions.
+additional field `metadata`, which viewers do not need: a bag contains its own definitions.
 """
 
 from rosbags.typesys import get_types_from_msg

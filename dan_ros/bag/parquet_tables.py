@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes the frames and the faces of a bag as two Parquet tables.
 
-Times are integers of nanoseconds, because Spark does not read Parquet's timestamps of nanoseconds.
+Times are integers in nanoseconds, because Spark does not read Parquet's nanosecond timestamps.
 """
 
 from collections import Counter
@@ -47,7 +47,10 @@ FACE_COLUMNS = (
     ('bottom', FLOAT, 'lower edge of the box, pixels'),
     ('detection_confidence', FLOAT, 'score of the detector, [0, 1]'),
     *((label, FLOAT, 'smoothed probability, [0, 1]') for label in labels.CANONICAL),
-    *((f'raw_{label}', FLOAT, 'probability of this image alone') for label in labels.CANONICAL),
+    *(
+        (f'raw_{label}', FLOAT, 'probability in this image, not smoothed')
+        for label in labels.CANONICAL
+    ),
     ('looking_at_camera', FLOAT, 'how directly the face is turned to the camera, [0, 1]'),
     ('looking', BOOL, 'whether the face looks at the camera'),
     ('looking_s', FLOAT, 'how long it has done so without a pause, seconds'),
@@ -56,7 +59,7 @@ TABLES = {FRAMES: FRAME_COLUMNS, FACES: FACE_COLUMNS}
 
 
 def schema(table: str) -> pyarrow.Schema:
-    """Return the schema of `FRAMES` or `FACES`; each field carries its description."""
+    """Return the schema of `FRAMES` or `FACES`; each field contains its description."""
     return pyarrow.schema(
         [
             pyarrow.field(name, kind, metadata={'description': description})

@@ -90,7 +90,7 @@ def record_to_frame(record: Record) -> Frame:
 class Bag:
     """A rosbag2: a folder or one of its storage files; sqlite3 or mcap, compressed or not.
 
-    Topics, counts and times come from the storage files. metadata.yaml only tells which files
+    Topics, counts and times come from the storage files. metadata.yaml only defines which files
     belong to the bag, so edited, outdated or newer metadata is not a problem.
 
     Args:
@@ -129,14 +129,14 @@ class Bag:
 
     @property
     def damage(self) -> str:
-        """A sentence that says what is damaged or missing; '' as long as nothing is known."""
+        """A sentence about what is damaged or missing; '' as long as no damage is known."""
         texts = [file.damage for file in self._files] + [self._metadata.damage, self._missing()]
         return next((text for text in texts if text), '')
 
     def records(self, names: Collection[str], start_ns: int = storage.FIRST_NS) -> Iterator[Record]:
         """Yield the messages of some topics from a bag time on, sorted by bag time.
 
-        A damaged file ends where the damage begins; then `damage` says so.
+        A damaged file ends where the damage begins; then `damage` is set.
         """
         parts = ((f.start_ns, partial(f.messages, names, start_ns)) for f in self._files)
         for raw in storage.merge_by_time(parts):
@@ -163,10 +163,10 @@ class Bag:
 
 
 class _Metadata:
-    """What metadata.yaml says about a bag; nothing if `path` is not a folder with metadata.
+    """Information from metadata.yaml about a bag; nothing if `path` is not a folder with metadata.
 
     Attributes:
-        damage: a sentence that says that the file is damaged, or ''.
+        damage: a sentence about a damaged file, or ''.
         version: version of the metadata; `NEWEST_VERSION` if unknown.
         files: names of the storage files.
     """
@@ -204,8 +204,8 @@ def _to_int(value: object, default: int) -> int:
 def _storage_files(path: Path, metadata: _Metadata) -> list[Path]:
     """Return the storage files of a bag.
 
-    These are the files that the metadata lists. If one of them is missing, it may have been
-    renamed, so these are all storage files of the folder.
+    The result is the files that the metadata lists. If one of them is missing, it may have been
+    renamed, so all storage files of the folder are returned.
 
     Raises:
         DataError: there are none.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists and reads one storage file of a rosbag2: SQLite or MCAP, compressed or not.
 
-Each file is read on its own, so neither its name nor metadata.yaml matters for what is in it.
+Each file is read on its own; its content does not depend on its name or metadata.yaml.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ ZSTD_SUFFIXES = ('.zstd', '.zst')
 
 @dataclass
 class Channel:
-    """What a storage file contains of a topic.
+    """Information about a topic in a storage file.
 
     Attributes:
         kind: see `full_kind`.
@@ -112,7 +112,7 @@ class SqliteReader:
         self._database.close()
 
     def channels(self) -> dict[str, Channel]:
-        """Return what the file contains of each topic."""
+        """Return information about each topic in the file."""
         found = {
             number: numbers
             for number, *numbers in self._database.execute(
@@ -141,7 +141,7 @@ class McapReader:
     """Reads an undamaged MCAP file with an index, whatever its profile.
 
     Raises:
-        Exception: of many types: the file is damaged or has no complete index; raised by every
+        Exception, of many types: the file is damaged or has no complete index; raised by every
             method.
         DamageError: at the end of `messages`, if fewer messages were found than the index lists.
     """
@@ -168,7 +168,7 @@ class McapReader:
         self._stream.close()
 
     def channels(self) -> dict[str, Channel]:
-        """Return what the file contains of each topic."""
+        """Return information about each topic in the file."""
         return merge_channels(
             (topic, self._channel(number, kind)) for number, (topic, kind) in self._channels.items()
         )
@@ -242,7 +242,7 @@ class SequentialReader:
         """Do nothing; the file is open only while it is read."""
 
     def channels(self) -> dict[str, Channel]:
-        """Return what the file contains of each topic; set `damage` and `is_sorted`."""
+        """Return information about each topic in the file; set `damage` and `is_sorted`."""
         found: dict[str, Channel] = {}
         last_ns = 0
         try:
@@ -267,7 +267,7 @@ class SequentialReader:
 
 
 def _sort_on_disk(messages: Iterator[RawMessage]) -> Iterator[RawMessage]:
-    """Sort messages by time in a temporary database, which need not fit into memory."""
+    """Sort messages by time in a temporary database, which may be larger than the memory."""
     with contextlib.closing(sqlite3.connect('')) as database:
         database.execute('CREATE TABLE messages (topic, kind, time_ns, data)')
         database.executemany('INSERT INTO messages VALUES (?, ?, ?, ?)', messages)
@@ -288,8 +288,8 @@ class StorageFile:
     Attributes:
         path: as given.
         storage: sqlite3 or mcap.
-        channels: what it contains of each topic.
-        damage: a sentence that says what is damaged; '' as long as no damage is known.
+        channels: information about each topic.
+        damage: a sentence about what is damaged; '' as long as no damage is known.
 
     Raises:
         DataError: the file is not a recording; the message names it.
@@ -345,12 +345,12 @@ class StorageFile:
 
 
 def has_storage_suffix(path: Path) -> bool:
-    """Return whether the name of a file says that it is a storage file."""
+    """Return whether a file has the name of a storage file."""
     return uncompressed(path).suffix in STORAGE_SUFFIXES
 
 
 def is_storage(path: Path) -> bool:
-    """Return whether the first bytes of a file say that it is an uncompressed storage file."""
+    """Return whether a file begins like an uncompressed storage file."""
     return _start(path).startswith(tuple(STORAGE_MAGICS))
 
 
@@ -360,7 +360,7 @@ def check_format(path: Path) -> None:
     Empty files and files of null bytes pass: a recorder that lost its power leaves them.
 
     Raises:
-        DataError: the file has another format; the message names it and says what to do.
+        DataError: the file has another format; the message names it and the remedy.
     """
     start = _start(path)
     if start.strip(b'\0') and not start.startswith(recovery.ZSTD_MAGIC):

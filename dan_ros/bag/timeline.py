@@ -13,11 +13,11 @@ from dan_ros.plots.timeline import draw_timeline
 from dan_ros.tracking.face_tracker import TrackedFace
 
 PREFIX = 'timeline_'  # prefix of the picture files
-MAX_MOMENTS = 2048  # per face; when reached, every other one is dropped to bound memory
+MAX_MOMENTS = 2048  # limit of moments per face; when reached, every other moment is dropped
 MIN_FRAMES = 5  # frames in which a face must be seen to get a picture
 # A gap is drawn where a face was missing for longer than both of these.
 GAP_S = 1.0
-GAP_INTERVALS = 4  # in mean frame intervals of the camera
+GAP_INTERVALS = 4  # length of a gap, in mean frame intervals of the camera
 
 
 @dataclass
@@ -44,7 +44,7 @@ class _Moments:
     _gap_since: bool = False
 
     def add(self, time_s: float, face: TrackedFace, max_pause_s: float) -> None:
-        """Add a frame. It comes after a gap if the last one is more than `max_pause_s` ago."""
+        """Add a frame. It follows a gap if the last moment is more than `max_pause_s` ago."""
         self._gap_since |= self.frames > 0 and time_s - self.last_s > max_pause_s
         if self.frames % self.stride == 0:
             self.times_s.append(time_s)

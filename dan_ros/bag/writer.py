@@ -37,7 +37,7 @@ SCENE, STATE = 'dan_ros/msg/FaceScene', 'dan_ros/msg/FaceState'
 PLUGINS = {'sqlite3': StoragePlugin.SQLITE3, 'mcap': StoragePlugin.MCAP}
 METADATA_VERSIONS = (8, 9)  # supported by rosbags
 FOREVER = QosTime(2147483647, 4294967295)  # RMW_DURATION_INFINITE
-NODE_QOS = Qos(  # as in the node's publishers: reliable, volatile, depth 10
+NODE_QOS = Qos(  # QoS of the node's publishers: reliable, volatile, depth 10
     QosHistory.KEEP_LAST,
     10,
     QosReliability.RELIABLE,

@@ -78,7 +78,7 @@ class Networks:
 
     @property
     def equivalent(self) -> list[Variant]:
-        """Variants on this machine of the default model, or of its float or int8 version."""
+        """Variants of the default model, or of its float or int8 version, on this machine."""
         models = {self.default.model}
         if self.default.model in store.BUNDLED_MODELS:
             models.update(store.BUNDLED_MODELS)

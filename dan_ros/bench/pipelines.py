@@ -79,7 +79,7 @@ def open_detectors(threads: int) -> tuple[dict[str, Detector], list[Unavailable]
     """Open all detectors.
 
     Returns:
-        Those that work, by name, the node's default first; and those that do not.
+        The working detectors by name, the node's default first; and those that do not work.
 
     Raises:
         DanError: no detector works.

@@ -11,14 +11,14 @@ from typing import TypeVar
 WARM_UP_RUNS = 3  # runs of each variant before the first block
 BLOCK_RUNS = 5  # consecutive runs of one variant
 DISCARDED_RUNS = 2  # runs at the start of a block that are not counted
-PAUSE_S = 0.03  # before each block, so that spinning threads of the last variant go to sleep
+PAUSE_S = 0.03  # pause before each block, in which spinning threads of the last variant go to sleep
 
 T = TypeVar('T')
 
 
 @dataclass(frozen=True)
 class Limit:
-    """When a measurement ends; the first round is always completed.
+    """Limits of a measurement; the first round is always completed.
 
     Attributes:
         rounds: maximum number of rounds. Each variant runs one block per round.
@@ -50,11 +50,11 @@ class Comparison:
 
 
 def run_interleaved(variants: Mapping[str, Callable[[], T]], limit: Limit) -> dict[str, list[T]]:
-    """Run all variants alternately and collect what their counted runs return.
+    """Run all variants alternately and collect the results of their counted runs.
 
-    Interleaving spreads the other load of the machine over all variants, so that their ratio is
-    reliable. The first runs of each block are discarded, so that no variant pays for the caches
-    and threads that the previous one left behind.
+    Interleaving distributes other load on the machine over all variants, so their ratios are
+    reliable. The first runs of each block are discarded, so that the caches and threads of the
+    previous variant do not affect the next one.
 
     Example:
         >>> values = run_interleaved({'one': lambda: 1, 'two': lambda: 2}, Limit(rounds=1))

@@ -27,7 +27,7 @@ class Result:
     Attributes:
         calibration: the calibration.
         validation: cross-validated results of the faces.
-        warnings: one sentence per thing that is missing or doubtful.
+        warnings: one sentence per problem.
         labels: canonical labels of the model.
     """
 
@@ -52,7 +52,7 @@ class Result:
     def verdict(self) -> str:
         """Whether there is a gain, and whether it is significant."""
         if self.validation.balanced_accuracy_before == 1:
-            return 'no gain: the model is already right on these faces'
+            return 'no gain: the model already classifies these faces correctly'
         if self.validation.gain <= 0:
             return 'no gain: check the labels, or add faces'
         if self.calibration.notes['p_value'] < CHANCE:
@@ -175,7 +175,7 @@ def _warnings(
         share = np.exp(validation.after[index, seen])
         warnings.append(
             f'{faces[index].origin} is labeled {own}, but the model sees {model.labels[seen]} '
-            f'({share:.0%}): if the label is wrong, it spoils the result'
+            f'({share:.0%}): if the label is wrong, it impairs the result'
         )
     return warnings
 
@@ -185,10 +185,10 @@ def _about_persons(faces: Sequence[LabeledFace]) -> str:
     if persons == {''}:
         return (
             'it is unknown who the faces show: if all are one person, the gain holds for this '
-            'person alone; name persons by folders (happy/anna/1.jpg) or by the marks'
+            'person only; name persons by folders (happy/anna/1.jpg) or by the marks'
         )
     if '' in persons:
-        return 'the person of some faces is unknown, so each face was held out alone'
+        return 'the person of some faces is unknown, so each face was held out separately'
     return (
         f'all faces are of one person ({", ".join(persons)}): the gain holds for this person; '
         'others may gain less or lose, so add faces of other people'

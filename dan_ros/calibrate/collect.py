@@ -30,7 +30,7 @@ class LabeledFace:
     """One face.
 
     Attributes:
-        crop: uint8 [H, W, 3] RGB, as the model takes it.
+        crop: uint8 [H, W, 3] RGB, the model's input.
         label: its canonical label.
         person: who it is, or ''.
         origin: file or time, for messages.

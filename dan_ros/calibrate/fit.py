@@ -31,8 +31,8 @@ class Penalty:
     scale: float = 0.15
 
 
-WEAK = Penalty(bias=10.0, scale=0.0)  # for thousands of faces: measures the prior of a model
-WIDE = Penalty(bias=1.5)  # for a model that does not say which prior it learned
+WEAK = Penalty(bias=10.0, scale=0.0)  # to measure a model's prior on thousands of faces
+WIDE = Penalty(bias=1.5)  # for a model file without the learned prior
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def fit_bias(
         slope, curvature = _derivatives(z, p, onehot, weights)
         slope += precision * (theta - center)
         step = np.linalg.solve(curvature + np.diag(precision), slope)
-        step *= min(1.0, 1.0 / np.abs(step).max())  # the quadratic approximation holds only nearby
+        step *= min(1.0, 1.0 / np.abs(step).max())  # valid only for small steps
         theta = theta - step
         theta[-1] = max(theta[-1], MIN_SCALE)
         if np.abs(step).max() < TOLERANCE:

@@ -45,7 +45,7 @@ def command(
 ) -> None:
     """Make a model file for the node from MODEL, any ONNX classifier of facial expressions.
 
-    DESCRIPTOR is a YAML file that says how to feed MODEL and what its outputs mean, or the name of
+    DESCRIPTOR is a YAML file that describes the inputs and outputs of MODEL, or the name of
     one in this package: hsemotion_b0, hsemotion_b2 or opencv_zoo. docs/models.md describes it.
 
     The result is compared with the original on noise, and with --faces on labeled faces, whose

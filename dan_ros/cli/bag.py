@@ -38,7 +38,7 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
     help='Also write foxglove_msgs/ImageAnnotations on each image topic plus /annotations.',
 )
 @click.option(
-    '--force', is_flag=True, help='Replace OUT if it is already a bag; convert all of many again.'
+    '--force', is_flag=True, help='Replace OUT if it is a bag; with many bags, convert all again.'
 )
 @click.option(
     '--topic',
@@ -158,7 +158,7 @@ def command(
         prior=prior,
         calibration=calibration,
     )
-    if out.name in ('', '..'):  # such as the current folder
+    if out.name in ('', '..'):  # an error such as that OUT is the current folder
         out = out.resolve()
     if not (jobs or ray_address or means_many(sources, out)):
         sys.exit(_convert_one(sources[0], out, settings, force))
@@ -217,7 +217,7 @@ def _print_summary(summary: 'ConversionSummary', out: Path) -> None:
     for warning in summary.describe_warnings():
         _warn(warning)
     if summary.damage:
-        click.echo(f'Error: {summary.damage}; what could be read is in {out}', err=True)
+        click.echo(f'Error: {summary.damage}; the readable part is in {out}', err=True)
 
 
 def _warn(message: str) -> None:

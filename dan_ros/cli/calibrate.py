@@ -73,8 +73,8 @@ def command(
     run it once for each --person.
 
     Each person (or face, if persons are unknown) is classified with a fit to the others, so the
-    printed gain is that on new faces. Pass the file to the node as expression.calibration, and to
-    predict, bag, evaluate and explain as --calibration.
+    printed gain is measured on faces that were not used for the fit. Pass the file to the node as
+    expression.calibration, and to predict, bag, evaluate and explain as --calibration.
     """
     need('yaml', 'matplotlib')
     if output.suffix.lower() == '.png':
@@ -152,7 +152,7 @@ def _frames_of_bag(path: Path, topic: str | None) -> Iterator['TimedFrame']:
 
 
 def _take_pictures(camera: str, folder: Path, person: str, count: int) -> None:
-    """Ask for each expression and save pictures as FOLDER/<label>/<person>/<number>.png."""
+    """Request each expression and save pictures as FOLDER/<label>/<person>/<number>.png."""
     from dan_ros.labels import CANONICAL
 
     if person != Path(person).name or person.startswith('.'):

@@ -243,7 +243,7 @@ def open_faces(data: Path, dataset: str, split: str, labels: tuple[str, ...]) ->
 
 
 def print_summary(dataset: str, split: str, faces: Faces, full_list: str, err: bool) -> None:
-    """Print what was found in the data, and on standard error which images are left out.
+    """Print a summary of the data, and on standard error the images that are left out.
 
     Args:
         dataset, split, faces: see `open_faces`.

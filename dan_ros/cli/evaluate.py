@@ -117,7 +117,7 @@ def command(
         click.echo(json.dumps(content))
     else:
         _print(content)
-    page = write_report(subject, evaluation, out)  # last, so an error hides no numbers
+    page = write_report(subject, evaluation, out)  # an error must not hide the numbers
     click.echo(f'report: {page}', err=as_json)
     _check_complete(content)
 

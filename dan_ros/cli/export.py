@@ -88,8 +88,8 @@ def command(
     """Write MODEL, a known model or an ONNX file of this package, to another ONNX file.
 
     This is useful for runtimes that need full-precision weights or a fixed batch, and for CPUs,
-    which run int8 several times faster. Metadata is kept, except for what --temperature,
-    --prior, --fit-prior, --strength and --like change.
+    which run int8 several times faster. Metadata is kept, except for the values of --temperature,
+    --prior, --fit-prior, --strength and --like.
     """
     if (precision == 'int8') != (data is not None):
         raise click.UsageError('--int8 and --calibrate DATA must be used together')

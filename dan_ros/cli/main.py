@@ -27,7 +27,7 @@ SUBCOMMANDS = {
     'engine': 'Build, list and delete TensorRT engines.',
     'bench': 'Measure the speed on this machine and suggest settings.',
     'models': 'List, verify and download model files.',
-    'serve-config': 'Write what a server needs to run models for many robots.',
+    'serve-config': 'Write the files that a server needs to run models for many robots.',
     'doctor': 'Check versions, models, backends and detectors on this machine.',
 }
 EXIT_INTERRUPTED = 130  # exit code after SIGINT and SIGTERM
@@ -81,7 +81,7 @@ def main() -> None:
     After Ctrl-C or SIGTERM the command cleans up and ends with exit code 130.
     """
     signal.signal(signal.SIGTERM, _interrupt)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as under nohup
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # False under nohup
         signal.signal(signal.SIGINT, _interrupt)
     try:
         cli(prog_name='dan-ros')

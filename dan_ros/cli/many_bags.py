@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from dan_ros.bag.many.ray_cluster import RayExecutor
 
 PATIENCE_S = 30.0  # time without a working worker after which the user gets a warning
-SPEED_PERIOD_S = 600.0  # time over which the speed is averaged for the remaining time
+SPEED_PERIOD_S = 600.0  # averaging time of the speed, for the estimate of the remaining time
 
 
 def convert_many(
@@ -123,7 +123,7 @@ def _resolve(settings: BagSettings, cluster: 'RayExecutor | None') -> BagSetting
 
 
 def _start(bags: int, jobs: int | None, cluster: 'RayExecutor | None') -> 'tuple[Executor, int]':
-    """Return what runs the jobs, and the threads of each job."""
+    """Return the executor of the jobs, and the threads of each job."""
     if cluster:
         click.echo(
             f'{count_of(bags, "bag")} on a Ray cluster with {count_of(cluster.slots(), "core")}',
@@ -181,7 +181,7 @@ def _print_wait() -> None:
 
 
 def _print_read(bags: int) -> None:
-    click.echo(f'reading {count_of(bags, "bag")} to see what was moved or renamed', err=True)
+    click.echo(f'reading {count_of(bags, "bag")} to check what was moved or renamed', err=True)
 
 
 def _print_death(task: BagTask, cause: str) -> None:

@@ -17,7 +17,7 @@ STATES = {MissingModelError: 'missing', DamagedModelError: 'damaged'}
 @click.group('models', invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List the models that this version knows; see also the subcommands."""
+    """List the known models; see also the subcommands."""
     if ctx.invoked_subcommand is None:
         _print_models()
 

@@ -57,7 +57,7 @@ def command(
 ) -> None:
     """Find the faces in each of IMAGES and print their expressions, the largest face first.
 
-    Images are turned upright as their EXIF data says; boxes and landmarks are in pixels of the
+    Images are turned upright according to their EXIF data; boxes and landmarks are in pixels of the
     upright image. An image that cannot be read is reported on standard error; the others are
     processed, and the exit code is 1.
     """

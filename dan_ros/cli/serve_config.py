@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`dan-ros serve-config`: write what an inference server needs to run models for many robots."""
+"""`dan-ros serve-config`: write the files for an inference server of many robots."""
 
 import os
 from collections import Counter
@@ -49,8 +49,8 @@ LIKE = {CPU: 'onnxruntime', 'gpu': 'onnxruntime_cuda'}
     default=1,
     show_default=True,
     type=click.IntRange(1, 64),
-    help='Copies of each model that work at the same time. On a CPU, a single one uses all cores, '
-    'and several use one core each: take as many as cores for many robots.',
+    help='Copies of each model that work at the same time. On a CPU, a single copy uses all cores, '
+    'and several use one core each: for many robots, use as many copies as cores.',
 )
 @click.option(
     '--storage',

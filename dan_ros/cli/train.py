@@ -35,8 +35,8 @@ def command(
     Each epoch is validated. The best weights are saved as OUT/best.safetensors, for `dan-ros
     evaluate` and `dan-ros convert`. OUT/training.png shows accuracy and loss by epoch.
 
-    If the training is stopped or killed, only the current epoch is lost: the same command with
-    --resume continues it, with the same result as without the interruption. It warns if the number
+    If the training is stopped or killed, only the current epoch is lost. The same command with
+    --resume continues it; the result is the same as without an interruption. It warns if the number
     of faces per class has changed.
     """
     if resume and start:

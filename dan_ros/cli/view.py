@@ -62,7 +62,7 @@ def command(
     Without SOURCE, the page shows a running node. SOURCE is the number of a camera, the URL of a
     stream, or the path of a video, a picture, a folder of pictures or a bag; it needs no ROS.
 
-    A node decides what is shown: faces that it hides or withholds are not on the page.
+    The page does not show faces that the node hides or does not publish.
     """
     if source is not None and node is not None:
         raise click.UsageError('give either a SOURCE or --node')
@@ -88,7 +88,7 @@ def command(
 def _open_node(name: str, board: 'Board') -> Any:
     if importlib.util.find_spec('rclpy') is None:
         raise DanError(
-            'there is no ROS here to find a node with: source its setup.bash, or give a camera, '
+            'showing a node needs ROS: source its setup.bash, or give a camera, '
             'a video, a folder or a bag, such as `dan-ros view 0`'
         )
     from dan_ros.ros.view_source import NodeSource

@@ -138,7 +138,7 @@ def _list_csv(path: Path, split: str) -> list[LabeledImage]:
 
 
 def _is_in_split(phase: str, split: str) -> bool:
-    """Return whether a row belongs to the split; validation is everything but training."""
+    """Return whether a row belongs to the split; rows not for training are for validation."""
     phase = phase.lower()
     if split == TEST:
         return not phase or phase.startswith('test')

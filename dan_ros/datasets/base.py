@@ -36,7 +36,7 @@ class LabeledImage:
     Attributes:
         path: the image file.
         label: index into the data set's `labels`.
-        crop: the face in the image, (left, top, width, height) in pixels; None for all of it.
+        crop: the face in the image, (left, top, width, height) in pixels; None for the whole image.
     """
 
     path: Path

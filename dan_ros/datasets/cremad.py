@@ -27,10 +27,10 @@ from dan_ros.model.metadata import DEFAULT_CROP_SCALE
 from dan_ros.types import Frame
 
 LABELS = ('anger', 'disgust', 'fear', 'happy', 'neutral', 'sad')
-CODES = ('ANG', 'DIS', 'FEA', 'HAP', 'NEU', 'SAD')  # in the names of clips
+CODES = ('ANG', 'DIS', 'FEA', 'HAP', 'NEU', 'SAD')  # emotion codes in the names of clips
 LETTERS = ('A', 'D', 'F', 'H', 'N', 'S')  # columns of the votes
 CLIP_NAME = re.compile(rf'(\d{{4}})_[A-Z]{{3}}_({"|".join(CODES)})_[A-Z]{{2}}')
-# Clips that do not show what their names say, according to the authors' README.
+# Clips with wrong names, according to the authors' README.
 BROKEN = ('1064_IEO_DIS_MD', '1064_TIE_SAD_XX', '1076_MTI_NEU_XX', '1076_MTI_SAD_XX')
 VIDEO_SUFFIXES = ('.flv', '.mp4', '.avi', '.mkv', '.mov')
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
@@ -62,12 +62,12 @@ class CremaD(FaceDataset):
     * as distributed: videos named like `VideoFlash/1001_DFA_ANG_XX.flv`, also as `.mp4`. The face
       in the middle of each clip is found and cut out.
     * images of faces, one or more per clip: `1001_DFA_ANG_XX.jpg`, `1001_DFA_ANG_XX_12.jpg`, or in
-      folders named like clips. The middle one of each clip is used, whole.
+      folders named like clips. The middle image of each clip is used, uncropped.
 
     With `processedResults/tabulatedVotes.csv` the targets are the votes of the raters who saw the
     face without sound, and the class is their first choice; clips without a single first choice
     are excluded. Without this file, target and class are the acted emotion, which the raters
-    recognized in only 69 % of the faces; `Faces.layout` says which of the two it is.
+    recognized in only 69 % of the faces; `Faces.layout` tells which of the two is used.
     """
 
     labels = LABELS
@@ -79,11 +79,10 @@ class CremaD(FaceDataset):
         votes = _read_votes(root / VOTES_FILE)
         chosen, targets, excluded = _label(clips, votes)
         layout = f'{layout}, actors with numbers ending in {", ".join(SPLIT_DIGITS[split])}'
-        layout += f'; {count_of(len(chosen), "clip")} labeled by '
         if votes is None:
-            layout += f'the acted emotion, because there is no {root / VOTES_FILE}'
+            layout += f', {len(chosen)} labeled by the acted emotion: no {root / VOTES_FILE}'
         else:
-            layout += f'the votes of {root / VOTES_FILE}'
+            layout += f', {len(chosen)} labeled by the votes of {root / VOTES_FILE}'
         is_video = bool(chosen) and chosen[0].path.suffix.lower() in VIDEO_SUFFIXES
         images, reasons = _cut_out(chosen) if is_video else _read_images(chosen)
         good = [index for index, image in enumerate(images) if image is not None]
@@ -164,7 +163,7 @@ def _read_votes(path: Path) -> dict[str, np.ndarray] | None:
 def _label(
     clips: Sequence[_Clip], votes: Mapping[str, np.ndarray] | None
 ) -> tuple[list[_Clip], np.ndarray, dict[str, int]]:
-    """Return the clips with a class, their targets, float32 [N, 6], and the excluded per reason."""
+    """Return clips with a class, their targets, float32 [N, 6], and numbers of excluded ones."""
     chosen: list[_Clip] = []
     targets: list[np.ndarray] = []
     excluded: Counter[str] = Counter()

@@ -24,7 +24,7 @@ FACES_FOLDER, PICTURES_FOLDER = 'cropped', 'original'
 
 
 class DiffusionFer(FolderDataset):
-    """DiffusionFER in `root`, or in a folder within; the folder `cropped` is preferred.
+    """DiffusionFER in `root`, or in a subfolder; the folder `cropped` is preferred.
 
     The published set has no splits. The CRC-32 of a file's name assigns it to training (eight
     tenths), validation or test (one tenth each), so the split is the same in both folders.

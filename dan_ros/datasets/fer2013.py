@@ -97,7 +97,7 @@ def read_pixels(path: Path, number: int, text: str) -> np.ndarray:
     """
     try:
         pixels = np.fromstring(text, np.int64, sep=' ')  # six times faster than `int` per number
-    except (ValueError, DeprecationWarning):  # not a number; numpy changes from one to the other
+    except (ValueError, DeprecationWarning):  # the type depends on the version of numpy
         pixels = np.zeros(0, np.int64)
     if pixels.size != SIDE_PX**2 or pixels.min() < 0 or pixels.max() > 255:
         raise DataError(

@@ -37,7 +37,7 @@ VOTE_COLUMNS = (
     *('unknown', 'nf'),
 )
 LABEL_FILE = 'label.csv'
-AGREED = 0.9  # share of the votes from which on annotators agree on a face
+AGREED = 0.9  # share of the votes from which the annotators count as agreeing
 SECOND_OPINION_FILE = 'fer2013_labels.npz'
 IMAGE_FOLDERS = {TRAIN: 'fer2013train', VALID: 'fer2013valid', TEST: 'fer2013test'}
 MISSING = (
@@ -53,7 +53,7 @@ NO_SECOND_OPINION = (
 
 @dataclass(frozen=True)
 class _Content:
-    """What the files of a split contain.
+    """Content of the files of a split.
 
     Attributes:
         images: uint8 [N, 48, 48].
@@ -92,7 +92,7 @@ class FerPlus(FaceDataset):
     Args:
         second_opinion: weight w of FER-2013's own label in the targets of the training split,
             [0, 1]. Bayes' rule combines both: target = votes * P(label | class) ** w, normalized.
-            So the label decides where the votes are divided, and changes nothing where they agree.
+            So the label decides if the votes are divided, and changes nothing if they agree.
             The classes do not depend on it. The labels are in the column `emotion` of
             `fer2013.csv`, or in `fer2013_labels.npz` beside `ferplus_train.npz`: an array `train`,
             uint8 [N], of indices into `labels.FER2013`, one per row of `ferplus_train.npz`.
@@ -153,7 +153,7 @@ def _weigh(targets: np.ndarray, emotions: np.ndarray, weight: float) -> np.ndarr
     """Weigh vote shares, float32 [N, 8], with FER-2013's labels, int64 [N]: float32 [N, 8].
 
     The likelihoods P(label | class) are estimated from the faces that the annotators agree on; one
-    more face of each label keeps them above 0.
+    additional face per label keeps them above 0.
     """
     agreed = targets.max(axis=1) >= AGREED
     counts = np.ones((len(label_sets.FER2013), targets.shape[1]))  # [7, 8]
@@ -336,6 +336,6 @@ def _read_array(
         if isinstance(array, np.ndarray):
             return array
         reason = 'not an array'
-    except Exception as error:  # as in `_read_arrays`
+    except Exception as error:  # many unrelated classes, see `_read_arrays`
         reason = ' '.join(str(error).split()) or type(error).__name__
     raise DataError(f'{path}: the array {name!r} is damaged ({reason}); download the file again')

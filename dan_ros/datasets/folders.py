@@ -29,7 +29,7 @@ IMAGE_SUFFIXES = (
     *('.avif', '.heic', '.heif', '.pbm', '.pgm', '.ppm', '.pnm', '.svg', '.dng'),
 )
 DIFFUSION_FER = 'DiffusionEmotion_S'  # published folder of `diffusionfer.DiffusionFer`
-HEAD_BYTES = 4096  # number of first bytes that tell text from images
+HEAD_BYTES = 4096  # number of first bytes that distinguish text from images
 
 
 class FolderDataset(ImageDataset):
@@ -209,7 +209,7 @@ def _is_loose_image(path: Path) -> bool:
 
 
 def _may_be_image(path: Path) -> bool:
-    """Return whether to decode a file: any but system files, and texts without an image suffix."""
+    """Return whether to decode a file; not system files, nor texts without an image suffix."""
     if is_ignored(path) or not (path.is_file() or path.is_symlink()):
         return False
     return path.suffix.lower() in IMAGE_SUFFIXES or not _is_text(path)

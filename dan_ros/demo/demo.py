@@ -242,7 +242,7 @@ def _start(program: str, *ros_arguments: str) -> 'subprocess.Popen[bytes]':
         # Both processes publish large images.
         env={'FASTDDS_DEFAULT_PROFILES_FILE': str(profile), **os.environ},
         preexec_fn=_die_with_parent,  # noqa: PLW1509
-        start_new_session=True,  # so that Ctrl-C reaches only the demo, which stops the others
+        start_new_session=True,  # Ctrl-C reaches only the demo, which stops the other processes
     )
 
 

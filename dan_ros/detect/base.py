@@ -35,7 +35,7 @@ class Detector(ABC):
 
     Attributes:
         name: its name in the registry.
-        warning: a limitation the user should know, or ''.
+        warning: a limitation to show to the user, or ''.
         min_score: faces with a lower score are dropped, [0, 1].
     """
 
@@ -63,5 +63,5 @@ class Detector(ABC):
         """
 
     def detect_in_part(self, image_bgr: np.ndarray) -> list[Face]:
-        """Find faces in a part of an image, which need not contain any; as `detect`, or faster."""
+        """Find faces in a part of an image, which may contain none; like `detect`, or faster."""
         return self.detect(image_bgr)

@@ -22,10 +22,10 @@ LOG = logging.getLogger(__name__)
 MAX_FACES = 256  # faces per frame; tracking time grows with the square of this
 REGION_SCALE = 2.0  # side of the region around a predicted box, relative to the box
 REGION_PX = 128  # longer side of the downscaled region, pixels
-# Cost of a region's pixel relative to a pixel of the full frame: small inputs have more overhead.
+# Cost of a pixel in a region relative to one in the full frame; small inputs have more overhead.
 REGION_COST = 1.5
 
-MIN_PART = 0.5  # area of a face that is cut off, relative to all of it; less is another face
+MIN_PART = 0.5  # smallest share of a known face that a cut-off face must show
 
 REDUCE, DETECT = 'reduce', 'detect'  # stages of the timer
 
@@ -66,8 +66,8 @@ class FaceFinder:
             frame: image to search.
             predicted_boxes: float [4] each, where faces are expected. If every box has a face close
                 by, and searching around them is cheaper, the rest of the frame is not searched.
-            changed_boxes: float [4] each, where new faces may be; if one is, the full frame is
-                searched. If this is not None, the full frame is not searched just because no face
+            changed_boxes: float [4] each, where new faces may be; if one is found, the full frame
+                is searched. If it is not None, the full frame is not searched only because no face
                 is expected.
         """
         faces = None
@@ -136,7 +136,7 @@ class FaceFinder:
         return found
 
     def _has_new_face(self, frame: Frame, box_xyxy: np.ndarray, known: Sequence[Face]) -> bool:
-        """Return whether a part of the frame has a face other than the known ones."""
+        """Return whether a part of the frame contains a face that is not known yet."""
         left, top, right, bottom = (int(side) for side in box_xyxy)
         longer = max(right - left, bottom - top)
         side_px = math.ceil(self.max_side_px * longer / max(frame.size))
@@ -223,7 +223,7 @@ def _region_around(box_xyxy: np.ndarray, size: tuple[int, int]) -> tuple[int, in
 
 
 def _may_be_same(found: Face, known: Face) -> bool:
-    """Return whether a face in a part of the frame is a known one, which may be cut off there."""
+    """Return whether a face in a part of the frame, where it may be cut off, is a known one."""
     a, b = found.box_xyxy, known.box_xyxy
     if is_same_place(a, b):
         return True

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenCV's Haar cascade: works without a model file, misses more faces, finds no landmarks."""
+"""OpenCV's Haar cascade: needs no model file, but misses more faces and finds no landmarks."""
 
 from pathlib import Path
 

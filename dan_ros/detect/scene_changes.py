@@ -10,21 +10,21 @@ from dan_ros.faces.boxes import area
 from dan_ros.images.opencv import cv2
 from dan_ros.types import Frame
 
-# Lengths in pixels of the reduced copy in which faces are searched.
+# Lengths are in pixels of the reduced copy in which faces are searched.
 CELL_PX = 8  # side of the square cells whose brightness is compared
-MARGIN_PX = 32  # searched around changed cells
-FACE_MARGIN_PX = 8  # changes up to here belong to a known face; another face may be beside it
+MARGIN_PX = 32  # margin searched around changed cells
+FACE_MARGIN_PX = 8  # margin of a known face; changes beyond it may be another face
 SAMPLES = 4  # pixels per side of a cell that are averaged
-MIN_CHANGE = 6.0  # gray levels; sensor noise changes the mean of a cell by about 1
-CALL_PX = 8_000  # pixels that can be searched in the time that each further search takes
+MIN_CHANGE = 6.0  # change of a cell's mean, gray levels; sensor noise causes about 1
+CALL_PX = 8_000  # overhead of each additional search, as a number of pixels
 
 
 class SceneChanges:
     """Remembers what each part of a camera's images looked like when it was last searched.
 
-    A new face changes the image where it appears, so that the rest need not be searched again. What
-    changed is searched in every second image, and in between only where known faces are: a new face
-    is found at most one image late.
+    A new face changes the image where it appears, so that the rest need not be searched again. In
+    every second image, the changed parts are searched; in the others, only the surroundings of
+    known faces. So a new face is found at most one image late.
 
     Example:
         >>> changes = SceneChanges()
@@ -37,9 +37,9 @@ class SceneChanges:
     """
 
     def __init__(self) -> None:
-        self._searched: _Cells | None = None  # when they were last searched
-        self._next: _Cells | None = None  # after the newest image
-        self._was_searched = False  # whether more than known faces was searched in the last image
+        self._searched: _Cells | None = None  # each cell as it was last searched
+        self._next: _Cells | None = None  # `_searched` after a search of the newest image
+        self._was_searched = False  # whether the last search covered more than known faces
 
     def parts_to_search(
         self,
@@ -55,7 +55,7 @@ class SceneChanges:
             frame: the newest image.
             known_boxes: float [4] each, where known faces are searched anyway.
             max_side_px: longer side of the reduced copy in which faces are searched.
-            is_full: the full frame will be searched in any case.
+            is_full: whether the full frame will be searched anyway.
             missing_boxes: float [4] each, where known faces were lost: they are searched as well.
 
         Returns:

@@ -65,7 +65,7 @@ class YuNetDetector(Detector):
 
         Raises:
             ModelError: the file is missing or damaged, and cannot be downloaded.
-            BackendError: the GPU cannot be used, or neither library is there.
+            BackendError: the GPU cannot be used, or neither library is installed.
         """
         content = _read_file(config)
         if config.device == 'cpu' and find_spec('onnxruntime') is None:
@@ -156,7 +156,7 @@ def decode(
     return scores[chosen][is_finite], boxes[is_finite], landmarks[is_finite]
 
 
-@lru_cache(maxsize=32)  # a camera's images have one size, regions a few
+@lru_cache(maxsize=32)  # the images of a camera have one size, regions a few sizes
 def _cells(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Return (column, row) of each cell, float32 [cells, 2], and its stride, float32 [cells, 1]."""
     corners, strides = [], []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""YuNet in OpenCV's own wrapper, for machines without ONNX Runtime; two to three times as slow."""
+"""YuNet in OpenCV's own wrapper, for machines without ONNX Runtime; takes 2 to 3 times as long."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from dan_ros.errors import MissingPackageError, ModelError
 from dan_ros.images.opencv import cv2, version
 from dan_ros.types import Face
 
-MIN_VERSION = (4, 9)  # the first OpenCV that reads YuNet from memory
+MIN_VERSION = (4, 9)  # first version of OpenCV that reads YuNet from memory
 
 
 class OpenCvYuNetDetector(YuNetDetector):

@@ -97,7 +97,7 @@ def predict_crops(
     Raises:
         DataError: the model's input is not square.
         ModelError: the calibration is for another model.
-        ParameterError: the model cannot answer for the prior.
+        ParameterError: the prior cannot be used with the model.
     """
     calibrator = Calibrator.create(backend.model, calibration)
     calibrator.check(prior)

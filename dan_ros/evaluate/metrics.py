@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-CALIBRATION_BINS = 15  # as in Guo et al. 2017, section 5
+CALIBRATION_BINS = 15  # number of bins, as in Guo et al. 2017, section 5
 
 
 @dataclass(frozen=True)

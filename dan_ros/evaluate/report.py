@@ -22,7 +22,7 @@ from dan_ros.storage.atomic import atomic_write_bytes, workspace
 
 NEW_FOLDER = 'new'  # name of the hidden folder that collects the files of a report
 MAX_MISTAKES = 32  # faces shown
-MISTAKE_PX = 96  # side of a face shown
+MISTAKE_PX = 96  # side of a displayed face, pixels
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -143,7 +143,7 @@ def to_json(subject: Subject, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _describe_images(evaluation: Evaluation) -> dict[str, Any]:
-    """Which images were evaluated, and which were not and why."""
+    """The evaluated images, and the others with the reasons."""
     faces, missing = evaluation.faces, evaluation.without_result
     return {
         'layout': faces.layout,
@@ -162,14 +162,14 @@ def _describe_images(evaluation: Evaluation) -> dict[str, Any]:
 def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path:
     """Write the figures, `report.html` and `scores.json` into an existing folder.
 
-    Files of an earlier report are replaced after all new ones are on the disk, `scores.json` last:
-    if it exists, all files come from the same evaluation.
+    Files of an earlier report are replaced after all new ones are on the disk; `scores.json` is
+    replaced last. If it exists, all files come from the same evaluation.
 
     Returns:
-        Path of the page, which contains the figures and can be shared alone.
+        Path of the page, which contains the figures and can be shared without other files.
 
     Raises:
-        DanError: a file cannot be written; an earlier report stays.
+        DanError: a file cannot be written; an earlier report is kept.
     """
     content = to_json(subject, evaluation)
     title = readable(f'{Path(subject.model).name} on {subject.dataset}, {subject.split}')

@@ -15,7 +15,7 @@ MARGIN = 0.25
 def blur_faces(frame: Frame, boxes_xyxy: Iterable[np.ndarray]) -> Frame:
     """Replace each face and a margin around it by its average color.
 
-    Only one color per face is left. Pixelation and ordinary blur leave enough detail for a network
+    Each face becomes one color. Pixelation and ordinary blur leave enough detail for a network
     to recognize people (McPherson, Shokri, Shmatikov 2016, https://arxiv.org/abs/1609.00408).
 
     Args:

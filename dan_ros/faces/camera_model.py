@@ -55,7 +55,7 @@ class Camera:
 def assumed_camera(size: tuple[int, int]) -> Camera:
     """Return a camera without distortion and with an angle of view of 60 degrees.
 
-    It stands for an unknown calibration where only directions matter.
+    It is used instead of an unknown calibration where only directions matter.
 
     Args:
         size: (width, height) of the images, pixels.
@@ -81,7 +81,7 @@ def info_to_camera(info: Any, camera: str) -> Camera | None:
     Args:
         info: sensor_msgs/CameraInfo, or an object with the same fields. K and D apply to raw
             images, P applies to rectified ones.
-        camera: name of the image topic, which tells whether the images are rectified.
+        camera: name of the image topic, which shows whether the images are rectified.
     """
     is_rectified = not RECTIFIED.isdisjoint(posixpath.basename(camera).split('_'))
     matrix = np.array(info.p, float).reshape(3, 4)[:, :3] if is_rectified else np.array(info.k)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Crops faces for the network, in training and inference alike.
+"""Crops faces for the network, in the same way for training and inference.
 
 The crop rule `square S`: a square around the center of the face's box, whose side is S times the
 longer side of the box, resized to the model's input. Outside the image, the nearest pixel of the
@@ -50,7 +50,7 @@ def crop_face(
         height, width = width, height
     square = square_about(box_xyxy, scale)
     image = frame.pixels(max(height, width) / square[2])
-    if image.shape[1::-1] != frame.size:  # a smaller copy with enough pixels
+    if image.shape[1::-1] != frame.size:  # may be a smaller copy with enough pixels
         shrink = np.divide(image.shape[1::-1], frame.size)
         square = square_about(box_xyxy * np.tile(shrink, 2), scale)
     patch = resize(_cut_square(image, *square), width, height)

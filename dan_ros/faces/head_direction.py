@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Estimates where heads point, relative to the camera, from their landmarks.
 
-Plain numbers instead of arrays: they are faster for five points per face. A point x, y of an image
-is the complex number x + i y, so that a projection along both axes is one product.
+Python numbers are faster than arrays for five points per face. A point x, y of an image
+is stored as the complex number x + i y, so a projection along both axes is one product.
 """
 
 import math
@@ -32,9 +32,10 @@ def head_directions(
 ) -> list[Direction]:
     """Estimate the forward direction of each head, seen along the ray from the camera to it.
 
-    The result does not depend on the distance, so it needs no calibration: without one, a plain
-    lens is assumed, see `assumed_camera`. One step of POSIT (DeMenthon and Davis 1995, "Model-based
-    object pose in 25 lines of code") is as accurate here as `solve_pose`, and far faster.
+    The result does not depend on the distance, so it needs no calibration: without one, a lens
+    without distortion is assumed, see `assumed_camera`. One step of POSIT (DeMenthon and Davis
+    1995, "Model-based object pose in 25 lines of code") is as accurate here as `solve_pose`, and
+    far faster.
 
     Args:
         landmarks: [5, 2] or [0, 2] per face, pixels.
@@ -42,9 +43,9 @@ def head_directions(
         size: (width, height) of the image, pixels.
 
     Returns:
-        Unit vectors out of the faces: x right in the image, y down, z away from the camera along
-        the ray between the eyes, so that (0, 0, -1) faces the camera. NaN for a face without
-        landmarks, or whose landmarks do not fit a face in front of the camera.
+        Unit vectors that point out of the faces: x right in the image, y down, z away from the
+        camera along the ray between the eyes, so that (0, 0, -1) faces the camera. NaN for a face
+        without landmarks, or whose landmarks do not fit a face in front of the camera.
     """
     present = [points for points in landmarks if len(points)]
     if not present:
@@ -80,7 +81,7 @@ def _solve(rays: list[complex]) -> Direction:
 
 
 def _turn_to_axis(rays: list[complex]) -> list[complex]:
-    """Turn the camera so that its axis goes between the eyes; return the rays seen then."""
+    """Rotate the camera to point between the eyes; return the rays in that camera."""
     center = (rays[0] + rays[1]) / 2
     length = math.hypot(1, center.real, center.imag)
     turned = []

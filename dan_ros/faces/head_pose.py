@@ -85,7 +85,7 @@ def pose_with_depth(pose: HeadPose, depths_m: np.ndarray) -> HeadPose | None:
     """Move a pose to the measured distance, without assuming the size of the face.
 
     An image does not determine the scale: a face of twice the size at twice the distance looks the
-    same. The ratio of measured to assumed depth at the landmarks is that scale of the position.
+    same. The ratio of measured to assumed depth at the landmarks is the scale of the position.
 
     Args:
         pose: pose for a face of average size, from `solve_pose`.

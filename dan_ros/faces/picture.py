@@ -35,7 +35,7 @@ def aligned_face(frame: Frame, face: Face, size: tuple[int, int]) -> np.ndarray 
     Args: see `cropped_face`.
 
     Returns:
-        uint8 [height, width, 3] BGR; None if the place of the eyes is unknown.
+        uint8 [height, width, 3] BGR; None if the positions of the eyes are unknown.
     """
     angle = eye_angle(face)
     if angle is None:

@@ -10,17 +10,18 @@ from dan_ros.images.opencv import cv2
 from dan_ros.types import Face
 
 NOSE_DEPTH = 0.45  # depth of the nose tip, as a fraction of the distance from eyes to mouth
-# Factors on the thresholds for a face that passed them in the last image. The one on sharpness is
-# just above the noise of a still camera, which changes the sharpness of a blurred face by 1 to 2 %:
-# illegible faces have 2.8 to 3.4, so a lower factor would keep the label of a face nobody can read.
+# Factors that lower the thresholds for a face that passed them in the last image. The factor for
+# sharpness only covers the noise of a still camera, which changes the sharpness of a blurred face
+# by 1 to 2 %. A lower factor would keep the label of illegible faces, whose sharpness is 2.8 to
+# 3.4.
 RELAXED, RELAXED_SHARPNESS = 0.8, 0.97
 MEAN_OF_COLORS = np.full((1, 3), 1 / 3, np.float32)
 DETAIL_SIDE_PX = 96  # side of a crop at which `sharpness` smooths with a sigma of 1 pixel
 
 TOO_SMALL, TURNED_AWAY, BLURRED = 'too_small', 'turned_away', 'blurred'
-TOO_MANY = 'too_many'  # not among the largest `max_faces` faces of the frame
+TOO_MANY = 'too_many'  # the face is not among the largest `max_faces` ones
 NO_ANSWER = 'no_answer'  # the network returned NaN or infinity
-NO_CONSENT = 'no_consent'  # nobody released the face, or it moved too far since the last image
+NO_CONSENT = 'no_consent'  # the face is not released, or moved too far since the last image
 REASONS = (TOO_SMALL, TURNED_AWAY, BLURRED, TOO_MANY, NO_ANSWER, NO_CONSENT)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convert encodings that this package does not know with cv_bridge, where that is installed."""
+"""Convert encodings that this package does not support with cv_bridge, if it is installed."""
 
 from functools import cache, lru_cache
 from typing import Any
@@ -24,8 +24,8 @@ def load_bridge() -> Any:
 def bytes_per_pixel(encoding: str) -> int:
     """Return the size of a pixel; 0 if cv_bridge cannot convert the encoding to bgr8.
 
-    cv_bridge knows types without color, such as 32FC1, which it converts to no picture. So a small
-    image is converted for trial.
+    cv_bridge supports types without color, such as 32FC1, but cannot convert them to a picture.
+    Therefore a small image is converted as a trial.
     """
     bridge = load_bridge()
     if bridge is None:

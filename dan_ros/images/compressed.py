@@ -30,7 +30,7 @@ JPEG_START, PNG_START = b'\xff\xd8', b'\x89PNG\r\n\x1a\n'
 # JPEG markers: https://www.w3.org/Graphics/JPEG/itu-t81.pdf, table B.1
 START_OF_IMAGE, END_OF_IMAGE, START_OF_SCAN = 0xD8, 0xD9, 0xDA
 START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # has the size
-# The next marker with a meaning, as libjpeg finds it: fill bytes, escaped bytes of a scan and
+# The next significant marker, found as in libjpeg: fill bytes, escaped bytes of a scan and
 # restart markers are skipped.
 MARKER = re.compile(rb'\xff[^\x00\x01\xd0-\xd7\xff]')
 MAX_SEGMENTS = 10_000  # markers that are read in a JPEG; a photo has a few hundred at most
@@ -39,7 +39,7 @@ MAX_SCANS = 32  # scans of a JPEG; encoders write about ten, each takes as long 
 
 @dataclass(frozen=True)
 class _Structure:
-    """What a JPEG or PNG states without being decoded.
+    """Information from a JPEG or PNG that needs no decoding.
 
     Attributes:
         size: (width, height), pixels, or None if the header is missing.
@@ -53,7 +53,7 @@ class _Structure:
 
 
 def is_whole(content: bytes) -> bool:
-    """Return whether a JPEG or PNG is complete; other content only must not be empty.
+    """Return whether a JPEG or PNG is complete, and other content is not empty.
 
     Bytes behind the end are ignored, such as the video of a motion photo or the padding of a fixed
     buffer.
@@ -242,7 +242,7 @@ def _read_jpeg(content: bytes) -> _Structure:
     for _ in range(MAX_SEGMENTS):
         found = MARKER.search(content, place)
         code = content[found.end() - 1] if found else START_OF_IMAGE
-        if found is None or code in (START_OF_IMAGE, END_OF_IMAGE):  # another picture, or the end
+        if found is None or code in (START_OF_IMAGE, END_OF_IMAGE):  # end of this picture
             return _Structure(size, code == END_OF_IMAGE, scans)
         segment = content[found.end() : found.end() + 7]
         if scans == 0:  # decoders skip invalid bytes differently: a size after them may be wrong

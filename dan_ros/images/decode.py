@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decode picture files as viewers show them: upright, and in 8 bits per color.
 
-OpenCV decodes. Pillow reads the orientation, which old versions of OpenCV read in JPEG only.
+OpenCV decodes. Pillow reads the orientation, because old versions of OpenCV read it only in JPEG.
 """
 
 import io
@@ -13,7 +13,7 @@ from PIL import Image, ImageChops
 from dan_ros.images.compressed import FLAGS, PNG_START, is_whole, png_chunks
 from dan_ros.images.opencv import MAX_PIXELS, cv2, raise_if_out_of_memory
 
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses pictures of more than twice as many
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses more than twice as many
 warnings.filterwarnings('ignore', module='PIL')  # damaged EXIF data is ignored
 
 ORIENTED_FORMATS = ('JPEG', 'PNG', 'WEBP', 'AVIF')  # OpenCV itself always turns a TIFF upright
@@ -82,7 +82,7 @@ def _decode(content: bytes) -> np.ndarray | None:
 def _decode_cmyk(header: Image.Image) -> np.ndarray | None:
     """Decode a CMYK JPEG without Adobe's marker.
 
-    Adobe stores inverted values. OpenCV and Pillow always assume that.
+    Adobe stores inverted values. OpenCV and Pillow assume inverted values in every CMYK JPEG.
     """
     try:
         rgb = ImageChops.invert(header).convert('RGB')
@@ -109,7 +109,7 @@ def _orientation(header: Image.Image, content: bytes) -> int:
         value = header.getexif().get(ORIENTATION)
     except MemoryError:
         raise
-    except Exception:  # as in `_open_header`
+    except Exception:  # many classes, see `_open_header`
         return 1
     return value if value in TURNS else 1
 

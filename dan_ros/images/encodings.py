@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convert sensor_msgs/Image to `Frame`, without ROS: any object with the message's fields will do.
+"""Convert sensor_msgs/Image, or an object with the same fields, to `Frame`, without ROS.
 
 8-bit color and gray images become views of the message's data; nothing is copied. OpenCV converts
 other encodings to bgr8 or mono8, and cv_bridge, where it is installed, those that are not listed
@@ -96,7 +96,7 @@ def _layouts() -> dict[str, _Layout]:
 
 
 def _full_range() -> np.ndarray:
-    """Return the table that widens Y, Cr and Cb of video to [0, 255]: uint8 [1, 256, 3].
+    """Return the table that stretches Y, Cr and Cb of video to [0, 255]: uint8 [1, 256, 3].
 
     In video, Y has the range [16, 235] and Cr and Cb [16, 240]: ITU-R BT.601, section 2.5.3.
     """
@@ -148,17 +148,18 @@ def check_image(message: ImageMessage) -> None:
 
 
 def _layout_of_bridge(encoding: str) -> _Layout:
-    """Return the layout of an encoding that only cv_bridge knows.
+    """Return the layout of an encoding that only cv_bridge supports.
 
     Raises:
-        FrameError: with the cause 'bad_encoding': cv_bridge does not know it or is not installed.
+        FrameError: with the cause 'bad_encoding': cv_bridge does not support it or is not
+            installed.
     """
     if pixel_bytes := bridge.bytes_per_pixel(encoding):
         return _Layout(pixel_bytes, 1, bridge.RESULT)
     name = repr(encoding[:40])
     if NUMBERS.fullmatch(encoding):
         raise FrameError('bad_encoding', f'the encoding {name} is for numbers, not for pictures')
-    hint = '' if bridge.load_bridge() else '; cv_bridge, which may know more, is not installed'
+    hint = '' if bridge.load_bridge() else '; cv_bridge, which may support more, is not installed'
     raise FrameError(
         'bad_encoding', f'unknown encoding {name}; known are {", ".join(ENCODINGS)}{hint}'
     )

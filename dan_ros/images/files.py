@@ -28,7 +28,7 @@ def open_picture(path: Path) -> np.ndarray:
     """Decode a picture file.
 
     Returns:
-        uint8 [H, W, 3], BGR, turned upright as its EXIF data says.
+        uint8 [H, W, 3], BGR, turned upright according to its EXIF data.
 
     Raises:
         DataError: the file is missing, damaged, truncated or too large; the message names it.
@@ -44,7 +44,7 @@ def open_picture(path: Path) -> np.ndarray:
 
 
 def is_picture(path: Path) -> bool:
-    """Return whether the first bytes of a file are of a format that OpenCV reads."""
+    """Return whether a file begins like a format that OpenCV reads."""
     return path.is_file() and bool(cv2.haveImageReader(str(path)))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small JPEG copies of images, to look at."""
+"""Small JPEG copies of images, for display."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def to_preview(frame: Frame) -> bytes:
     """Encode an image as JPEG, shrunk to at most `MAX_SIDE_PX`.
 
     Args:
-        frame: the image, without anything that must not be shown.
+        frame: the image, in which private parts are already hidden.
 
     Example:
         >>> to_preview(Frame(np.zeros((4, 4), np.uint8), 'mono8'))[:2].hex()
@@ -25,7 +25,7 @@ def to_preview(frame: Frame) -> bytes:
     width, height = frame.size
     scale = min(1.0, MAX_SIDE_PX / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    if scale > 0.5:  # every pixel counts already, and this is several times as fast
+    if scale > 0.5:  # interpolation then uses every pixel, and is several times as fast
         small = cv2.resize(frame.image, size, interpolation=cv2.INTER_LINEAR)
     else:
         small = resize(frame.image, *size)

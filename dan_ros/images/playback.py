@@ -154,7 +154,7 @@ def _pictures(paths: list[Path], repeats: int, warn: Warn) -> Images:
 
 
 def _read(path: Path) -> np.ndarray:
-    if not is_picture(path):  # without reading all of a long video
+    if not is_picture(path):  # reads only the start of the file, which may be a long video
         expected = 'a picture that OpenCV can read'
         raise DataError(f'{path} {explain_wrong_file(path, expected) or f"is not {expected}"}')
     return open_picture(path)

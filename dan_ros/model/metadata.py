@@ -32,13 +32,13 @@ Tensor = tuple[str, str, list[Any]]  # name, NumPy's name of the element type, s
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a backend must know to use a model.
+    """Description of a model that a backend needs.
 
     Attributes:
         labels: canonical label of each of the C outputs.
         input_size: (height, width) of a face crop, pixels, each from 32 to 2048.
         crop_scale: side of the square crop / longer side of the face's box, from 0.1 to 10.
-        source: training data, accuracy and license, for people to read.
+        source: training data, accuracy and license, as text.
         source_sha256: SHA-256 of the file the weights came from, hexadecimal, or ''.
         temperature: divisor of the logits, from 0.01 to 100.
         log_prior: natural logarithm of the probability of each class that the model learned to
@@ -189,7 +189,7 @@ class ModelInfo:
         height, width = size.split('x')
         rule, scale = crop.split()
         if rule != CROP_RULE:
-            raise ModelError(f'unknown crop rule {rule!r}; this version knows {CROP_RULE!r}')
+            raise ModelError(f'unknown crop rule {rule!r}; this version supports {CROP_RULE!r}')
         return cls(
             labels=tuple(metadata['dan_ros.labels'].split(',')),
             input_size=(int(height), int(width)),

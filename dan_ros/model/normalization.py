@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From RGB pixels to a network's input: gray conversion, mean and standard deviation."""
+"""Conversion of RGB pixels to a network's input: gray, mean and standard deviation."""
 
 from collections.abc import Sequence
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)  # gray = LUMA . RGB, ITU-R BT.601, as OpenCV's RGB2GRAY
-MEAN_RANGE = (0.0, 1.0)  # for pixel values scaled to 0 .. 1
+MEAN_RANGE = (0.0, 1.0)  # limits of the mean, for pixel values scaled to 0 .. 1
 STD_RANGE = (0.001, 10.0)  # 1/255 keeps values in 0 .. 255, 1 keeps them in 0 .. 1
 
 

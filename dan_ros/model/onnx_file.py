@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check ONNX files from untrusted sources before any runtime reads them.
 
-The format lets a tensor be stored in another file, whose path the model gives, and a node contain
-a compiled engine, which is a program. This package uses neither, so both are rejected.
+In this format, a tensor can be stored in another file, whose path is in the model, and a node can
+contain a compiled engine, which is a program. This package uses neither, so both are rejected.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import onnx
 
 ENGINE_NODE = 'EPContext'  # operator of ONNX Runtime that holds an engine, or the path of one
-ORT_FORMAT = b'ORTM'  # at byte 4 of ONNX Runtime's own format, which is not protobuf
+ORT_FORMAT = b'ORTM'  # bytes 4 to 7 of ONNX Runtime's own format, which is not protobuf
 MAX_DEPTH = 100  # nested messages; the limit of protobuf's own parsers
 
 # Message type -> {field number: message type of the field}, of all fields through which a tensor, a
@@ -81,7 +81,7 @@ def parse_onnx(content: bytes, where: str) -> 'onnx.ModelProto':
     inspect_onnx(content, where)
     try:
         return onnx.load_from_string(content)
-    except Exception as error:  # protobuf's error class has moved between its versions
+    except Exception as error:  # protobuf's error class differs between versions
         raise ModelError(f'{where} is not an ONNX file: {error}') from None
 
 

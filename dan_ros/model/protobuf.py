@@ -61,7 +61,7 @@ def encode(number: int, value: int | str | bytes | memoryview) -> bytes:
 
 def _read_varint(message: memoryview, place: int) -> tuple[int, int]:
     """Return a number and the position after it."""
-    if place < len(message) and message[place] < 0x80:  # most numbers, and quick
+    if place < len(message) and message[place] < 0x80:  # fast path for most numbers
         return message[place], place + 1
     value = 0
     for index, byte in enumerate(message[place : place + MAX_VARINT_BYTES]):

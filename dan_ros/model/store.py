@@ -28,7 +28,7 @@ from dan_ros.storage.cache import cache_path, make_cache_folder
 from dan_ros.storage.file_content import explain_wrong_content
 from dan_ros.storage.resources import data_folders
 
-FETCH_TIMEOUT_S = 30  # for a whole transfer: name lookup, redirects, headers and content
+FETCH_TIMEOUT_S = 30  # timeout of a whole transfer: name lookup, redirects, headers and content
 MAX_BYTES = 512 * 2**20  # size of a model file; a DAN with four heads takes 66 MB in fp32
 FLOAT_MODEL = 'dan_ferplus'
 INT8_MODEL = 'dan_ferplus_int8'
@@ -44,7 +44,7 @@ class KnownModel:
         name: name on the command line and in parameters.
         filename: name of its file wherever it is stored.
         sha256: SHA-256 of the file, hexadecimal.
-        description: one line for people, with the license.
+        description: one line of text, with the license.
         package: Python package that contains the file, or ''.
         url: download address; '' for models that come with this package.
     """
@@ -58,7 +58,7 @@ class KnownModel:
 
     @property
     def remedy(self) -> str:
-        """What to do when the file is missing."""
+        """The remedy if the file is missing."""
         if not self.url:
             return 'It comes with this package: build or install the package again.'
         return f'Get it with `dan-ros models fetch {self.name}`{self.package_hint}.'
@@ -205,7 +205,7 @@ def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
         reasons = '; '.join([shorten(error), *map(str, problems)])
         raise ModelError(
             f'{model.filename} could not be fetched from {model.url}: {reasons}. '
-            f'Copy it to {target} by hand{model.package_hint}.'
+            f'Copy it to {target} manually{model.package_hint}.'
         ) from None
     return target
 

@@ -24,7 +24,7 @@ from dan_ros.storage.file_content import CHECKPOINT, explain_wrong_file
 SAFE_TORCH = (2, 6)  # first version whose weights_only=True runs no code, see CVE-2025-32434
 NOTES_KEY = 'dan_ros'  # key in the safetensors metadata
 OFFICIAL_INPUT_SIZE = 224
-# What torch raises for a damaged file.
+# Exceptions that torch raises for a damaged file.
 UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, ValueError)
 
 
@@ -208,7 +208,7 @@ def _unpickle_state(path: Path) -> dict[str, torch.Tensor]:
             f'torch {torch.__version__} can run code hidden in a checkpoint (CVE-2025-32434); '
             'install torch 2.6 or newer'
         )
-    with path.open('rb') as file:  # given a path, torch goes by its suffix
+    with path.open('rb') as file:  # given a path, torch decides by its suffix
         content = torch.load(file, map_location='cpu', weights_only=True)
     state = content if isinstance(content, dict) else None
     for name in ('model_state_dict', 'state_dict'):

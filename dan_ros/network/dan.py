@@ -79,7 +79,7 @@ class SpatialAttention(nn.Module):
 
     def attention_map(self, x: torch.Tensor) -> torch.Tensor:
         """[B, 512, h, w] -> the head's unnormalized attention, [B, 1, h, w], >= 0."""
-        y = self.conv1x1(x)  # [B, 256, h, w]; the official network has no ReLU here
+        y = self.conv1x1(x)  # [B, 256, h, w]; like the official network, no ReLU here
         y = self.conv_3x3(y) + self.conv_1x3(y) + self.conv_3x1(y)  # [B, 512, h, w]
         return functional.relu(y).sum(dim=1, keepdim=True)  # [B, 1, h, w]
 
@@ -152,8 +152,8 @@ class DAN(nn.Module):
     def freeze(self, stages: int) -> None:
         """Keep the weights and BatchNorm statistics of the first `stages` stages of ResNet, 1 to 4.
 
-        The layers before the first stage are frozen as well. `train()` makes the statistics change
-        again.
+        The layers before the first stage are frozen as well. After `train()`, the statistics are
+        updated again.
         """
         self.features[: FIRST_STAGE + stages].eval().requires_grad_(False)
 

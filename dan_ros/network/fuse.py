@@ -147,7 +147,7 @@ def fuse(
     with torch.device('meta'):  # skip random initialization
         fused = FusedDAN(dan.fc.out_features, dan.num_head, channels=1 if grey else 3)
     fused.to_empty(device='cpu')
-    dan = copy.deepcopy(dan).double()  # in float64, so that folding does not round
+    dan = copy.deepcopy(dan).double()  # float64 avoids rounding errors of the folding
     with torch.no_grad():
         _set_colours(fused, dan, mean, std, grey)
         blocks = [module for module in dan.features.modules() if isinstance(module, BasicBlock)]

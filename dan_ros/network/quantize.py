@@ -81,7 +81,7 @@ def _users_of(tensor: str, path: Path) -> list[str]:
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Silence ONNX Runtime's advice, which is already followed or does not apply."""
+    """Suppress ONNX Runtime's advice, which is already followed or does not apply."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -10,7 +10,7 @@ from dan_ros.palette import ACCENT, BASELINE
 from dan_ros.plots.style import SMALL_PT, new_figure, styled
 
 Shares = Mapping[str, float]  # 'found' and 'accuracy', of all faces, [0, 1]
-LABEL_LETTERS = 24  # per line of a label below a panel, which is a quarter of the page
+LABEL_LETTERS = 24  # characters per line of a label below a panel, which is a quarter of the page
 
 
 @styled

@@ -15,7 +15,7 @@ from dan_ros.plots.style import SMALL_PT, hide_axes, new_figure, styled
 ROW_IN = 0.26  # height of a bar
 HEAD_IN = 0.5  # height of a panel's title and margin
 NAME_WIDTH = 30  # characters in a line of a name
-TITLE_WIDTH = 76  # characters above all panels of a row
+TITLE_WIDTH = 76  # characters in the title above a row of panels
 MAX_COLUMNS = 4
 
 Steps = Mapping[str, Mapping[str, float]]  # case -> step of the pipeline -> milliseconds
@@ -30,7 +30,7 @@ class Comparison(Protocol):
 
     @property
     def baseline(self) -> str:
-        """The variant that is 1 times as fast."""
+        """The variant that the speeds are relative to."""
 
     @property
     def times_ms(self) -> Mapping[str, float]:
@@ -43,7 +43,7 @@ class Comparison(Protocol):
 
 @styled
 def draw_bench(comparisons: Sequence[Comparison], steps_ms: Steps, title: str) -> Figure:
-    """Plot comparisons, those of the same variants side by side, and below them the steps.
+    """Plot comparisons, with the same variants side by side, and below them the steps.
 
     Args:
         comparisons: at least one.
@@ -65,7 +65,7 @@ def draw_bench(comparisons: Sequence[Comparison], steps_ms: Steps, title: str) -
 
 
 def _group(comparisons: Sequence[Comparison]) -> list[list[Comparison]]:
-    """Put neighbors with the same variants together."""
+    """Group neighbors that have the same variants."""
     groups: list[list[Comparison]] = []
     for one in comparisons:
         last = groups[-1] if groups else []
@@ -88,7 +88,7 @@ def _draw_comparison(axes: Axes, comparison: Comparison, columns: int, is_first:
     ]
     axes.bar_label(bars, texts, padding=3, fontsize=6.5)
     axes.set_title(textwrap.fill(comparison.title, TITLE_WIDTH // columns), fontsize=8)
-    axes.set_xlim(0, max(values) * (1 + 0.25 * columns))  # room for the text behind a bar
+    axes.set_xlim(0, max(values) * (1 + 0.25 * columns))  # room for the text after a bar
     axes.set_xticks([])
     axes.set_yticks(range(len(names)), _wrap(names), fontsize=SMALL_PT)
     hide_axes(axes)

@@ -140,8 +140,8 @@ def draw_attention(
 ) -> Figure:
     """Draw one row per face: the face, each head's attention map, and the probabilities.
 
-    Each map is scaled to its own range, as in the paper's figures. So maps show where a head looks,
-    but not how strongly compared with other heads.
+    Each map is scaled to its own range, as in the paper's figures. So a map shows where a head
+    looks, but cannot be compared with the maps of other heads.
 
     Args:
         faces: uint8 [N, H, W, 3], RGB.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots of several quantities over one axis: a training, a long run of the node."""
+"""Plots of several quantities over one axis, for a training or a long run of the node."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

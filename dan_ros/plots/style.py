@@ -15,7 +15,7 @@ from dan_ros.palette import LIGHT, SERIES
 
 WIDTH_IN = 7.2  # fits between the margins of an A4 or Letter page
 MAX_HEIGHT_IN = 9.6  # likewise
-SMALL_PT = 7.5  # numbers at bars, ticks with long names
+SMALL_PT = 7.5  # font size of numbers at bars, and of ticks with long names
 DPI = 150
 
 RC: dict[Any, Any] = {  # see https://matplotlib.org/stable/users/explain/customizing.html
@@ -25,7 +25,7 @@ RC: dict[Any, Any] = {  # see https://matplotlib.org/stable/users/explain/custom
     'font.family': 'DejaVu Sans',  # comes with matplotlib, so a plot is the same on all machines
     'font.size': 9,
     'text.color': LIGHT.ink,
-    'text.parse_math': False,  # names of files and people may have dollar signs
+    'text.parse_math': False,  # file names may contain dollar signs
     'axes.facecolor': LIGHT.paper,
     'axes.edgecolor': LIGHT.muted,
     'axes.labelcolor': LIGHT.muted,
@@ -86,7 +86,7 @@ def new_figure(height_in: float, title: str = '', width_in: float = WIDTH_IN) ->
 
 
 def hide_axes(axes: Axes) -> None:
-    """Leave only what is drawn: no lines, no ticks."""
+    """Remove the axis lines and ticks."""
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
 

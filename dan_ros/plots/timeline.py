@@ -59,7 +59,7 @@ def _draw_band(
     after_gap: Sequence[bool],
     width_s: float,
 ) -> None:
-    """Draw one span for each stretch of equal labels; wide ones are named."""
+    """Draw one span for each run of equal labels; wide spans show the label."""
     start = 0
     for index in range(1, len(times)):
         is_last, is_gap = index == len(times) - 1, after_gap[index]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one place where logits become probabilities, for every backend, command and node."""
+"""Conversion of logits to probabilities; the only one for all backends, commands and the node."""
 
 import math
 from dataclasses import dataclass
@@ -22,10 +22,11 @@ class Calibrator:
         p = softmax(z / T - strength * (log prior - max log prior) + log shares)
 
     z / T are log-probabilities under the prior that the model learned, so the priors, which are
-    log-probabilities too, are exchanged after the temperature. This is the logit adjustment of
-    Menon et al. 2021, equation 9, https://arxiv.org/abs/2007.07314, with its tau called strength.
-    The maximum matters only where each class has its own strength: a class with strength 0 is then
-    preferred as much as the most frequent one, not more.
+    also log-probabilities, are exchanged after dividing by the temperature. This is the logit
+    adjustment of Menon et al. 2021, equation 9, https://arxiv.org/abs/2007.07314, with its tau
+    called strength.
+    The maximum matters only where each class has its own strength: a class with strength 0 then
+    gets no advantage over the most frequent class.
 
     Attributes:
         labels: canonical label of each of the C logits.
@@ -65,13 +66,13 @@ class Calibrator:
             float32 [N, 8], see `labels.logits_to_probabilities`.
 
         Raises:
-            ParameterError: the model cannot answer for this prior, see `check`.
+            ParameterError: the prior cannot be used with this model, see `check`.
         """
         offset = self.offset(prior)
         return label_sets.logits_to_probabilities(logits, self.labels, self.temperature, offset)
 
     def check(self, prior: Prior) -> None:
-        """Check that the model can answer for a prior.
+        """Check that a prior can be used with the model.
 
         Raises:
             ParameterError: its own prior is needed but unknown, or all its classes have share 0.

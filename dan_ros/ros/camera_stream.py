@@ -121,7 +121,7 @@ class CameraStream:
         return attention.update(faces, face_ids, self._camera, size)
 
     def forget_attention(self) -> None:
-        """Start again with the attention of all faces. May be called by any thread."""
+        """Reset the attention of all faces. May be called by any thread."""
         self._attention = AttentionTracker()
 
     @property
@@ -131,7 +131,7 @@ class CameraStream:
         return last_s is not None and time.monotonic() - last_s > SILENCE_S
 
     def warnings(self) -> Iterator[str]:
-        """Yield what is wrong with the calibration, and why no images may arrive."""
+        """Yield problems of the calibration, and possible reasons why no images arrive."""
         if self.is_silent:
             yield from self.topics.hints(self._node)
         if misfit := self._misfit:

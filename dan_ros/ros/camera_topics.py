@@ -16,8 +16,8 @@ RAW_TYPE, COMPRESSED_TYPE = 'sensor_msgs/msg/Image', 'sensor_msgs/msg/Compressed
 class CameraTopics:
     """Topics of a camera.
 
-    rclpy remaps every name that it is given. So `images` and `info` are names before remapping,
-    for rclpy; the other attributes are names after it, for people and messages.
+    rclpy remaps every name that it is given. So `images` and `info` are names before remapping, for
+    rclpy; the other attributes are names after remapping, for logs and messages.
 
     Attributes:
         images: topic of the image subscription.
@@ -36,7 +36,7 @@ class CameraTopics:
         """Resolve the topics of a camera.
 
         Rules for `<topic>/compressed` or the `camera_info` beside the topic apply, if there are
-        any. Otherwise these topics lie beside the resolved image topic.
+        any. Otherwise these topics are next to the resolved image topic.
 
         Args:
             node: has the remapping rules.
@@ -54,7 +54,7 @@ class CameraTopics:
         return cls(images, (remapped or [info_topic(camera)])[0], listened, camera)
 
     def hints(self, node: Node) -> Iterator[str]:
-        """Yield why no images may arrive: a publisher of the other type, or none of this name."""
+        """Yield possible reasons for missing images: another type of publisher, or no publisher."""
         types = {peer.topic_type for peer in node.get_publishers_info_by_topic(self.images)}
         is_compressed = self.listened != self.camera
         if is_compressed and RAW_TYPE in types:
@@ -74,8 +74,7 @@ class CameraTopics:
             )
         elif self.listened + COMPRESSED_SUFFIX in _publishing(node, COMPRESSED_TYPE) and not types:
             yield (
-                f'there is {self.listened}{COMPRESSED_SUFFIX} alone: set image_transport to '
-                'compressed'
+                f'only {self.listened}{COMPRESSED_SUFFIX} exists: set image_transport to compressed'
             )
 
 

@@ -17,8 +17,8 @@ except ModuleNotFoundError:
 TOPIC = '/data_management'  # the value that hri_face_identification of ROS4HRI uses
 NAME = 'Facial expressions'
 PURPOSE = (
-    'Reads the facial expressions of people before the camera, so that the robot can react to '
-    'them. Nothing is stored. Without it, the robot works but does not notice expressions.'
+    'Reads the facial expressions of people in view, so that the robot can react to '
+    'them. Nothing is stored. Without it, the robot works but does not react to expressions.'
 )
 RECEIVER = 'Pictures of faces are sent to the server {}, which reads the expressions.'
 

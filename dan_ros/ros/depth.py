@@ -101,7 +101,7 @@ class DepthStream:
         return moved
 
     def warnings(self) -> Iterator[str]:
-        """Yield what is wrong with the depth images."""
+        """Yield problems of the depth images."""
         if self._problem:
             yield self._problem
         if self._subscription is not None and time.monotonic() - self._last_s > SILENCE_S:

@@ -9,7 +9,7 @@ from dan_ros.errors import FrameError, GpuLostError, GpuMemoryError, count_of
 from dan_ros.ros.statistics import Statistics
 
 LOG = logging.getLogger(__name__)
-MAX_LOST = 10_000  # images that can plausibly get lost between two reports
+MAX_LOST = 10_000  # largest plausible number of lost images between two reports
 LOST_HINT = (
     'the middleware loses images on their way: see docs/troubleshooting.md, or set '
     'qos.reliability to reliable'
@@ -52,7 +52,7 @@ class DropReporter:
         if not 0 < images <= MAX_LOST:
             self._logger.warning(
                 f'the middleware reports {count_of(images, "lost image")} of {camera} at once, '
-                'which cannot be: each such report is counted as one',
+                'which is implausible: each such report is counted as one',
                 once=True,
             )
             images = 1

@@ -15,8 +15,8 @@ from dan_ros.tracking.face_tracker import TrackedFace
 class EventPublisher:
     """Publishes one event per change, and the scene whenever it changes.
 
-    Methods may be called from any thread: the inference thread adds images, the thread of the
-    diagnostics ends silent cameras, and the executor's thread ends all cameras.
+    Methods may be called from any thread: the inference thread adds images, the diagnostics thread
+    removes silent cameras, and the executor's thread removes all cameras.
 
     Args:
         classes: message classes.

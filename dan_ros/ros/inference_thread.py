@@ -140,7 +140,7 @@ class InferenceThread:
     """Runs a video pipeline in its own thread, for all cameras in one batch.
 
     Args:
-        video: used by this thread alone while it runs.
+        video: used only by this thread while it runs.
         buffer: source of images; closed by `stop`.
         handler: see `FrameHandler`.
     """
@@ -224,7 +224,7 @@ class InferenceThread:
                 for camera in frames:
                     self._handler.report_failure(camera, error)
                 return {}, False
-        # Process each frame alone, so that a bad one does not affect the other cameras.
+        # Process each frame separately, so that a bad one does not affect the other cameras.
         results: dict[str, list[TrackedFace]] = {}
         for camera, frame in frames.items():
             results.update(self._run_pipeline({camera: frame})[0])

@@ -2,8 +2,8 @@
 """A scope for a launch file: it gets only the arguments passed to it, and leaks none to others.
 
 ROS's launch has one table of arguments for all files. An included file therefore also sees the
-arguments of its parent, such as a `model` that is a URDF, and its defaults stay behind for the
-files that are included next.
+arguments of its parent, such as a `model` that is a URDF, and its defaults remain set for the files
+that are included next.
 """
 
 import sys
@@ -22,7 +22,7 @@ from launch.utilities import normalize_to_list_of_substitutions, perform_substit
 
 
 def scoped(arguments: Iterable[DeclareLaunchArgument], *actions: Action) -> LaunchDescription:
-    """Describe a launch file whose arguments are read only if they were passed to it.
+    """Describe a launch file that reads only those arguments that were passed to it.
 
     Arguments are passed to it on the command line, by an include, or by an include of another file
     in the same folder that includes it.

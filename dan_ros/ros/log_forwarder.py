@@ -23,7 +23,7 @@ class LogForwarder(logging.Handler):
         self._source.setLevel(logging.DEBUG if is_debug else logging.INFO)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a line; rclpy wants the same severity each time a statement runs."""
+        """Print a line; rclpy requires the same severity in every call of a statement."""
         text = record.getMessage()
         if record.levelno >= logging.ERROR:
             self._logger.error(text)

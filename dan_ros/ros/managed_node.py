@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lifecycle node of rclpy as a user expects it on every distribution."""
+"""A lifecycle node that behaves the same on every distribution."""
 
 import traceback
 from collections.abc import Callable
@@ -21,7 +21,7 @@ Transition = Callable[[N, LifecycleState], TransitionCallbackReturn]
 
 
 def reported(transition: Transition[N]) -> Transition[N]:
-    """Log the exception of a transition and fail it; rclpy would swallow the exception."""
+    """Log the exception of a transition and let it fail; rclpy would hide the exception."""
 
     @wraps(transition)
     def run(node: N, state: LifecycleState) -> TransitionCallbackReturn:
@@ -41,7 +41,7 @@ def reported(transition: Transition[N]) -> Transition[N]:
 
 
 class ManagedNode(SecureNode):
-    """A lifecycle node that answers every request and says what failed.
+    """A lifecycle node that answers every request and reports what failed.
 
     Attributes:
         failure: why the last transition failed, or ''.
@@ -56,7 +56,7 @@ class ManagedNode(SecureNode):
     ) -> TransitionCallbackReturn:
         """Refuse an invalid transition as newer versions of rclpy do.
 
-        The method of Humble and Jazzy raises instead, and the client waits for ever.
+        The method of Humble and Jazzy raises instead, and the client waits forever.
         """
         try:
             change = super()._LifecycleNodeMixin__change_state  # type: ignore[misc]
@@ -68,7 +68,7 @@ class ManagedNode(SecureNode):
     def set_parameters_atomically(
         self, parameter_list: 'list[Parameter[Any]]'
     ) -> SetParametersResult:
-        """Set parameters; setting one to its current value is no error, even if it is read-only."""
+        """Set parameters; setting one to its current value is allowed, even if it is read-only."""
         if problem := problem_with_names(self, parameter_list):
             return SetParametersResult(successful=False, reason=problem)
         changes = without_unchanged(self, parameter_list)

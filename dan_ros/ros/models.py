@@ -35,7 +35,7 @@ class Models:
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should know about the choice of backend and detector."""
+        """Warnings about the choice of backend and detector."""
         warnings = (self.selection.warning, self.video.pipeline.detector.warning)
         return [warning for warning in warnings if warning]
 
@@ -49,7 +49,7 @@ class Models:
 
     @property
     def description(self) -> str:
-        """Which model, backend and detector are in use, for the log."""
+        """Description of the model, backend and detector in use, for the log."""
         backend, detector = self.selection.backend, self.video.pipeline.detector
         return (
             f'model {backend.model_name}, backend {backend.name} on {backend.device} '

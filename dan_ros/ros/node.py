@@ -212,7 +212,7 @@ class DanNode(ManagedNode):
         return self._models.problem_with(settings) if self._models else ''
 
     def _on_gpu_lost(self, error: Exception) -> None:
-        self.failure = f'{error}: the node exits, so that its launcher can restart it'
+        self.failure = f'{error}: the node exits, so that it can be restarted'
         self.get_logger().fatal(self.failure, once=True)
         self.exit_code = GPU_LOST
 

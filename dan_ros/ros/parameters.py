@@ -2,7 +2,8 @@
 """The node's parameters: a table with default, description, unit and range, and typed settings.
 
 Declaration, validation, `config/dan.yaml` and docs/parameters.md are all based on the table.
-Defaults of code that also works without ROS come from its config classes, so each is written once.
+Defaults of code that also works without ROS come from its configuration classes, so each is written
+only once.
 """
 
 from array import array
@@ -52,7 +53,7 @@ VIDEO, PIPELINE, TRACKER, QUALITY = (
 )  # fmt: skip
 ATTENTION, EVENTS, SERVER = VIDEO.attention, VIDEO.events, ServerConfig()
 
-# Declared by rclpy itself when needed.
+# Parameters that rclpy itself declares when needed.
 FOREIGN_PREFIXES = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
 
 
@@ -70,7 +71,7 @@ class Spec:
         choices: allowed values; () for all.
         live: whether it may be changed while the node is configured.
         check: returns what else is wrong with a value, in one line; '' if it is valid.
-        takes_numbers: whether a list of numbers may stand for the same text with commas.
+        takes_numbers: whether a list of numbers may replace the text with commas.
     """
 
     name: str
@@ -307,7 +308,7 @@ PARAMETERS = (
     Spec(
         'backend.ca_file',
         SERVER.ca_file,
-        'PEM file with the certificates to trust for TLS. Empty: those of the system.',
+        'PEM file with the certificates to trust for TLS. Empty: the default ones of the system.',
     ),
     Spec(
         'backend.threads',
@@ -600,7 +601,7 @@ def with_changes(values: Mapping[str, Any], changes: Iterable[Any]) -> dict[str,
 
 
 def check_change(changes: Iterable[Any], is_configured: bool) -> SetParametersResult:
-    """Accept or reject a set of changes as a whole.
+    """Accept or reject a set of changes together.
 
     Args:
         changes: new values, rclpy.parameter.Parameter.

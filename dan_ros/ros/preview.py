@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Publishes small JPEG pictures of a camera, for people who look on, such as `dan-ros view`.
+"""Publishes small JPEG pictures of a camera for viewers such as `dan-ros view`.
 
-They are the images as the node may show them: without the faces that it hides.
+They never show the faces that the node hides.
 """
 
 import re
@@ -25,7 +25,7 @@ ERROR_PERIOD_S = 10  # interval between two errors about pictures, seconds
 def preview_topic(node_name: str, camera: str) -> str:
     """Return the topic with the pictures of a camera.
 
-    It lies below the node, since another node may hide other faces of the same camera.
+    It is in the node's namespace, since another node may hide other faces of the same camera.
 
     Args:
         node_name: full name of the node.
@@ -39,9 +39,9 @@ def preview_topic(node_name: str, camera: str) -> str:
 
 
 def to_format(size: tuple[int, int]) -> str:
-    """Return the format of a picture, which also tells the size of the image that it shows.
+    """Return the format of a picture, which includes the size of the original image.
 
-    It begins as image_transport expects.
+    It starts with the format that image_transport expects.
 
     >>> to_format((1920, 1080))
     'bgr8; jpeg compressed bgr8; of 1920x1080'

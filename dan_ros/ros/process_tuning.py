@@ -27,9 +27,9 @@ def limit_arenas() -> None:
 
 
 def skip_code_generator() -> None:
-    """Do not import ROS 2's code generator, which rclpy imports beside the type support.
+    """Do not import ROS 2's code generator, which rclpy would import with the type support.
 
-    The package of both tolerates its absence. Call this before messages are imported.
+    The type support does not need it. Call this before messages are imported.
     """
     sys.modules.setdefault(CODE_GENERATOR, None)  # type: ignore[arg-type]  # as if not installed
 
@@ -54,9 +54,8 @@ def shorten_switch_interval() -> None:
 def freeze_garbage() -> None:
     """Exclude all existing objects from garbage collection.
 
-    Otherwise, a full collection now and then would visit the 200,000 objects of the libraries and
-    stop every thread for a tenth of a second. Imports leave no garbage; models that were replaced
-    may.
+    Otherwise, each full collection would visit the 200,000 objects of the libraries and block every
+    thread for 0.1 s. Imports leave no garbage; models that were replaced may.
     """
     if gc.get_freeze_count():
         gc.collect()
@@ -64,17 +63,17 @@ def freeze_garbage() -> None:
 
 
 def release_memory() -> None:
-    """Give back the memory that was needed only to load libraries and models."""
+    """Return memory to the system that was needed only to load libraries and models."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, 'malloc_trim'):  # glibc
         libc.malloc_trim(0)
 
 
 def unfreeze_garbage() -> None:
-    """Collect everything again, so that what nobody uses is destroyed before the process ends.
+    """Include all objects in garbage collection again, and destroy unused ones.
 
-    A frozen DDS participant would leave without a goodbye, and stay in the ROS graph of all others
-    for its lease of 20 s.
+    A frozen DDS participant would leave without notice, and other processes would keep it in the
+    ROS graph for its lease of 20 s.
     """
     gc.unfreeze()
     gc.collect()

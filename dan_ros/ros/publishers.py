@@ -35,11 +35,11 @@ except ModuleNotFoundError:
     TFMessage = None
 
 OUTPUT_QOS = QoSProfile(depth=10)
-EVENT_QOS = QoSProfile(depth=100)  # many faces may leave at once
+EVENT_QOS = QoSProfile(depth=100)  # depth: many faces may leave at once
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CLOSING_S = 0.2  # longest wait until subscribers acknowledge the last events, seconds
 TF_TOPIC = '/tf'
-TF_DEPTH = 100  # as in tf2's own broadcaster
+TF_DEPTH = 100  # queue depth of tf2's own broadcaster
 # From the face frame (x out of the face, z up) to the axes of an optical frame: z forward, x to the
 # person's right, y down. Only the direction of the head is known, not that of the eyes.
 GAZE = Transform(rotation=Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5))
@@ -110,7 +110,7 @@ class ExpressionPublishers:
         self._declaration.publish(receiver)
 
     def publish_consent_needed(self, is_needed: bool) -> None:
-        """Publish whether a face in view was not released; nothing else is said about it."""
+        """Publish whether a face in view is not released, and nothing else about it."""
         self._consent_publisher.publish(Bool(data=is_needed))
 
     def publish_debug_image(self, result: FrameResult) -> None:

@@ -130,7 +130,7 @@ def create_image_subscription(
 
 
 class QosMonitor:
-    """Remembers topics with an incompatible peer. Its methods may be called from any thread."""
+    """Stores the topics with an incompatible peer. Its methods may be called from any thread."""
 
     def __init__(self, node: Node) -> None:
         self._node = node

@@ -41,7 +41,7 @@ FACES = '/humans/faces'
 TRACKED = f'{FACES}/tracked'
 MAX_ID_LENGTH = 100  # a longer id of another detector might not fit into a topic name
 CLOSING_S = 0.2  # longest wait until subscribers acknowledge the last list of ids, seconds
-# Words of hri_msgs/Expression. It has no word for contempt; skeptical is the nearest one.
+# Values of hri_msgs/Expression. It has no value for contempt; skeptical is the nearest.
 WORDS = {
     'neutral': 'neutral',
     'happy': 'happy',
@@ -53,7 +53,7 @@ WORDS = {
     'contempt': 'skeptical',
 }
 PICTURES = {'cropped': cropped_face, 'aligned': aligned_face}
-STEADY = Clock(clock_type=ClockType.STEADY_TIME)  # a timer runs also under stopped time
+STEADY = Clock(clock_type=ClockType.STEADY_TIME)  # runs even if ROS time is stopped
 # Indices of our five landmarks among the 70 of hri_msgs/FacialLandmarks.
 LANDMARKS = (68, 69, 30, 48, 54)  # right pupil, left pupil, nose, right and left mouth corner
 
@@ -90,15 +90,15 @@ def expression_message(face: TrackedFace, header: Header, has_valence: bool) -> 
 
 
 class Ros4HriFacePublisher:
-    """Publishes /humans/faces/tracked and, per face, what is known about it.
+    """Publishes /humans/faces/tracked and the topics of each face.
 
     These are roi, cropped, aligned, landmarks, expression and engagement_status. The two pictures
     are drawn only while somebody subscribes to them.
 
     The topics of a face exist until its id expires. Methods may be called from any thread.
 
-    Two nodes that publish `tracked` would make every face come and go. So this one publishes
-    nothing while another node does; of two that start at once, the first by name publishes.
+    Two nodes that publish `tracked` would make every face come and go. So this node publishes
+    nothing while another one does; if two start at once, the first in alphabetical order publishes.
 
     Args:
         node: node that publishes.
@@ -244,7 +244,7 @@ class Ros4HriFaceSource:
     """Subscribes to the faces that another detector lists, and publishes their expressions.
 
     The executor's thread receives the list; other threads may use `publish`, `face_ids` and
-    `is_silent`. A detector that sends nothing for `SILENCE_S` has lost its faces.
+    `is_silent`. If a detector sends nothing for `SILENCE_S`, its faces count as gone.
 
     Args:
         node: node that subscribes and publishes.
@@ -262,7 +262,7 @@ class Ros4HriFaceSource:
     ) -> None:
         self._node, self._on_image, self._on_gone = node, on_image, on_gone
         self._has_valence = has_valence
-        self._lock = threading.Lock()  # so that nothing is published on a topic being removed
+        self._lock = threading.Lock()  # prevents publishing on a topic that is being removed
         self._faces: dict[str, tuple[Any, Any]] = {}
         self._heard_s = time.monotonic()
         self._timer = node.create_timer(SILENCE_S / 4, self._check_silence, clock=STEADY)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node that says which of its topics and services SROS2 does not allow."""
+"""A node whose errors name the topics and services that SROS2 does not allow."""
 
 import os
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from dan_ros.ros.qos import UnsupportedEventTypeError
 
 
 def is_enabled() -> bool:
-    """Return whether this process runs under SROS2; rcl compares with `true` alone."""
+    """Return whether this process runs under SROS2; rcl accepts only `true`."""
     return os.environ.get('ROS_SECURITY_ENABLE') == 'true'
 
 
@@ -43,7 +43,7 @@ def _explained(create: Callable[..., Any], action: str) -> Callable[..., Any]:
 
 
 def _full_name(node: LifecycleNode, name: str) -> str:
-    """Return the name of a topic or service after remapping, as it stands in a policy."""
+    """Return the name of a topic or service after remapping, as in a policy."""
     return str(node.resolve_topic_name(name))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs while the node is active: a source, and the threads that receive and process images."""
+"""The parts of an active node: a source, and the threads that receive and process images."""
 
 from collections.abc import Callable, Iterator
 
@@ -21,7 +21,7 @@ class PausableStream:
     """The stream of images of an active node, paused at first.
 
     Args:
-        context: what the source needs; its settings name the source.
+        context: objects that the source needs; its settings choose the source.
         get_settings: returns the current settings.
     """
 
@@ -42,7 +42,7 @@ class PausableStream:
         return self._source.face_count
 
     def warnings(self) -> Iterator[str]:
-        """Yield what is wrong with the images. Called by the diagnostics thread."""
+        """Yield problems of the images. Called by the diagnostics thread."""
         return self._source.warnings()
 
     def resume(self) -> None:

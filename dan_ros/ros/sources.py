@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where images come from and where their results go: cameras, or faces cropped by another node."""
+"""Sources of images, which also publish the results: cameras, or faces cropped by another node."""
 
 import time
 from abc import ABC, abstractmethod
@@ -30,12 +30,12 @@ from dan_ros.video_pipeline import VideoPipeline
 
 @dataclass(frozen=True)
 class SourceContext:
-    """What a source needs from the node.
+    """The objects that a source needs from the node.
 
     Attributes:
         node: node that subscribes and publishes.
         settings: settings at the time of activation.
-        video: knows which faces are in view.
+        video: pipeline that tracks which faces are in view.
         publishers: publish the results.
         statistics: counts processed images.
         drops: counts dropped images.
@@ -94,7 +94,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def warnings(self) -> Iterator[str]:
-        """Yield what is wrong with the images. Called by the diagnostics thread."""
+        """Yield problems of the images. Called by the diagnostics thread."""
 
     def _count(self, result: FrameResult) -> None:
         latency_s = time.monotonic() - result.stamped.received_s
@@ -217,7 +217,7 @@ class CameraSource(ImageSource):
         yield from _stamp_warnings(self._context.video)
 
     def _end_visits(self, cameras: Iterable[str]) -> None:
-        """Let the faces of cameras leave; without images nobody knows who is in view."""
+        """Remove the faces of cameras that send no images."""
         self._context.publishers.events.end(cameras)
         for camera in cameras:
             self._streams[camera].forget_attention()
@@ -264,7 +264,7 @@ class CroppedFaceSource(ImageSource):
         self._face_counts = {}
 
     def publish(self, result: FrameResult, publishes_tf: bool) -> None:
-        """Publish the expression of a face that is still listed; its id stands for a camera."""
+        """Publish the expression of a face that is still listed; its id serves as camera name."""
         faces = self._faces
         if faces is None:
             return

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs a node until a signal.
+"""Runs a node until it receives a signal.
 
 Exit code: 0 after Ctrl-C, SIGTERM or SIGHUP, 1 if the middleware does not start, 2 for an error
-that a restart cannot fix, such as an invalid parameter or a missing library, otherwise the node's
-own.
+that a restart cannot fix, such as an invalid parameter or a missing library, otherwise the exit
+code of the node.
 
 These signals are blocked in every thread and received by one thread that waits for them. So a
-signal never interrupts a transition, and the executor wakes at once. Threads started
-before `StopSignal` do not block signals; there, Python's handler does the same a little later.
+signal never interrupts a transition, and the executor wakes up at once. Threads started before
+`StopSignal` do not block signals; there, Python's handler does the same a little later.
 """
 
 import os
@@ -40,7 +40,7 @@ class StopSignal:
         is_ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
         self._signals = SIGNALS if is_ignored else SIGNALS | {signal.SIGHUP}
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
-        for number in self._signals:  # background jobs of a shell ignore SIGINT otherwise
+        for number in self._signals:  # otherwise background jobs of a shell ignore SIGINT
             signal.signal(number, lambda *_: self._stop())
         threading.Thread(target=self._wait, name='signals', daemon=True).start()
 
@@ -66,9 +66,9 @@ def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None
 
     Args:
         make_node: imports and returns the class of the node. It is called after the signal handlers
-            are set, so that Ctrl-C during slow imports is a clean stop as well. The class may have
-            `start()` and `close()`, called before and after spinning, and an `exit_code`; a value
-            other than 0 ends the node.
+            are set, so that Ctrl-C during slow imports also stops the process cleanly. The class
+            may have `start()` and `close()`, called before and after spinning, and an `exit_code`;
+            a nonzero value ends the node.
         argv: command line; None for that of the process.
 
     Returns:
@@ -97,7 +97,7 @@ def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None
         node = node_class()
     except (DanError, ParameterException, ValueError) as error:
         return _refuse(node_class.NAME, error)
-    except RuntimeError as error:  # for example, because no network interface is up yet
+    except RuntimeError as error:  # for example, no network interface is up yet
         return _refuse(node_class.NAME, f'the middleware does not start: {error}', NO_MIDDLEWARE)
     stop.executor = executor = SingleThreadedExecutor()
     executor.add_node(node)

@@ -31,7 +31,7 @@ class _Window:
     since_s: float = field(default_factory=time.monotonic)
     processed: int = 0
     latency_sum_s: float = 0.0
-    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)  # by cause and camera
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)  # number by cause and camera
     timed: int = 0
     stages_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
@@ -76,7 +76,7 @@ class Statistics:
         self._dropped = Counter(dict.fromkeys(CAUSES, 0))  # every cause is reported, even if 0
         self._known_drops: set[tuple[str, str]] = set()  # cause and camera
         self._depth: Counter[str] = Counter()
-        self._depth_dropped: Counter[tuple[str, str]] = Counter()  # by cause and topic
+        self._depth_dropped: Counter[tuple[str, str]] = Counter()  # number by cause and topic
         self._window = _Window()
 
     def count_received(self) -> None:

@@ -30,7 +30,7 @@ class Snapshot:
         selection: the backend in use; None while not configured.
         pipeline: the pipeline in use; None while not configured.
         face_count: faces in the last image of every camera.
-        stream_warnings: what is wrong with the images.
+        stream_warnings: problems of the images.
     """
 
     phase: str

@@ -2,7 +2,7 @@
 """A thread that takes messages from frequent topics, instead of the executor.
 
 For every message, rclpy's executors build a wait set of all publishers, services and subscriptions
-of the node in Python, twice. This takes longer than everything else that happens to an arriving
+of the node in Python, twice. This takes longer than the rest of the processing of an arriving
 image. This thread waits for a few subscriptions only.
 
 It uses parts of rclpy that are made for executors and have been the same from Humble to Kilted: the
@@ -26,12 +26,12 @@ RETRY_S = 0.1  # pause after an error of the middleware
 
 
 class SubscriptionGroup(CallbackGroup):
-    """Callback group of subscriptions and their QoS events that executors leave alone."""
+    """Callback group of subscriptions and their QoS events that executors ignore."""
 
     def __init__(self) -> None:
         super().__init__()
         self.subscriptions: list[Any] = []
-        self.events: list[Any] = []  # waiting for these alone would wake up for messages as well
+        self.events: list[Any] = []  # waiting for events alone would also wake up for messages
 
     def add_entity(self, entity: Any) -> None:
         """Remember a new subscription or event; called by rclpy."""
@@ -86,7 +86,7 @@ class SubscriptionThread:
         context: Any = self._node.context
         with ExitStack() as stack:
             for handle in (context.handle, self._guard.handle, *(s.handle for s in subscriptions)):
-                stack.enter_context(handle)  # so that nothing is destroyed while it is used
+                stack.enter_context(handle)  # prevents destruction while in use
             for event in events:
                 stack.enter_context(event)
             # subscriptions, guard conditions, timers, clients, services, events
@@ -139,5 +139,5 @@ def _take_message(subscription: Any) -> None:
 
 
 def _take_event(event: Any) -> None:
-    with suppress(StopIteration):  # the end of a coroutine that awaits nothing
+    with suppress(StopIteration):  # a coroutine without await ends at once
         event.execute(event.take_data()).send(None)

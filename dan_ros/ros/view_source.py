@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows a running node on the page of `dan-ros view`, from what the node itself publishes.
 
-Pictures are the node's previews, never the images of the camera: the node alone knows which faces
-it must hide, and when. They are subscribed to only while a browser shows the page.
+Pictures are the node's previews, never the images of the camera: only the node knows which faces it
+must hide, and when. They are subscribed to only while a browser shows the page.
 """
 
 import threading
@@ -32,7 +32,7 @@ from dan_ros.ros.parameters import SPECS, Spec
 from dan_ros.ros.preview import original_size, preview_topic
 from dan_ros.view.board import Board, SeenEvent, SeenFace, ViewStatus, parameter_json
 
-CHECK_S = 0.2  # interval at which topics are compared with what is needed, seconds
+CHECK_S = 0.2  # interval at which subscriptions are opened and closed as needed, seconds
 SILENT_S = 3.5  # time without diagnostics after which a node counts as gone, seconds
 ANSWER_S = 5.0  # longest wait for an answer of the node, seconds
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -45,7 +45,7 @@ class NodeSource:
     """Listens to one node.
 
     Args:
-        name: full name of the node; relative names are below `/`.
+        name: full name of the node; relative names are in the root namespace.
         board: shows what the node publishes.
 
     Raises:
@@ -74,8 +74,8 @@ class NodeSource:
             )
         }
         self._previews: dict[str, Any] = {}  # subscription by camera
-        self._cameras: dict[str, float] = {}  # when it was last heard, monotonic, seconds
-        self._heard_s = 0.0  # when the node was last heard, monotonic, seconds; 0: not yet
+        self._cameras: dict[str, float] = {}  # time of its last message, monotonic, seconds
+        self._heard_s = 0.0  # time of the node's last message, monotonic, seconds; 0: none yet
         self._others: set[str] = set()  # other nodes of this kind
         self._has_parameters = False
 
@@ -106,7 +106,8 @@ class NodeSource:
     def set_parameter(self, name: str, value: Any) -> str:
         """Set a parameter of the node; return why the node refuses, or ''."""
         value = _typed(name, value)
-        # The node checks this as well, but rclpy would answer before it, in its own words.
+        # The node checks this as well, but rclpy would reject the value first, with a less helpful
+        # message.
         if name in SPECS and (problem := SPECS[name].problem_with(value)):
             return problem
         message = Parameter(name, value=value).to_parameter_msg()
@@ -235,7 +236,7 @@ class NodeSource:
         text = f'waiting for the node {self.title}'
         if self._others:
             names = ' or '.join(f'--node {name}' for name in sorted(self._others))
-            text += f'; running are others, which `dan-ros view` shows with {names}'
+            text += f'; other nodes are running, which `dan-ros view` shows with {names}'
         return text
 
     def _on_values(self, future: Any) -> None:
@@ -271,7 +272,7 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(name: str, value: Any) -> Any:
-    """Return a number of the page in the parameter's type: it sends 1.0 as 1."""
+    """Return a number from the page in the parameter's type, since the page sends 1.0 as 1."""
     default = SPECS[name].default if name in SPECS else None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(default, float) and is_number:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what starts Triton with a model repository: Docker Compose and Kubernetes.
+"""Writes files that start Triton with a model repository: Docker Compose and Kubernetes.
 
 Sources: https://docs.docker.com/reference/compose-file, https://kserve.github.io/website,
 https://catalog.ngc.nvidia.com/orgs/nvidia/containers/tritonserver (versions of the image).
@@ -45,7 +45,7 @@ def to_inference_service(config: ServeConfig, storage: str) -> str:
     """Return an InferenceService of KServe.
 
     Args:
-        config: says whether it needs a GPU.
+        config: defines whether it needs a GPU.
         storage: address to which the folder `models` is copied, such as s3://bucket/models.
     """
     package = ''

@@ -21,11 +21,11 @@ CPU, GPU = 'cpu', 'gpu'
 DEVICES = (CPU, GPU)
 VERSION = '1'
 WARM_UP_BATCHES = (1, 8, MAX_BATCH)
-# Longest time that a face waits for those of other robots while an instance is free, microseconds.
+# Longest time that a face waits for faces of other robots while an instance is free, microseconds.
 # On a CPU, twice the faces take twice the time, so waiting gains nothing.
 QUEUE_DELAYS_US = {CPU: 0, GPU: 2000}
-QUEUE_TIMEOUT_US = 1_000_000  # a request may ask for less; robots do not wait for longer anyway
-MAX_QUEUE = 1024  # requests; more are refused at once
+QUEUE_TIMEOUT_US = 1_000_000  # a request may set a shorter one; robots do not wait longer anyway
+MAX_QUEUE = 1024  # maximum number of waiting requests; more are refused at once
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def to_pbtxt(file: ModelFile, info: ModelInfo, config: ServeConfig) -> str:
         f'dynamic_batching {{ max_queue_delay_microseconds: {QUEUE_DELAYS_US[config.device]} '
         f'default_queue_policy {{ timeout_action: REJECT allow_timeout_override: true '
         f'default_timeout_microseconds: {QUEUE_TIMEOUT_US} max_queue_size: {MAX_QUEUE} }} }}',
-        '# The server is ready only when it is fast.',
+        '# The server reports ready only after this warm-up.',
         *(_warm_up(batch, faces) for batch in WARM_UP_BATCHES),
         _parameter('intra_op_thread_count', str(config.threads)),
         '# A robot compares these with its own model.',

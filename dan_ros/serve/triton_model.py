@@ -17,7 +17,7 @@ class TritonPythonModel:
     """One instance of the model."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        """Load model.onnx, which lies beside this file, on the device of the instance."""
+        """Load model.onnx, which is beside this file, on the device of the instance."""
         options = onnxruntime.SessionOptions()
         parameters = json.loads(args['model_config']).get('parameters', {})
         threads = parameters.get('intra_op_thread_count', {}).get('string_value', '0')
@@ -31,9 +31,9 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Run the faces of all requests, uint8 [n, H, W, 3] each, in one batch."""
-        import triton_python_backend_utils as triton  # exists only inside the server
+        import triton_python_backend_utils as triton  # this module exists only inside the server
 
-        # By DLPack, because servers built for NumPy 1 misread the arrays of NumPy 2.
+        # Use DLPack, because servers built for NumPy 1 misread the arrays of NumPy 2.
         faces = [np.from_dlpack(triton.get_input_tensor_by_name(r, 'faces')) for r in requests]
         (logits,) = self.session.run(['logits'], {'faces': np.concatenate(faces)})
         parts = np.split(logits, np.cumsum([len(part) for part in faces])[:-1])

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Crash-safe writing: a file or folder appears whole or not at all.
+"""Crash-safe writing: a file or folder appears complete or not at all.
 
 New content is written into a hidden folder beside its target and then moved into place. The hidden
 folder holds a file that stays locked while its writer runs, so the next writer recognizes and
-removes what killed processes left. Process ids would not work: containers that share a disk reuse
-them.
+removes the remains of killed processes. Process ids would not work, because containers that share a
+disk reuse them.
 """
 
 import errno
@@ -39,7 +39,7 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
-    except OSError as error:  # `error` names the hidden file, or none
+    except OSError as error:  # `error` names the hidden file or no file
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from dan_ros.errors import DanError
 
-PRIVATE = 0o700  # permissions: read, write and enter for the owner alone
-REMEDY = 'remove it, or set XDG_CACHE_HOME to a folder of your own'
+PRIVATE = 0o700  # permissions: read, write and enter for the owner only
+REMEDY = 'remove it, or set XDG_CACHE_HOME to your own folder'
 
 
 def cache_path(kind: str) -> Path:
     """Return the folder for 'models' or 'engines' without creating it.
 
-    It lies in `$XDG_CACHE_HOME/dan_ros`, by default `~/.cache/dan_ros`. An empty `HOME` counts as
+    It is in `$XDG_CACHE_HOME/dan_ros`, by default `~/.cache/dan_ros`. An empty `HOME` counts as
     unset.
 
     Raises:
@@ -31,7 +31,7 @@ def cache_path(kind: str) -> Path:
         home = ''
     cache = os.environ.get('XDG_CACHE_HOME') or (home and f'{home}/.cache')
     if not cache:
-        raise DanError('this user has no home folder: set XDG_CACHE_HOME to a folder of your own')
+        raise DanError('this user has no home folder: set XDG_CACHE_HOME to your own folder')
     return Path(cache) / 'dan_ros' / kind
 
 
@@ -61,16 +61,16 @@ def make_cache_folder(kind: str) -> Path:
 
 
 def make_private(folder: Path) -> None:
-    """Create a folder for this user alone, or close an existing one to other users.
+    """Create a private folder, or make an existing one private.
 
-    When it closes a folder, it also removes the files that other users put there.
+    If it makes a folder private, it also removes files of other users from it.
 
     Raises:
         DanError: the folder belongs to another user, is a link or a file, or cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=PRIVATE)
-        status = folder.lstat()  # of the link itself, not of its target
+        status = folder.lstat()  # status of a link itself, not of its target
         if not stat.S_ISDIR(status.st_mode):
             raise DanError(f'{folder} is a link, which could lead to files of others: {REMEDY}')
         if status.st_uid != os.getuid():

@@ -37,7 +37,7 @@ UNPACK = 'unpack it'
 
 # Regular expressions that match at the start of a file; the first match counts.
 SIGNATURES: tuple[tuple[bytes, FileContent], ...] = (
-    # Placeholders of other programs
+    # Placeholder files of other programs
     (
         rb'version https?://(git-lfs|git-media|hawser)\b',
         FileContent('a Git LFS pointer', 'run `git lfs pull` to get the file itself'),
@@ -152,12 +152,12 @@ def name_content(start: bytes) -> FileContent | None:
 
 
 def explain_wrong_content(start: bytes, expected: str, group: str = '') -> str:
-    r"""Say what a file is instead of what was expected, as the end of an error message.
+    r"""Return the end of an error message: what a file is, and not what was expected.
 
     Args:
         start: the first `START_BYTES` of the file, or all of it.
         expected: what the file should be, with its article.
-        group: group of contents that are expected; nothing is said about them.
+        group: group of expected contents, for which the result is ''.
 
     Returns:
         Text to append to the file's name; '' if the content is unknown or expected.
@@ -174,7 +174,7 @@ def explain_wrong_content(start: bytes, expected: str, group: str = '') -> str:
 
 
 def explain_wrong_file(path: Path, expected: str, group: str = '') -> str:
-    """Say what the file at `path` is, as `explain_wrong_content` does; '' if it cannot be read."""
+    """Apply `explain_wrong_content` to the file at `path`; '' if it cannot be read."""
     try:
         if not path.is_file():  # reading a device may block
             return ''

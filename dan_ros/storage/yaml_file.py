@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Read YAML files, and report in one line why that fails."""
+"""Read YAML files, and report errors in one line."""
 
 from pathlib import Path
 from typing import Any

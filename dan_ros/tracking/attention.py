@@ -134,11 +134,12 @@ def visual_social_engagement(
 ) -> float:
     """Return the visual social engagement between a person and the camera, [0, 1].
 
-    S = min(1, M / d): the mutual gaze M divided by the distance d in meters. M is the product of
-    how central each of the two is in the other's field of attention, a cone: 1 on its axis, 0 at
-    its edge. Source: Webb and Lemaignan 2022, "Measuring Visual Social Engagement from Proxemics
-    and Gaze", https://doi.org/10.1109/RO-MAN53752.2022.9900801. The person's gaze is taken from the
-    head, and the robot's is the axis of the camera.
+    S = min(1, M / d): the mutual gaze M divided by the distance d in meters. M is a product of two
+    values: how central the person is in the robot's field of attention, and the robot in the
+    person's. A field is a cone; the value is 1 on its axis and 0 at its edge. Source: Webb and
+    Lemaignan 2022, "Measuring Visual Social Engagement from Proxemics and Gaze",
+    https://doi.org/10.1109/RO-MAN53752.2022.9900801. The person's gaze is taken from the head, and
+    the robot's is the axis of the camera.
 
     Args:
         pose: pose of the person's face.

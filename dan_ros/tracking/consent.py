@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps track of the faces that may be published: of people who agreed, while in view."""
+"""Keeps track of the faces that may be published, while they are in view."""
 
 import threading
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class _View:
 
 
 class ConsentRegistry:
-    """Remembers the released faces. All methods are thread-safe.
+    """Stores the released faces. All methods are thread-safe.
 
     A face that leaves the view is forgotten; since ids are never used again, it has to be released
     again when it returns.
@@ -58,8 +58,9 @@ class ConsentRegistry:
         """Release a face.
 
         Args:
-            face_id: id of the face; '' for the largest face in the last frames. That face is taken
-                even if it was released before, so that a repeated request releases nobody else.
+            face_id: id of the face; '' for the largest face in the last frames. This is the face
+                even if it was released before, so a repeated request never releases a second
+                person.
             camera: consider only this camera; '' for all.
 
         Raises:

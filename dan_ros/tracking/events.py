@@ -82,11 +82,11 @@ class EventDetector:
     """Detects the changes of the faces of one camera.
 
     A face appears with its first image, with an unknown expression and not looking, so that every
-    expression and every look has an event of its own. It leaves when its track ends. If it comes
-    back before that, with the same id, there is no event.
+    expression and every look has its own event. It leaves when its track ends. If it comes back
+    before that, with the same id, there is no event.
 
     Unknown does not count as an expression: while a face cannot be classified, it keeps the last
-    one. So a head that turns away and back does not change its expression.
+    one. So a face that turns away and back does not change its expression.
 
     Args:
         config: see `EventConfig`.
@@ -127,7 +127,7 @@ class EventDetector:
         return events
 
     def end(self) -> list[FaceEvent]:
-        """Let all faces leave, because no more images come."""
+        """Remove all faces, because no more images arrive."""
         return self._end(set(self._faces))
 
     def _end(self, face_ids: Iterable[str]) -> list[FaceEvent]:

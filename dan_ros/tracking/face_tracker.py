@@ -31,7 +31,7 @@ class TrackedFace:
 
     Attributes:
         face_id: stable while the face stays in view; starts with a letter.
-        raw: result of this frame alone.
+        raw: result of this frame, not smoothed.
         probabilities: float32 [8], smoothed, with sum 1; all 0 if this frame was not classified.
         expression: canonical index of the label, or `labels.UNKNOWN`.
         time_ns: time of the frame on the camera's `FrameClock`, nanoseconds.
@@ -140,7 +140,7 @@ class FaceTracker:
 
     @property
     def missing_boxes(self) -> list[np.ndarray]:
-        """Where the faces may be that were missing in the last frame, float [4] each."""
+        """Possible positions of the faces that were missing in the last frame, float [4] each."""
         return [box for _, box in self._box_tracker.missing_boxes]
 
     @property

@@ -13,7 +13,7 @@ class FrameClock:
     """Turns the stamps of a camera into a time that never steps back.
 
     Arrival times replace stamps that are frozen, and fill the gaps between coarse ones. The time
-    stands still while stamps are out of order, and follows a clock that is corrected.
+    does not advance while stamps are out of order, and follows a clock that is corrected.
 
     Attributes:
         now_ns: time of the newest frame, nanoseconds.
@@ -82,12 +82,12 @@ class FrameClock:
 
     def _add_stamp(self, stamp_ns: int) -> None:
         step_ns = stamp_ns - self._newest_ns
-        self.now_ns += max(step_ns - self._ahead_ns, 0)  # without time already added
+        self.now_ns += max(step_ns - self._ahead_ns, 0)  # minus the time that was already added
         self._before_ns, self._newest_ns = self._newest_ns, stamp_ns
         self._ahead_ns = self._behind = 0
 
     def _fall_behind(self, stamp_ns: int) -> None:
-        """Let the time stand still until the stamps catch up, or their clock was corrected."""
+        """Stop the time until the stamps catch up, or until their clock counts as corrected."""
         if self._last_ns is not None and stamp_ns < self._last_ns:
             self._ordered = 0
         self._behind += 1

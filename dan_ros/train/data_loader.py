@@ -24,7 +24,7 @@ ORDER_STREAM = 2**31  # replaces the batch number in the seed of an epoch's orde
 
 
 def steps_per_epoch(faces: Faces, recipe: Recipe) -> int:
-    """Return the number of full batches per epoch; the other faces, which vary, are left out."""
+    """Return the number of full batches per epoch; the last faces of an epoch are unused."""
     return max(len(faces) // recipe.batch_size, 1)
 
 

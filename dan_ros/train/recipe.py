@@ -2,7 +2,7 @@
 """Training recipes: all settings of a training run except the path of the data.
 
 The defaults are the official RAF-DB training (DAN paper, section 4.2, and its code). A recipe file
-is YAML and contains only what differs; `recipes/` has examples.
+is YAML and contains only the settings that differ; `recipes/` has examples.
 """
 
 from pathlib import Path
@@ -52,7 +52,7 @@ class Augmentation(Settings, frozen=True):
         rotation_deg: maximum rotation to either side, degrees.
         scale: range of the magnification; above 1 the face grows.
         shift: maximum shift to any side, as a share of the image's side.
-        fill: what appears at the border: `black`, or the `edge` repeated.
+        fill: what fills the border: `black`, or the `edge` repeated.
         erase_chance: fill a rectangle with the mean color (Zhong et al. 2017,
             https://arxiv.org/abs/1708.04896).
         erase_area: range of the rectangle's area, as a share of the image's area.
@@ -120,7 +120,7 @@ class Recipe(Settings, frozen=True):
         stages: (epochs, side of the input in pixels) per stage, in order. Validation always uses
             the last stage's size.
         second_opinion: weight of FER-2013's own labels in the targets of FER+'s training faces, see
-            `datasets.ferplus.FerPlus`; 0 uses the votes of FER+ alone.
+            `datasets.ferplus.FerPlus`; 0 uses only the votes of FER+.
         num_head: number of cross attention heads K.
         frozen_stages: number of stages of ResNet that keep their weights and BatchNorm statistics,
             counted from the input; the layers before them are frozen, too, unless it is 0.
@@ -209,7 +209,7 @@ def find_recipe(name: str) -> Path:
     """Find a recipe file by its path, or by the name of a recipe of this package.
 
     Raises:
-        TrainingError: there is neither.
+        TrainingError: neither exists.
     """
     try:
         path = Path(name).expanduser()

@@ -63,8 +63,8 @@ def train(
         out: the output folder; created if needed.
         start: a checkpoint to start from, see `pretrained.load_pretrained`.
         resume: continue from `last.pt` in `out`. On a CPU, the result is bitwise equal to that of
-            an uninterrupted run. `stages` may differ, to make the training longer or shorter. If
-            the number of faces per class differs, a warning says so.
+            an uninterrupted run. `stages` may differ, to make the training longer or shorter. A
+            warning is printed if the number of faces per class differs.
         device: cpu, cuda or cuda:N; the default is a GPU if there is one.
         console: output for progress; the default is standard error.
 
@@ -111,7 +111,7 @@ class Trainer:
         self.saved_epochs = 0
 
     def _print_summary(self) -> None:
-        """Print what was found in the data set, and which images are left out."""
+        """Print a summary of the data set, and the images that are left out."""
         dataset = self.recipe.dataset
         for line in (
             *summarize(dataset, TRAIN, self.train_faces),
@@ -223,7 +223,7 @@ class Trainer:
         checkpoints.save_text(
             self.out / 'skipped.txt', ''.join(f'{name}\n' for name in self.skipped)
         )
-        if self.history:  # the last process may have died between the checkpoint and the log
+        if self.history:  # the last process may have been killed between the checkpoint and the log
             checkpoints.save_history(self.out / 'log.jsonl', self.history)
         with TrainingProgress(self.recipe.epochs, len(self.history), self.console) as progress:
             try:

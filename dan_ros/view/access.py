@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who may open the page: checks of Host, Origin and token.
 
-A web page from anywhere can let a browser send requests to this machine. The Host check defeats DNS
+Any web page can make a browser send requests to this machine. The Host check defeats DNS
 rebinding, where a name of the attacker points to this machine; the Origin check keeps pages of
 other sites from opening the WebSocket, which browsers do not forbid.
 """
@@ -53,7 +53,7 @@ class Access:
 
     Attributes:
         names: host names under which the page may be opened.
-        token: what a browser must know; '' if only this machine can reach the server.
+        token: secret that a browser must send; '' if only this machine can reach the server.
     """
 
     names: frozenset[str]
@@ -72,7 +72,7 @@ class Access:
         """Return why a Host header is refused, or ''."""
         split = split_host(header)
         name = split[0] if split else ''
-        # Nobody can let a name that is an address point elsewhere.
+        # A name that is an IP address cannot be redirected by DNS.
         address = _address(name)
         if name in self.names or (address and (self.token or address.is_loopback)):
             return ''
@@ -86,5 +86,5 @@ class Access:
         return 'only the page of this server may connect'
 
     def is_token(self, given: str) -> bool:
-        """Return whether a token is right, in a time that does not tell how much of it is."""
+        """Return whether a token is correct, by a constant-time comparison."""
         return hmac.compare_digest(given.encode(errors='replace'), self.token.encode())

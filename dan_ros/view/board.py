@@ -124,7 +124,7 @@ class Board:
         self._lock = threading.Lock()
         self._started_s = time.monotonic()
         self._count = 0  # grows with each change
-        self._faces: dict[str, tuple[float, Sequence[SeenFace]]] = {}  # with the time of arrival
+        self._faces: dict[str, tuple[float, Sequence[SeenFace]]] = {}  # with the arrival time
         self._by_stamp: dict[str, dict[int, Sequence[SeenFace]]] = {}
         self._pictures: dict[str, Picture] = {}
         self._samples: deque[tuple[int, list[Any]]] = deque(maxlen=MAX_SAMPLES)

@@ -34,7 +34,7 @@ class LocalSource:
     Args:
         title: what is shown on the page.
         images: see `TimedImages`.
-        video: processes the images; used by this object alone.
+        video: processes the images; used only by this object.
         board: shows the results.
     """
 
@@ -51,7 +51,7 @@ class LocalSource:
         }
         self._config = to_config(self._values, video.config)
         self._is_enabled = True
-        self._newest: dict[str, tuple[Frame, float]] = {}  # with the time of arrival
+        self._newest: dict[str, tuple[Frame, float]] = {}  # with the arrival time
         self._received_s: dict[str, float] = {}  # when a camera's last image came, monotonic
         self._changed = threading.Condition()
         self._is_closed = False
@@ -109,7 +109,7 @@ class LocalSource:
             self._failure = self._failure or 'there are no more images'
         except DanError as error:
             self._failure = str(error)
-        except Exception as error:  # the page must hear of it
+        except Exception as error:  # the page must be informed
             self._failure = f'{type(error).__name__}: {error}'
         if not self._is_closed:
             self._show_status()
@@ -148,7 +148,7 @@ class LocalSource:
             self._show_status()
 
     def _silent_cameras(self) -> list[str]:
-        """Return the cameras that show nobody any longer: without images, or paused."""
+        """Return the cameras whose faces must be removed: without images, or paused."""
         oldest_s = time.monotonic() - SILENT_S
         return [
             camera
@@ -157,7 +157,7 @@ class LocalSource:
         ]
 
     def _end_visits(self, cameras: Iterable[str]) -> None:
-        """Let the faces of cameras leave."""
+        """Remove the faces of cameras."""
         for camera in cameras:
             self._add_events(camera, self._events.pop(camera).end())
             self._attention.pop(camera, None)

@@ -13,8 +13,8 @@ from dan_ros.types import Frame
 if TYPE_CHECKING:
     from dan_ros.bag.reader import Bag, Topic
 
-MAX_GAP_S = 2.0  # longest pause of a recording that is waited for, seconds
-RETRY_S = 0.05  # interval at which a camera without an image is asked again, seconds
+MAX_GAP_S = 2.0  # longest pause of a recording that is played, seconds
+RETRY_S = 0.05  # interval at which a camera without an image is read again, seconds
 BAG_SUFFIXES = ('.db3', '.mcap', '.zstd', '.zst')
 
 TimedImages = Iterator[tuple[str, Frame | None]]
@@ -51,7 +51,7 @@ def play_bag(bag: 'Bag', topics: list['Topic']) -> TimedImages:
     """Yield the images of a bag at the pace of the recording, again and again.
 
     Raises:
-        DataError: a whole round has no readable image.
+        DataError: the bag has no readable image.
     """
     from dan_ros.bag.reader import record_to_frame
 

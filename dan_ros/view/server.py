@@ -2,7 +2,8 @@
 """The web server: one page and one WebSocket.
 
 Each browser gets the newest state when it has shown the last one. So a slow browser skips pictures
-and delays no other browser, and memory per browser is bounded. A picture is encoded once for all.
+and delays no other browser, and memory per browser is bounded. A picture is encoded only once for
+all browsers.
 """
 
 import asyncio
@@ -48,8 +49,8 @@ HEADERS = {
 class ViewSource(Protocol):
     """Source of the board's content. Methods may block and are called by other threads."""
 
-    title: str  # what is shown, such as /dan_node
-    kind: str  # what it is, such as ROS node
+    title: str  # name of the source, such as /dan_node
+    kind: str  # kind of the source, such as ROS node
 
     def set_parameter(self, name: str, value: Any) -> str:
         """Change a parameter; return why it is refused, or ''."""
@@ -140,7 +141,7 @@ class ViewServer:
             return _refuse(error.status, error.reason)
 
     def _welcome(self, token: str) -> web.StreamResponse:
-        """Move a right token from the address to a cookie, so that it is in no history."""
+        """Move a valid token from the address to a cookie, to keep it out of the history."""
         if not self._access.is_token(token):
             return _refuse(401, 'the token is wrong; open the address that dan-ros view printed')
         response = web.Response(status=303, headers={**HEADERS, 'Location': '/'})
@@ -218,7 +219,7 @@ class ViewServer:
                 reason = await asyncio.to_thread(source.set_parameter, message['name'], value)
             else:
                 reason = await asyncio.to_thread(source.set_enabled, value)
-        except Exception as error:  # the page must hear of it
+        except Exception as error:  # the page must be informed
             reason = f'{type(error).__name__}: {error}'
         await _send_answer(client, message['id'], reason)
 
@@ -232,7 +233,7 @@ class ViewServer:
         self._encoder.shutdown(wait=False)
 
     async def _close(self, app: web.Application) -> None:
-        """Say goodbye to the browsers, before aiohttp waits for them."""
+        """Close the WebSockets before aiohttp waits for them."""
         closing = (client.socket.close(code=WSCloseCode.GOING_AWAY) for client in self._clients)
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.gather(*closing, return_exceptions=True), CLOSE_S)
@@ -292,7 +293,7 @@ class ViewServer:
         return await _send_quietly(client, text)
 
     def _state_since(self, seen: int) -> tuple[int, str]:
-        """Return what is new, written once for all browsers that have seen the same."""
+        """Return the new state, encoded once for all browsers with the same previous state."""
         if seen not in self._states:
             count, state = self._board.changes(seen)
             self._states[seen] = count, json.dumps({'type': 'state', **state})

@@ -15,7 +15,7 @@ LISTED = "image_topics:=['/left/image_raw','/right/image_raw']"
 
 @pytest.fixture
 def new_node():
-    """Create nodes with remapping rules, in a domain of their own."""
+    """Create nodes with remapping rules, in their own ROS domain."""
     domain, contexts, nodes = RosDomain(), [], []
 
     def create(*rules: str, namespace: str = '') -> rclpy.node.Node:

@@ -167,7 +167,7 @@ def test_sources_without_a_rate_have_the_default_rate(tmp_path, portrait):
 
 
 def test_a_video_filmed_on_its_side_is_upright(tmp_path):
-    """The matrix in the track header of an MP4 says by how much players have to turn it."""
+    """The matrix in the track header of an MP4 defines by how much players rotate it."""
     path = tmp_path / 'phone.mp4'
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), 30, (64, 48))
     for _ in range(3):
@@ -194,7 +194,7 @@ def test_a_video_that_can_no_longer_be_read_is_tried_again(tmp_path, monkeypatch
 
 
 class FakeCapture:
-    """Stands in for cv2.VideoCapture: notes what is opened, and shows nothing."""
+    """Replaces cv2.VideoCapture: records what is opened, and returns no images."""
 
     opened: ClassVar[list] = []
 

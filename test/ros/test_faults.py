@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that goes wrong on a robot, and the test that shows how the node handles it.
+"""The faults that occur on robots, and the tests that show how the node handles them.
 
 Each test asserts what is published, what is counted (`frames_dropped.<cause>`) and what is
 diagnosed, and that the node answers the next good image. Most tests are here and use the real node
@@ -175,7 +175,7 @@ def test_bad_images(robot, smile):
 
 
 def test_bytes_that_are_no_image(robot, smile):
-    """For example messages of a peer with another definition under the same name."""
+    """A peer with another definition of the same message sends such bytes."""
     content = serialize_message(robot.image(smile))
     wrong = [b'\x00\x05' + content[2:], content[:40]]
     before = dropped(robot.values())['bad_message']
@@ -194,7 +194,7 @@ def test_bytes_that_are_no_image(robot, smile):
 @pytest.mark.parametrize('padding', [0, 1, 37])
 @pytest.mark.parametrize(('encoding', 'big_endian'), [('bgr8', False), ('mono16', True)])
 def test_unusual_images_that_are_valid(robot, smile, encoding, big_endian, padding):
-    """The padding holds noise, which must not show; mono16 in the wrong byte order is noise."""
+    """The padding is noise, which must not be used; mono16 in the wrong byte order is noise too."""
     message = robot.image(smile)
     rows = smile.reshape(len(smile), -1)
     if encoding == 'mono16':
@@ -213,7 +213,7 @@ def test_unusual_images_that_are_valid(robot, smile, encoding, big_endian, paddi
 
 @pytest.fixture(scope='module')
 def hundred(smile) -> np.ndarray:
-    """A hundred faces, uint8 [640, 640], gray: 410 kB, which any middleware carries."""
+    """A hundred faces, uint8 [640, 640], gray: 410 kB, small enough for any middleware."""
     face = cv2.resize(cv2.cvtColor(smile, cv2.COLOR_BGR2GRAY)[40:200, 80:240], (64, 64))
     return np.tile(face, (10, 10))
 
@@ -225,7 +225,7 @@ def gray_image(robot: Robot, image_gray: np.ndarray) -> Image:
 
 
 def test_a_hundred_faces(robot, smile, hundred):
-    """The 16 largest at most are classified; all are published, each with its own id."""
+    """At most the 16 largest faces are classified; all are published, each with its own id."""
     frame = robot.send_until_answered(gray_image(robot, hundred))
     assert len(frame.faces) == 100
     assert len({face.face_id for face in frame.faces}) == 100
@@ -279,7 +279,7 @@ BAD_PICTURES = {
     'a JPEG cut in its header': ('bad_data', lambda jpeg, png: jpeg[:20]),
     'a PNG cut in the middle': ('bad_data', lambda jpeg, png: png[: len(png) // 2]),
     'a PNG with a hole': ('bad_data', lambda jpeg, png: png[:900] + png[1500:]),
-    'a JPEG that claims 2^32 pixels': ('too_large', lambda jpeg, png: jpeg_bomb(jpeg)),
+    'a JPEG whose header claims 2^32 pixels': ('too_large', lambda jpeg, png: jpeg_bomb(jpeg)),
     'a JPEG that hides its header': ('bad_data', lambda jpeg, png: with_decoy(jpeg)),
 }
 
@@ -404,7 +404,7 @@ def test_a_model_that_gives_no_numbers_is_refused(robot, tmp_path, smile):
 
 
 def test_a_face_without_an_answer(robot, tmp_path, smile, nobody):
-    """It is published as unknown and counted by its reason; no image is dropped."""
+    """The face is published as unknown and counted by its reason; no image is dropped."""
     save_nan_model(tmp_path / 'nan.onnx', always=False)
     robot.reconfigure(model__file=str(tmp_path / 'nan.onnx'))
     before = dropped(robot.values())['failed']

@@ -259,7 +259,7 @@ def test_a_change_that_needs_configuring_is_refused_while_configured(robot):
 
 
 def test_all_present_values_can_be_set_again_with_a_live_change(robot):
-    """As `ros2 param load` and set_parameters_atomically do with a dump of the node."""
+    """`ros2 param load` and set_parameters_atomically do this with a dump of the node."""
     names = robot.call(ListParameters, 'list_parameters', ListParameters.Request()).result.names
     names = [name for name in names if name != 'max_faces']
     assert 'qos_overrides./image.subscription.depth' in names
@@ -424,7 +424,7 @@ def test_a_missing_library_is_one_line_and_exit_code_2():
 
 
 def test_a_middleware_that_does_not_start_is_worth_a_restart():
-    """A real error of DDS: this host name is none."""
+    """A real error of DDS, caused by an invalid host name."""
     result = subprocess.run(
         [sys.executable, PROGRAMS / 'dan_node'],
         capture_output=True,
@@ -511,7 +511,7 @@ def test_debug_lines_tell_what_the_node_does_with_each_image(start, smile):
     robot.node.wait_for_output('processed /image: faces [')
     bad = robot.image(smile)
     bad.step = 1
-    robot.spin_until(  # only the first is worth a warning
+    robot.spin_until(  # only the first drop is logged as a warning
         lambda: robot.output.count('dropped an image of /image: bad_step') >= 2,
         'two dropped images',
         every=lambda: robot.publisher.publish(bad),

@@ -105,7 +105,7 @@ def test_whoever_is_in_view_after_a_break_of_the_images_is_asked_again(robot, sm
 
 
 def test_no_image_of_any_topic_shows_a_hidden_face(robot, smile):
-    """Also images on topics that are added later, for example by another part of REP-155."""
+    """This includes topics that may be added later, for example for another part of REP-155."""
     robot.reconfigure(privacy__blur=True, ros4hri=HAS_HRI)
     (face,) = robot.show(smile).faces
 

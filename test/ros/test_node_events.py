@@ -15,7 +15,7 @@ from dan_ros.msg import FaceScene, FaceState, FacialExpression, FacialExpression
 EXAMPLES = Path(__file__).parents[2] / 'examples'
 EVENTS, SCENE = 'facial_expression_events', 'facial_expression_scene'
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-MEETING_S = 0.5  # until the node's publisher knows a new subscriber
+MEETING_S = 0.5  # discovery time of a new subscriber
 APPEARED, LEFT, CHANGED, STARTED, STOPPED = (
     getattr(FacialExpressionEvent, name)
     for name in ('APPEARED', 'LEFT', 'EXPRESSION_CHANGED', 'STARTED_LOOKING', 'STOPPED_LOOKING')
@@ -99,7 +99,7 @@ def test_a_face_leaves_once_however_its_images_end(robot, events, smile, how):
     assert latched_scene(robot).face_count == (how == 'step back')
     if how in ('silence', 'pause'):
         robot.set_enabled(True)
-        assert robot.show(smile).faces[0].looking_s == 0  # as of its new appearance
+        assert robot.show(smile).faces[0].looking_s == 0  # counted from its new appearance
 
 
 def test_the_scene_covers_all_cameras(robot, smile, nobody):
@@ -133,14 +133,14 @@ def greeter(request, robot, nobody, tmp_path):
         'an empty scene',
         every=lambda: robot.show(nobody),
     )
-    # A killed example stays in the graph for up to 20 s, so each has a name of its own.
+    # A killed example stays in the graph for up to 20 s, so each has its own name.
     name = Path(request.param).stem
     command = [sys.executable, EXAMPLES / request.param, '--ros-args', '-r', f'__node:={name}']
     process = Process(command, tmp_path / 'log', robot.domain)
     said, moods = robot.received('say', String), robot.received('mood', String)
     events = robot.new_publisher(EVENTS, FacialExpressionEvent)
     scenes = robot.client.create_publisher(FaceScene, SCENE, LATCHED)
-    # Each event comes once and each greeting is said once, so all must know each other before.
+    # Events and greetings are published only once, so discovery must be complete before.
     listened = EVENTS if name == 'greeter' else SCENE
     for endpoints, topic in (
         (robot.client.get_subscriptions_info_by_topic, listened),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What SECURITY.md promises about the running node: its models, its rights under SROS2."""
+"""The promises of SECURITY.md about the running node: its models, its rights under SROS2."""
 
 import importlib.util
 from collections import defaultdict
@@ -26,7 +26,7 @@ RCLError = rclpy_implementation.RCLError
 ERROR = b'\x02'
 POLICY = Path(__file__).parents[2] / 'config' / 'sros2' / 'dan_node.policy.xml'
 PAGE = Path(__file__).parents[2] / 'docs' / 'sros2.md'
-GRAPH = {  # what a rule allows, and the query of the graph for it
+GRAPH = {  # kind of rule in the policy, and graph query for its names
     ('topics', 'publish'): 'get_publisher_names_and_types_by_node',
     ('topics', 'subscribe'): 'get_subscriber_names_and_types_by_node',
     ('services', 'reply'): 'get_service_names_and_types_by_node',
@@ -82,7 +82,7 @@ def settled_graph(robot, ns: str) -> dict[tuple[str, str], set[str]]:
 
 
 def test_the_policy_allows_what_the_node_uses_and_no_more(start):
-    """With raw and with compressed images, under the system's clock and a simulated one."""
+    """Compare for raw and compressed images, with the system clock and with a simulated one."""
     robot = start()
     used = defaultdict(set)
     for parameters in ({}, {'use_sim_time': True, 'image_transport': 'compressed'}):

@@ -81,7 +81,7 @@ def test_compressed_images(robot, smile):
         (face,) = frame.faces
         assert face.label == 'happy'
         assert face.header == sent.header
-        assert face.camera == frame.camera == '/image'  # as with raw images
+        assert face.camera == frame.camera == '/image'  # the same name as with raw images
 
 
 def test_a_pause_is_silent_and_ids_hold(robot, smile):
@@ -96,7 +96,7 @@ def test_a_pause_is_silent_and_ids_hold(robot, smile):
         every=lambda: robot.publisher.publish(robot.image(smile)),
     )
     assert robot.frames == []
-    _, *later = robot.diagnostics  # the first is about the time before
+    _, *later = robot.diagnostics  # the first status covers the time before
     assert {status.level for status in later} == {OK}
     assert all(v.value == 'false' for s in later for v in s.values if v.key == 'enabled')
     assert robot.state == 'active'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for any input: no exception but a FrameError, bounded memory, valid results.
+"""Properties for any input: no exception but a FrameError, bounded memory, valid results.
 
 test/slow/test_odd_messages.py sends many more messages.
 """
@@ -103,7 +103,7 @@ def boxes(draw: st.DrawFn) -> np.ndarray:
 )
 @settings(max_examples=50, deadline=None)
 def test_any_box_gives_a_crop_of_the_image(box, encoding, width, height, scale, turns):
-    """The crop has only pixels of the image: none is made up, and none stays unset."""
+    """Every pixel of the crop is set, and comes from the image."""
     channels = {'mono8': (), 'bgra8': (4,), 'rgba8': (4,)}.get(encoding, (3,))
     image = np.full((height, width, *channels), 90, np.uint8)
     out = np.zeros((32, 24, 3), np.uint8)

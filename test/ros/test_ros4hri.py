@@ -144,7 +144,7 @@ def test_faces_of_another_detector_get_their_expression(start, portrait):
         every=lambda: send(('abc12', 'x9', 'no/topic', 'é', 'a' * 300)),
     )
     assert 'InvalidTopicName' not in robot.output
-    assert robot.faces == robot.frames == []  # only the expression is published
+    assert robot.faces == robot.frames == []  # the node publishes only the expression
     robot.spin_until(
         lambda: robot.values()['faces'] == '0',
         'nobody in diagnostics',

@@ -26,7 +26,7 @@ def measured(tmp_path_factory):
         for name, value in (('BLOCK_RUNS', 2), ('DISCARDED_RUNS', 1)):
             patch.setattr(timer, name, value)
         patch.setattr('dan_ros.cli.bench.SIZES', MEASURED_SIZES)
-        for name in ('openvino', 'torch'):  # as if they were not installed
+        for name in ('openvino', 'torch'):  # simulates that they are not installed
             patch.setitem(sys.modules, name, None)
             patch.delitem(sys.modules, f'dan_ros.backends.{name}', raising=False)
         result = bench('--json', '--seconds', 0, '--out', out)

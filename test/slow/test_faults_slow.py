@@ -53,7 +53,7 @@ def test_too_little_memory(start, jpeg):
 
 
 def test_a_signal_during_inference(start, hundred):
-    """A run over a hundred faces takes several 100 ms; the node ends after it."""
+    """Inference on a hundred faces takes several 100 ms; the node exits after it."""
     robot = start('-p', 'max_faces:=1000', '-p', 'quality.min_side_px:=1.0')
     assert len(robot.send_until_answered(gray_image(robot, hundred)).faces) == 100
     for _ in range(10):
@@ -64,7 +64,7 @@ def test_a_signal_during_inference(start, hundred):
 
 
 def test_an_incompatible_publisher(start, smile):
-    """It is diagnosed by the second status after the two met; other publishers are heard."""
+    """The second status after the discovery reports it; other publishers still work."""
     robot = start('-p', 'qos.reliability:=reliable')
     robot.show(smile)
     met: list[int] = []

@@ -49,7 +49,7 @@ class TritonPythonModel(TritonPythonModel):
 
 
 class Servers:
-    """A server, and what tests need to call it and to disturb it."""
+    """A server, with functions to call it and to make it fail."""
 
     def __init__(self, folder, *models):
         self.token, self.wrong_token = folder / 'token', folder / 'wrong_token'

@@ -45,7 +45,7 @@ def test_stops_while_it_configures(tmp_path, number):
     for repeat in range(STOPS):
         program = Program('dan_node', log=tmp_path / 'log')
         program.wait_for_library('onnxruntime')
-        time.sleep(0.6 * repeat / STOPS)  # another moment of the transition each time
+        time.sleep(0.6 * repeat / STOPS)  # a different moment of the transition each time
         started_s = time.monotonic()
         assert program.stop(number) == 0, program.output
         seconds.append(time.monotonic() - started_s)

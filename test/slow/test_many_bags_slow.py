@@ -169,7 +169,7 @@ def test_a_ray_node_that_is_killed_loses_nothing(tmp_path, bags, expected, clust
 
 
 def test_the_nodes_of_a_ray_cluster_choose_the_backend(tmp_path, bags, expected, cluster):
-    """The machine that starts the run may have no GPU; here, it would take another backend."""
+    """The starting machine may have no GPU; in this test, it would choose another backend."""
     out = tmp_path / 'out'
     arguments = [
         sys.executable,

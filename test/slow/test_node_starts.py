@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a node of its own is started for: signals, backends, invalid overrides, a camera program."""
+"""Tests that need their own node: signals, backends, invalid overrides, a camera program."""
 
 import signal
 from pathlib import Path
@@ -32,7 +32,7 @@ def test_both_signals_at_once_are_one(start):
 
 @pytest.mark.parametrize('library', ['libpython|libc.so', '_rclpy_pybind11', 'onnxruntime'])
 def test_a_signal_during_start_ends_it_with_code_0(tmp_path, library):
-    """The first libraries are there before Python can handle signals."""
+    """The first libraries are loaded before Python can handle signals."""
     program = Program('dan_node', log=tmp_path / 'log')
     program.wait_for_library(library.split('|')[-1])
     allowed = (0, -signal.SIGTERM) if 'libc' in library else (0,)
@@ -69,7 +69,7 @@ def test_the_sample_camera_feeds_the_node(robot, tmp_path):
         'rate_hz:=15.0',
         log=tmp_path / 'camera.log',
         domain=robot.domain,
-        # as README.md advises for cameras: most large images would be lost otherwise
+        # Profile for cameras, as advised in README.md; without it, most large images would be lost
         FASTDDS_DEFAULT_PROFILES_FILE=str(SHARE / 'config' / 'fastdds_large_images.xml'),
     )
     try:

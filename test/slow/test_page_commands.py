@@ -12,7 +12,7 @@ from pages import ROOT, WITH_COMMANDS, blocks_of
 from processes import Process, RosDomain
 from recording import moving_smile, record_images
 
-BACKGROUND_S = 5.0  # for which what runs until it is stopped must run at least
+BACKGROUND_S = 5.0  # minimum run time of commands that run until they are stopped, seconds
 COMMAND_S = 240.0
 ECHOED = re.compile(r'^ros2 topic echo .*?(/\S+)', re.MULTILINE)
 # `ros2 topic echo` fails as long as nobody publishes.

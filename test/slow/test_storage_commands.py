@@ -14,7 +14,7 @@ from dan_ros.errors import DanError
 
 @pytest.mark.parametrize('number', [1, 2, 3, 4, 5])
 def test_an_evaluation_on_a_full_disk(ferplus_folder, old_evaluation, full_disk, number):
-    """Until all new files are on the disk, all old ones stay."""
+    """All old files are kept until all new ones are on the disk."""
     before = contents(old_evaluation)
     full_disk(number)
     arguments = ('evaluate', ferplus_folder, 'dan_ferplus', '--json', '--out', old_evaluation)

@@ -30,7 +30,7 @@ ARGUMENTS = [
     '--disable-background-networking',
     '--disable-component-update',
 ]
-PATIENCE_MS = 60_000  # for anything to happen on a loaded machine
+PATIENCE_MS = 60_000  # timeout of each wait, long enough for a loaded machine
 WIDE, PHONE, NARROW = ((1440, 900), (390, 844), (320, 640))
 TOPIC = '/camera/image_raw'
 SIZES = [WIDE, PHONE, NARROW]
@@ -217,7 +217,7 @@ def lose_the_connection(view, process, page):
 
 
 class SlowSource:
-    """A source that answers when it is told to."""
+    """A source that answers only when the test allows it."""
 
     title, kind = '/dan_node', 'test'
 

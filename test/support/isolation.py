@@ -16,12 +16,12 @@ def isolate(add_cleanup: Callable[[Callable[[], None]], object], worker: str = '
 
     Args:
         add_cleanup: registers a function to call at the end of the run.
-        worker: name of the pytest-xdist worker; each gets a home folder of its own.
+        worker: name of the pytest-xdist worker; each gets its own home folder.
     """
     restore_signals()
     folder = tempfile.TemporaryDirectory(prefix='dan_ros_test_', ignore_cleanup_errors=True)
     add_cleanup(folder.cleanup)
-    if not worker:  # so that matplotlib lists the fonts only once per run
+    if not worker:  # matplotlib then lists the fonts only once per run
         os.environ['MPLCONFIGDIR'] = folder.name
     os.environ.update(home_variables(Path(folder.name)))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes for tests, each in a ROS domain of its own, with its output in a file."""
+"""Processes for tests, each in its own ROS domain, with its output in a file."""
 
 import os
 import random
@@ -22,7 +22,7 @@ class RosDomain:
     """A ROS domain that no other test on this machine uses.
 
     The reservation is a TCP port, which the system releases when this process ends. A domain in
-    which some other program already runs is left alone.
+    which another program already runs is not used.
 
     Attributes:
         number: the domain id.
@@ -64,7 +64,7 @@ class Process:
     Args:
         command: program and arguments.
         log: file for standard output and standard error.
-        domain: ROS domain to run in; one of its own by default.
+        domain: ROS domain to run in; an unused one by default.
         variables: additional environment variables.
         options: for `subprocess.Popen`.
 

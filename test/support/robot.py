@@ -26,7 +26,7 @@ from std_srvs.srv import SetBool
 from dan_ros.msg import FacialExpression, FacialExpressionArray
 from dan_ros.ros.publishers import bgr_to_image
 
-SMALL = (320, 240)  # width, height of test images: 230 kB, which any middleware carries
+SMALL = (320, 240)  # width, height of test images: 230 kB, small enough for any middleware
 SEND_PERIOD_S = 0.1  # interval between two attempts of `spin_until`
 RESEND_S = 0.3  # time after which an image without an answer is sent again
 LOST_S = 3.0  # time after which an image without an answer counts as lost
@@ -69,7 +69,7 @@ class Program(Process):
 
 
 class Robot:
-    """The node and its client, in a ROS domain of their own.
+    """The node and its client, in their own ROS domain.
 
     Args:
         log: file for the node's output.
@@ -240,7 +240,7 @@ class Robot:
         self.wait_for_subscriber(self.publisher)
 
     def wait_status(self, is_right: Callable[[Any, dict[str, str]], Any], what: str) -> Any:
-        """Wait for a new diagnostic status that is right; return it and its values by key.
+        """Wait for a new diagnostic status that meets a condition; return it and its values by key.
 
         Args:
             is_right: called with each status and its values.

@@ -64,7 +64,7 @@ def classifier(
     weights = np.eye(3, dtype=dtype)[:, :channels, None, None]
     tensors = {'w': weights, 'shape': np.array(reshape)}
     nodes = []
-    name = 'logits'  # a name of our own graph, to check that names do not clash
+    name = 'logits'  # a name of the wrapper's graph, to check that names do not clash
     if layout == 'nhwc':
         nodes.append(helper.make_node('Transpose', ['faces'], ['image'], perm=[0, 3, 1, 2]))
     nodes += [

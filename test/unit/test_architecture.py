@@ -147,7 +147,7 @@ def test_heavy_libraries_load_lazily(module):
 
 
 def test_the_node_needs_few_libraries_and_little_memory():
-    """In a process of its own, as `dan_node` starts it, configured and with its default model."""
+    """Measure a separate process with a node that is configured with its default model."""
     if not importlib.util.find_spec('rclpy'):
         pytest.skip('ROS is not installed')
     code = """if True:
@@ -174,7 +174,7 @@ def test_the_node_needs_few_libraries_and_little_memory():
 
 
 def test_one_file_imports_opencv():
-    """That file sets OpenCV's limit of pixels before the import."""
+    """Only `images/opencv.py` may import cv2, because it sets OpenCV's pixel limit before."""
     assert [place(file) for file in FILES if 'cv2' in libraries(file)] == ['images/opencv.py']
 
 

@@ -49,7 +49,7 @@ def test_a_head_at_the_edge_of_the_image_faces_the_camera_when_it_is_turned_to_i
 
 
 def test_noise_changes_the_angle_little():
-    """A pixel of noise and faces of different shapes; eyes 40 pixels apart."""
+    """The landmarks have a pixel of noise, the faces different shapes; eyes 40 pixels apart."""
     rng = np.random.default_rng(0)
     errors = []
     for angles in GRID:
@@ -96,7 +96,7 @@ def test_invalid_landmarks_have_no_direction(landmarks):
 
 
 def test_it_agrees_with_the_pose(pipeline, portrait):
-    """Two independent solutions for a real face."""
+    """Compare two independent solutions for a real face."""
     (face,) = pipeline.detector.detect(portrait)
     camera = assumed_camera((512, 512))
     pose = solve_pose(face.landmarks, camera)
@@ -143,7 +143,7 @@ def test_each_turn_of_the_head_is_one_change(hz):
 
 def test_the_state_does_not_flicker_between_the_two_thresholds():
     held = [11] * 60 + [18] * 300 + [11] * 60
-    assert changes(play(held)) == 1  # it began to look once
+    assert changes(play(held)) == 1  # the face started to look once
     rng = np.random.default_rng(3)
     assert changes(play(list(rng.uniform(12, 20, 900)))) <= 1
     assert changes(play([0] * 30 + [70] * 4 + [0] * 60)) == 1  # a glance away of 0.13 s

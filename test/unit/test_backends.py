@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backends: the same answers from each, model files that are refused, the registry."""
+"""Backends: all give the same results; refused model files; the registry."""
 
 import gc
 import json
@@ -71,7 +71,7 @@ def test_backends_agree(backends, batch):
 
 @pytest.mark.parametrize('name', CPU_BACKENDS)
 def test_a_backend_is_freed_as_soon_as_nobody_refers_to_it(name):
-    """Not only when the garbage collector runs: a node configured again would hold two."""
+    """It must not wait for garbage collection: a node configured again would hold two."""
     open_backend(name, 'dan_ferplus')  # the first import of torch keeps references to frames
     gc.disable()
     try:
@@ -106,7 +106,7 @@ def test_a_large_set_runs_in_batches(monkeypatch, name):
 
 @pytest.mark.parametrize('tool', ["ONNX's reference", 'OpenCV'])
 def test_other_tools_run_the_file_as_well(backends, portrait, tool):
-    """On a face, because there the attention heads differ by thousands."""
+    """Use a face, for which the logits of the attention heads differ by thousands."""
     from onnx.reference import ReferenceEvaluator
 
     path = str(read_model('dan_ferplus').path)
@@ -235,7 +235,7 @@ main()
 
 
 def test_without_onnx_runtime_opencv_finds_and_classifies_faces(portrait, tmp_path):
-    """Nothing beyond the packages of a distribution is needed, given YuNet's file."""
+    """Apart from YuNet's file, only packages of the distribution are needed."""
     cv2.imwrite(str(tmp_path / 'face.png'), portrait)
     result = subprocess.run(
         [sys.executable, '-c', WITHOUT_ONNX_RUNTIME, 'predict', '--json', 'face.png'],

@@ -207,7 +207,7 @@ def test_several_cameras_share_no_id(tmp_path, smile):
             yield '/left/image_raw', IMAGE, time_ns, raw(smile, time_ns)
             image = smile[:, ::-1]
             yield '/right/image/compressed', COMPRESSED, time_ns + 1, compressed(image, time_ns)
-            yield '/right/image', IMAGE, time_ns + 2, raw(image, time_ns)  # the same image, raw
+            yield '/right/image', IMAGE, time_ns + 2, raw(image, time_ns)  # the same raw image
 
     bag = record(tmp_path / 'in', messages())
     assert '12 images, 12 faces, 2 ids' in run_bag(bag, tmp_path / 'out').output
@@ -427,7 +427,7 @@ def test_an_unreadable_message_costs_no_other(long_texts, index):
     file, data = long_texts
     end = file.read_bytes().index(data[index][-10:])
     with file.open('r+b') as target:
-        target.seek((end // 4096 - 1) * 4096)  # the last but one page of the message
+        target.seek((end // 4096 - 1) * 4096)  # the second-last page of the message
         target.write(b'\xff' * 4)  # number of the next page
     assert recovered_data(file) == data[:index] + data[index + 1 :]
 
@@ -600,7 +600,7 @@ def test_frozen_stamps_are_reported(tmp_path, images):
 
 
 def test_unordered_stamps_are_reported(tmp_path, images):
-    """Of two cameras, only that with the stamps that step back is named."""
+    """Only the camera whose stamps step back is named."""
     messages = []
     for i, image in enumerate(images):
         time_ns = START_NS + i * PERIOD_NS

@@ -136,7 +136,7 @@ def test_a_name_makes_no_camera_a_copy(choose, scene, elsewhere, first, second):
 
 
 def test_equal_pictures_of_two_places_are_two_cameras(choose, scene):
-    """As in simulators and tests: there is no evidence that one was made from the other."""
+    """Simulators produce such bags: there is no evidence that one topic is a copy of the other."""
     choice = choose(Images('/front/image_raw', scene), Images('/depth_camera/image_raw', scene))
     assert names(choice) == ['/front/image_raw', '/depth_camera/image_raw']
 
@@ -238,7 +238,7 @@ def test_the_readable_images_of_a_camera_are_chosen(choose, scene):
 )
 @pytest.mark.parametrize(('first', 'every'), [(0, 1), (70, 1), (61, 3)])
 def test_an_annotated_copy_is_left_out(choose, scene, annotated, storage, topic, first, every):
-    """Also if the node was started later, and if it did not process every image."""
+    """The node may have been started later, and may not have processed every image."""
     choice = choose(
         Images('/cam/image_raw', scene),
         Images(topic, annotated, delay_ns=50_000_000, first=first, every=every),
@@ -259,7 +259,7 @@ def test_an_annotated_copy_of_a_compressed_camera_is_left_out(choose, scene, ann
 
 @pytest.mark.parametrize('topic', ['/dan_node/debug_image', '/viewer/faces'])
 def test_annotated_images_without_faces_are_left_out(choose, elsewhere, topic):
-    """Nothing is drawn on them, but the bag contains the results of the node."""
+    """Nothing is drawn on these images, but the bag contains the results of the node."""
     results = TYPES.types[FACES](header(START_NS), '/cam/image_raw', [])
     choice = choose(
         Images('/cam/image_raw', elsewhere),

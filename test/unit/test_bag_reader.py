@@ -105,7 +105,7 @@ def test_short_type_names_are_read(tmp_path):
 
 @pytest.mark.parametrize('encoding', ['ros1', ''])
 def test_an_mcap_of_ros_1_is_named(tmp_path, encoding):
-    """Its types have the same short names, but its messages are serialized differently."""
+    """Types of ROS 1 have the same short names, but their messages are serialized differently."""
     file = write_mcap(
         tmp_path / 'old.mcap', profile='ros1', kind='sensor_msgs/Image', encoding=encoding
     )
@@ -246,7 +246,7 @@ def test_files_that_overlap_in_time_are_merged(tmp_path):
 
 @pytest.mark.parametrize('damaged', ['a', 'b', 'c'])
 def test_a_damaged_file_costs_only_its_own_messages(tmp_path, damaged):
-    """The names are in another order than the times."""
+    """The order of the file names differs from that of the times."""
     bag = tmp_path / 'in'
     bag.mkdir()
     for name, part in (('c', TIMES_NS[:4]), ('a', TIMES_NS[4:6]), ('b', TIMES_NS[6:])):

@@ -81,7 +81,7 @@ def test_boxes_may_extend_beyond_the_image(nobody):
 
 
 def test_a_face_that_is_missed_for_a_moment_stays_hidden(pipeline, smile, eager_detector):
-    """Also while it moves, and if faces are searched in full in every tenth image only."""
+    """The face may move, and only every tenth image may be searched in full."""
     detector = Blinking(pipeline.detector)
     config = VideoConfig(detector_interval=10, blur=True)
     video = VideoPipeline(ExpressionPipeline(detector, pipeline.backend), config)
@@ -95,7 +95,7 @@ def test_a_face_that_is_missed_for_a_moment_stays_hidden(pipeline, smile, eager_
 
 
 def test_a_new_face_is_hidden_in_its_first_image(pipeline, smile, nobody):
-    """Before it has enough hits for an id, and although most images are not searched in full."""
+    """It does not have enough hits for an id yet, and most images are not searched in full."""
     config = VideoConfig(detector_interval=100, blur=True)
     video = VideoPipeline(pipeline, config)
     for step in range(3):

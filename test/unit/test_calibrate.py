@@ -175,7 +175,7 @@ def test_labels_without_meaning_are_called_chance_or_worse(model):
 
 def test_labels_that_do_not_fit_the_pictures_are_said(model):
     faces, logits = made_faces(model[0], SEVEN)
-    turned = np.roll(logits, 1, axis=0)  # with three faces of a class, most get a wrong one
+    turned = np.roll(logits, 1, axis=0)  # most faces get the logits of another class
     wrong = calibrate(faces, np.random.default_rng(1).permutation(turned), model[0])
     assert any('the labels do not fit the pictures' in line for line in wrong.warnings)
     right = calibrate(faces, logits, model[0])
@@ -377,7 +377,7 @@ def test_two_labels_for_one_image_are_named():
     [
         ('{name}_{number}.png', {'anna', 'ben'}),
         ('{name}/{number}.png', {'anna', 'ben'}),
-        ('{number}.png', {''}),  # as cameras name them; the same numbers occur in each class
+        ('{number}.png', {''}),  # names from cameras; the same numbers occur in each class
         ('{number}_{name}.png', {''}),
         ('{name}{number}.png', {''}),
     ],

@@ -100,7 +100,7 @@ def test_predict_hides_faces_in_its_images(run, portrait_file, portrait, pipelin
 
 
 def test_predict_gives_boxes_in_the_upright_image(run, portrait, tmp_path):
-    """As phones store a portrait: lying on its side, with the EXIF orientation 6."""
+    """Phones store a portrait on its side, with the EXIF orientation 6."""
     pixels = Image.fromarray(np.rot90(portrait)[..., ::-1])
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -299,7 +299,7 @@ def test_models_verify_says_what_is_wrong_and_what_to_do(
 
 
 def test_brackets_in_paths_are_shown(run, monkeypatch, capsys):
-    """Not taken for the markup of rich, which fails at [/x]."""
+    """They are not parsed as markup of rich, which fails at [/x]."""
     name = 'runs[best]/[/x].onnx'
     monkeypatch.setattr(engine, '_entries', lambda: [Entry(Path(name), name, None, 1)])
     result = run('engine', 'list')

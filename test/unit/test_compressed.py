@@ -98,7 +98,7 @@ def test_a_bomb_is_refused_by_its_header():
     'module', ['dan_ros.images.compressed', 'dan_ros.images.files', 'dan_ros.pipeline']
 )
 def test_opencv_refuses_images_above_the_largest_limit(module):
-    """In a new process that imports the package first, as the node and the command do."""
+    """Test a new process that imports the package first, as the node and the command do."""
     code = (
         f'import {module}, cv2, numpy, sys\n'
         'try:\n'
@@ -183,7 +183,7 @@ def test_an_image_is_decoded_in_the_size_that_is_needed(portrait):
     full, half, quarter = (801, 1281, 3), (401, 641, 3), (201, 321, 3)
     assert decode(0.1) == [half]
     assert decode(0.25, 0.5, 0.6, 0.2) == [half, half, full, full]
-    assert decode(0.3) == [full]  # as the last image needed it
+    assert decode(0.3) == [full]  # full size at once, because the last image needed it
     assert decode(0.3, 0.4) == [half, half]
     decoder = JpegDecoder()
     assert decoder.decode(content, (1281, 801), 300).pixels(0.2).shape == quarter
@@ -201,7 +201,7 @@ def test_more_pixels_than_there_are_need_no_other_decoding(portrait, size, monke
 
     monkeypatch.setattr(compressed, '_decode', counted)
     frame = JpegDecoder().decode(content, size, max_side_px=640)
-    for scale in (0.5, 2.4, 1.2, 2.4):  # as for faces that are smaller than the network's input
+    for scale in (0.5, 2.4, 1.2, 2.4):  # scales of faces smaller than the network's input
         frame.pixels(scale)
     assert divisors == ([2, 1] if size[0] > 640 else [1])
 

@@ -68,7 +68,7 @@ def test_consent_ends_when_a_face_leaves(registry):
         registry.grant(face_id)
     registry.update(LEFT, {'missing': 1.0}, {'missing'})
     assert registry.released == {'c', 'missing'}
-    registry.update(LEFT, {'a': 1.0}, {'a'})  # not even if an id came back
+    registry.update(LEFT, {'a': 1.0}, {'a'})  # not even if the same id appears again
     assert registry.released == {'c'}
     registry.forget(RIGHT)
     assert registry.released == set()

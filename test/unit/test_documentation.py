@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the pages name exists: files, headings, commands, parameters, topics; examples run."""
+"""Files, headings, commands, parameters and topics named in pages exist; examples run."""
 
 import ast
 import importlib.util

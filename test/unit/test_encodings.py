@@ -163,7 +163,7 @@ def test_every_encoding_of_sensor_msgs_is_known_or_has_no_color():
 
 
 class Bridge:
-    """Stands for the cv_bridge of a later distribution, with an encoding of its own."""
+    """Replaces cv_bridge by that of a later distribution, with an additional encoding."""
 
     def encoding_to_dtype_with_channels(self, encoding: str) -> tuple[str, int]:
         if encoding not in ('gbr8', '64FC3'):

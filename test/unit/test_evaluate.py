@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation: metrics by hand, the commands `evaluate` and `explain` on small data, the report."""
+"""Evaluation: metrics with known values, `evaluate` and `explain` on small data, the report."""
 
 import json
 import os
@@ -237,7 +237,7 @@ def own_images(portrait, tmp_path):
 
 def test_evaluate_json_and_report(run, own_images, tmp_path):
     result = run('evaluate', own_images, 'dan_ferplus', '--json', '--out', tmp_path / 'out')
-    assert result.exit_code == 1  # for the damaged image
+    assert result.exit_code == 1  # because of the damaged image
     assert result.stderr.endswith('Error: 1 of 3 images not classified; scores.json lists them\n')
     content = json.loads(result.stdout)
     assert content['dataset'] == 'folder'

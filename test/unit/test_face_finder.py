@@ -55,7 +55,7 @@ def test_a_face_is_found_again_where_it_was(watched, portrait, scale):
     image = cv2.resize(portrait, None, fx=scale, fy=scale)
     (box,) = boxes_of(watched, image)
     assert watched.detector.searched_full_frame
-    moved = box + 0.15 * (box[2] - box[0])  # as between two images
+    moved = box + 0.15 * (box[2] - box[0])  # moved as between two images
     ((face,),) = watched.run([Frame(image)], [SearchHint(predicted_boxes=[moved])])
     assert not watched.detector.searched_full_frame
     assert intersection_over_union(face.face.box_xyxy, box) > 0.8
@@ -99,7 +99,7 @@ def test_two_boxes_on_one_face_are_one_face(watched, portrait):
 
 @pytest.mark.parametrize('shift', [-2000, 2000])
 def test_a_box_outside_the_image_leads_to_a_full_search(watched, portrait, shift):
-    """For example after the camera changed its resolution."""
+    """This happens, for example, after the camera has changed its resolution."""
     (box,) = boxes_of(watched, portrait)
     np.testing.assert_array_equal(boxes_of(watched, portrait, predicted_boxes=[box + shift]), [box])
 
@@ -153,7 +153,7 @@ def test_every_third_frame_is_searched_in_full(portrait, watched):
 
 @pytest.mark.parametrize('stamps', [(0, 33, 66, 99), (0, 33, 33, 33), (0, 0, 0, 0)])
 def test_a_face_that_was_missed_once_is_searched_in_the_full_frame(portrait, watched, pair, stamps):
-    """Otherwise it would be lost until the next full search."""
+    """Otherwise the face would be lost until the next full search."""
     tracker = FaceTracker(f'f{n}' for n in itertools.count())
     covered = pair.copy()
     covered[:, 360:] = 128

@@ -410,7 +410,7 @@ def test_ordered_stamps_are_the_time():
 @pytest.mark.parametrize('frames', [6, 14, 20, 200])
 @pytest.mark.parametrize('lost', [0, 3])
 def test_a_loop_of_any_length_starts_anew(frames, lost):
-    """Even if its first images are lost in the second round."""
+    """This holds even if the first images of the second round are lost."""
     tracker = new_tracker()
     rounds = [range(frames), range(lost, frames)]
     ids = [

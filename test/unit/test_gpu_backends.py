@@ -106,7 +106,7 @@ def test_codes_of_the_cuda_runtime_are_told_apart():
 
 
 def test_onnxruntime_pads_on_a_gpu_so_that_few_sizes_are_new(monkeypatch):
-    """Here the session runs on the CPU."""
+    """In this test, the session runs on the CPU."""
     backend, faces = open_backend('onnxruntime', 'dan_ferplus'), some_faces(20)
     expected, real, sizes = backend.infer(faces), ort.run_session, []
 
@@ -212,7 +212,7 @@ def test_a_backend_that_runs_out_of_memory_while_loading_frees_everything(gpu, a
     gpu.allocations_left = allocations
     with pytest.raises(GpuMemoryError) as caught:
         open_on_stand_in()
-    assert gpu.held == {}  # even while the error is referenced
+    assert gpu.held == {}  # freed even while the error object is referenced
     assert 'out of memory' in str(caught.value)
     gpu.allocations_left = None
     assert open_on_stand_in().infer(some_faces(1)).shape == (1, 8)
@@ -327,7 +327,7 @@ VALUES_GIVEN = {'allocate', 'create_stream', 'end_capture', 'instantiate'}
 
 @without_gpu
 def test_the_real_cuda_runtime_accepts_the_same_calls(gpu):
-    """Without a driver it checks the arguments and then refuses."""
+    """Without a driver, the runtime checks the arguments and then returns an error."""
     real = pytest.importorskip('cuda.bindings.runtime')
     gpu.cudaMemcpyKind, gpu.cudaStreamCaptureMode = real.cudaMemcpyKind, real.cudaStreamCaptureMode
     gpu.cudaHostAllocDefault = real.cudaHostAllocDefault
@@ -375,7 +375,7 @@ def free_bytes() -> int:
 
 @needs_gpu
 def test_tensorrt_frees_its_memory_and_new_threads_allocate_nothing():
-    """As the driver reports it. The first backend is not counted: libraries keep some memory."""
+    """The driver reports the memory. Libraries keep some, so the first backend is ignored."""
     try:
         backend = open_backend('tensorrt', 'dan_ferplus')
     except BackendError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tests run the same in any shell and home folder, and beside other tests."""
+"""Tests give the same results in any shell and home folder, and in parallel with other tests."""
 
 import os
 import signal

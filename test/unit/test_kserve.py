@@ -159,7 +159,7 @@ def test_another_model_is_refused_in_one_line(file, info, changes, said):
     if not told:
         parameters = parameters_of(replace(file, sha256='0' * 64), other)
         model = served(info, file, parameters=parameters)
-    with pytest.raises(ModelError, match=f'server is another model than .*{said}') as error:
+    with pytest.raises(ModelError, match=f'server differs from .* model: {said}') as error:
         check_model(model, file, info, 'server')
     assert '\n' not in str(error.value)
 
@@ -204,7 +204,7 @@ METADATA = {
 
 @contextmanager
 def http_server(answer: bytes, pause_s: float = 0.0):
-    """A server that has metadata alone, and sends it byte by byte with a pause after each."""
+    """A server that has only metadata, and sends it byte by byte with pauses."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -259,7 +259,7 @@ def test_a_server_that_trickles_is_late(monkeypatch):
         client.close()
 
 
-# --- a server that goes away ----------------------------------------------------------------------
+# --- a server that becomes unavailable ------------------------------------------------------------
 
 
 class Client:

@@ -19,7 +19,7 @@ FILES = sorted(
 
 
 def test_the_first_line_is_the_license():
-    """Only a shebang comes before it."""
+    """Only a shebang may precede the license line."""
     missing = []
     for file in FILES:
         lines = [line for line in file.read_text().splitlines()[:2] if not line.startswith('#!')]

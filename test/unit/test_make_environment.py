@@ -122,7 +122,7 @@ def test_wheels_that_do_not_exist_are_refused():
     code, _, lines = run_make('WHEELS=humble')
     assert code != 0
     assert 'WHEELS=humble: only kilted and jazzy exist as wheels' in lines[0]
-    assert len(lines) == 2  # the other one is make's own
+    assert len(lines) == 2  # the second line is an error of make
 
 
 def test_wheels_beside_a_sourced_distribution_are_refused():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`dan-ros bag` with many bags: what is found, done, done again, tried again and reported."""
+"""`dan-ros bag` with many bags: what is found, converted, retried and reported."""
 
 import csv
 import functools
@@ -188,7 +188,7 @@ def test_bags_that_move_are_known_by_their_content(tmp_path, images, executor):
     assert len(before) == 2
     old.rename(new)
     shutil.move(new / 'b', new / 'a2')  # sorted between a and b
-    shutil.move(tmp_path / 'c', new / 'b')  # another bag where one was
+    shutil.move(tmp_path / 'c', new / 'b')  # another bag at the same path
     executor.ran.clear()
     result = run_bag(new, out)
     assert result.exit_code == 0
@@ -283,7 +283,7 @@ def test_a_run_that_ends_early_lists_what_is_done(tmp_path, bags, executor, monk
 
 def test_a_bad_bag_does_not_stop_the_others(tmp_path, bags, executor):
     out = tmp_path / 'out'
-    bad = bags / 'database or disk is full' / 'bad.mcap'  # the name is no full disk
+    bad = bags / 'database or disk is full' / 'bad.mcap'  # a name that looks like an error
     bad.parent.mkdir()
     bad.write_text('hello')
     result = run_bag(bad, bags / 'missing', bags / 'a', out)

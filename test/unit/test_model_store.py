@@ -100,7 +100,7 @@ def test_no_network_says_what_to_do(cache, monkeypatch):
         'sample',
         KnownModel('sample', 'sample.onnx', '0' * 64, 'a test', url='http://127.0.0.1:9/x.onnx'),
     )
-    with pytest.raises(ModelError, match='by hand'):
+    with pytest.raises(ModelError, match='manually'):
         store.fetch_model('sample')
 
 
@@ -124,7 +124,7 @@ def test_a_server_that_drips_bytes_forever_is_given_up(cache, monkeypatch, part)
         model = KnownModel('sample', 'sample.onnx', '0' * 64, 'a test', url=url)
         monkeypatch.setitem(KNOWN_MODELS, 'sample', model)
         started_s = time.monotonic()
-        with pytest.raises(ModelError, match='by hand'):
+        with pytest.raises(ModelError, match='manually'):
             store.fetch_model('sample', timeout_s=1.0)
         assert time.monotonic() - started_s < 10
     stopping.set()
@@ -294,7 +294,7 @@ def test_a_user_without_a_home_can_not_fetch_and_is_told_so(monkeypatch):
 
 
 def test_a_missing_downloader_is_one_error(served, monkeypatch):
-    """Then a detector that needs no file takes over."""
+    """The detector `auto` then chooses one that needs no file."""
     served(b'content', hashlib.sha256(b'content').hexdigest())
     monkeypatch.setitem(sys.modules, 'pooch', None)
     with pytest.raises(ModelError, match='pip install pooch'):

@@ -89,13 +89,13 @@ def test_fields_are_written_and_read_as_protobuf_does(values):
 
 
 def read_by_onnx(content: bytes) -> dict[str, str] | str:
-    """What the package onnx finds: the metadata, or why a file must not be used."""
+    """Result of the package onnx: the metadata, or the reason why a file must not be used."""
     try:
         model = onnx.load_from_string(content)
         if any(is_dangerous(message) for message in messages_in(model)):
             return 'dangerous'
         return {text_of(entry.key): text_of(entry.value) for entry in model.metadata_props}
-    except Exception:  # of protobuf; its class has moved between versions
+    except Exception:  # error class of protobuf, which differs between versions
         return 'malformed'
 
 
@@ -131,7 +131,7 @@ def test_metadata_is_read():
     st.lists(st.tuples(st.integers(0, len(MODEL) - 1), st.integers(0, 255)), max_size=4), st.data()
 )
 def test_no_change_of_bytes_gets_past_the_check(changes, data):
-    """What onnx finds dangerous is refused; other files give the same metadata, or an error."""
+    """Dangerous files are refused; others give the same metadata as onnx, or an error."""
     content = bytearray(MODEL)
     for place, value in changes:
         content[place] = value
@@ -142,7 +142,7 @@ def test_no_change_of_bytes_gets_past_the_check(changes, data):
         return
     expected = read_by_onnx(content)
     assert expected != 'dangerous'
-    if expected != 'malformed':  # in a part that holds no tensor: the runtime refuses it
+    if expected != 'malformed':  # error in a part without tensors: left to the runtime
         assert found == expected
 
 
@@ -159,8 +159,8 @@ LOCATION = encode(13, encode(1, 'location') + encode(2, '/etc/passwd'))
     [
         [LOCATION],
         [encode(14, 1)],
-        [encode(14, 1), encode(14, b'')],  # the second has the wrong type: protobuf ignores it
-        [encode(14, 1), encode(14, 7)],  # protobuf keeps 1, since the enumeration has no 7
+        [encode(14, 1), encode(14, b'')],  # the second field has a wrong type and is ignored
+        [encode(14, 1), encode(14, 7)],  # protobuf keeps 1, because 7 is not in the enumeration
         [encode(14, 2**32 + 1)],  # protobuf keeps the lower 32 bits
     ],
 )
@@ -256,6 +256,6 @@ def test_predict_and_the_node_run_without_onnx(portrait_file):
         '    result = CliRunner().invoke(cli, words, catch_exceptions=False)\n'
         '    assert "happy" in result.stdout, result.output\n'
     )
-    model = read_model('dan_ferplus').path  # as a file that is not known
+    model = read_model('dan_ferplus').path  # read by its path, like a file of the user
     words = [sys.executable, '-c', code, str(portrait_file), '--model', str(model)]
     subprocess.run(words, check=True, timeout=120)

@@ -62,7 +62,7 @@ def test_everybody_can_tell_the_expressions_apart(vision):
 
 
 def test_text_can_be_read():
-    """4.5 : 1 is what WCAG asks for."""
+    """WCAG requires a contrast of 4.5 : 1."""
     for color in COLORS.values():
         assert palette.contrast(palette.ink_on(color), color) >= 4.5, color
     for theme in (palette.LIGHT, palette.DARK):

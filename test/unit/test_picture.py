@@ -33,7 +33,7 @@ def test_the_eyes_of_an_aligned_face_are_level_in_their_places(degrees):
     frame, face = scene_turned(degrees)
     picture = aligned_face(frame, face, (128, 128))
     assert picture.shape == (128, 128, 3)
-    # The box is 120 pixels high, so the picture shows 120 x 120 about (180, 130).
+    # The box is 120 pixels high, so the picture shows 120 x 120 pixels around (180, 130).
     assert place_of(picture, (0, 0, 255)) == pytest.approx((35 / 120, 40 / 120), abs=0.015)
     assert place_of(picture, (255, 0, 0)) == pytest.approx((85 / 120, 40 / 120), abs=0.015)
     assert np.degrees(eye_angle(face)) % 360 == pytest.approx(degrees % 360, abs=0.01)

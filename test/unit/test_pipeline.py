@@ -41,7 +41,7 @@ def overlap(face) -> float:
 
 
 def test_decoding_by_hand():
-    """One cell: column 3, row 1 of the grid of stride 16 in an image 64 wide and 32 high."""
+    """Decode one cell: column 3, row 1 of the grid of stride 16, in an image of 64 x 32 pixels."""
     cells = {8: 32, 16: 8, 32: 2}
     outputs = [
         np.zeros((1, count, width), np.float32)

@@ -13,7 +13,8 @@ from dan_ros.faces.quality import QualityThresholds, frontality, sharpness
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.types import Face, Frame, SearchHint
 
-# Eyes, nose tip and mouth corners of a head (x right, y down, z away); eyes to mouth is 1.
+# Eyes, nose tip and mouth corners of a head (x right, y down, z away); the distance from eyes to
+# mouth is 1.
 HEAD = np.array([[-0.5, 0, 0], [0.5, 0, 0], [0, 0.6, -0.45], [-0.4, 1, 0], [0.4, 1, 0]])
 
 

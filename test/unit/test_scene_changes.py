@@ -211,7 +211,7 @@ def test_interval_1_searches_every_image_in_full(pipeline, room):
 
 
 def test_what_failed_is_searched_again(camera, room, portrait, monkeypatch):
-    """Else the new face would be missed until the next full search."""
+    """Otherwise the new face would be missed until the next full search."""
     add_face(person := view(room), portrait, 100, 200, 100)
     for _ in range(2):
         camera.boxes(view(room))

@@ -330,7 +330,7 @@ def test_sessions_and_files_are_opened_in_one_place_each():
     }
 
 
-# --- folders of the cache are the user's alone --------------------------------------------------
+# --- folders of the cache are private -----------------------------------------------------------
 
 
 @pytest.fixture
@@ -408,13 +408,13 @@ def test_a_user_without_a_home_is_told_so(monkeypatch):
     monkeypatch.setattr(pwd, 'getpwuid', {}.__getitem__)  # raises KeyError
     with pytest.raises(DanError, match='XDG_CACHE_HOME'):
         make_cache_folder('models')
-    assert read_model('yunet').sha256  # from the package that contains it
+    assert read_model('yunet').sha256  # found in the package that contains it
 
 
 def test_an_empty_home_is_not_the_root_of_the_disk(monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', '')
     monkeypatch.delenv('HOME', raising=False)
-    as_without = cache_path('models')  # as the user's entry in the database of users has it
+    as_without = cache_path('models')  # home folder from the user database
     monkeypatch.setenv('HOME', '')
     assert cache_path('models') == as_without
 

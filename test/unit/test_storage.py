@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files are written whole or not at all: under kill -9, on a full disk, with several writers.
+"""Files are written completely or not at all: under kill -9, on a full disk, with several writers.
 
 Bags are killed in test_bag_slow.py, engines in test_engine_cache.py, trainings in
 test_train_trainer.py.
@@ -29,7 +29,7 @@ from dan_ros.storage.atomic import atomic_directory, atomic_write, atomic_write_
 
 
 def fail_flush(number: int, fail: Callable[[], object]) -> Callable[[int], None]:
-    """Return a replacement for `os.fsync` that calls `fail` in its call of this number."""
+    """Return a replacement for `os.fsync` that calls `fail` in its Nth call."""
     left = number
 
     def flush(descriptor: int) -> None:
@@ -131,7 +131,7 @@ def test_a_folder_is_refused_before_anything_is_written(tmp_path):
 
 
 def test_a_file_that_does_not_fit_on_the_disk_is_named(tmp_path):
-    """With a limit of 4 KiB per file: the system refuses the rest, as a full disk does."""
+    """A limit of 4 KiB per file makes writes fail as on a full disk."""
     path = tmp_path / 'file'
 
     def write() -> None:

@@ -38,7 +38,7 @@ def test_every_locked_package_has_hashes_and_no_place():
 
 
 def test_pip_takes_the_lock_file_as_it_is():
-    """As far as can be checked offline: pip accepts the file, but finds no packages."""
+    """This is checked offline: pip accepts the file, but finds no packages."""
     command = [sys.executable, '-m', 'pip', 'install', '--isolated', '--no-index', '--dry-run']
     command += [
         '--ignore-installed',
@@ -66,7 +66,7 @@ def test_an_audit_without_a_network_is_no_clean_one(audit):
     found = {'id': 'CVE-0000-1', 'fix_versions': ['2.1']}
     vulnerable = {'name': 'rich', 'version': '9', 'vulns': [found]}
     text, code = audit.judge([sound])
-    assert (code, text) == (0, 'audit: 1 of 1 packages asked about, 0 vulnerabilities known')
+    assert (code, text) == (0, 'audit: 1 of 1 packages checked, 0 vulnerabilities known')
     text, code = audit.judge([sound, skipped])
     assert (code, 'onnx' in text, '1 of 2' in text) == (2, True, True)
     text, code = audit.judge([sound, skipped, vulnerable])

@@ -54,7 +54,7 @@ def test_cremad_images_are_labeled_by_the_votes_on_the_face(tmp_path):
         '1015_DFA_DIS_XX': '0,5,0,0,0,0',
     }
     write_votes(tmp_path, votes)
-    for name in (*votes, '1004_DFA_NEU_XX'):  # the last one has no votes
+    for name in (*votes, '1004_DFA_NEU_XX'):  # the last clip has no votes
         write_image(tmp_path / 'faces' / f'{name}.jpg')
     (tmp_path / 'faces' / '1001_DFA_ANG_XX.wav').write_bytes(b'sound')
     assert guess_dataset(tmp_path / 'faces', ('happy',)) == 'cremad'
@@ -64,7 +64,7 @@ def test_cremad_images_are_labeled_by_the_votes_on_the_face(tmp_path):
     np.testing.assert_allclose(train.targets[0], [0.75, 0.25, 0, 0, 0, 0])
     np.testing.assert_allclose(train.targets[1], [0, 0, 0, 0.3, 0.7, 0])
     assert train.excluded == {'no single first choice': 1, 'broken clips': 1, 'without votes': 1}
-    assert f'2 clips labeled by the votes of {tmp_path}' in summarize('cremad', 'train', train)[0]
+    assert f'2 labeled by the votes of {tmp_path}' in summarize('cremad', 'train', train)[0]
     assert faces['valid'].counts == {'fear': 1}
     assert faces['test'].counts == {'disgust': 1}
     assert train.read(np.array([1]), 48).shape == (1, 48, 48, 3)
@@ -78,13 +78,13 @@ def test_cremad_without_votes_uses_the_acted_emotion_and_the_middle_image(tmp_pa
     faces = open_faces('cremad', tmp_path, 'train')
     assert faces.counts == {'happy': 1, 'sad': 1}
     assert faces.paths[0].name == '002.png'
-    assert '2 clips labeled by the acted emotion' in summarize('cremad', 'train', faces)[0]
+    assert '2 labeled by the acted emotion' in summarize('cremad', 'train', faces)[0]
     assert (faces.read(np.array([0]), 8) == 100).all()
 
 
 @pytest.mark.parametrize('suffix', ['.mp4', '.flv'])
 def test_cremad_videos_are_cut_to_the_face_in_their_middle(tmp_path, portrait, suffix):
-    """As distributed: the face is in the middle of the clip only."""
+    """As in the distributed clips, the face is only in the middle."""
     scene = cv2.resize(portrait, (480, 480))
     black = np.zeros_like(scene)
     folder = tmp_path / 'VideoFlash'
@@ -112,7 +112,7 @@ def test_cremad_errors_name_the_way_out(tmp_path):
 def test_cremad_with_votes_on_other_clips_alone_does_not_use_the_acted_emotion(tmp_path):
     write_image(tmp_path / '1001_DFA_ANG_XX.jpg')
     write_votes(tmp_path, {})
-    with pytest.raises(DataError, match='0 clips labeled by the votes of .*tabulatedVotes.csv'):
+    with pytest.raises(DataError, match='0 labeled by the votes of .*tabulatedVotes.csv'):
         CremaD().open(tmp_path, 'train')
 
 

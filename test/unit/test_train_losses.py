@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The losses against values by hand, and against the official code on seeded tensors."""
+"""The losses against values calculated by hand, and against the official code on seeded tensors."""
 
 import json
 import math
@@ -59,7 +59,7 @@ def test_affinity_gradient_of_centers_by_hand():
 
 def test_affinity_clamps_every_masked_distance_as_the_official_code_does():
     value = small_affinity()(torch.zeros(1, 2, 1, 1).double(), torch.tensor([0]))
-    assert value.item() == pytest.approx(2e-12)  # at its centre, and the other class
+    assert value.item() == pytest.approx(2e-12)  # 1e-12 each for its own center and the other class
 
 
 def test_partition_by_hand():

@@ -125,7 +125,7 @@ def test_a_deeply_nested_recipe_is_refused_in_one_line(tmp_path):
 @pytest.mark.parametrize('name', ['stages', 'seed', 'dataset', 'augmentation'])
 def test_a_value_that_aliases_make_huge_is_cut(name):
     huge = ['x', 'x']
-    for _ in range(22):  # to 4 million items, as a few lines of YAML can
+    for _ in range(22):  # expands to 4 million items, as a few lines of YAML can
         huge = [huge, huge]
     with pytest.raises(TrainingError) as error:
         recipe_from_dict({name: huge}, 'bomb.yaml')

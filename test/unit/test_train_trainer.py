@@ -297,7 +297,7 @@ def test_unreadable_images_are_counted_and_listed(tmp_path, capsys):
             path.parent.mkdir(parents=True, exist_ok=True)
             cv2.imwrite(str(path), np.full((32, 32, 3), 20 * number, np.uint8))
     (tmp_path / 'train' / 'happy' / '3.png').unlink()
-    name = b'\xff3.png'  # as an old disk or archive may have it
+    name = b'\xff3.png'  # a name that is not UTF-8, as on old disks
     (tmp_path / 'train' / 'happy' / os.fsdecode(name)).write_bytes(b'broken')
     recipe = change(**SHORT, dataset='sfew', precision='fp32', workers=2)
     best = run(tmp_path, 'out', recipe)

@@ -46,7 +46,7 @@ PATIENCE_S = 20.0
 
 
 class Source:
-    """A source that remembers what the page asks for; `slow` takes its time."""
+    """A source that records the requests of the page; the parameter `slow` takes a while."""
 
     title, kind = '/dan_node', 'test'
 
@@ -169,7 +169,7 @@ async def until(condition):
     ],
 )
 def test_only_names_of_this_machine_are_served_on_loopback(host, allowed):
-    """Otherwise a name of an attacker that points here could read the page (DNS rebinding)."""
+    """Otherwise a site that an attacker's DNS points to this machine could read the page."""
     assert (Access.create('127.0.0.1').problem_with_host(host) == '') is allowed
 
 
@@ -355,7 +355,7 @@ def test_a_huge_message_ends_the_connection():
 
 
 def test_slow_and_leaving_browsers_delay_nobody():
-    """Ten that show nothing and one that vanishes, with pictures of 200 kB."""
+    """Ten browsers show nothing and one disconnects; pictures have 200 kB."""
 
     async def test(site, session):
         slow = [await site.connect(session) for _ in range(10)]
@@ -422,7 +422,7 @@ def test_nothing_is_encoded_while_nobody_looks(monkeypatch):
         assert site.encoded == before == 1
         await socket.send_json({'type': 'visible', 'value': True})
         assert await receive(socket, 'hello')
-        await until(lambda: not site.board.is_watched)  # it shows nothing, so nobody looks
+        await until(lambda: not site.board.is_watched)  # the browser confirms no state: idle
         await socket.close()
 
     run(test)
@@ -525,7 +525,7 @@ def test_pictures_are_shown_without_ros_and_settings_change_them(pipeline, portr
 
 @pytest.mark.parametrize('end', ['silent', 'over', 'broken', 'paused', 'backend'])
 def test_faces_leave_when_no_more_images_are_shown(end, pipeline, portrait, monkeypatch):
-    """Nobody may stay on the page as if still in view, whatever ended the images."""
+    """No face may stay on the page as if it were in view, whatever ended the images."""
     monkeypatch.setattr(local, 'SILENT_S', 0.3)
     monkeypatch.setattr(local, 'STATUS_S', 0.1)
     board, is_seen = Board(), threading.Event()

@@ -25,9 +25,9 @@ UNNAMED = (
 class KServeBackend(Backend):
     """Sends faces to a server; after an error or a deadline, the local model answers at once.
 
-    Each set of faces is answered once. While the server is unavailable, a thread probes it with
-    blank faces, and switches back when it answers. No thread refers to the backend, so it is freed
-    with its last reference.
+    Each set of faces gets exactly one result. While the server is unavailable, a thread probes it
+    with blank faces, and switches back when it answers. No thread refers to the backend, so it is
+    freed with its last reference.
 
     Args:
         file: the model that the server must have; it also runs here while the server is
@@ -88,12 +88,12 @@ class KServeBackend(Backend):
 
 
 def _open_server(file: ModelFile, local: Backend, config: ServerConfig) -> Server:
-    """Create a `Server` whose model must be that of a local backend; it connects later."""
+    """Create a `Server` that must have the model of a local backend; it connects later."""
     model_name = config.model_name or file.path.stem
     name = f'{config.url} {model_name}'
     info, pictures = local.model, probe_pictures(local.model.input_size)
     expected = local.infer(pictures)
-    open_client(config, model_name).close()  # an invalid file or address is not the server's fault
+    open_client(config, model_name).close()  # an invalid file or address is an error of the user
 
     def connect() -> Client:
         client = open_client(config, model_name)

@@ -143,7 +143,7 @@ class Client(ABC):
         result = self._client.infer(
             inputs=[tensor],
             outputs=[self._library.InferRequestedOutput(metadata.OUTPUT_NAME)],
-            timeout=round(1e6 * self._timeout_s),  # microseconds: then the server drops the call
+            timeout=round(1e6 * self._timeout_s),  # of the call in the server, us
             **self._options(),
         )
         answer = result.as_numpy(metadata.OUTPUT_NAME)
@@ -162,7 +162,7 @@ class Client(ABC):
             if status == 'DEADLINE_EXCEEDED':
                 raise self._late(timeout_s) from None
             raise self._failed(error.message(), status) from None
-        except Exception as error:  # of gevent, sockets and TLS, which share no base
+        except Exception as error:  # errors of gevent, sockets and TLS have no common base class
             raise self._failed(f'{error}' or type(error).__name__) from None
 
     def _late(self, timeout_s: float) -> ServerError:
@@ -179,11 +179,11 @@ class Client(ABC):
 
 
 class GrpcClient(Client):
-    """Over gRPC; the library enforces deadlines and drops late answers."""
+    """Client over gRPC; the library enforces deadlines and drops late answers."""
 
     def __init__(self, config: ServerConfig, model_name: str) -> None:
         super().__init__(config, model_name)
-        os.environ.setdefault('GRPC_VERBOSITY', 'NONE')  # its messages are raised as errors as well
+        os.environ.setdefault('GRPC_VERBOSITY', 'NONE')  # gRPC also raises its messages as errors
         import tritonclient.grpc
 
         self._library = tritonclient.grpc
@@ -222,7 +222,7 @@ class HttpClient(Client):
     """Over HTTP.
 
     The library's client belongs to one thread, and limits only the time between two packets. So a
-    thread of its own makes the calls, under a timer of gevent.
+    separate thread makes the calls, under a timer of gevent.
     """
 
     def __init__(self, config: ServerConfig, model_name: str) -> None:
@@ -252,7 +252,7 @@ class HttpClient(Client):
             if self._client is None:
                 self._client = self._open()
             return call()
-        except self._gevent.Timeout:  # no subclass of Exception
+        except self._gevent.Timeout:  # gevent's timeout is not a subclass of Exception
             raise self._late(timeout_s) from None
         finally:
             timer.close()
@@ -287,13 +287,13 @@ def open_client(config: ServerConfig, model_name: str) -> Client:
     """Create the client for the scheme of a URL; it connects with its first call.
 
     Raises:
-        BackendError: the URL or the file of certificates is invalid.
+        BackendError: the URL or the certificate file is invalid.
     """
     return CLIENTS[Address.parse(config.url).scheme](config, model_name)
 
 
 def _readable(ca_file: str) -> str | None:
-    """Return the path of the file of certificates, or None for those of the system."""
+    """Return the path of the certificate file, or None for the system's certificates."""
     if not ca_file:
         return None
     path = Path(ca_file).expanduser()
@@ -309,7 +309,7 @@ def _readable(ca_file: str) -> str | None:
 
 
 def _to_model(described: dict[str, Any], config: dict[str, Any] | None) -> ServedModel:
-    """Convert what a server answers; in protobuf's JSON, numbers of 64 bits are text."""
+    """Convert a server's description; in protobuf's JSON, 64-bit numbers are text."""
     inputs = [_to_tensor(tensor) for tensor in described['inputs']]
     outputs = [_to_tensor(tensor) for tensor in described['outputs']]
     if config is None:

@@ -33,7 +33,7 @@ def parameters_of(file: ModelFile, info: ModelInfo) -> dict[str, str]:
 
 
 def check_model(served: 'ServedModel', file: ModelFile, info: ModelInfo, where: str) -> bool:
-    """Check that a server's model can stand in for a local one.
+    """Check that a server's model can replace a local one.
 
     It must have the same tensors, labels, input size and crop, and must be the same file or come
     from the same weights: a server with a GPU may run in fp16 what the robot runs in int8.
@@ -48,7 +48,7 @@ def check_model(served: 'ServedModel', file: ModelFile, info: ModelInfo, where: 
         tensors.
 
     Raises:
-        ModelError: it is another model.
+        ModelError: the models differ.
     """
     faces = (metadata.INPUT_NAME, 'uint8', [*info.input_size, 3])
     logits = (metadata.OUTPUT_NAME, 'float32', [len(info.labels)])
@@ -77,7 +77,7 @@ def check_model(served: 'ServedModel', file: ModelFile, info: ModelInfo, where: 
 
 
 def probe_pictures(size: tuple[int, int]) -> np.ndarray:
-    """Return two pictures of colored clouds, uint8 [2, H, W, 3]; nobody is in them."""
+    """Return two pictures of colored clouds without faces, uint8 [2, H, W, 3]."""
     places = [np.linspace(0, 5, side) for side in size]
     corners = np.random.RandomState(2).rand(2, 6, 6, 3)
     rows, columns = (np.maximum(0, 1 - np.abs(p[:, None] - np.arange(6))) for p in places)
@@ -91,7 +91,7 @@ def check_answers(
 ) -> None:
     """Check that a server gives nearly the answers of the local model to `probe_pictures`.
 
-    This also finds a server that misreads its input, which nothing else would show.
+    Only this check finds a server that misreads its input.
 
     Args:
         served, local: logits, float32 [2, C].
@@ -105,7 +105,7 @@ def check_answers(
     difference = float(np.abs(probabilities[0] - probabilities[1]).max())
     if difference > MAX_DIFFERENCE:
         raise ModelError(
-            f"{where} is another model than this robot's, or misreads pictures: on a test picture "
+            f"{where} differs from this robot's model, or misreads pictures: on a test picture "
             f'its probabilities differ by {difference:.2f}; {REMEDY}'
         )
 
@@ -115,6 +115,6 @@ def _require_same(
 ) -> None:
     if not (served == local if is_same is None else is_same):
         raise ModelError(
-            f"{where} is another model than this robot's: {what} {shorten(served)} instead of "
+            f"{where} differs from this robot's model: {what} {shorten(served)} instead of "
             f'{shorten(local)}; {REMEDY}'
         )

@@ -31,7 +31,7 @@ class ServerConfig:
         model_version: its version; '' lets the server choose.
         timeout_ms: deadline of one call, milliseconds.
         token_file: file with a bearer token, read again when it changes; '' for none.
-        ca_file: PEM file with the certificates to trust; '' for those of the system.
+        ca_file: PEM file with the certificates to trust; '' for the system's certificates.
     """
 
     url: str = ''

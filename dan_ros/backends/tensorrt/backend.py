@@ -100,8 +100,8 @@ def _build(
 class TensorRTBackend(Backend):
     """TensorRT on a GPU.
 
-    The warm-up creates five execution contexts in nine runs, and records four graphs. TensorRT for
-    RTX also compiles kernels then, unless they are in the cache.
+    The warm-up creates five execution contexts in nine runs, and records four graphs. During the
+    warm-up, TensorRT for RTX also compiles kernels that are not in the cache.
 
     Args:
         file: the ONNX file.
@@ -188,7 +188,7 @@ class _Runner:
             self._stream = cuda.Stream(resources)
             self._faces = cuda.Buffer(resources, (MAX_BATCH, *model.input_size, 3), np.uint8)
             self._logits = cuda.Buffer(resources, (MAX_BATCH, len(model.labels)), np.float32)
-            resources.callback(self._contexts.clear)  # before the stream and memory they use
+            resources.callback(self._contexts.clear)  # before the stream and memory
             self._resources = resources.pop_all()  # graphs are added later and freed first
         cuda.free_with(self, self._resources)
 

@@ -3,10 +3,11 @@
 
 It uses the API calls that all of them share. The differences:
 
-* fp16: networks are strongly typed from 10 on and in TensorRT for RTX, so the graph is rewritten in
-  fp16. 8.6 gets the float graph, the FP16 flag, and fp32 layers after the attention's sums.
+* fp16: networks are strongly typed in TensorRT 10 and later and in TensorRT for RTX, so the graph
+  is rewritten in fp16. TensorRT 8.6 gets the float graph, the FP16 flag, and fp32 layers after the
+  attention's sums.
 * int8: quantized symmetrically in the graph; 8.6 also needs the INT8 flag.
-* EXPLICIT_BATCH is set where it exists.
+* EXPLICIT_BATCH is set in versions that have it.
 * TensorRT for RTX has no timing cache.
 
 Building needs a GPU, except with TensorRT for RTX, whose engines run on every RTX GPU.
@@ -48,10 +49,10 @@ def import_tensorrt(flavor: str = 'auto') -> Any:
             module = importlib.import_module(name)
         except ModuleNotFoundError:
             continue
-        except (ImportError, OSError, RuntimeError) as error:  # its libraries do not match
+        except (ImportError, OSError, RuntimeError) as error:  # incompatible libraries
             problems.append(f'{name} does not load: {error}')
             continue
-        if hasattr(module, 'Builder'):  # type stubs alone make an empty module
+        if hasattr(module, 'Builder'):  # if only type stubs are installed, the module is empty
             return module
     raise BackendError(
         '; '.join(problems)

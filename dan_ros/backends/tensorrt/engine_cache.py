@@ -75,7 +75,7 @@ class EngineCache:
     """A folder of engines.
 
     Args:
-        folder: created with access for this user alone; None uses the user's cache.
+        folder: created with access for this user only; None uses the user's cache.
 
     Raises:
         BackendError: the folder belongs to another user, is a link, or cannot be created.
@@ -196,7 +196,7 @@ def _read(path: Path, key: EngineKey) -> bytes:
     """Read an engine.
 
     Raises:
-        ValueError: it must not be used; the message says why.
+        ValueError: it must not be used; the message gives the reason.
     """
     status = path.stat()
     if stat.S_IMODE(status.st_mode) & 0o022 or status.st_uid != os.getuid():

@@ -16,7 +16,7 @@ from dan_ros.model.onnx_file import has_operator
 QUANTIZE = 'QuantizeLinear'
 FP16_MAX = float(np.finfo(np.float16).max)
 S8_MAX, U8_MAX = 127, 255
-AXES_INPUT_OPSET = 18  # from this opset on, the axes of ReduceMax are an input
+AXES_INPUT_OPSET = 18  # first opset in which the axes of ReduceMax are an input
 # Operators that run in fp16 between convolutions. The attention's sums reach 4e4, close to the
 # largest fp16 number, so they and everything after them stay in fp32.
 FP16_OPERATORS = ('Conv', 'Relu', 'Add', 'MaxPool')
@@ -47,8 +47,8 @@ def to_symmetric_int8(content: bytes) -> bytes:
     """Convert a quantized network to the form TensorRT takes: signed, symmetric, float biases.
 
     The range of each activation, measured when the file was quantized, is made symmetric about
-    zero. If it began at zero, the unsigned type clipped negative values; here a Relu does it.
-    Weights keep their values.
+    zero. If the range started at zero, the unsigned type clipped negative values; a Relu does this
+    instead. Weights keep their values.
 
     Args:
         content: an ONNX file written by `network.quantize`.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Interface of what runs jobs: processes of this machine, or a cluster."""
+"""Interface for running jobs, by processes of this machine or on a cluster."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker does: convert one bag into a folder of its own.
+"""The work of a worker: convert one bag into its own folder.
 
 Jobs and outcomes are plain dicts of JSON values, because they go to other processes and machines.
 """
@@ -124,7 +124,7 @@ def stat_files(bag: Path) -> list[list[Any]]:
 def hash_files(bag: Path) -> str:
     """Return a SHA-256 of the content of a bag, independent of the names of the bag and its files.
 
-    It also brings the files into the page cache.
+    It also loads the files into the page cache.
 
     Raises:
         OSError: a file cannot be read.
@@ -177,7 +177,7 @@ def _explain(job: Job, error: Exception) -> dict[str, Any]:
 
 
 def _is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, says that the disk is full."""
+    """Whether an error or its cause means that the disk is full."""
     while error:
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             return True
@@ -260,7 +260,7 @@ class _Progress:
 
 
 def _flush(folder: Path) -> None:
-    """Flush the tables to the disk; the converter did so with the other files."""
+    """Flush the tables to the disk; the converter has flushed the other files."""
     for table in (FRAMES, FACES):
         with (folder / f'{table}.parquet').open('rb') as file:
             os.fsync(file.fileno())
@@ -269,7 +269,7 @@ def _flush(folder: Path) -> None:
 def _summarize(
     summary: ConversionSummary, folder: Path, bag: Path, left_out: dict[str, str]
 ) -> dict[str, Any]:
-    """Return what the page and the list of bags show about a bag.
+    """Return the values that the page and the list of bags show for a bag.
 
     Args:
         summary: summary of the conversion.

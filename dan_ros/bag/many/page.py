@@ -198,7 +198,7 @@ def render_list(
 
 
 def problem_of(summary: Mapping[str, Any]) -> str:
-    """Return what is missing in the results of a bag, or ''."""
+    """Return a description of missing results of a bag, or ''."""
     return '; '.join([*filter(None, [summary['damage']]), *summary['drops']])
 
 
@@ -219,7 +219,7 @@ def _to_row(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _describe(name: str, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the template shows about a bag."""
+    """Return the values that the template shows for a bag."""
     labels = list(summary['labels'].items())[:3]
     return {
         'name': name,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs jobs in processes of this machine; as a program, it is one of these processes.
+"""Runs jobs in processes of this machine; run as a program, this file is a worker.
 
 A worker reads jobs from its standard input and writes outcomes to its standard output, both as
 lines of JSON. It ends when its driver ends, even if the driver is killed.
@@ -50,7 +50,7 @@ class ProcessExecutor:
     def __init__(self, jobs: int, threads: int) -> None:
         self._jobs, self._threads = jobs, threads
         self._idle: list[subprocess.Popen[bytes]] = []
-        self._busy: dict[str, subprocess.Popen[bytes]] = {}  # by name of the job
+        self._busy: dict[str, subprocess.Popen[bytes]] = {}  # process by name of its job
         self._selector = selectors.DefaultSelector()
 
     def has_room(self) -> bool:
@@ -63,7 +63,7 @@ class ProcessExecutor:
         assert worker.stdin is not None
         self._busy[job['name']] = worker
         self._selector.register(worker.stdout, selectors.EVENT_READ, job['name'])  # type: ignore[arg-type]
-        with suppress(BrokenPipeError):  # it died; `wait` will say so
+        with suppress(BrokenPipeError):  # it died; `wait` will report it
             worker.stdin.write(json.dumps(job).encode() + b'\n')
             worker.stdin.flush()
 
@@ -84,7 +84,7 @@ class ProcessExecutor:
 
     def _start(self) -> subprocess.Popen[bytes]:
         limits = dict.fromkeys(THREAD_VARIABLES, str(self._threads))
-        with _interrupts_blocked():  # Ctrl-C reaches all processes, and the driver ends the others
+        with _interrupts_blocked():  # Ctrl-C reaches all processes, but only the driver handles it
             return subprocess.Popen(  # noqa: S603
                 [sys.executable, '-m', __name__],
                 stdin=subprocess.PIPE,
@@ -139,7 +139,7 @@ def _read_jobs() -> Iterator[str]:
         for line in sys.stdin:
             lines.append(line)
             has_line.release()
-        os._exit(0)  # also in the middle of a job
+        os._exit(0)  # end at once, also during a job
 
     threading.Thread(target=read, daemon=True).start()
     while True:

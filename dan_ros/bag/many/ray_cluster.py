@@ -16,13 +16,13 @@ from dan_ros.errors import DanError
 
 LOCAL, AUTO, CLIENT = 'local', 'auto', 'ray://'
 CONNECT_TIMEOUT_S = 5.0
-# How a client of HTTP/2 begins, and the type of the first frame that a server sends; RFC 9113.
+# Connection preface of an HTTP/2 client, and type of the first frame that a server sends; RFC 9113.
 HTTP2_PREFACE = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + b'\0\0\0\x04\0\0\0\0\0'
 HTTP2_SETTINGS = b'\x04'
 GPU_SHARE = 0.25  # share of a GPU per task, if the backend needs one
-OBJECT_STORE_BYTES = 100_000_000  # for a cluster started here; jobs and outcomes are small
+OBJECT_STORE_BYTES = 100_000_000  # enough for a cluster started here: jobs and outcomes are small
 QUEUED_PER_CPU = 2  # tasks in flight, so that no node waits and an autoscaler sees the demand
-# Ray reports usage, writes its own log lines and starts a dashboard unless it is told not to.
+# Ray reports usage, writes its own log lines and starts a dashboard by default.
 QUIET = {
     'RAY_USAGE_STATS_ENABLED': '0',
     'RAY_LOG_TO_STDERR': '0',
@@ -34,7 +34,7 @@ QUIET = {
 class RayExecutor:
     """Runs jobs as tasks of a Ray cluster.
 
-    Ray itself repeats no task: a run limits how often a bag is tried.
+    Ray itself retries no task, because a run limits the attempts per bag.
 
     Args:
         address: `LOCAL` starts a cluster on this machine; `AUTO` is one that runs here; otherwise
@@ -52,7 +52,7 @@ class RayExecutor:
 
         self._ray: Any = ray
         self._jobs, self._threads = jobs, threads
-        self._names: dict[Any, str] = {}  # by reference of the task
+        self._names: dict[Any, str] = {}  # name of the job by reference of its task
         cores = jobs * threads if jobs and address == LOCAL else None
         _connect(ray, address, cores)
         self._task: Any = None
@@ -60,11 +60,11 @@ class RayExecutor:
     def resolve(
         self, settings: dict[str, Any], patience_s: float, on_delay: Callable[[], object]
     ) -> dict[str, Any]:
-        """Let a node open the models, as this machine may have no GPU; before `submit`.
+        """Open the models on a node, as this machine may have no GPU; call it before `submit`.
 
         Args:
             settings: see `BagSettings.to_json`. With the backend 'auto' and a GPU anywhere in the
-                cluster, a node with a GPU is asked.
+                cluster, the task runs on a node with a GPU.
             patience_s: time without an answer after which `on_delay` is called.
             on_delay: called at most once.
 
@@ -115,7 +115,7 @@ class RayExecutor:
         names = list(self._names)
         ended: list[Any]
         ended, _ = self._ray.wait(names, num_returns=1, timeout=timeout_s)
-        if ended:  # and the others that ended meanwhile
+        if ended:  # also take the others that have ended
             ended, _ = self._ray.wait(names, num_returns=len(names), timeout=0)
         return [self._collect(reference) for reference in ended]
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The result folder; only the process that holds its lock changes it.
 
-Workers write each bag into a folder of its own below `.dan_ros/work`. Once a bag is complete, its
+Workers write each bag into its own folder below `.dan_ros/work`. Once a bag is complete, its
 parts are moved to their places, and a line is added to `.dan_ros/records.jsonl`. If the process is
 killed, at most one bag lacks its line; it is converted again.
 """
@@ -51,7 +51,7 @@ class ResultFolder:
     @classmethod
     @contextmanager
     def open(cls, path: Path) -> 'Iterator[ResultFolder]':
-        """Create the folder or open an existing one, and keep others from changing it.
+        """Create or open the folder, and lock it against other runs.
 
         Raises:
             DataError: the folder has other content, another run writes into it, or it cannot be
@@ -88,7 +88,7 @@ class ResultFolder:
         shutil.rmtree(work, ignore_errors=True)
 
     def publish(self, name: str, work: Path, record: Mapping[str, Any]) -> None:
-        """Move the results of a bag to their places, instead of older ones."""
+        """Move the results of a bag to their places; older results are replaced."""
         self._forget(name)
         new = {work / name: self.path / BAGS / name}
         for table in (FRAMES, FACES):
@@ -147,7 +147,7 @@ class ResultFolder:
         return self.path / TABLES / table / f'bag={name}' / f'{table}.parquet'
 
     def _check(self) -> None:
-        """Check that the folder is new, empty, or of this command."""
+        """Check that the folder is new, empty, or from an earlier run of this command."""
         if not os.path.lexists(self.path) or (self.path / STATE).is_dir():
             return
         if not self.path.is_dir():
@@ -188,7 +188,7 @@ class ResultFolder:
                 try:
                     record = json.loads(line)
                     name = record.pop('name')
-                except (ValueError, KeyError, AttributeError):  # the last one, of a killed run
+                except (ValueError, KeyError, AttributeError):  # cut off when a run was killed
                     continue
                 if record:
                     self.records[name] = record

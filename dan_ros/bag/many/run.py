@@ -29,7 +29,7 @@ from dan_ros.bag.many.sources import name_bags
 from dan_ros.bag.settings import BagSettings
 from dan_ros.errors import DataError
 
-MAX_ATTEMPTS = 3  # for a bag whose worker dies
+MAX_ATTEMPTS = 3  # attempts to convert a bag whose worker dies
 POLL_S = 0.5
 
 
@@ -71,7 +71,7 @@ class BagTask:
         """Share of the bag that the present attempt has processed, [0, 1]."""
         try:
             return float((self.work / PROGRESS).read_text()) if self.work else 0.0
-        except (OSError, ValueError):  # not there yet, or being written
+        except (OSError, ValueError):  # the file does not exist yet, or is being written
             return 0.0
 
 
@@ -218,7 +218,7 @@ class ManyBags:
         executor.submit(asdict(job))
 
     def _handle(self, task: BagTask, ended: Ended) -> None:
-        """Publish the results of a job, or note why there are none."""
+        """Publish the results of a job, or record why there are none."""
         assert task.work is not None
         work, task.work = task.work, None
         outcome = ended.outcome
@@ -272,6 +272,6 @@ def _sizes(files: list[list[Any]]) -> tuple[int, ...]:
 
 
 def _common_parts(path: Path, other: Path) -> int:
-    """Number of last parts of two paths that are equal."""
+    """Number of equal trailing parts of two paths."""
     pairs = zip(reversed(path.parts), reversed(other.parts), strict=False)
     return len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))

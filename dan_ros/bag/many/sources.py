@@ -14,12 +14,12 @@ from dan_ros.bag.storage import has_storage_suffix, uncompressed
 from dan_ros.errors import DataError
 
 STATE = '.dan_ros'  # hidden folder that marks a result folder
-MAX_NAME_CHARACTERS = 100  # so that file names stay below the limit of file systems
+MAX_NAME_CHARACTERS = 100  # keeps file names below the limit of file systems
 WRITE_AHEAD_LOG = '-wal'  # suffix of SQLite's write-ahead log
 
 
 def means_many(sources: Sequence[Path], out: Path) -> bool:
-    """Whether the sources are several paths, a pattern, or a folder of bags, even of one.
+    """Whether the sources are several paths, a pattern, or a folder of at least one bag.
 
     A folder with a single bag that is also to contain the results counts as one bag.
     """
@@ -36,7 +36,8 @@ def find_bags(sources: Sequence[Path]) -> list[Path]:
     """Return the resolved paths of the bags, each once and sorted.
 
     A folder that is not a bag stands for all bags below it, except for hidden folders and for
-    result folders of this command. A path that is named and is not a bag is returned as it is.
+    result folders of this command. A path that is not a pattern and not a bag is returned
+    unchanged.
 
     Args:
         sources: paths of bags, patterns with *, ? and **, and folders of bags.
@@ -88,7 +89,7 @@ PosixPath('/b/2024.mcap'): 'bag_2024'}
         for bag, name in proposals.items():
             if counts[name] == 1 and name not in taken:
                 names[bag] = name
-            elif depth >= len(bag.parts):  # as for a_b and a:b, or one.db3 and one.mcap
+            elif depth >= len(bag.parts):  # equal names, such as a_b and a:b
                 names[bag] = next(n for i in count(2) if (n := f'{name}-{i}') not in taken)
                 taken.add(names[bag])
         taken |= set(names.values())

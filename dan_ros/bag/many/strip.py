@@ -50,7 +50,7 @@ def count_labels(folder: Path) -> dict[str, Any]:
     shares = dict(zip(ALL_LABELS, _shares(counts, counts.sum(axis=0)), strict=True))
     shares[DROPPED] = _shares(dropped, images)
     last = np.maximum.accumulate(np.where(images > 0, np.arange(BINS), 0))
-    shares = {name: share[last] for name, share in shares.items()}  # also intervals without images
+    shares = {name: share[last] for name, share in shares.items()}  # empty intervals included
     strip = {name: share.tobytes().hex() for name, share in shares.items() if share.any()}
     return {'start_ns': start_ns, 'end_ns': end_ns, 'with_faces': with_faces, 'strip': strip}
 
