@@ -55,7 +55,7 @@ class Result:
         difference: largest difference of a probability from fp32 on the CPU.
         memory_mib: GPU memory that the backend uses.
         latency_ms: median, by batch size.
-        times_faster: than the eager network, by batch size.
+        times_faster: speed relative to the eager network, by batch size.
     """
 
     backend: str

@@ -114,7 +114,7 @@ def requirement_files(is_demo: bool) -> list[Path]:
 
 
 def stamps_of(ros: list[str]) -> dict[str, str]:
-    """The stamps by file: for the demo, and for all packages."""
+    """Return the stamp of each stamp file: for the demo, and for all packages."""
     complete = [*requirement_files(is_demo=False), REQUIREMENTS / 'bare.txt']
     return {
         DEMO_STAMP: stamp_of(requirement_files(is_demo=True), *ros),

@@ -134,7 +134,7 @@ class Bag:
         return next((text for text in texts if text), '')
 
     def records(self, names: Collection[str], start_ns: int = storage.FIRST_NS) -> Iterator[Record]:
-        """Yield the messages of some topics from a bag time on, sorted by bag time.
+        """Yield the messages of some topics from a start time, sorted by bag time.
 
         A damaged file ends where the damage begins; then `damage` is set.
         """
@@ -149,7 +149,7 @@ class Bag:
         return {t.camera: (t.count - 1) / seconds for t in topics if seconds > 0 and t.count > 1}
 
     def _missing(self) -> str:
-        """Describe how many images of the metadata are missing in the files."""
+        """Describe how many images that the metadata lists are missing in the files."""
         found = sum(topic.count for topic in self.topics.values() if topic.kind in IMAGE_KINDS)
         listed = self._metadata.image_count()
         if found >= listed:
@@ -204,8 +204,8 @@ def _to_int(value: object, default: int) -> int:
 def _storage_files(path: Path, metadata: _Metadata) -> list[Path]:
     """Return the storage files of a bag.
 
-    The result is the files that the metadata lists. If one of them is missing, it may have been
-    renamed, so all storage files of the folder are returned.
+    Usually these are the files that the metadata lists. If one of them is missing, it may have
+    been renamed, so all storage files of the folder are returned.
 
     Raises:
         DataError: there are none.

@@ -126,7 +126,7 @@ class SqliteReader:
         )
 
     def messages(self, topics: Collection[str], start_ns: int = FIRST_NS) -> Iterator[RawMessage]:
-        """Yield the messages of some topics from a bag time on, sorted by bag time."""
+        """Yield the messages of some topics from a start time, sorted by bag time."""
         numbers = [number for number, (topic, _) in self._topics.items() if topic in topics]
         rows = self._database.execute(
             f'SELECT topic_id, timestamp, data FROM messages WHERE timestamp >= ? '  # noqa: S608
@@ -183,7 +183,7 @@ class McapReader:
         )
 
     def messages(self, topics: Collection[str], start_ns: int = FIRST_NS) -> Iterator[RawMessage]:
-        """Yield the messages of some topics from a bag time on, sorted by bag time."""
+        """Yield the messages of some topics from a start time, sorted by bag time."""
         numbers = {number for number, (topic, _) in self._channels.items() if topic in topics}
         missing = {t: channel.count for t, channel in self.channels().items() if t in topics}
         parts = (
@@ -257,7 +257,7 @@ class SequentialReader:
         return found
 
     def messages(self, topics: Collection[str], start_ns: int = FIRST_NS) -> Iterator[RawMessage]:
-        """Yield the messages of some topics from a bag time on; sorted in an undamaged file."""
+        """Yield the messages of some topics from a start time; sorted in an undamaged file."""
         messages = (
             message
             for message in self._recover(self._file)
@@ -311,7 +311,7 @@ class StorageFile:
         return min((channel.start_ns for channel in self.channels.values()), default=NEVER_NS)
 
     def messages(self, topics: Collection[str], start_ns: int = FIRST_NS) -> Iterator[RawMessage]:
-        """Yield the readable messages of some topics from a bag time on; may set `damage`."""
+        """Yield the readable messages of some topics from a start time; may set `damage`."""
         last = ''
         try:
             with (

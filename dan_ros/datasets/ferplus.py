@@ -242,7 +242,7 @@ def _read_votes(path: Path) -> Iterator[_Row]:
 
 def _parse_votes(path: Path, number: int, cells: list[str]) -> list[int]:
     if len(cells) != len(VOTE_COLUMNS) or not all(map(is_number, cells)):
-        raise DataError(f'{path}, line {number}: expected ten numbers of votes, found {cells}')
+        raise DataError(f'{path}, line {number}: expected ten vote counts, found {cells}')
     return [int(cell) for cell in cells]
 
 

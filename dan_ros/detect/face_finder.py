@@ -67,8 +67,7 @@ class FaceFinder:
             predicted_boxes: float [4] each, where faces are expected. If every box has a face close
                 by, and searching around them is cheaper, the rest of the frame is not searched.
             changed_boxes: float [4] each, where new faces may be; if one is found, the full frame
-                is searched. If it is not None, the full frame is not searched only because no face
-                is expected.
+                is searched. None: without expected faces, the full frame is searched.
         """
         faces = None
         if predicted_boxes or changed_boxes is not None:
@@ -152,7 +151,7 @@ class FaceFinder:
         """Copy a part of the frame (left, top, right, bottom), reduced to `side_px` and upright."""
         left, top, right, bottom = part
         image = frame.pixels(side_px / max(right - left, bottom - top))
-        x, y = np.divide(image.shape[1::-1], frame.size)  # below 1 in a smaller copy
+        x, y = np.divide(image.shape[1::-1], frame.size)  # scale, below 1 if the copy is smaller
         rows = slice(round(top * y), max(round(bottom * y), round(top * y) + 1))
         columns = slice(round(left * x), max(round(right * x), round(left * x) + 1))
         return self._upright(image[rows, columns], frame, part, side_px)

@@ -209,7 +209,7 @@ def _convert(message: ImageMessage, layout: _Layout) -> np.ndarray:
 
 
 def _nv24_to_bgr(data: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Convert Y, uint8 [H, stride], over U and V in turn, uint8 [H, 2 * stride], to BGR.
+    """Convert Y, uint8 [H, stride], above interleaved U and V, uint8 [H, 2 * stride], to BGR.
 
     OpenCV has no such conversion.
     """

@@ -58,9 +58,9 @@ class ConsentRegistry:
         """Release a face.
 
         Args:
-            face_id: id of the face; '' for the largest face in the last frames. This is the face
-                even if it was released before, so a repeated request never releases a second
-                person.
+            face_id: id of the face; '' for the largest face in the last frames. The
+                largest face is taken even if it was released before, so a repeated request never
+                releases a second person.
             camera: consider only this camera; '' for all.
 
         Raises:

@@ -266,7 +266,7 @@ class Board:
 
 
 def _newer(items: 'deque[tuple[int, Any]]', number: int) -> list[Any]:
-    """Return the items after a number, oldest first; looks only at these."""
+    """Return the items after a number, oldest first, without a search through older ones."""
     newer = []
     for count, item in reversed(items):
         if count <= number:

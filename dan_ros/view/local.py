@@ -52,13 +52,13 @@ class LocalSource:
         self._config = to_config(self._values, video.config)
         self._is_enabled = True
         self._newest: dict[str, tuple[Frame, float]] = {}  # with the arrival time
-        self._received_s: dict[str, float] = {}  # when a camera's last image came, monotonic
+        self._received_s: dict[str, float] = {}  # arrival of a camera's last image, monotonic
         self._changed = threading.Condition()
         self._is_closed = False
         self._attention: dict[str, AttentionTracker] = defaultdict(AttentionTracker)
         self._events: dict[str, EventDetector] = defaultdict(EventDetector)
         self._counts = {'received': 0, 'processed': 0, 'superseded': 0, 'bad_data': 0}
-        self._latencies_s: list[float] = []  # since the last status
+        self._latencies_s: list[float] = []  # latencies since the last status
         self._status_s = time.monotonic()
         self._failure = ''
         board.set_parameters(to_json(self._values))

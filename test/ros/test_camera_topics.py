@@ -105,7 +105,7 @@ def test_a_topic_of_the_other_type_is_a_hint(new_node, topic, suffix, published,
 
 
 def test_swapped_cameras_keep_their_own_names(start, smile):
-    """An image on /left/image_raw says so, however the node came to listen to it."""
+    """Results of /left/image_raw contain this name, whatever remapping led to it."""
     arguments = [part for rule in SWAPPED for part in ('-r', rule)]
     robot = start('-p', LISTED, *arguments, topic='/left/image_raw')
     assert robot.show(smile).camera == '/left/image_raw'

@@ -66,7 +66,7 @@ from dan_ros.model import store
 OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'
 TESTS = Path(__file__).parents[1]
 ROUNDS = 5  # attempts to get every image through a middleware that may lose some
-PAUSE_S = 0.03  # between two images, so that the second does not take the place of the first
+PAUSE_S = 0.03  # pause between two images, so that the second does not replace the first
 ROWS = [line.split('|') for line in __doc__.splitlines() if re.match(r'\d+ .*\|', line)]
 
 
@@ -293,7 +293,7 @@ def with_decoy(jpeg: bytes) -> bytes:
 
 @pytest.fixture
 def compressed_robot(robot):
-    """The shared node with compressed images; its `publisher` sends those."""
+    """The shared node, configured for compressed images, which its `publisher` sends."""
     robot.reconfigure('image/compressed', CompressedImage, image_transport='compressed')
     return robot
 

@@ -120,7 +120,7 @@ def test_faces_are_hidden_in_the_debug_image_from_one_image_to_the_next(robot, s
 
 
 def test_diagnostics_come_once_a_second(robot):
-    """No interval is shorter, and one is on time; a loaded machine may delay the others."""
+    """No interval is too short, and one is exact; a loaded machine may delay the others."""
     messages = robot.received('/diagnostics', DiagnosticArray)
 
     def intervals():

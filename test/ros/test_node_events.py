@@ -99,7 +99,7 @@ def test_a_face_leaves_once_however_its_images_end(robot, events, smile, how):
     assert latched_scene(robot).face_count == (how == 'step back')
     if how in ('silence', 'pause'):
         robot.set_enabled(True)
-        assert robot.show(smile).faces[0].looking_s == 0  # counted from its new appearance
+        assert robot.show(smile).faces[0].looking_s == 0  # the face is new, so its time restarts
 
 
 def test_the_scene_covers_all_cameras(robot, smile, nobody):

@@ -123,7 +123,7 @@ def test_an_interrupted_run_leaves_no_process_and_is_continued(tmp_path, bags, e
         assert not (out / '.dan_ros' / 'work').exists()
     assert 'Traceback' not in errors
     assert not psutil.wait_procs(below, timeout=30)[1]
-    if number != signal.SIGTERM:  # which does what SIGINT does
+    if number != signal.SIGTERM:  # SIGTERM has the same effect as SIGINT
         finish(start(bags, out, '--jobs', 2))
         assert read_results(out) == expected
 

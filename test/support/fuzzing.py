@@ -29,7 +29,7 @@ MAX_PIXELS = 1_000_000
 MAX_GROWTH_MIB = 64  # largest growth of the process, over any number of messages
 MANY = 1_000  # number of random messages that include some of each kind
 CAUSES = {'bad_encoding', 'bad_size', 'bad_step', 'bad_data', 'bad_format', 'too_large'}
-PAUSE_S = 0.005  # between two messages to the node
+PAUSE_S = 0.005  # pause between two messages to the node, seconds
 
 Report = dict[str, Any]  # counts of a test
 
@@ -266,7 +266,7 @@ def _send(
     _, values = robot.wait_status(is_complete, 'each message is counted once')
     counts = _counts(values) - before
     assert counts['failed'] == 0
-    assert 'ignored:' not in robot.output  # Python prints it for exceptions it cannot raise
+    assert 'ignored:' not in robot.output  # Python prints this for exceptions that it cannot raise
     assert 'Traceback' not in robot.output
     assert values['state'] == 'active'
     growth_mib = memory_mib(robot.node.pid) - before_mib

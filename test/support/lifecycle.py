@@ -136,7 +136,7 @@ STATES: dict[str, Callable[[Robot], None]] = {
 def stop_in(
     state: str, number: signal.Signals, folder: Path, smile: np.ndarray
 ) -> tuple[Use, float]:
-    """Stop a node in a state with a signal; check exit code 0 and no traceback.
+    """Bring a node to a state and stop it with a signal; check exit code 0 and no traceback.
 
     Returns:
         What the node used before, and the seconds that the stop took.

@@ -49,7 +49,7 @@ class RosDomain:
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment for processes of this domain; they hear only processes of this machine."""
+        """Environment for processes of this domain, which discover only local processes."""
         return {
             **os.environ,
             'PYTHONFAULTHANDLER': '1',

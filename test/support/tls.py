@@ -82,7 +82,7 @@ def tls_proxy(certificate: Path, target: str) -> Iterator[int]:
                 back.start()
                 copy(near, far)
                 back.join()
-        except OSError:  # such as a client that does not trust the certificate
+        except OSError:  # for example, the client does not trust the certificate
             plain.close()
 
     with create_server(('127.0.0.1', 0)) as listener:

@@ -52,7 +52,7 @@ class Triton:
         self.start()
 
     def _link_backends(self) -> None:
-        """Put the stub of this Python beside the Python backend; links keep its libraries found."""
+        """Put the stub of this Python beside the Python backend, with links to its libraries."""
         python = f'{sys.version_info.major}.{sys.version_info.minor}'
         files = [
             *(self._folder / 'backends' / 'python').iterdir(),

@@ -210,7 +210,7 @@ def run(monkeypatch, capsys):
 
 @pytest.fixture
 def faces_folder(tmp_path, portrait):
-    """Three smiles as happy and three as surprise, said to be of two people."""
+    """Three smiles labeled happy and three labeled surprise, with the names of two people."""
     folder = tmp_path / 'faces'
     for index, gain in enumerate((1.0, 0.8, 1.2)):
         for label, image in (('happy', portrait), ('surprised', portrait[:, ::-1])):

@@ -121,7 +121,7 @@ def test_a_jpeg_with_endless_scans_is_refused(picture):
 
 
 def test_too_little_memory_is_a_memory_error(picture):
-    """Decode 108 MB in a process that may take 16 MiB more than it has."""
+    """Decode 108 MB in a process whose memory limit is 16 MiB above its use."""
     code = (
         'import numpy, resource, sys\n'
         'from dan_ros.images.compressed import compressed_to_frame\n'

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from data_sets import VOTES, write_fer_csv, write_fer_votes, write_ferplus, write_image
 
-pytest.importorskip('torch')  # train/ is installed with it
+pytest.importorskip('torch')  # the data sets need the extra `train`, which installs torch
 
 from dan_ros import labels
 from dan_ros.datasets.catalog import DATASETS, guess_dataset, open_faces
@@ -581,8 +581,8 @@ def break_line(path: Path, number: int, old: str, new: str) -> None:
         ('fer2013.csv', 5, 'Training', 'PublicTest', 'do not fit together: they differ in line 5'),
         ('fer2013.csv', 1, 'pixels', 'face', 'must name the columns pixels, usage; it has emotion'),
         ('fer2013new.csv', 1, 'NF', 'x', 'must name the columns usage, image name'),
-        ('fer2013new.csv', 6, ',0,', ',-3,', r'fer2013new\.csv, line 6: expected ten numbers'),
-        ('fer2013new.csv', 6, ',0,', ',,', r'fer2013new\.csv, line 6: expected ten numbers'),
+        ('fer2013new.csv', 6, ',0,', ',-3,', r'fer2013new\.csv, line 6: expected ten vote counts'),
+        ('fer2013new.csv', 6, ',0,', ',,', r'fer2013new\.csv, line 6: expected ten vote counts'),
         ('fer2013new.csv', 22, 'PrivateTest', 'PrivateTest,', r'new\.csv, line 22: expected ten'),
     ],
 )

@@ -139,7 +139,7 @@ def test_exif_behind_the_pixels_of_a_png_is_found(picture):
 
 
 def test_exif_in_a_text_of_a_png_is_found(picture):
-    """ImageMagick wrote it so before PNG had a chunk for it."""
+    """ImageMagick stored EXIF data in this way before PNG had a chunk for it."""
     data = b'Exif\0\0' + exif(3)
     text = PngImagePlugin.PngInfo()
     text.add_text('Raw profile type exif', f'\nexif\n{len(data):8}\n{data.hex()}\n', zip=True)
@@ -180,7 +180,7 @@ def test_invalid_exif_data_is_ignored(picture, file_format, data):
 
 
 def thumbnail(picture: np.ndarray) -> bytes:
-    """EXIF data with a whole JPEG inside, as cameras write it."""
+    """EXIF data that contains a complete JPEG, as written by cameras."""
     return segment(0xE1, b'Exif\0\0' + exif(1) + save(cv2.resize(picture, (24, 16)), 'JPEG'))
 
 

@@ -66,7 +66,7 @@ def commands_in(page: Path, program: str) -> list[list[str]]:
 
 
 def anchors_of(page: Path) -> set[str]:
-    """Names of a page's headings, as GitHub makes them."""
+    """Anchors of a page's headings, formed as on GitHub."""
     headings = re.findall(r'^#+ (.*)$', without_blocks(page), re.MULTILINE)
     return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
@@ -151,7 +151,7 @@ def test_programs_and_launch_arguments_exist(page):
 
 @pytest.mark.parametrize('page', pages.WITH_COMMANDS, ids=place_of)
 def test_a_command_runs_or_says_why_not(page):
-    """test/slow/test_page_commands.py runs them."""
+    """test/slow/test_page_commands.py runs the commands."""
     for block in pages.blocks_of(page):
         assert block.language or block.reason, block.text
         assert not (block.reason and block.language), block.text
@@ -170,7 +170,7 @@ def test_a_command_that_asks_a_node_runs_after_the_node_was_started(page):
 
 
 def test_every_page_is_in_the_navigation_of_the_site():
-    """`make site` refuses others; tools/site_hooks.py adds the decisions."""
+    """`make site` refuses pages outside the navigation; tools/site_hooks.py adds the decisions."""
     navigation = (ROOT / 'mkdocs.yml').read_text()
     for page in ROOT.glob('docs/**/*.md'):
         name = page.relative_to(ROOT / 'docs').as_posix()

@@ -28,7 +28,7 @@ def is_number(part: ast.expr) -> bool:
 
 
 def test_no_message_says_1_images():
-    """Behind a value, a noun that `count_of` counts somewhere is in the plural only with it."""
+    """Messages use `count_of` for every noun that some message counts with it."""
     nodes = [(file, node) for file in FILES for node in ast.walk(ast.parse(file.read_text()))]
     plurals = {plural(node) for _, node in nodes if is_count_of(node)}
     assert {'images', 'faces', 'bags', 'entries'} <= plurals

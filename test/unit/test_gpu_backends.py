@@ -256,7 +256,7 @@ def test_a_lost_gpu_is_reported_once_and_freeing_is_silent(gpu, monkeypatch):
 def test_pending_work_ends_before_its_memory_is_freed(gpu):
     backend = open_on_stand_in()
     for count in (1, 9):
-        gpu.refuses_engines = True  # the copy of the faces is enqueued by then
+        gpu.refuses_engines = True  # fails after the copy of the faces is enqueued
         with pytest.raises(BackendError, match='cannot run the engine'):
             backend.infer(some_faces(count))
         gpu.refuses_engines = False

@@ -24,7 +24,7 @@ print('goes on')
 
 
 def test_processes_receive_signals_that_the_shell_ignores(monkeypatch):
-    """The process of the tests itself still ignores them."""
+    """The test process itself still ignores these signals."""
     monkeypatch.setenv('PYTHONPATH', str(Path(processes.__file__).parent), prepend=os.pathsep)
     result = subprocess.run(
         [sys.executable, '-c', IGNORING],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choosing ROS 2 for `make build`, and never mixing two of them."""
+"""The choice of ROS 2 for `make build`, which never mixes two distributions."""
 
 import importlib.util
 import os

@@ -378,7 +378,7 @@ def test_two_runs_into_one_folder_and_a_storage_that_is_not_shared(tmp_path, bag
     first_wait = executor.wait
 
     def wait(timeout_s):
-        result = run_bag(bags, out)  # while the first one runs
+        result = run_bag(bags, out)  # second run while the first one is active
         assert 'another run writes into' in str(result.exception)
         (out / '.dan_ros' / 'work' / 'token').unlink()
         return first_wait(timeout_s)

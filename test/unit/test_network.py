@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DAN against the official implementation, and its fused and exported forms against it.
+"""Compares DAN with the official implementation, and its fused and exported forms with DAN.
 
 `golden/upstream_dan.json` holds outputs of the official code (github.com/yaoing/DAN, commit
 3872eef, MIT) run once on the weights and images of `seeded.py`, with torch 2.13.0 on a CPU.

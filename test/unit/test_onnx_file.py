@@ -69,7 +69,7 @@ MODEL = some_model()
 
 
 def listed(content: bytes) -> list:
-    """Number and value of each field, as protobuf's own reader of unknown fields has them."""
+    """Number and value of each field, read by protobuf's own reader of unknown fields."""
     from google.protobuf.empty_pb2 import Empty
     from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -244,7 +244,7 @@ def test_a_graph_without_an_input_is_refused(content):
 
 
 def test_predict_and_the_node_run_without_onnx(portrait_file):
-    """The package takes 13 MB of memory, and only tools for model files need it."""
+    """The package onnx takes 13 MB of memory, and only tools for model files need it."""
     code = (
         'import importlib.util, sys\n'
         'sys.modules["onnx"] = None  # an import fails\n'

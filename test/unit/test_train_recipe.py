@@ -154,7 +154,7 @@ def test_cosine_rises_and_ends_at_zero():
     )
     assert learning_rates(recipe, [0, 1, 2, 6]) == pytest.approx([0.005, 0.5, 1.0, 0.5])
     rates = learning_rates(recipe, range(10), steps=4)
-    assert rates[1:4] == pytest.approx([0.125, 0.25, 0.375])  # within the warm-up
+    assert rates[1:4] == pytest.approx([0.125, 0.25, 0.375])  # rates during the warm-up
     assert rates[-1] == pytest.approx(0.5 * (1 + np.cos(np.pi * 7.75 / 8)))
 
 

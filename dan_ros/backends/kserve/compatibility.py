@@ -12,7 +12,7 @@ from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.model.store import ModelFile
 
-if TYPE_CHECKING:  # needs the client's package
+if TYPE_CHECKING:  # the import needs the client's package
     from dan_ros.backends.kserve.client import ServedModel
 
 SHA256 = 'dan_ros.sha256'  # key of the hash of the ONNX file that the server runs
