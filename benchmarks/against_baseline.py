@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares today's pipeline with that of an earlier commit, on the same moving faces.
+"""Compares the current pipeline with that of an earlier commit, on the same moving faces.
 
     python3 benchmarks/against_baseline.py [--rounds 30] [--baseline COMMIT]
 
@@ -36,7 +36,7 @@ CHILD = Path(__file__).with_name('video_process.py')
 FACE = np.ascontiguousarray(astronaut()[30:230, 120:320, ::-1])  # uint8 [200, 200, 3], BGR
 SIZE = (640, 480)
 STEPS = 5  # images in which the faces move down, followed by as many in which they move up
-SEARCHED_IN_FULL = (1, 1)  # values of detector.interval, of the baseline and of today
+SEARCHED_IN_FULL = (1, 1)  # detector.interval of the baseline and of the current version
 SEARCHED_IN_PARTS = (1, 10)  # every new face is found at most one image late
 SAME_INTERVAL = (5, 5)
 TURN_PX = 12  # motion between two images of a camera that turns
@@ -83,7 +83,7 @@ class Row:
 
     Attributes:
         title: what is measured.
-        goal: largest ratio of today's median to the baseline's, or None.
+        goal: largest ratio of the current median to the baseline's, or None.
         measure: returns the values of one run of a version, by name.
     """
 

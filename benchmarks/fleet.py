@@ -4,9 +4,9 @@
     python3 benchmarks/fleet.py [--seconds 6] [--rounds 3] [--out fleet]
 
 Starts the real Triton of the package nvidia-pytriton with the files of `dan-ros serve-config`. Each
-robot is a thread of this process that classifies one face 15 times a second. The variants run in
-turns. Then the server is killed and started again while four robots work. Writes fleet.json and
-fleet.png; needs nothing of ROS.
+robot is a thread of this process that classifies one face 15 times a second. The variants run
+alternately. Then the server is killed and started again while four robots work. Writes fleet.json
+and fleet.png; does not need ROS.
 """
 
 import heapq
@@ -42,7 +42,7 @@ from triton_server import Triton  # noqa: E402
 RATE_HZ = 15.0  # images with one face, per robot
 FLEETS = (1, 4, 16)
 OWN = 'own network'
-TIMEOUT_MS = 1000.0  # long enough not to cut off the distribution
+TIMEOUT_MS = 1000.0  # longer than any usual latency
 KILL_TIMEOUT_MS = 400.0  # more than the default, because this machine also runs the robots
 KILL_ROBOTS, KILLED_S, STARTED_S, END_S = 4, 4.0, 7.0, 22.0
 BATCHES = (1, 2, 4, 8, 16, 32)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compares today's node with that of an earlier commit, over DDS.
+"""Compares the current node with that of an earlier commit, over DDS.
 
     python3 benchmarks/node_against_baseline.py [--rounds 5] [--seconds 10] [--baseline COMMIT]
 
-Builds the baseline in a temporary folder first. The nodes take turns, each time in a new process
-and a new ROS domain, so other load on the machine affects both equally: the ratios of the medians
-are more reliable than the times. Takes 3 minutes.
+Builds the baseline in a temporary folder first. The nodes run alternately, each time in a new
+process and a new ROS domain, so other load on the machine affects both equally: the ratios of the
+medians are more reliable than the times. Takes 3 minutes.
 """
 
 import itertools

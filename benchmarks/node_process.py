@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Child process of node_against_baseline.py: measures the node of the `dan_ros` in its environment.
+"""Child process of node_against_baseline.py: measures the node in its environment.
 
 Prints one JSON object. It also has to work with the package of the baseline.
 """

@@ -50,8 +50,8 @@ NAMESPACE = f'/soak_{os.getpid()}'  # keeps other nodes on the network out of th
 STOP_TIMEOUT_S = 60.0
 STEPS = 24  # number of images in which the face moves down
 BAD_INTERVAL = 10  # every Nth image is damaged
-LARGE_INTERVAL = 15  # every Nth image is large, from 1 to 4 s
-BURST_FACTOR = 5  # factor of the image rate, from 10 to 12 s
+LARGE_INTERVAL = 15  # every Nth image is large, from 1 to 4 s of a period
+BURST_FACTOR = 5  # factor of the image rate, from 10 to 12 s of a period
 
 MAX_SLOPE_MIB_PER_MIN = 1.0
 MAX_LOSS = 0.05  # largest loss of throughput, as a share
@@ -357,7 +357,7 @@ def stop_node(process: psutil.Popen, log: Path) -> list[str]:
 @click.option('--out', default='soak', type=click.Path(path_type=Path), help='Output folder.')
 def main(minutes: float, rate_hz: float, out: Path) -> None:
     """Run the node for a long time with injected faults, and evaluate it."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore SIGINT
     out.mkdir(parents=True, exist_ok=True)
     log = out / 'node.log'
     # Reliable, so that the middleware does not lose the large images.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Child process of against_baseline.py: times the pipeline of the `dan_ros` on its PYTHONPATH.
+"""Child process of against_baseline.py: times the pipeline on its PYTHONPATH.
 
 Reads one JSON object per line: the path of the images (.npy, uint8 [N, H, W, 3]) and a value of
 detector.interval. Answers with milliseconds per image. It also has to work with the package of the

@@ -153,7 +153,7 @@ def make_wheels_environment(folder: Path, distribution: str, is_demo: bool) -> i
 def install(python: str, *arguments: str) -> None:
     """Install with pip and print the progress every few seconds; stop if it fails.
 
-    Files are compiled when they are first imported: most of them never are.
+    Files are compiled when they are first imported: most are never imported.
     """
     command = (python, '-m', 'pip', 'install', '--no-compile', '--progress-bar', 'off', *arguments)
     began_s = time.monotonic()

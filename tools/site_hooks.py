@@ -184,7 +184,7 @@ def relink(target: str, folder: Path, place: PurePosixPath) -> str:
 
 
 def indent(markdown: str) -> str:
-    """Indent what is below a list by 4 spaces; GitHub takes 2 and 3 as well."""
+    """Indent what is below a list by 4 spaces; GitHub also accepts 2 and 3 spaces."""
     lines, shift = [], None
     for line in markdown.split('\n'):
         spaces = len(line) - len(line.lstrip(' '))

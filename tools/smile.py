@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes the smile off the astronaut portrait of scikit-image, for pictures of the documentation."""
+"""Removes the smile from the astronaut portrait of scikit-image, for pictures in docs/."""
 
 import cv2
 import numpy as np

@@ -96,7 +96,7 @@ def require_device() -> Device:
 
 
 def translate_error(error: Exception) -> Exception:
-    """Turn a GPU library's error into `GpuMemoryError` or `GpuLostError` if its text says so.
+    """Return `GpuMemoryError` or `GpuLostError` if the text matches; otherwise `error`.
 
     >>> translate_error(RuntimeError('CUDA out of memory. Tried to allocate 2 MiB'))
     GpuMemoryError('the GPU is out of memory: CUDA out of memory. Tried to allocate 2 MiB')

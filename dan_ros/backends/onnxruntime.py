@@ -61,7 +61,7 @@ def open_session(
         if device == CPU:
             raise ModelError(f'ONNX Runtime cannot read this model: {error}') from None
         raise BackendError(f'ONNX Runtime cannot start {provider}: {error}') from None
-    session.disable_fallback()  # a fallback provider would need the file in memory
+    session.disable_fallback()  # a fallback would need the file in memory
     session._model_bytes = None
     if session.get_providers()[0] != provider:
         raise BackendError(

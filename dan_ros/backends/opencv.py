@@ -18,8 +18,8 @@ class OpenCvBackend(Backend):
 
     Args:
         file: the ONNX file; float weights are faster here than int8.
-        config: `threads` is used, and applies to all of OpenCV in this process; 0 keeps OpenCV's
-            setting.
+        config: only `threads` is used. It sets OpenCV's threads in the whole process; 0 changes
+            nothing.
 
     Raises:
         MissingPackageError: OpenCV is too old.

@@ -226,7 +226,7 @@ def _to_sample(record: Record) -> _Sample:
 
 
 def _encoding(record: Record) -> str:
-    """Return the encoding of the pixels; of compressed images, as image_transport writes it."""
+    """Return the encoding of the pixels; `format` of a compressed image contains it."""
     if record.topic.kind == COMPRESSED_IMAGE:  # format such as '16UC1; png compressed'
         return str(record.message.format).split(';')[0].strip()
     return str(record.message.encoding)

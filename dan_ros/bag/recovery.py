@@ -115,8 +115,8 @@ def read_sqlite3(file: Path) -> Iterator[RawMessage]:
     """Yield the readable messages of a damaged .db3 file in the order of its pages.
 
     Raises:
-        DamageError: always at the end, because SQLite cannot report what is missing. At the start
-            if the file has no valid SQLite header or its list of topics cannot be read.
+        DamageError: always at the end, because SQLite cannot report what is missing; at once if
+            the file has no valid SQLite header or its list of topics cannot be read.
     """
     page_bytes = _page_bytes(file)
     with tempfile.TemporaryDirectory() as folder:

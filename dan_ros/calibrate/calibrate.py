@@ -57,7 +57,7 @@ class Result:
             return 'no gain: check the labels, or add faces'
         if self.calibration.notes['p_value'] < CHANCE:
             is_sure = self.calibration.notes['gain_interval'][0] > 0
-            return 'more than chance' if is_sure else 'more than chance, but its size is uncertain'
+            return 'significant' if is_sure else 'significant, but its size is uncertain'
         return 'which may be chance: use more faces'
 
 

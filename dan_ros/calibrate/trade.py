@@ -153,7 +153,7 @@ def false_alarms_per_hour(probabilities: Sequence[np.ndarray] | np.ndarray) -> f
     """Count how often a stream of neutral faces is published as another expression, per hour.
 
     The simulation shows each face for two seconds at 15 frames per second, all in one track, as if
-    one person moved. Labels are smoothed as in the node by default.
+    one person moved. Labels are smoothed with the default settings of the node.
 
     Args:
         probabilities: float [N, 8], of neutral faces.

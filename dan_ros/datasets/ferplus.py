@@ -92,7 +92,7 @@ class FerPlus(FaceDataset):
     Args:
         second_opinion: weight w of FER-2013's own label in the targets of the training split,
             [0, 1]. Bayes' rule combines both: target = votes * P(label | class) ** w, normalized.
-            So the label decides if the votes are divided, and changes nothing if they agree.
+            The label matters where the votes differ, and changes nothing where they agree.
             The classes do not depend on it. The labels are in the column `emotion` of
             `fer2013.csv`, or in `fer2013_labels.npz` beside `ferplus_train.npz`: an array `train`,
             uint8 [N], of indices into `labels.FER2013`, one per row of `ferplus_train.npz`.

@@ -55,7 +55,7 @@ class _Structure:
 def is_whole(content: bytes) -> bool:
     """Return whether a JPEG or PNG is complete, and other content is not empty.
 
-    Bytes behind the end are ignored, such as the video of a motion photo or the padding of a fixed
+    Bytes after the end are ignored, such as the video of a motion photo or the padding of a fixed
     buffer.
     """
     if content.startswith((JPEG_START, PNG_START)):
@@ -230,10 +230,8 @@ def _read_structure(content: bytes) -> _Structure:
         return _read_jpeg(content)
     if content.startswith(PNG_START):
         return _read_png(content)
-    raise FrameError(
-        'bad_format',
-        f'{count_of(len(content), "byte")} of neither JPEG nor PNG: {content[:8].hex()!r}',
-    )
+    size = count_of(len(content), 'byte')
+    raise FrameError('bad_format', f'{size} that are neither JPEG nor PNG: {content[:8].hex()!r}')
 
 
 def _read_jpeg(content: bytes) -> _Structure:

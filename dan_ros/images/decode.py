@@ -40,7 +40,7 @@ def decode_picture(content: bytes) -> np.ndarray | None:
     """Decode a picture file and turn it upright.
 
     Args:
-        content: the whole file, in any format that OpenCV reads. Bytes behind its end are ignored;
+        content: the whole file, in any format that OpenCV reads. Bytes after its end are ignored;
             of several pictures the first is taken.
 
     Returns:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plots of measured times that fit a page."""
+"""Plots of measured times, as wide as a page."""
 
 import textwrap
 from collections.abc import Mapping, Sequence

@@ -35,7 +35,7 @@ class CameraStream:
         node: node that subscribes.
         topics: topics of the camera.
         drops: counts images that the middleware lost.
-        qos_monitor: told about publishers with an incompatible QoS.
+        qos_monitor: notified of publishers with an incompatible QoS.
         depth: the camera's depth images, opened and closed with it; None if it has none.
 
     Attributes:

@@ -36,7 +36,7 @@ class DepthStream:
         node: node that subscribes.
         topic: name of the depth topic before remapping.
         statistics: counts faces with and without depth.
-        qos_monitor: told about publishers with an incompatible QoS.
+        qos_monitor: notified of publishers with an incompatible QoS.
     """
 
     def __init__(

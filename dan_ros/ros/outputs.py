@@ -127,7 +127,7 @@ class CameraOutputs:
         node: node that publishes.
         camera: resolved name of the image topic.
         packages: keys of `OUTPUTS`.
-        qos_monitor: told about subscriptions with an incompatible QoS.
+        qos_monitor: notified of subscriptions with an incompatible QoS.
     """
 
     def __init__(

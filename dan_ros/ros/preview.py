@@ -61,7 +61,7 @@ class PreviewPublisher:
     Args:
         node: node that publishes.
         camera: resolved name of the image topic.
-        qos_monitor: told about subscriptions with an incompatible QoS.
+        qos_monitor: notified of subscriptions with an incompatible QoS.
     """
 
     def __init__(self, node: Node, camera: str, qos_monitor: QosMonitor) -> None:

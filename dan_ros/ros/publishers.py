@@ -64,7 +64,7 @@ class ExpressionPublishers:
 
     Args:
         node: node that publishes.
-        qos_monitor: told about subscriptions with an incompatible QoS.
+        qos_monitor: notified of subscriptions with an incompatible QoS.
 
     Attributes:
         events: publishes events and the scene.

@@ -98,7 +98,7 @@ def create_image_subscription(
         topic: name before remapping.
         on_content: called with each serialized message.
         reliability: best_effort or reliable.
-        qos_monitor: told about publishers with an incompatible QoS.
+        qos_monitor: notified of publishers with an incompatible QoS.
         group: callback group of the subscription.
         on_lost: called with the number of messages that the middleware lost.
 

@@ -39,7 +39,7 @@ class SourceContext:
         publishers: publish the results.
         statistics: counts processed images.
         drops: counts dropped images.
-        qos_monitor: told about incompatible peers.
+        qos_monitor: notified of incompatible peers.
     """
 
     node: LifecycleNode

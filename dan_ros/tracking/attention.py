@@ -153,7 +153,7 @@ def visual_social_engagement(
     distance_m = float(np.linalg.norm(pose.position))
     if distance_m == 0 or distance_m > max_distance_m:
         return 0.0
-    camera_in_face = pose.rotation.T @ -pose.position  # x out of the face
+    camera_in_face = pose.rotation.T @ -pose.position  # x points forward
     by_person = _centrality(camera_in_face[0], camera_in_face[1:], field_deg)
     by_robot = _centrality(pose.position[2], pose.position[:2], field_deg)
     return float(min(1.0, by_person * by_robot / distance_m))

@@ -100,5 +100,5 @@ class Smoother:
             self._label = top
 
     def _is_favored(self, label: int, raw: np.ndarray) -> bool:
-        """Whether this frame and the last one both prefer `label` to the current label."""
+        """Whether `label` is more probable than the current one in this frame and the last."""
         return all(frame[label] > frame[self._label] for frame in (raw, self._last_raw))

@@ -44,9 +44,9 @@ class _Track:
         face_id: '' until the face has enough hits.
         box_xyxy: box in the last frame in which the face was found.
         hits: frames in which the face was found.
-        seen_s: time of the last of them on the `_StreamClock`, seconds.
-        seen_frame: number of that frame, since several frames may have the same time.
-        place: position in that frame.
+        seen_s: time of the last frame with the face on the `_StreamClock`, seconds.
+        seen_frame: number of that frame, because several frames may have the same time.
+        place: position of the face in that frame.
     """
 
     def __init__(self, box_xyxy: np.ndarray, place: _Place, now_s: float, frame: int) -> None:

@@ -208,7 +208,7 @@ class Board:
     # --- read by the server ---
 
     def pictures(self) -> list[Picture]:
-        """Return the pictures of all cameras that are still fresh."""
+        """Return the picture of each camera, except old ones."""
         oldest_s = time.monotonic() - PICTURE_S
         with self._lock:
             stale = [c for c, picture in self._pictures.items() if picture.put_s < oldest_s]

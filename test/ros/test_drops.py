@@ -8,7 +8,7 @@ from dan_ros.ros.statistics import Statistics
 
 
 class Log(list[str]):
-    """Takes the place of the node's logger."""
+    """Replaces the node's logger."""
 
     def warning(self, message: str, **options: bool) -> None:
         self.append(message)

@@ -120,7 +120,7 @@ def assert_dropped(
     warnings = ' '.join(s.message for s in robot.diagnostics if s.level == WARN)
     for cause in causes.values():
         assert cause in warnings
-        # named once, then only counted
+        # logged once, then only counted
         assert robot.output.count(f'frames_dropped.{cause}') <= 1 <= robot.node.output.count(cause)
 
 

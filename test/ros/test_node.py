@@ -120,7 +120,7 @@ def test_faces_are_hidden_in_the_debug_image_from_one_image_to_the_next(robot, s
 
 
 def test_diagnostics_come_once_a_second(robot):
-    """No interval is too short, and one is exact; a loaded machine may delay the others."""
+    """No interval may be too short, and one must be exact: a loaded machine delays others."""
     messages = robot.received('/diagnostics', DiagnosticArray)
 
     def intervals():
@@ -489,7 +489,7 @@ def test_a_lost_gpu_ends_the_process_so_that_it_can_be_started_again(tmp_path, s
     ('program', 'number'), [('dan_node', signal.SIGHUP), ('sample_camera', signal.SIGTERM)]
 )
 def test_a_stopped_program_leaves_the_ros_graph_at_once(robot, tmp_path, program, number):
-    """DDS would keep a participant that left without a goodbye for 20 s."""
+    """Otherwise the node would stay in the graph for 20 s, as after a crash."""
     other = Program(program, '-r', '__node:=other', log=tmp_path / 'log', domain=robot.domain)
     robot.spin_until(
         lambda: (

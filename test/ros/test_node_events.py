@@ -111,7 +111,7 @@ def test_the_scene_covers_all_cameras(robot, smile, nobody):
     scene = latched_scene(robot)
     assert {face.camera for face in scene.faces} == {'/left/image', '/right/image'}
     assert len({face.face_id for face in scene.faces}) == scene.face_count == 2
-    robot.spin_until(  # the right camera falls silent
+    robot.spin_until(  # the right camera stops sending
         lambda: latched_scene(robot).face_count == 1,
         'the departure of one face',
         every=lambda: robot.show(smile),
@@ -127,7 +127,7 @@ def greeter(request, robot, nobody, tmp_path):
     """The node beside an example, and what the example publishes."""
     if request.param == 'greeter_tree.py':
         pytest.importorskip('py_trees')
-    # An example that starts later would greet a face of the last scene at once, unheard.
+    # An example that starts later would greet a face of the last scene before the test listens.
     robot.spin_until(
         lambda: latched_scene(robot).face_count == 0,
         'an empty scene',

@@ -16,7 +16,7 @@ OK, WARN = b'\x00', b'\x01'
 
 @pytest.fixture(scope='module')
 def neutral(smile):
-    """The same woman with her mouth upside down, which the network does not take for a smile."""
+    """The same woman with her mouth upside down, which the network does not classify as a smile."""
     image = smile.copy()
     image[132:162, 135:190] = smile[132:162, 135:190][::-1]
     return image
@@ -100,7 +100,7 @@ def test_a_pause_is_silent_and_ids_hold(robot, smile):
     assert {status.level for status in later} == {OK}
     assert all(v.value == 'false' for s in later for v in s.values if v.key == 'enabled')
     assert robot.state == 'active'
-    assert robot.set_enabled(False).success  # a second time as well
+    assert robot.set_enabled(False).success  # a second pause works too
     assert robot.set_enabled(True).message == 'enabled'
     (after,) = robot.show(smile).faces
     assert after.face_id == before.face_id

@@ -26,8 +26,8 @@ from dan_ros.ros.parameters import SPECS
 from dan_ros.tracking.face_tracker import FaceTracker
 from dan_ros.types import Face, FaceExpression, Frame
 
-MESSAGES = 60  # number per kind, to the library
-MESSAGES_OVER_DDS = 40  # number per kind, to the node
+MESSAGES = 60  # messages of each kind to the library
+MESSAGES_OVER_DDS = 40  # messages of each kind to the node
 
 
 def test_the_strategies_know_every_encoding():
@@ -115,7 +115,7 @@ def test_any_box_gives_a_crop_of_the_image(box, encoding, width, height, scale, 
 def test_any_box_gives_a_square_about_its_center(box, scale):
     left, top, side = square_about(box, scale)
     assert side >= 1
-    slack = 1.5 + 1e-6 * np.abs(box).max()  # a pixel and a half, and the error of float32
+    slack = 1.5 + 1e-6 * np.abs(box).max()  # 1.5 pixels and the rounding error of float32
     assert abs(left + side / 2 - (box[0] + box[2]) / 2) <= slack
     assert abs(top + side / 2 - (box[1] + box[3]) / 2) <= slack
 

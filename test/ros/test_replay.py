@@ -26,7 +26,7 @@ def play(robot, bag: Path) -> list[FacialExpressionArray]:
 
 
 def test_a_looping_bag_resets_the_tracks(start, smile, tmp_path):
-    """Time jumps back with each round, so nobody is recognized; the node works on."""
+    """Time jumps back with each round, so all ids are new; the node continues to work."""
     bag = record_images(tmp_path / 'bag', [smile] * 8, topic='/image')
     robot = start('-p', 'use_sim_time:=true')
     rounds = []

@@ -9,7 +9,7 @@ import time
 import cv2
 from processes import Process
 
-RUN_S = 12.0  # longer than a demo without a source takes at least
+RUN_S = 12.0  # more than the minimum time of a demo without a source
 
 
 def start_demo(folder, *arguments) -> Process:

@@ -19,7 +19,7 @@ from dan_ros.errors import BackendError, ModelError
 
 MODEL, FLOAT_MODEL = 'dan_ferplus_int8', 'dan_ferplus'
 PATIENT_MS = 5000.0  # a loaded machine is slow at times
-# Robots that call at the same moment arrive within half a second; a full batch need not wait.
+# Simultaneous calls arrive within half a second; a full batch does not wait.
 NO_DELAY, ROBOTS = 'max_queue_delay_microseconds: 0', 4
 LONG_DELAY = f'preferred_batch_size: [{ROBOTS}] max_queue_delay_microseconds: 500000'
 RESTRICTED = 'inference,model-config,metadata'
@@ -109,7 +109,7 @@ def mortal(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def certificates(tmp_path_factory):
-    """A good and an expired one, PEM files."""
+    """A valid and an expired certificate, as PEM files."""
     ends = ('20990101000000Z', '20200101000000Z')
     return [make_certificate(tmp_path_factory.mktemp('certificate'), end) for end in ends]
 

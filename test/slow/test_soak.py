@@ -24,7 +24,7 @@ def soak():
 
 
 def samples(soak, minutes: int, **changes):
-    """A steady run; `changes` map fields to functions of the second."""
+    """A steady run; `changes` map fields to functions of the time in seconds."""
     steady = {
         'memory_mib': lambda s: 240.0 + s % 3,
         'threads': lambda s: 25,

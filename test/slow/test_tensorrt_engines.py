@@ -38,7 +38,7 @@ def test_engines_build_and_differ_in_size_by_precision(trt, floats, quantized):
         content = quantized if precision == 'int8' else floats
         plan, timings = engine_builder.build(trt, content, precision, max_batch=8)
         sizes[precision] = len(plan)
-        assert timings == b''  # TensorRT for RTX has none
+        assert timings == b''  # TensorRT for RTX has no timing cache
     assert sizes['int8'] < 0.7 * sizes['fp16'] < 0.5 * sizes['fp32']
 
 

@@ -57,7 +57,9 @@ def test_training_learns_its_faces(ferplus_folder):
     run(ferplus_folder, 'out', recipe)
     history = load_checkpoint(ferplus_folder / 'out' / 'last.pt')['history']
     assert history[-1]['cross_entropy'] < 0.75 * history[0]['cross_entropy']
-    dan = load_dan(ferplus_folder / 'out' / 'best.safetensors')  # has the official names
+    dan = load_dan(
+        ferplus_folder / 'out' / 'best.safetensors'
+    )  # its tensors have the official names
     assert (dan.fc.out_features, dan.num_head) == (8, 2)
     assert not list((ferplus_folder / 'out').glob('*.partial'))
 

@@ -202,7 +202,7 @@ def pause_and_resume(page):
     page.keyboard.press('Enter')
     expect(page.locator('#link')).to_have_text('paused')
     expect(page.locator('#nobody')).to_be_visible()
-    expect(page.locator('.camera')).to_have_count(0)  # no picture of anybody stays
+    expect(page.locator('.camera')).to_have_count(0)  # no picture stays on the page
     page.locator('#pause').click()
     expect(page.locator('.face .label')).to_have_text('happy')
     expect(page.locator('#events')).to_contain_text('appeared')

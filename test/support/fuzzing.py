@@ -53,7 +53,7 @@ def memory_mib(pid: int | None = None) -> float:
 
 
 class Tally:
-    """Counts messages by outcome, and the memory they took without that of hypothesis.
+    """Counts messages by outcome, and the growth of memory except that of hypothesis.
 
     Attributes:
         outcomes: numbers of messages by outcome.

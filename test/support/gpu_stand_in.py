@@ -109,14 +109,14 @@ class Gpu:
         return self.drop(handle)
 
     def drop(self, handle: int) -> tuple[int]:
-        """Free a graph, which may still run."""
+        """Free a graph; it may still run."""
         if self.held.pop(handle, None) is None:
-            self.misuses.append(f'{handle} was freed and is not held')
+            self.misuses.append(f'{handle} was freed but not allocated')
         return (SUCCESS,)
 
     def require(self, handle: int, what: str) -> None:
         if handle not in self.held:
-            self.misuses.append(f'{what} is used and is not held')
+            self.misuses.append(f'{what} is used but not allocated')
 
     # Work
 

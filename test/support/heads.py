@@ -65,7 +65,7 @@ def facing_angle_deg(head: Head) -> float:
 
 
 def _towards(place: np.ndarray) -> np.ndarray:
-    """The shortest rotation [3, 3] of the optical axis to a place."""
+    """The shortest rotation [3, 3] of the optical axis to a position."""
     axis = np.cross([0, 0, 1], place)
     length = np.linalg.norm(axis)
     if length == 0:

@@ -139,7 +139,7 @@ def stop_in(
     """Bring a node to a state and stop it with a signal; check exit code 0 and no traceback.
 
     Returns:
-        What the node used before, and the seconds that the stop took.
+        Resources of the node before the stop, and the duration of the stop, seconds.
     """
     robot = Robot(folder / 'node.log', '-p', 'autostart:=false')
     try:

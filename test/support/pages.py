@@ -38,19 +38,19 @@ class Block:
 
     @property
     def reason(self) -> str:
-        """Why it never runs, or ''."""
+        """Reason why the block never runs, or ''."""
         return next(
             (n.removeprefix('not run: ') for n in self.notes if n.startswith('not run')), ''
         )
 
     @property
     def is_background(self) -> bool:
-        """Whether it runs to the end of the page."""
+        """Whether the block runs to the end of the page."""
         return 'runs until stopped' in self.notes
 
     @property
     def can_run(self) -> bool:
-        """Whether this machine has the program that it needs."""
+        """Whether this machine has the program that the block needs."""
         needs = [note.removeprefix('needs ') for note in self.notes if note.startswith('needs ')]
         return all(shutil.which(program) for program in needs)
 

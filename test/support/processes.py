@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 180.0  # a loaded machine may take this long, such as to start a Ray cluster
+PATIENCE_S = 180.0  # a loaded machine may take this long, for example to start a Ray cluster
 POLL_S = 0.01
 DOMAINS = range(1, 102)  # their ports are below the ephemeral ports of Linux
 # UDP ports of a domain, from DDSI-RTPS 2.5, section 9.6.2.3.

@@ -191,7 +191,7 @@ def test_engagement_is_mutual_gaze_over_distance():
     assert visual_social_engagement(pose(0, (0, 0, 4))) == pytest.approx(0.25)
     half = math.degrees(math.atan(math.tan(math.radians(60)) / 2))
     assert visual_social_engagement(pose(half, (0, 0, 1))) == pytest.approx(0.5)
-    # Beside the camera's axis but turned to it: only the camera's gaze counts less.
+    # The head is beside the camera's axis, but turned to the camera: only the robot's part shrinks.
     x, z = math.sin(math.radians(half)) * 2, math.cos(math.radians(half)) * 2
     assert visual_social_engagement(pose(0, (x, 0, z))) == pytest.approx(0.25)
 

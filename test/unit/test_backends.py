@@ -71,7 +71,7 @@ def test_backends_agree(backends, batch):
 
 @pytest.mark.parametrize('name', CPU_BACKENDS)
 def test_a_backend_is_freed_as_soon_as_nobody_refers_to_it(name):
-    """It must not wait for garbage collection: a node configured again would hold two."""
+    """Without garbage collection; otherwise a node configured again would hold two models."""
     open_backend(name, 'dan_ferplus')  # the first import of torch keeps references to frames
     gc.disable()
     try:
@@ -106,7 +106,7 @@ def test_a_large_set_runs_in_batches(monkeypatch, name):
 
 @pytest.mark.parametrize('tool', ["ONNX's reference", 'OpenCV'])
 def test_other_tools_run_the_file_as_well(backends, portrait, tool):
-    """Use a face, for which the logits of the attention heads differ by thousands."""
+    """For this face, the logits of the attention heads differ by thousands."""
     from onnx.reference import ReferenceEvaluator
 
     path = str(read_model('dan_ferplus').path)

@@ -427,7 +427,7 @@ def test_an_unreadable_message_costs_no_other(long_texts, index):
     file, data = long_texts
     end = file.read_bytes().index(data[index][-10:])
     with file.open('r+b') as target:
-        target.seek((end // 4096 - 1) * 4096)  # the second-last page of the message
+        target.seek((end // 4096 - 1) * 4096)  # the last page of the message but one
         target.write(b'\xff' * 4)  # number of the next page
     assert recovered_data(file) == data[:index] + data[index + 1 :]
 

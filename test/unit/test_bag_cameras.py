@@ -283,7 +283,7 @@ def test_images_with_other_headers_are_no_copy(choose, scene, other):
 
 
 def test_two_cameras_with_equal_headers_are_two(choose, scene, elsewhere, nobody):
-    """Two synchronized cameras whose driver has one frame id."""
+    """Two synchronized cameras whose driver uses the same frame id for both."""
     choice = choose(
         Images('/pair/left', scene),
         Images('/pair/right', elsewhere),

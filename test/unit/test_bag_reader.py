@@ -43,7 +43,7 @@ def read_times(path: Path) -> tuple[list[int], str]:
 
 
 def check_whole(path: Path) -> None:
-    """Check that all 8 images are read in order and nothing is called damaged."""
+    """Check that all 8 images are read in order and no damage is reported."""
     assert read_times(path) == (TIMES_NS, '')
 
 

@@ -29,7 +29,7 @@ MEASURED_SIZES = SIZES[:1]
 
 @pytest.fixture
 def quick(monkeypatch):
-    """No pauses between the blocks of the timer."""
+    """Remove the pauses between the blocks of the timer."""
     monkeypatch.setattr(timer, 'PAUSE_S', 0.0)
 
 

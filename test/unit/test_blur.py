@@ -95,7 +95,7 @@ def test_a_face_that_is_missed_for_a_moment_stays_hidden(pipeline, smile, eager_
 
 
 def test_a_new_face_is_hidden_in_its_first_image(pipeline, smile, nobody):
-    """It does not have enough hits for an id yet, and most images are not searched in full."""
+    """The face has too few hits for an id, and most images are not searched in full."""
     config = VideoConfig(detector_interval=100, blur=True)
     video = VideoPipeline(pipeline, config)
     for step in range(3):

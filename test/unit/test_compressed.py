@@ -53,7 +53,7 @@ def test_bytes_after_the_end_of_a_jpeg_are_ignored(picture):
 
 
 def test_the_exif_orientation_is_ignored(picture):
-    """Boxes are in pixels of the image as received; phones store how they were held."""
+    """Boxes are in pixels of the image as received; phones store their orientation."""
     content = encoded('.jpg', picture)
     tiff = b'II*\0\x08\0\0\0\x01\0' + struct.pack('<HHII', 0x0112, 3, 1, 6) + bytes(4)
     exif = b'Exif\0\0' + tiff

@@ -37,7 +37,7 @@ def test_ferplus_for_training_keeps_votes_as_soft_targets(tmp_path):
 def test_ferplus_for_validation_needs_an_absolute_majority(tmp_path):
     write_ferplus(tmp_path, 'valid', names=np.array(list('abcdefg')))
     faces = open_faces('ferplus', tmp_path, 'valid')
-    assert faces.classes.tolist() == [0, 2, 1]  # 5 of the 9 that count, 6 of 10
+    assert faces.classes.tolist() == [0, 2, 1]  # 5 of 9 valid votes, 6 of 10
 
 
 def test_ferplus_file_may_be_given_itself(tmp_path):

@@ -28,7 +28,7 @@ every_orientation = pytest.mark.parametrize('orientation', UPRIGHT)
 
 @pytest.fixture(scope='module')
 def picture(portrait):
-    """Smooth, so that lossy formats preserve it, and not square, so that rotations show."""
+    """A smooth picture, which lossy formats preserve; not square, so that rotations show."""
     return cv2.resize(portrait, (96, 64))
 
 

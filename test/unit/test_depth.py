@@ -18,7 +18,7 @@ SIZE = (640, 480)
 def message(
     values: np.ndarray, encoding: str = '32FC1', padding: int = 0, is_bigendian: int = 0
 ) -> SimpleNamespace:
-    """An object with the fields of sensor_msgs/Image, with `padding` bytes behind each row."""
+    """An object with the fields of sensor_msgs/Image, with `padding` bytes after each row."""
     order = '>' if is_bigendian else '<'
     dtype = np.dtype(np.uint16 if encoding == '16UC1' else np.float32).newbyteorder(order)
     rows = np.ascontiguousarray(values, dtype).view(np.uint8).reshape(len(values), -1)

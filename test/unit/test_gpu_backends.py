@@ -375,7 +375,7 @@ def free_bytes() -> int:
 
 @needs_gpu
 def test_tensorrt_frees_its_memory_and_new_threads_allocate_nothing():
-    """The driver reports the memory. Libraries keep some, so the first backend is ignored."""
+    """The driver reports the memory. Libraries keep some of it, so the first backend is ignored."""
     try:
         backend = open_backend('tensorrt', 'dan_ferplus')
     except BackendError as error:

@@ -52,7 +52,7 @@ def test_outputs_of_the_same_ros_stay(tool, tmp_path):
         ('kilted', 'jazzy', False),
         ('jazzy', 'kilted', False),
         ('jazzy', 'jazzy', True),
-        ('', 'kilted', True),  # made before there was a choice
+        ('', 'kilted', True),  # made when only Kilted was supported
         ('', 'jazzy', False),
     ],
 )

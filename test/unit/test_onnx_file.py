@@ -40,7 +40,7 @@ def test_every_way_to_a_tensor_or_a_node_is_walked(kind):
         for field in TYPES[kind].DESCRIPTOR.fields
         if field.message_type and field.message_type.full_name in names
     }
-    if kind != 'model':  # metadata of inner messages is not ours; of a tensor, see EXTERNAL_DATA
+    if kind != 'model':  # only the model has our metadata
         found = {number: name for number, name in found.items() if name != 'entry'}
     assert SUBMESSAGES.get(kind, {}) == found
 
@@ -100,7 +100,7 @@ def read_by_onnx(content: bytes) -> dict[str, str] | str:
 
 
 def text_of(value: str | bytes) -> str:
-    """Text that is not UTF-8 comes as bytes."""
+    """Decode text that protobuf returned as bytes, because it is not UTF-8."""
     return value if isinstance(value, str) else value.decode(errors='replace')
 
 

@@ -12,7 +12,7 @@ COLORS = {
     'unknown': palette.UNKNOWN,
     **dict(zip(labels.CANONICAL, palette.EXPRESSIONS, strict=True)),
 }
-# What is left of linear RGB with full color blindness: Machado et al. 2009,
+# Linear RGB as people with complete color blindness see it: Machado et al. 2009,
 # https://www.inf.ufrgs.br/~oliveira/pubs_files/CVD_Simulation/CVD_Simulation.html.
 SEEN_WITH = {
     'normal vision': np.eye(3),

@@ -111,7 +111,7 @@ def test_tensors_alone_are_read_where_a_person_reads_a_checkpoint():
 
 
 def test_a_run_unpickles_nothing_and_opens_no_connection(portrait_file):
-    """Checked by Python's audit events, from opening the pipeline to the result."""
+    """Audit events of Python are checked from opening the pipeline to the result."""
     code = (
         'import sys\n'
         'forbidden = ("pickle.find_class", "socket.connect", "subprocess.Popen", "os.system")\n'
@@ -270,7 +270,7 @@ def test_every_reader_of_bytes_refuses_it(leading_outside):
 
 
 def test_weights_beside_the_file_are_refused_as_well(tmp_path, monkeypatch):
-    """Bytes have no folder: ONNX Runtime would look for them in the current one."""
+    """A model in memory has no folder: ONNX Runtime would read from the current one."""
     model = onnx.load_from_string(read_model('dan_ferplus').content)
     monkeypatch.chdir(tmp_path)
     onnx.save(model, 'split.onnx', save_as_external_data=True, location='weights.bin')
@@ -315,7 +315,7 @@ def test_an_engine_within_a_model_is_refused(tmp_path):
 
 
 def test_sessions_and_files_are_opened_in_one_place_each():
-    """So that no file bypasses the checks.
+    """Otherwise a file could bypass the checks.
 
     quantize reads only a file that it has just written; triton_model runs inside a server.
     """

@@ -78,7 +78,7 @@ def full_disk(monkeypatch):
 
 
 def partials(folder: Path) -> list[Path]:
-    """Files that killed writers left."""
+    """Return the temporary files of writers that were killed."""
     files = folder.rglob('.*.partial/*')
     return [path for path in files if path.is_file() and path.name != 'lock']
 

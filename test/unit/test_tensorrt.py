@@ -165,7 +165,7 @@ def test_the_log_softmax_is_expanded_at_any_opset(opset, options):
 
 @pytest.mark.parametrize('precision', ['fp32', 'fp16', 'int8'])
 def test_tensorrt_never_takes_the_logarithm_of_a_softmax(trt, floats, quantized, precision):
-    """For a LogSoftmax node its parser does; for the heads, that gives minus infinity."""
+    """The parser does this for LogSoftmax; the result for the heads would be -inf."""
     old = with_log_softmax(quantized if precision == 'int8' else floats)
     network = engine_builder.parse(trt, old, precision).definition
     kinds = [network.get_layer(index).type for index in range(network.num_layers)]

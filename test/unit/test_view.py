@@ -46,7 +46,7 @@ PATIENCE_S = 20.0
 
 
 class Source:
-    """A source that records the requests of the page; the parameter `slow` takes a while."""
+    """A source that records the requests of the page; setting the parameter `slow` takes time."""
 
     title, kind = '/dan_node', 'test'
 
@@ -355,7 +355,7 @@ def test_a_huge_message_ends_the_connection():
 
 
 def test_slow_and_leaving_browsers_delay_nobody():
-    """Ten browsers show nothing and one disconnects; pictures have 200 kB."""
+    """Ten browsers show nothing and one disconnects; each picture has 200 kB."""
 
     async def test(site, session):
         slow = [await site.connect(session) for _ in range(10)]
@@ -379,7 +379,7 @@ def test_slow_and_leaving_browsers_delay_nobody():
         feeding.join()
         assert seconds < 3 * 15 / MAX_HZ
         assert site.encoded <= (time.monotonic() - start_s) * MAX_HZ + 3  # once for all
-        assert np.median(puts_s) < 0.001  # seconds that the source spends
+        assert np.median(puts_s) < 0.001  # time that the source needs, seconds
         for socket in slow:
             pictures = 0
             with contextlib.suppress(asyncio.TimeoutError):
@@ -457,7 +457,7 @@ def test_a_face_that_left_and_old_faces_and_pictures_are_forgotten(monkeypatch):
     start_s = time.monotonic()
     monkeypatch.setattr(time, 'monotonic', lambda: start_s + PICTURE_S + 0.1)
     assert board.pictures() == []
-    assert board.changes()[1]['faces'] == {}  # no event said so: the camera is silent
+    assert board.changes()[1]['faces'] == {}  # without an event: the camera is silent
     monkeypatch.setattr(time, 'monotonic', lambda: start_s + 31)
     assert board.changes()[1]['samples'] == []
     board.add_frame(CAMERA, 2, [seen()])

@@ -183,7 +183,7 @@ class GrpcClient(Client):
 
     def __init__(self, config: ServerConfig, model_name: str) -> None:
         super().__init__(config, model_name)
-        os.environ.setdefault('GRPC_VERBOSITY', 'NONE')  # gRPC also raises its messages as errors
+        os.environ.setdefault('GRPC_VERBOSITY', 'NONE')  # they are raised as errors too
         import tritonclient.grpc
 
         self._library = tritonclient.grpc

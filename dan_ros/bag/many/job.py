@@ -188,7 +188,7 @@ def _is_disk_full(error: BaseException | None) -> bool:
 
 
 class _RunError(DanError):
-    """A problem that would affect every other bag too."""
+    """A problem that would also stop every other bag."""
 
 
 def _run(job: Job) -> dict[str, Any]:
