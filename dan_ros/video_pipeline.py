@@ -163,7 +163,7 @@ class VideoPipeline:
         return [box for face_id, box in known.tracker.places if face_id not in shown]
 
     def cameras_with_frozen_stamps(self) -> list[str]:
-        """Return the cameras whose images all carry the same stamp. May be called by any thread."""
+        """Return the cameras whose images all have the same stamp. May be called by any thread."""
         return [c for c, known in self._cameras.copy().items() if known.tracker.has_frozen_stamps]
 
     def cameras_with_unordered_stamps(self) -> list[str]:

@@ -39,7 +39,7 @@ DEMO_STAMP = 'dan_ros_demo_packages'
 PROGRESS_S = 10.0  # time between two lines of progress
 # What `.venv` or `install` was made with: a line such as "jazzy wheels, Python 3.12".
 ORIGIN = 'dan_ros_origin'
-# The distributions that exist as wheels: the prefix of their packages, and what only one has.
+# The distributions that exist as wheels: prefix of the packages, and those that only this one has.
 WHEELS = {'kilted': ('ros-', ['ros-ament-cmake-ros-core']), 'jazzy': ('ros-jazzy-', [])}
 PYTHONS = ((3, 10), (3, 13))
 # Requirements whose module has a different name.

@@ -45,7 +45,7 @@ class ConversionSummary:
         labels: number of faces per label.
         dropped: number of dropped messages per cause.
         examples: error of the first dropped message per cause.
-        frozen_cameras: cameras whose images all carry the same stamp.
+        frozen_cameras: cameras whose images all have the same stamp.
         unordered_cameras: cameras with stamps that step back.
         missing_videos: reason per camera without a video.
         damage: damage of the bag, see `Bag`; '' for none.

@@ -150,7 +150,7 @@ def explain_scores(scores: 'Scores') -> list[str]:
         )
     totals = recalls.sum(axis=0)
     swapped = [
-        f'{scores.labels[predicted]} is mostly {scores.labels[present[true]]}'
+        f'{scores.labels[predicted]} is given mostly to {scores.labels[present[true]]} faces'
         for predicted, true in enumerate(recalls.argmax(axis=0))
         if totals[predicted] > MIN_SHARE
         and recalls[true, predicted] > MIN_SHARE * totals[predicted]

@@ -96,7 +96,7 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
     '--ray',
     'ray_address',
     metavar='ADDRESS',
-    help='Use a Ray cluster: local starts one, auto is one that runs on this machine, or '
+    help='Use a Ray cluster: local starts one, auto finds one on this machine, or '
     'HOST:PORT. All nodes must see IN and OUT under the same paths.',
 )
 @probability_options

@@ -43,7 +43,7 @@ MAX_SHOWN = 5  # number of images named in a warning
 @click.option('--marks', type=click.Path(path_type=Path), help='Times and labels of a recording.')
 @click.option('--topic', help='Image topic of the bag, if it has several cameras.')
 @click.option('--camera', help='Take pictures with this camera (number, path or URL) into DATA.')
-@click.option('--person', default='', help='Who is in front of --camera.')
+@click.option('--person', default='', help='Name of the person in front of the camera.')
 @click.option(
     '--pictures', default=3, show_default=True, type=click.IntRange(1, 50), help='With --camera.'
 )

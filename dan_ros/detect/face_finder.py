@@ -222,7 +222,7 @@ def _region_around(box_xyxy: np.ndarray, size: tuple[int, int]) -> tuple[int, in
 
 
 def _may_be_same(found: Face, known: Face) -> bool:
-    """Return whether a face in a part of the frame, where it may be cut off, is a known one."""
+    """Return whether a found face, which may be cut off by its region, is a known one."""
     a, b = found.box_xyxy, known.box_xyxy
     if is_same_place(a, b):
         return True

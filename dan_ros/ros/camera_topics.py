@@ -58,19 +58,19 @@ class CameraTopics:
         types = {peer.topic_type for peer in node.get_publishers_info_by_topic(self.images)}
         is_compressed = self.listened != self.camera
         if is_compressed and RAW_TYPE in types:
-            yield f'{self.listened} carries {RAW_TYPE}: set image_transport to raw'
+            yield f'{self.listened} has the type {RAW_TYPE}: set image_transport to raw'
         elif is_compressed and self.camera in _publishing(node, COMPRESSED_TYPE):
             yield (
-                f'{self.camera} itself carries {COMPRESSED_TYPE}: name the topic without '
+                f'{self.camera} itself has the type {COMPRESSED_TYPE}: name the topic without '
                 f'{COMPRESSED_SUFFIX}, which the node adds'
             )
         elif is_compressed and self.camera in _publishing(node, RAW_TYPE) and not types:
-            yield f'{self.camera} carries {RAW_TYPE}: set image_transport to raw'
+            yield f'{self.camera} has the type {RAW_TYPE}: set image_transport to raw'
         elif not is_compressed and COMPRESSED_TYPE in types:
             name = self.listened.removesuffix(COMPRESSED_SUFFIX)
             yield (
-                f'{self.listened} carries {COMPRESSED_TYPE}: set image_transport to compressed, '
-                f'and the image topic to {name}'
+                f'{self.listened} has the type {COMPRESSED_TYPE}: set image_transport to '
+                f'compressed, and the image topic to {name}'
             )
         elif self.listened + COMPRESSED_SUFFIX in _publishing(node, COMPRESSED_TYPE) and not types:
             yield (

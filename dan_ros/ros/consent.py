@@ -56,7 +56,7 @@ class ConsentService:
         if not request.granted:
             registry.withdraw(face_id, camera)
             place = f' of {request.camera}' if request.camera else ''
-            return '', f'{request.face_id or "every face"}{place} is withheld from now on'
+            return '', f'{request.face_id or "every face"}{place} is no longer published'
         granted = registry.grant(face_id, camera)
         released = granted.camera if is_cropped else granted.face_id
         return released, f'{released} is published while it stays in view'

@@ -161,7 +161,7 @@ class CameraSource(ImageSource):
             stream.open(receiver, settings.reliability)
 
     def close(self) -> None:
-        """Close every camera; their calibrations stay."""
+        """Close every camera; their calibrations are kept."""
         for stream in self._streams.values():
             stream.close()
         self._end_visits(self._streams)
@@ -295,7 +295,7 @@ class CroppedFaceSource(ImageSource):
 def _stamp_warnings(video: VideoPipeline) -> Iterator[str]:
     if cameras := video.cameras_with_frozen_stamps():
         yield (
-            f'the images on {", ".join(cameras)} all carry the same stamp: faces are tracked by '
+            f'the images on {", ".join(cameras)} all have the same stamp: faces are tracked by '
             'the arrival time of the images'
         )
     if cameras := video.cameras_with_unordered_stamps():

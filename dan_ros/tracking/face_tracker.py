@@ -145,7 +145,7 @@ class FaceTracker:
 
     @property
     def has_frozen_stamps(self) -> bool:
-        """Whether all images carry the same stamp, so that arrival times are used instead."""
+        """Whether all images have the same stamp, so that arrival times are used instead."""
         return self._clock.is_frozen
 
     @property

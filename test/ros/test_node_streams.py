@@ -113,7 +113,7 @@ def test_stamps_that_stand_still_are_a_warning_and_ids_hold(robot, smile):
         robot.frames.clear()  # all frames have the same header
         frames.append(robot.show(smile, 0))
     assert len({face.face_id for frame in frames for face in frame.faces}) == 1
-    status, _ = robot.wait_status(lambda s, _: 'carry the same stamp' in s.message, 'a warning')
+    status, _ = robot.wait_status(lambda s, _: 'have the same stamp' in s.message, 'a warning')
     assert status.level == WARN
     assert '/image' in status.message
 
