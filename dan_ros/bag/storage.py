@@ -74,7 +74,7 @@ def merge_by_time(
 
     Args:
         parts: pairs of a time that is not after the first message, nanoseconds, and a function that
-            opens the part. It is called only when this time is reached.
+            opens the part, and is called only when this time is reached.
     """
 
     def timed(
@@ -355,7 +355,7 @@ def is_storage(path: Path) -> bool:
 
 
 def check_format(path: Path) -> None:
-    """Check that a file is not of a known format other than a recording.
+    """Refuse a file of a known format that is not a recording.
 
     Empty files and files of null bytes pass: a recorder that lost its power leaves them.
 

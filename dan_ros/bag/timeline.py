@@ -44,7 +44,7 @@ class _Moments:
     _gap_since: bool = False
 
     def add(self, time_s: float, face: TrackedFace, max_pause_s: float) -> None:
-        """Add a frame. More than `max_pause_s` after the last frame, it follows a gap."""
+        """Add a frame. A pause of more than `max_pause_s` before it is a gap."""
         self._gap_since |= self.frames > 0 and time_s - self.last_s > max_pause_s
         if self.frames % self.stride == 0:
             self.times_s.append(time_s)

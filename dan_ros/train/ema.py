@@ -39,7 +39,7 @@ class ModelEma(AveragedModel):
 def _average(
     decay: float, averages: list[torch.Tensor], values: list[torch.Tensor], steps: torch.Tensor
 ) -> None:
-    """Update tensors of one dtype in place; integer tensors, BatchNorm's counters, are copied."""
+    """Update tensors of one dtype in place; integer tensors (BatchNorm's counters) are copied."""
     past = min(decay, (1 + int(steps)) / (10 + int(steps)))
     weight = 1 - past if averages[0].is_floating_point() else 1
     if weight == 1:
