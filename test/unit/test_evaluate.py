@@ -61,7 +61,7 @@ def test_scores_by_hand():
     np.testing.assert_allclose(scores.precision, [2 / 3, 2 / 3, 0])
     np.testing.assert_allclose(scores.f1, [2 / 3, 2 / 3, np.nan])
     assert scores.macro_f1 == pytest.approx(2 / 3)
-    # All six said 0.8, four were right.
+    # All six have a confidence of 0.8, and four are correct.
     assert scores.calibration_error == pytest.approx(0.8 - 4 / 6)
 
 

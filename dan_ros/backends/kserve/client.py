@@ -143,7 +143,7 @@ class Client(ABC):
         result = self._client.infer(
             inputs=[tensor],
             outputs=[self._library.InferRequestedOutput(metadata.OUTPUT_NAME)],
-            timeout=round(1e6 * self._timeout_s),  # of the call in the server, us
+            timeout=round(1e6 * self._timeout_s),  # microseconds, for the server
             **self._options(),
         )
         answer = result.as_numpy(metadata.OUTPUT_NAME)

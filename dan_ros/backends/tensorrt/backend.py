@@ -188,7 +188,7 @@ class _Runner:
             self._stream = cuda.Stream(resources)
             self._faces = cuda.Buffer(resources, (MAX_BATCH, *model.input_size, 3), np.uint8)
             self._logits = cuda.Buffer(resources, (MAX_BATCH, len(model.labels)), np.float32)
-            resources.callback(self._contexts.clear)  # before the stream and memory
+            resources.callback(self._contexts.clear)  # before the stream is freed
             self._resources = resources.pop_all()  # graphs are added later and freed first
         cuda.free_with(self, self._resources)
 

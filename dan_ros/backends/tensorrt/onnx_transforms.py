@@ -169,7 +169,7 @@ def _fp16_nodes(nodes: list[NodeProto]) -> list[NodeProto]:
             continue
         found[name] = node
         waiting += [maker[tensor] for tensor in node.input if tensor in maker]
-    # The activation after the last convolution, in front of the sums.
+    # The activation after the last convolution, before the sums.
     for node in nodes:
         if node.op_type == 'Relu' and node.input[0] in {n.output[0] for n in rest}:
             found[node.output[0]] = node
