@@ -76,13 +76,13 @@ KNOWN_MODELS = {
         KnownModel(
             name=FLOAT_MODEL,
             filename='dan_ferplus.onnx',
-            sha256='64e37f0eff03df0b2c8edc8b805f26b9900f29b1c5acfe31514f049c9ded6569',
+            sha256='67c35fb29a4e4d127d0b94e0148a5499a30fb784ddfc3216ea6df4ebd1ce9224',
             description='DAN trained on FER+, 8 classes, 96 px, fp16 weights; Apache-2.0',
         ),
         KnownModel(
             name=INT8_MODEL,
             filename='dan_ferplus_int8.onnx',
-            sha256='2c6aa1069dbac41632dbde83a7571cef924d4e7375c816928dd7d355b363ba2f',
+            sha256='1d6450469504bde881094f498f055d442d7f91dbeae5f44e037a8050810a5f1c',
             description='the same network in int8, for CPUs; Apache-2.0',
         ),
         KnownModel(
