@@ -76,13 +76,13 @@ KNOWN_MODELS = {
         KnownModel(
             name=FLOAT_MODEL,
             filename='dan_ferplus.onnx',
-            sha256='67c35fb29a4e4d127d0b94e0148a5499a30fb784ddfc3216ea6df4ebd1ce9224',
+            sha256='2d6cf82f48a6c6d024b7b2188ab1894cbf954cba6f5ebf2abb11b08fbb37ac68',
             description='DAN trained on FER+, 8 classes, 96 px, fp16 weights; Apache-2.0',
         ),
         KnownModel(
             name=INT8_MODEL,
             filename='dan_ferplus_int8.onnx',
-            sha256='1d6450469504bde881094f498f055d442d7f91dbeae5f44e037a8050810a5f1c',
+            sha256='97b99d5a4593f5b609bffd1f3503287afb264363fb4fb6f2f2e1dedc0907c1f1',
             description='the same network in int8, for CPUs; Apache-2.0',
         ),
         KnownModel(
