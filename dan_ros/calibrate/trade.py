@@ -20,7 +20,7 @@ NEUTRAL = labels.CANONICAL.index('neutral')
 HOLD_S, RATE_HZ = 2.0, 15  # simulated stream: seconds per face, frames per second
 STEP = 0.05  # step between the strengths that `measure_prior` tries
 MAX_LOSS = 0.005  # largest loss of accuracy that the chosen strengths may cause
-MIN_NEUTRAL = 0.86  # lowest recall of neutral faces that they may cause
+MIN_NEUTRAL = 0.87  # lowest recall of neutral faces that they may cause
 MIN_FACES = 20  # a class with fewer faces gets strength 0, because its cost is too uncertain
 BATCH_SIZE = 64
 
@@ -120,17 +120,18 @@ def measure_prior(faces: LabeledLogits) -> tuple[np.ndarray, tuple[float, ...]]:
     There is one strength for common classes and a larger or equal one for rare classes, which have
     less than their even share of the prior. A class with fewer than 20 faces gets strength 0. The
     rule uses only the model's own validation faces: it chooses the strengths with the highest mean
-    recall of the other classes, among those that cost at most 0.5 percentage points of accuracy and
-    keep at least 86 % of the neutral faces neutral.
+    recall of the remaining classes without neutral, among those that cost at most 0.5 percentage
+    points of accuracy and keep at least 87 % of the neutral faces neutral.
 
     Returns:
         The logarithm of the prior, float64 [C], and the strength per class, [0, 1].
     """
     log_prior = fit_log_prior(faces.logits, faces.classes)
-    count = len(log_prior)
+    count, neutral = len(log_prior), faces.labels.index('neutral')
     measurable = np.bincount(faces.classes, minlength=count) >= MIN_FACES  # [C]
+    others = measurable.copy()
+    others[neutral] = False
     rare = log_prior < np.log(1 / count)  # [C]
-    neutral = faces.labels.index('neutral')
     min_accuracy = (faces.logits.argmax(axis=1) == faces.classes).mean() - MAX_LOSS
     best, highest = (0.0,) * count, 0.0
     steps = np.arange(0, 1 + STEP / 2, STEP).round(2)
@@ -140,8 +141,8 @@ def measure_prior(faces: LabeledLogits) -> tuple[np.ndarray, tuple[float, ...]]:
         recall = recall_per_class(predicted, faces.classes, count)
         accuracy = (predicted == faces.classes).mean()
         affordable = accuracy >= min_accuracy and recall[neutral] >= MIN_NEUTRAL
-        if affordable and recall[measurable].mean() > highest:
-            best, highest = strength, recall[measurable].mean()
+        if affordable and recall[others].mean() > highest:
+            best, highest = strength, recall[others].mean()
     return log_prior, best
 
 

@@ -76,13 +76,13 @@ KNOWN_MODELS = {
         KnownModel(
             name=FLOAT_MODEL,
             filename='dan_ferplus.onnx',
-            sha256='2d6cf82f48a6c6d024b7b2188ab1894cbf954cba6f5ebf2abb11b08fbb37ac68',
+            sha256='9f3dec84de590b7bc0948a3b0ac58ad2ea9a1f8d6f103a25673caedd1ab71e91',
             description='DAN trained on FER+, 8 classes, 96 px, fp16 weights; Apache-2.0',
         ),
         KnownModel(
             name=INT8_MODEL,
             filename='dan_ferplus_int8.onnx',
-            sha256='97b99d5a4593f5b609bffd1f3503287afb264363fb4fb6f2f2e1dedc0907c1f1',
+            sha256='20740f95285a42e61635ea9a3ad5998d0fc6a9d2dd95d85d2c51d75fcfe0b19c',
             description='the same network in int8, for CPUs; Apache-2.0',
         ),
         KnownModel(

@@ -150,6 +150,7 @@ def test_the_int8_twin_agrees_on_a_face(backends, portrait, name):
         lambda model: (
             set_property(model, 'dan_ros.labels', 'happy,sad'),
             set_property(model, 'dan_ros.prior', '-0.7,-0.7'),
+            set_property(model, 'dan_ros.prior_strength', '0.3'),
         ),
         lambda model: set_property(model, 'dan_ros.input_size', '64x64'),
         lambda model: rename_output(model, 'scores'),
