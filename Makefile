@@ -22,9 +22,9 @@ else
   export PATH := $(CURDIR)/.venv/bin:$(PATH)
 endif
 
-# Each pytest worker runs its own node and needs about 1 GB. There is one worker more than cores, because tests often
+# Each pytest worker runs its own node and needs about 1 GB. There are two workers more than cores, because tests often
 # wait.
-WORKERS := $(shell n=$$(nproc); echo $$((n > 7 ? 8 : n + 1)))
+WORKERS := $(shell n=$$(nproc); echo $$((n > 6 ? 8 : n + 2)))
 PYTEST = python3 -m pytest -n $(WORKERS) --dist worksteal
 
 help: ## List the targets.
@@ -49,7 +49,7 @@ demo: ## Run the node on a moving face, or on SOURCE=0, SOURCE=video.mp4, SOURCE
 	$(colcon)
 	@. ./env.sh && python3 -m dan_ros.demo.demo --out demo $(if $(SOURCE),--source "$(SOURCE)")
 
-test: build ## Run the tests, in about 5 minutes on two cores; ARGS goes to pytest.
+test: build ## Run the tests, in about 4 minutes on two cores; ARGS goes to pytest.
 	@. ./env.sh && python3 -c 'import rclpy, dan_ros.msg' && $(PYTEST) $(ARGS)
 
 test-all: build ## Run the tests and the slow ones in test/slow, in under 15 minutes.

@@ -141,8 +141,8 @@ def measure_prior(faces: LabeledLogits) -> tuple[np.ndarray, tuple[float, ...]]:
         recall = recall_per_class(predicted, faces.classes, count)
         accuracy = (predicted == faces.classes).mean()
         affordable = accuracy >= min_accuracy and recall[neutral] >= MIN_NEUTRAL
-        if affordable and recall[others].mean() > highest:
-            best, highest = strength, recall[others].mean()
+        if affordable and recall[others].sum() > highest:
+            best, highest = strength, recall[others].sum()
     return log_prior, best
 
 

@@ -61,7 +61,11 @@ OPTIONAL_PACKAGES = (
     ('ray', 'ray', 'bag --ray'),
     ('aiohttp', 'aiohttp', 'view'),
     ('onnx', 'onnx', 'adopt, convert, explain, export, and the backends tensorrt and torch'),
-    ('torch', 'torch', 'average, convert, explain, export, train, and checkpoints'),
+    (
+        'torch',
+        'torch',
+        'average, convert, explain, export, train, checkpoints, and the backends torch, torch_cuda',
+    ),
     ('safetensors', 'safetensors', 'average, convert, explain, export, train, and checkpoints'),
 )
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dan_ros.backends import open_backend
-from dan_ros.calibrate.trade import LabeledLogits, measure_prior
+from dan_ros.calibrate.trade import MIN_FACES, MIN_NEUTRAL, LabeledLogits, measure_prior
 from dan_ros.cli.common import (
     DATASETS,
     model_options,
@@ -28,6 +28,10 @@ from dan_ros.model.metadata import ModelInfo
 CALIBRATION_BATCH = 32
 PRECISIONS = ('fp32', 'fp16', 'int8')
 AS_IS = 'as-is'
+NO_STRENGTH = (
+    f'every strength gains nothing or leaves fewer than {MIN_NEUTRAL:.0%} of the neutral faces '
+    f'neutral, or no other class has {MIN_FACES} faces'
+)
 SHOWN_STRENGTHS = (0.0, 0.3, 0.5, 1.0)
 
 
@@ -176,4 +180,6 @@ def _fit_prior(model: str, info: ModelInfo, data: Path, dataset: str) -> ModelIn
     Console().print(table)
     chosen = ', '.join(f'{n} {s:g}' for n, s in zip(info.labels, strength, strict=True))
     click.echo(f'chosen: {chosen}')
+    if not any(strength):
+        click.echo(f'no prior is subtracted by default: {NO_STRENGTH}')
     return replace(info, log_prior=tuple(log_prior.tolist()), prior_strength=strength)

@@ -155,7 +155,7 @@ class DAN(nn.Module):
         The layers before the first stage are frozen as well. After `train()`, the statistics are
         updated again.
         """
-        self.features[: FIRST_STAGE + stages].eval().requires_grad_(False)
+        self.features[: frozen_layers(stages)].eval().requires_grad_(False)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Run the network on normalized faces.
@@ -173,6 +173,11 @@ class DAN(nn.Module):
             heads = functional.log_softmax(heads, dim=1)
         logits = self.bn(self.fc(heads.sum(dim=1)))  # [B, C]
         return logits, features, heads
+
+
+def frozen_layers(stages: int) -> int:
+    """Return how many layers of `DAN.features` `DAN.freeze(stages)` freezes; 0 for 0 stages."""
+    return FIRST_STAGE + stages if stages else 0
 
 
 def _conv_bn(channels_in: int, channels_out: int, kernel: tuple[int, int]) -> nn.Sequential:

@@ -294,7 +294,7 @@ PARAMETERS = (
     Spec(
         'backend.timeout_ms',
         SERVER.timeout_ms,
-        'Timeout of a call to the server. Then the local model answers, and a late answer is '
+        'Timeout of a call to the server. After it, the local model answers, and a late answer is '
         'dropped.',
         unit='milliseconds',
         minimum=1.0,

@@ -10,7 +10,7 @@ import copy
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from dan_ros.datasets.catalog import open_faces
 from dan_ros.datasets.faces import TRAIN, VALID, Faces, summarize, summarize_skipped
 from dan_ros.datasets.ferplus import FerPlus
 from dan_ros.errors import TrainingError, count_of
-from dan_ros.network.dan import DAN
+from dan_ros.network.dan import DAN, frozen_layers
 from dan_ros.train import checkpoints
 from dan_ros.train.data_loader import plain_batches
 from dan_ros.train.ema import ModelEma
@@ -139,12 +139,18 @@ class Trainer:
         """Start a new training run, in a folder that contains none.
 
         Raises:
-            TrainingError: the folder contains a training run, or cannot be created.
+            TrainingError: the folder contains a training run, or cannot be created, or layers are
+                frozen that have random weights.
         """
         if self.checkpoint_path.exists():
             raise TrainingError(
                 f'{self.out} already contains a training run; continue it with --resume, or '
                 'choose another folder'
+            )
+        if self.recipe.frozen_stages and start is None:
+            raise TrainingError(
+                f'frozen_stages {self.recipe.frozen_stages} keeps the weights of the start, but '
+                'there is none: give --start, or set frozen_stages to 0'
             )
         if start is not None:
             taken = load_pretrained(self.learner.dan, start)
@@ -274,10 +280,15 @@ class Trainer:
         rng = np.random.default_rng(self.recipe.seed)
         count = min(MAX_BATCHNORM_FACES, len(self.train_faces)) // self.recipe.batch_size
         chosen = rng.permutation(len(self.train_faces))[: count * self.recipe.batch_size]
-        network = copy.deepcopy(self.ema.module)
+        network = cast(DAN, copy.deepcopy(self.ema.module))
+        batches = plain_batches(self.train_faces, self.recipe, self.device, chosen)
+        layers, count = list(network.features), frozen_layers(self.recipe.frozen_stages)
+        frozen = nn.Sequential(*layers[:count])
+        network.features = nn.Sequential(*layers[count:])  # update_bn changes all statistics
         with torch.no_grad(), autocast(self.recipe, self.device):
-            update_bn(plain_batches(self.train_faces, self.recipe, self.device, chosen), network)
-        return network
+            update_bn((frozen(x) for x in batches), network)
+        network.features = nn.Sequential(*layers)
+        return network.eval()
 
     def _save(self, network: nn.Module) -> None:
         """Save the best weights first, so that a process that dies in between repeats the epoch."""

@@ -156,12 +156,12 @@ def render_page(
         for name in sorted({*failures, *(bag['name'] for bag in bags if bag['reason'])})
     ]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {'number': '{:,}'.format, 'count_of': count_of}
+    environment.filters |= {'number': '{:,}'.format, 'count_of': _count_of}
     count = len({*records, *failures})
     return (
         environment.from_string(TEMPLATE)
         .render(
-            title=f'Facial expressions in {count_of(count, "bag")}',
+            title=f'Facial expressions in {_count_of(count, "bag")}',
             outdated=sum(record['settings'] != fingerprint for record in records.values()),
             waiting=waiting,
             bags=bags,
@@ -279,3 +279,8 @@ def _legend() -> list[tuple[str, str]]:
 
 def _percent(part: int, whole: int) -> str:
     return f'{100 * part / whole:.0f}%' if whole else '-'
+
+
+def _count_of(number: int, noun: str) -> str:
+    """Return `count_of` with separators of thousands, as in the table of totals."""
+    return count_of(number, noun).replace(str(number), f'{number:,}', 1)
