@@ -40,7 +40,6 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from dan_ros.bench.scenes import draw_face, make_moving_scenes, make_scene
-from dan_ros.errors import count_of
 from dan_ros.plots.lines import Panel, draw_lines
 from dan_ros.plots.style import encode
 from dan_ros.ros.publishers import bgr_to_image
@@ -283,7 +282,7 @@ def judge(samples: list[Sample]) -> Verdict:
     if verdict.new_descriptors > 0:
         verdict.broken.append(f'{verdict.new_descriptors} more file descriptors')
     if verdict.new_threads > 0:
-        verdict.broken.append(f'{count_of(verdict.new_threads, "thread")} more')
+        verdict.broken.append(f'{verdict.new_threads} more threads')
     if after_hz < (1 - MAX_LOSS) * before_hz:
         verdict.broken.append(f'throughput fell from {before_hz:.1f} to {after_hz:.1f} results/s')
     return verdict

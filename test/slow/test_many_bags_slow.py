@@ -73,6 +73,14 @@ def is_busy(out: Path, count: int = 2) -> bool:
     return sum(float(file.read_text() or 0) > 0 for file in files) >= count
 
 
+def writes_to(folder: Path, process: psutil.Process) -> bool:
+    """Whether a process has opened a file below the folder."""
+    try:
+        return any(str(folder) in file.path for file in process.open_files())
+    except psutil.NoSuchProcess:
+        return False
+
+
 def wait_until_busy(process: subprocess.Popen, out: Path, count: int = 2) -> None:
     wait_until(lambda: is_busy(out, count), 'work', has_ended=lambda: process.poll() is not None)
 
@@ -157,8 +165,12 @@ def cluster(monkeypatch):
 def test_a_ray_node_that_is_killed_loses_nothing(tmp_path, bags, expected, cluster):
     (cluster, node), out = cluster, tmp_path / 'out'
     process = start(bags, out, '--ray', cluster.address)
-    wait_until_busy(process, out)
     raylet = psutil.Process(node.all_processes['raylet'][0].process.pid)
+    wait_until(
+        lambda: any(writes_to(out, worker) for worker in raylet.children(recursive=True)),
+        'work on the node',
+        has_ended=lambda: process.poll() is not None,
+    )
     for part in [raylet, *raylet.children(recursive=True)]:
         part.kill()
     output, errors = finish(process)
