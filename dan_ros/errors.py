@@ -64,19 +64,20 @@ class TrainingError(DanError):
     """A training run cannot start, continue or be resumed."""
 
 
-def count_of(number: int, noun: str, plural: str = '') -> str:
+def count_of(number: int, noun: str, plural: str = '', *, number_format: str = 'd') -> str:
     """Return a number and its noun in singular or plural, for a message.
 
     Args:
         number: the count.
         noun: the noun in singular.
         plural: its plural, if that is not the noun with an s.
+        number_format: `,` separates thousands.
 
     Example:
         >>> count_of(1, 'image'), count_of(2, 'image'), count_of(0, 'class', 'classes')
         ('1 image', '2 images', '0 classes')
     """
-    return f'{number} {noun if number == 1 else plural or f"{noun}s"}'
+    return f'{number:{number_format}} {noun if number == 1 else plural or f"{noun}s"}'
 
 
 def shorten(text: object) -> str:

@@ -13,6 +13,8 @@ from bag_results import read_frames, read_results
 from processes import wait_until
 from recording import moving_smile, record_images
 
+from dan_ros.bag.many.sources import STATE
+
 NAMES = ('a', 'b', 'c', 'd')
 IMAGES = 24
 WORKER = 'dan_ros.bag.many.processes'
@@ -69,7 +71,7 @@ def workers(process: subprocess.Popen) -> list[psutil.Process]:
 
 def is_busy(out: Path, count: int = 2) -> bool:
     """Whether workers are in the middle of bags."""
-    files = out.glob('.dan_ros/work/*/progress')
+    files = (out / STATE / 'work').glob('*/progress')
     return sum(float(file.read_text() or 0) > 0 for file in files) >= count
 
 

@@ -24,6 +24,7 @@ from dan_ros.errors import TrainingError  # noqa: E402
 from dan_ros.network.dan import DAN  # noqa: E402
 from dan_ros.train import trainer  # noqa: E402
 from dan_ros.train.checkpoints import load_checkpoint, save_checkpoint  # noqa: E402
+from dan_ros.train.data_loader import training_batches  # noqa: E402
 from dan_ros.train.epoch import Objective, validate  # noqa: E402
 
 START = Path(__file__).parents[2] / 'models' / 'dan_ferplus.safetensors'
@@ -116,6 +117,9 @@ def test_the_second_opinion_changes_targets_but_not_classes(folder):
     divided = built.train_faces.targets[plain.classes == 0]
     assert len(divided)
     assert (divided.argmax(axis=1) == 1).all()
+    _, targets, classes = next(training_batches(built.train_faces, recipe, 0, built.device))
+    assert (classes == 0).any()
+    assert (targets.argmax(dim=1)[classes == 0] == 1).any()
     built.history = [
         {'accuracy': 0.9, 'balanced_accuracy': 0.5},
         {'accuracy': 0.8, 'balanced_accuracy': 0.6},

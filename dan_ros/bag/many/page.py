@@ -6,6 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -156,12 +157,13 @@ def render_page(
         for name in sorted({*failures, *(bag['name'] for bag in bags if bag['reason'])})
     ]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters |= {'number': '{:,}'.format, 'count_of': _count_of}
+    count_of_thousands = partial(count_of, number_format=',')
+    environment.filters |= {'number': '{:,}'.format, 'count_of': count_of_thousands}
     count = len({*records, *failures})
     return (
         environment.from_string(TEMPLATE)
         .render(
-            title=f'Facial expressions in {_count_of(count, "bag")}',
+            title=f'Facial expressions in {count_of_thousands(count, "bag")}',
             outdated=sum(record['settings'] != fingerprint for record in records.values()),
             waiting=waiting,
             bags=bags,
@@ -279,8 +281,3 @@ def _legend() -> list[tuple[str, str]]:
 
 def _percent(part: int, whole: int) -> str:
     return f'{100 * part / whole:.0f}%' if whole else '-'
-
-
-def _count_of(number: int, noun: str) -> str:
-    """Return `count_of` with separators of thousands, as in the table of totals."""
-    return count_of(number, noun).replace(str(number), f'{number:,}', 1)
