@@ -102,15 +102,31 @@ def test_tables_of_accuracy_replace_those_of_a_page(tmp_path):
 def test_the_ablation_resumes_and_shows_what_is_missing(tmp_path):
     pytest.importorskip('torch')
     ablation = import_benchmark('ablation')
-    assert {ablation.recipe_of(name, 2, 0).num_head for name in ablation.VARIANTS} == {1, 2, 3, 4}
-    assert ablation.recipe_of('without affinity loss', 2, 0).affinity_weight == 0
-    folder = tmp_path / ablation.folder_of('1 head', 2, 0)
+    setup = ablation.Setup(epochs=2)
+    assert {setup.recipe_of(name).num_head for name in ablation.VARIANTS} == {1, 2, 3, 4}
+    assert setup.recipe_of('without affinity loss').affinity_weight == 0
+    folder = tmp_path / setup.folder_of('1 head')
     folder.mkdir()
     line = '{"accuracy": 0.5, "balanced_accuracy": 0.25, "valid_cross_entropy": 1.5}\n'
     (folder / 'log.jsonl').write_text(2 * line)
-    assert '| 1 head | 50.00 | 25.00 | 1.500 |' in ablation.table(tmp_path, 2, 0)
-    assert '| 1 head | not run | | |' in ablation.table(tmp_path, 3, 0)
-    assert '| 1 head | not run | | |' in ablation.table(tmp_path, 2, 1)
+    assert '| 1 head | 50.00 | 25.00 | 1.500 |' in ablation.table(tmp_path, setup)
+    for other in (ablation.Setup(3), ablation.Setup(2, seed=1), ablation.Setup(2, 0, 3)):
+        assert '| 1 head | not run | | |' in ablation.table(tmp_path, other)
+
+
+def test_the_ablation_starts_from_trained_stages_and_random_ones(tmp_path):
+    torch = pytest.importorskip('torch')
+    from dan_ros.network.checkpoint import read_state
+
+    ablation = import_benchmark('ablation')
+    recipe = ablation.Setup(1, frozen_stages=3).recipe_of('1 head')
+    trained = BENCHMARKS.parent / 'models/dan_ferplus.safetensors'
+    ablation.write_start(recipe, trained, tmp_path / 'start.safetensors')
+    before, start = read_state(trained), read_state(tmp_path / 'start.safetensors')
+    equal = {n: torch.equal(before[n].float(), start[n]) for n in start if 'conv' in n}
+    assert all(same for name, same in equal.items() if name.startswith('features.6'))
+    assert not any(same for name, same in equal.items() if name.startswith('features.7.0.conv1'))
+    assert not any(name.startswith('cat_head1') for name in start)
 
 
 def test_many_bags_scale_until_the_storage_is_the_limit(tmp_path):
