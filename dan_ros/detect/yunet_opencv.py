@@ -10,6 +10,7 @@ from dan_ros.images.opencv import cv2, version
 from dan_ros.types import Face
 
 MIN_VERSION = (4, 9)  # first version of OpenCV that reads YuNet from memory
+MIN_SIDE_PX = 64  # with a side of 32 pixels or less, OpenCV also returns random faces
 
 
 class OpenCvYuNetDetector(YuNetDetector):
@@ -35,8 +36,11 @@ class OpenCvYuNetDetector(YuNetDetector):
             raise ModelError(f"YuNet's file cannot be read: {error.err}") from None
 
     def _detect_once(self, image_bgr: np.ndarray) -> list[Face]:
-        self._network.setInputSize(image_bgr.shape[1::-1])
-        _, rows = self._network.detect(image_bgr)  # float32 [N, 15]: box, landmarks, score
+        below, right = (max(0, MIN_SIDE_PX - side) for side in image_bgr.shape[:2])
+        padded = cv2.copyMakeBorder(image_bgr, 0, below, 0, right, cv2.BORDER_CONSTANT)
+        self._network.setScoreThreshold(self.min_score)
+        self._network.setInputSize(padded.shape[1::-1])
+        _, rows = self._network.detect(padded)  # float32 [N, 15]: box, landmarks, score
         return [_to_face(row) for row in (rows if rows is not None else ())]
 
 

@@ -7,14 +7,16 @@ import pytest
 from scenes import intersection_over_union
 
 from dan_ros import labels
-from dan_ros.detect import open_detector
+from dan_ros.detect import Detector, open_detector
 from dan_ros.detect.face_finder import MAX_FACES
 from dan_ros.detect.full_frame import FullFrameDetector
 from dan_ros.detect.haar import HaarDetector
 from dan_ros.detect.yunet import decode
+from dan_ros.detect.yunet_opencv import MIN_VERSION, OpenCvYuNetDetector
 from dan_ros.errors import DanError, ModelError
 from dan_ros.faces.crop import square_about
 from dan_ros.images.compressed import JpegDecoder, compressed_to_frame
+from dan_ros.images.opencv import version
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.types import Face, Frame
@@ -39,6 +41,15 @@ def overlap(face) -> float:
 
 # --- detectors ----------------------------------------------------------------------------------
 
+NEEDS_WRAPPER = pytest.mark.skipif(version() < MIN_VERSION, reason='this OpenCV is too old')
+
+
+def open_any(name: str) -> Detector:
+    """Open a registered detector, or YuNet in OpenCV's wrapper."""
+    if name == 'opencv':
+        return OpenCvYuNetDetector(store.read_model('yunet').content)
+    return open_detector(name)
+
 
 def test_decoding_by_hand():
     """Decode one cell: column 3, row 1 of the grid of stride 16, in an image of 64 x 32 pixels."""
@@ -60,17 +71,14 @@ def test_decoding_by_hand():
     np.testing.assert_allclose(landmarks[0, 1], [(3 + 0.2) * 16, (1 + 0.3) * 16], rtol=1e-6)
 
 
-@pytest.mark.skipif(not hasattr(cv2, 'FaceDetectorYN'), reason="this OpenCV lacks YuNet's wrapper")
+@NEEDS_WRAPPER
 def test_same_faces_as_opencv(yunet, portrait):
     """OpenCV's own wrapper, at a size that is a multiple of 32."""
-    path = str(store.read_model('yunet').path)
-    wrapper = cv2.FaceDetectorYN.create(path, '', (512, 512), 0.6, 0.3)
-    (expected,) = wrapper.detect(portrait)[1]
+    (expected,) = open_any('opencv').detect(portrait)
     (face,) = yunet.detect(portrait)
-    xywh = np.concatenate([face.box_xyxy[:2], face.box_xyxy[2:] - face.box_xyxy[:2]])
-    np.testing.assert_allclose(xywh, expected[:4], atol=0.1)
-    np.testing.assert_allclose(face.landmarks.ravel(), expected[4:14], atol=0.1)
-    assert abs(face.score - expected[14]) < 1e-3
+    np.testing.assert_allclose(face.box_xyxy, expected.box_xyxy, atol=0.1)
+    np.testing.assert_allclose(face.landmarks, expected.landmarks, atol=0.1)
+    assert abs(face.score - expected.score) < 1e-3
 
 
 def test_of_a_wall_of_faces_the_surest_are_followed(pipeline, portrait):
@@ -111,9 +119,27 @@ def test_a_face_that_fills_the_image_is_found(yunet, portrait, size):
     assert yunet.detect(face)
 
 
-@pytest.mark.parametrize('shape', [(1, 1, 3), (1, 300, 3), (300, 1, 3), (31, 33, 3), (480, 640, 3)])
-def test_nobody_in_any_size(yunet, shape):
-    assert yunet.detect(np.full(shape, 90, np.uint8)) == []
+SHAPES = [
+    *[(1, 1, 3), (1, 300, 3), (300, 1, 3), (31, 33, 3), (480, 640, 3)],
+    *[(30, side, 3) for side in range(80, 400, 32)],
+]
+
+
+@pytest.mark.parametrize('name', ['yunet', pytest.param('opencv', marks=NEEDS_WRAPPER)])
+def test_nobody_in_any_size(name):
+    detector = open_any(name)
+    for shape in 3 * SHAPES:
+        assert detector.detect(np.full(shape, 90, np.uint8)) == [], shape
+
+
+@pytest.mark.parametrize('name', ['yunet', 'haar', pytest.param('opencv', marks=NEEDS_WRAPPER)])
+def test_the_lowest_score_can_change_at_any_time(name, portrait):
+    detector = open_any(name)
+    (face,) = detector.detect(portrait)
+    detector.min_score = face.score + 0.01
+    assert detector.detect(portrait) == []
+    detector.min_score = face.score - 0.01
+    assert detector.detect(portrait)
 
 
 def test_without_yunet_haar_steps_in_with_a_warning(monkeypatch, tmp_path):
