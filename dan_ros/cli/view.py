@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from dan_ros.backends import BACKENDS
 from dan_ros.cli.common import need
@@ -43,8 +44,20 @@ PORT = 8765
     '--topic', 'topics', multiple=True, metavar='NAME', help='Image topic of a bag; repeatable.'
 )
 @click.option('--model', default=store.DEFAULT_MODEL, show_default=True, help='Only with SOURCE.')
-@click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
-@click.option('--detector', default='auto', show_default=True, type=click.Choice(DETECTORS))
+@click.option(
+    '--backend',
+    default='auto',
+    show_default=True,
+    type=click.Choice(BACKENDS),
+    help='Only with SOURCE.',
+)
+@click.option(
+    '--detector',
+    default='auto',
+    show_default=True,
+    type=click.Choice(DETECTORS),
+    help='Only with SOURCE.',
+)
 def command(
     source: str | None,
     node: str | None,
@@ -66,9 +79,14 @@ def command(
     """
     if source is not None and node is not None:
         raise click.UsageError('give either a SOURCE or --node')
-    if source is None and (blur or topics):
+    context = click.get_current_context()
+    if source is None and any(
+        context.get_parameter_source(name) == ParameterSource.COMMANDLINE
+        for name in ('blur', 'topics', 'model', 'backend', 'detector')
+    ):
         raise click.UsageError(
-            '--blur and --topic need a SOURCE; for a node, set its parameter privacy.blur'
+            '--blur, --topic, --model, --backend and --detector need a SOURCE; '
+            'for a node, set its parameters, such as privacy.blur'
         )
     need('aiohttp')
     from dan_ros.view.board import Board

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_GAP_S = 2.0  # longest pause of a recording that is played, seconds
 RETRY_S = 0.05  # interval at which a camera without an image is read again, seconds
+REPLAY_S = 0.1  # pause before a bag is played again, seconds
 BAG_SUFFIXES = ('.db3', '.mcap', '.zstd', '.zst')
 
 TimedImages = Iterator[tuple[str, Frame | None]]
@@ -56,7 +57,7 @@ def play_bag(bag: 'Bag', topics: list['Topic']) -> TimedImages:
     from dan_ros.bag.reader import record_to_frame
 
     while True:
-        last_ns, is_empty = None, True
+        last_ns, is_empty, problem = None, True, ''
         due_s = time.monotonic()
         for record in bag.records({topic.name for topic in topics}):
             if last_ns is not None:
@@ -66,10 +67,12 @@ def play_bag(bag: 'Bag', topics: list['Topic']) -> TimedImages:
             time.sleep(max(0.0, due_s - time.monotonic()))
             try:
                 frame = record_to_frame(record)
-            except (FrameError, MemoryError):
+            except (FrameError, MemoryError) as error:
+                problem = str(error)
                 yield record.topic.camera, None
                 continue
             is_empty = False
             yield record.topic.camera, frame
         if is_empty:
-            raise DataError(f'{bag.path} has no image that can be read: {bag.damage}')
+            raise DataError(f'{bag.path} has no image that can be read: {problem or bag.damage}')
+        time.sleep(REPLAY_S)

@@ -576,6 +576,28 @@ def test_a_bag_is_played_at_its_pace_again_and_again(smile, nobody, tmp_path):
         np.testing.assert_array_equal(frame.image, expected)
 
 
+def test_a_bag_of_one_image_does_not_keep_the_processor_busy(smile, tmp_path):
+    from recording import record_images
+
+    from dan_ros.bag.reader import Bag
+
+    bag = Bag(record_images(tmp_path / 'bag', [smile]))
+    start_s = time.monotonic()
+    list(itertools.islice(playback.play_bag(bag, list(bag.topics.values())), 4))
+    assert time.monotonic() - start_s >= 3 * playback.REPLAY_S
+
+
+def test_a_bag_without_a_valid_image_says_why(smile, tmp_path):
+    from recording import IMAGE, START_NS, raw, record
+
+    from dan_ros.bag.reader import Bag
+
+    message = CAMERA, IMAGE, START_NS, raw(smile, START_NS, 'foo8')
+    bag = Bag(record(tmp_path / 'bag', [message]))
+    with pytest.raises(DataError, match='no image that can be read: .*foo8'):
+        list(playback.play_bag(bag, list(bag.topics.values())))
+
+
 # --- the command --------------------------------------------------------------------------------
 
 
@@ -596,7 +618,16 @@ def test_a_host_that_cannot_be_served_is_named(command, portrait_file, host):
     ('arguments', 'exit_code', 'words'),
     [
         (('0', '--node', '/dan_node'), 2, 'either a SOURCE or --node'),
-        (('--blur',), 2, 'privacy.blur'),
+        *[
+            (option, 2, 'need a SOURCE')
+            for option in (
+                ('--blur',),
+                ('--topic', '/image'),
+                ('--model', 'mine.onnx'),
+                ('--backend', 'auto'),
+                ('--detector', 'haar'),
+            )
+        ],
         (('no/such.mp4',), 1, 'there is no file or folder no/such.mp4'),
         (('no/such.mcap',), 1, 'there is no bag at no/such.mcap'),
         (('--port', '70000'), 2, '65535'),
