@@ -35,7 +35,6 @@ ARGUMENTS = {
     'depth_topic': ('', 'Depth topic aligned to the images; default: none.'),
     'namespace': ('', 'Namespace of the node and its topics.'),
     'params_file': (DEFAULT_PARAMS_FILE, 'YAML file with parameters.'),
-    'respawn': ('false', 'Restart the node if it exits, true or false.'),
     'log_level': ('', 'Log level: debug, info, warn, error or fatal.'),
 }
 # name: (parameter, description)
@@ -126,4 +125,12 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(name, default_value='', description=text, choices=['', *BOOLEANS])
         for name, (_, text) in SWITCHES.items()
     ]
+    arguments.append(
+        DeclareLaunchArgument(
+            'respawn',
+            default_value='false',
+            description='Restart the node if it exits, true or false.',
+            choices=['', *BOOLEANS],
+        )
+    )
     return scoped(arguments, OpaqueFunction(function=make_node))

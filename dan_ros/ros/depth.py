@@ -49,6 +49,7 @@ class DepthStream:
         self._images: deque[tuple[int, DepthImage]] = deque(maxlen=MAX_IMAGES)
         self._subscription: Any = None
         self._last_s = 0.0
+        self._size: tuple[int, int] | None = None  # of the camera's images; None: not known yet
         self._problem = ''
         statistics.count_depth(dict.fromkeys(OUTCOMES, 0))
 
@@ -127,9 +128,9 @@ class DepthStream:
         """Return the depth image nearest in time, if it fits the image."""
         with self._lock:
             near = [pair for pair in self._images if abs(pair[0] - stamp_ns) <= TOLERANCE_NS]
+        self._size = size
         for time_ns, depth in sorted(near, key=lambda pair: abs(pair[0] - stamp_ns)):
             if depth.size == size:
-                self._problem = ''
                 return depth
             self._drop_other_size(time_ns, depth, size)
         return None
@@ -154,6 +155,8 @@ class DepthStream:
             return
         with self._lock:
             self._images.append((stamp_to_ns(message.header.stamp), depth))
+        if self._size in (None, depth.size):
+            self._problem = ''
 
     def _drop(self, error: FrameError) -> None:
         """Count a depth image; log the first of each cause."""

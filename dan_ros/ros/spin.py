@@ -11,6 +11,7 @@ signal never interrupts a transition, and the executor wakes up at once. Threads
 """
 
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -61,7 +62,7 @@ class StopSignal:
             self.executor.wake()
 
 
-def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None) -> int:
+def run_until_signal(make_node: Callable[[], Any]) -> int:
     """Create a node, spin it until a signal, shut it down.
 
     Args:
@@ -69,7 +70,6 @@ def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None
             are set, so that Ctrl-C during slow imports also stops the process cleanly. The class
             may have `start()` and `close()`, called before and after spinning, and an `exit_code`;
             a nonzero value ends the node.
-        argv: command line; None for that of the process.
 
     Returns:
         The exit code: 0, or the node's `exit_code`, or one of the two above with a line on stderr.
@@ -85,11 +85,12 @@ def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None
     from rclpy.exceptions import ParameterException
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.signals import SignalHandlerOptions
+    from rclpy.utilities import remove_ros_args
 
     from dan_ros.errors import DanError
 
     try:
-        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     except (RuntimeError, ValueError) as error:
         return _refuse(node_class.NAME, error)
     process_tuning.prepare_logging()
@@ -99,6 +100,10 @@ def run_until_signal(make_node: Callable[[], Any], argv: list[str] | None = None
         return _refuse(node_class.NAME, error)
     except RuntimeError as error:  # for example, no network interface is up yet
         return _refuse(node_class.NAME, f'the middleware does not start: {error}', NO_MIDDLEWARE)
+    if ignored := remove_ros_args()[1:]:
+        node.get_logger().warning(
+            f'ignored: {shlex.join(ignored)}; remappings and parameters follow --ros-args'
+        )
     stop.executor = executor = SingleThreadedExecutor()
     executor.add_node(node)
     if not stop.received.is_set():

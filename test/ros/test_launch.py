@@ -220,7 +220,9 @@ def test_an_include_gets_only_the_arguments_that_it_was_given(launched_nodes, tm
         assert '--log-level' not in node
 
 
-@pytest.mark.parametrize('argument', ['use_sim_time:=maybe', 'params_file:=/no/such.yaml'])
+@pytest.mark.parametrize(
+    'argument', ['use_sim_time:=maybe', 'respawn:=yes', 'params_file:=/no/such.yaml']
+)
 def test_an_invalid_argument_is_named(launch, argument):
     process = launch(argument)
     assert process.wait() != 0

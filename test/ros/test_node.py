@@ -342,10 +342,12 @@ def test_an_invalid_parameter_at_start_is_one_line_and_exit_code_2():
     assert line.startswith('dan_node: max_faces cannot be 0')
 
 
-def test_integers_pass_for_floats_and_unknown_names_are_warned_about(start, nobody):
+def test_integers_pass_for_floats_and_what_is_ignored_is_warned_about(start, nobody):
     """At 5 Hz, eight more results of a fast camera take at least seven fifths of a second."""
-    robot = start('-p', 'rate.max_hz:=5', '-p', 'detector.min_scores:=0.5')
+    unknown = ('-p', 'detector.min_scores:=0.5', '--', '-p', 'max_faces:=4')
+    robot = start('-p', 'rate.max_hz:=5', *unknown)
     assert "'detector.min_scores'" in robot.output
+    assert 'ignored: -p max_faces:=4;' in robot.output
     robot.show(nobody)
     robot.frames.clear()
     started_s = time.monotonic()

@@ -82,6 +82,9 @@ def test_depth_replaces_the_assumed_distance_of_its_camera(robot, smile):
     assert values['depth_dropped.other_size'] == '3'
     depth.publish(robot.image(smile))
     robot.node.wait_for_output("the encoding 'bgr8' is not one of 16UC1, 32FC1")
+    robot.wait_status(lambda s, _: 'bgr8' in s.message, 'a warning')
+    depth.publish(depth_image(robot.header(), constant(0.36)))
+    robot.wait_status(lambda s, _: 'bgr8' not in s.message, 'no warning, though nobody is in view')
     assert distance(constant(0.36)) == MEASURED_M
     assert stamp_to_ns(robot.frames[-1].header.stamp) == stamp_ns
 
