@@ -2,14 +2,13 @@
 """Writes one annotated video per camera."""
 
 import itertools
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dan_ros.errors import DataError, count_of
-from dan_ros.images.opencv import cv2, open_capture
+from dan_ros.images.opencv import cv2, is_utf8, open_capture
 from dan_ros.images.resize import resize
 
 CODEC = 'mp4v'  # part of every OpenCV build that can write videos
@@ -44,7 +43,7 @@ class Videos:
 
     Args:
         folder: existing folder for the videos.
-        rates_hz: frame rate per camera, images per second.
+        rates_hz: frame rate per camera, images per second; 0 if it is unknown.
 
     Attributes:
         missing: reason per camera without a video.
@@ -82,11 +81,11 @@ class Videos:
 
     def _open(self, camera: str, size: tuple[int, int]) -> None:
         path = self._new_path(camera)
-        if os.fsencode(path).decode(errors='ignore') != str(path):  # OpenCV would crash
+        if not is_utf8(str(path)):
             self.missing[camera] = 'OpenCV cannot write to a path that is not UTF-8'
             return
         fourcc = cv2.VideoWriter.fourcc(*CODEC)
-        rate_hz = min(max(self._rates_hz.get(camera, DEFAULT_HZ), MIN_HZ), MAX_HZ)
+        rate_hz = min(max(self._rates_hz[camera] or DEFAULT_HZ, MIN_HZ), MAX_HZ)
         writer = cv2.VideoWriter(str(path), fourcc, rate_hz, size)
         if writer.isOpened():
             self._videos[camera] = _Video(path, writer, size)

@@ -45,7 +45,10 @@ def open_picture(path: Path) -> np.ndarray:
 
 def is_picture(path: Path) -> bool:
     """Return whether a file begins like a format that OpenCV reads."""
-    return path.is_file() and bool(cv2.haveImageReader(str(path)))
+    if not path.is_file():
+        return False
+    with path.open('rb') as file:  # OpenCV crashes on a path that is not UTF-8
+        return bool(cv2.haveImageReader(f'/dev/fd/{file.fileno()}'))
 
 
 def _why_unreadable(content: bytes) -> str:

@@ -15,7 +15,15 @@ os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))
 
 import cv2  # noqa: E402
 
-__all__ = ['MAX_PIXELS', 'cv2', 'open_capture', 'raise_if_out_of_memory', 'version']
+__all__ = [
+    'MAX_PIXELS',
+    'cv2',
+    'is_utf8',
+    'new_capture',
+    'open_capture',
+    'raise_if_out_of_memory',
+    'version',
+]
 
 
 def raise_if_out_of_memory(error: cv2.error) -> None:
@@ -24,10 +32,26 @@ def raise_if_out_of_memory(error: cv2.error) -> None:
         raise MemoryError(error.err) from None
 
 
+def is_utf8(path: str) -> bool:
+    """Return whether a path is valid UTF-8; OpenCV crashes on others."""
+    return os.fsencode(path).decode(errors='ignore') == path
+
+
+def new_capture(source: str | int) -> cv2.VideoCapture:
+    """Open a video by its path or URL, or a camera by its number; see `isOpened`."""
+    if isinstance(source, int) or is_utf8(source):
+        return cv2.VideoCapture(source)
+    try:
+        with open(source, 'rb') as file:
+            return cv2.VideoCapture(f'/dev/fd/{file.fileno()}')
+    except OSError:
+        return cv2.VideoCapture()
+
+
 @contextmanager
 def open_capture(source: str | int) -> Iterator[cv2.VideoCapture]:
-    """Open a video by its path, or a camera by its number; release it at the end of the block."""
-    capture = cv2.VideoCapture(source)
+    """Open a source as `new_capture` does, and release it at the end of the block."""
+    capture = new_capture(source)
     try:
         yield capture
     finally:

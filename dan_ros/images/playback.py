@@ -15,7 +15,7 @@ import numpy as np
 
 from dan_ros.errors import DanError, DataError, count_of
 from dan_ros.images.files import is_picture, open_picture
-from dan_ros.images.opencv import cv2
+from dan_ros.images.opencv import cv2, new_capture
 from dan_ros.storage.file_content import VIDEO, explain_wrong_file
 
 WIDTH, HEIGHT = 640, 480  # size of the images with the moving face, pixels
@@ -161,7 +161,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def _open_video(source: int | str, name: str, rate_hz: float | None) -> Source:
-    capture = cv2.VideoCapture(source)
+    capture = new_capture(source)
     if not capture.isOpened():
         words = explain_wrong_file(Path(name), 'a picture or video that OpenCV can read', VIDEO)
         raise DanError(
@@ -195,4 +195,4 @@ def _frames(capture: cv2.VideoCapture, source: int | str) -> Images:
         retry_s = time.monotonic() + (0 if is_readable else RETRY_S)
         while time.monotonic() < retry_s:
             yield None
-        capture = cv2.VideoCapture(source)
+        capture = new_capture(source)

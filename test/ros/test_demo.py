@@ -2,6 +2,7 @@
 """`make demo` and its camera: results, and errors that say what to do; see also test/slow."""
 
 import itertools
+import os
 import struct
 import sys
 import zlib
@@ -93,6 +94,17 @@ def test_pictures_are_told_by_their_content(tmp_path, portrait):
         images = list(itertools.islice(open_source(str(tmp_path / 'face.mp4'), 10), 45))
         assert {image.shape for image in images} == {portrait.shape}
         assert np.abs(images[-1].mean() - portrait.mean()) < 3
+
+
+def test_names_of_files_need_not_be_utf_8(tmp_path, portrait):
+    folder = tmp_path / os.fsdecode(b'caf\xe9')
+    folder.mkdir()
+    (folder / 'a.png').write_bytes(cv2.imencode('.png', portrait)[1].tobytes())
+    np.testing.assert_array_equal(next(open_source(str(folder), 10)), portrait)
+    write_video(tmp_path / 'x.avi', 5)
+    images = open_source(str((tmp_path / 'x.avi').rename(folder / 'x.avi')))
+    assert images.rate_hz == pytest.approx(5)
+    assert all(image is not None for image in itertools.islice(images, 8))
 
 
 def test_a_photo_is_shown_upright(tmp_path, portrait):
