@@ -26,12 +26,14 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Replace the file `path` by what `write` writes to the binary file that it gets.
 
     Raises:
-        OSError: `path` is a folder or cannot be written. The error names `path`; the old file, if
-            any, is unchanged.
+        OSError: `path` is a folder or device, or cannot be written. The error names `path`; the old
+            file, if any, is unchanged.
     """
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, 'it is not a regular file')
         with workspace(path) as folder:
             partial = folder / path.name
             with partial.open('xb') as file:

@@ -125,9 +125,11 @@ def test_a_write_that_fails_names_what_was_asked_for_and_leaves_nothing(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ['taken']
 
 
-def test_a_folder_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(IsADirectoryError):
-        atomic_write(tmp_path, lambda file: pytest.fail('it was written'))
+def test_folders_and_devices_are_refused_before_anything_is_written(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    for path in (tmp_path, tmp_path / 'pipe', Path('/dev/null')):
+        with pytest.raises(OSError, match='Is a directory|not a regular file'):
+            atomic_write(path, lambda file: pytest.fail('it was written'))
 
 
 def test_a_file_that_does_not_fit_on_the_disk_is_named(tmp_path):
