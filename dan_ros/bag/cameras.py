@@ -5,6 +5,7 @@ A copy is an annotated or rectified image of a camera. It has the header of the 
 made from.
 """
 
+import itertools
 import posixpath
 import re
 from dataclasses import dataclass, field
@@ -86,14 +87,21 @@ def choose_image_topics(bag: Bag, names: tuple[str, ...]) -> CameraChoice:
             has a compressed one, and without depth images and copies.
 
     Raises:
-        DataError: the bag has no images of a camera, or one of `names` is not an image topic of it.
+        DataError: the bag has no images of a camera, or one of `names` is not an image topic of it,
+            or two of them are the raw and the compressed images of one camera.
     """
     images = {n: t for n, t in bag.topics.items() if t.kind in IMAGE_KINDS}
     for name in names:
         if name not in images:
             raise DataError(f'{bag.path} has no images on {name}; it has {_list_topics(bag)}')
     if names:
-        return CameraChoice([images[name] for name in dict.fromkeys(names)])
+        chosen = [images[name] for name in dict.fromkeys(names)]
+        for first, second in itertools.combinations(chosen, 2):
+            if first.camera == second.camera:
+                raise DataError(
+                    f'{first.name} and {second.name} have the same images; choose one of them'
+                )
+        return CameraChoice(chosen)
     if not images:
         raise DataError(f'{bag.path} has no images; it has {_list_topics(bag)}')
     choice = _Cameras(bag, _one_per_camera(list(images.values()))).choose()

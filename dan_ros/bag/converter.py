@@ -18,7 +18,12 @@ from dan_ros.bag.video import Videos
 from dan_ros.bag.writer import ExpressionBagWriter
 from dan_ros.errors import DataError, FrameError, count_of
 from dan_ros.faces.blur import blur_faces
-from dan_ros.faces.camera_model import Camera, info_to_camera, info_topic
+from dan_ros.faces.camera_model import (
+    Camera,
+    describe_problem,
+    info_to_camera,
+    info_topic,
+)
 from dan_ros.faces.head_pose import solve_poses
 from dan_ros.messages import stamp_to_ns
 from dan_ros.storage.atomic import atomic_directory
@@ -47,6 +52,7 @@ class ConversionSummary:
         examples: error of the first dropped message per cause.
         frozen_cameras: cameras whose images all have the same stamp.
         unordered_cameras: cameras with stamps that step back.
+        missing_poses: reason per camera whose calibration gives no poses.
         missing_videos: reason per camera without a video.
         damage: damage of the bag, see `Bag`; '' for none.
     """
@@ -59,6 +65,7 @@ class ConversionSummary:
     examples: dict[str, str] = field(default_factory=dict)
     frozen_cameras: set[str] = field(default_factory=set)
     unordered_cameras: set[str] = field(default_factory=set)
+    missing_poses: dict[str, str] = field(default_factory=dict)
     missing_videos: dict[str, str] = field(default_factory=dict)
     damage: str = ''
 
@@ -97,6 +104,7 @@ class ConversionSummary:
                 f'the stamps of {camera} step back; the ids of its faces were kept'
                 for camera in sorted(self.unordered_cameras)
             ),
+            *(self.missing_poses[camera] for camera in sorted(self.missing_poses)),
             *(
                 f'no video of {camera}: {reason}'
                 for camera, reason in sorted(self.missing_videos.items())
@@ -186,7 +194,8 @@ class BagConverter:
             timelines = Timelines(folder)
             videos = None
             if with_videos:
-                videos = stack.enter_context(Videos(folder, self._bag.rates_hz(self._topics)))
+                rates_hz = {topic.camera: topic.rate_hz for topic in self._topics}
+                videos = stack.enter_context(Videos(folder, rates_hz))
                 self.summary.missing_videos = videos.missing
             for record in self._bag.records(self._topic_names()):
                 if record.topic.kind == CAMERA_INFO:
@@ -260,6 +269,10 @@ class BagConverter:
         self.summary.frozen_cameras.update(self._pipeline.cameras_with_frozen_stamps())
         self.summary.unordered_cameras.update(self._pipeline.cameras_with_unordered_stamps())
         landmarks = [face.detection.landmarks for face in faces]
+        if camera in self._calibrations:
+            problem = describe_problem(camera, calibration, frame.size)
+            if problem:
+                self.summary.missing_poses.setdefault(camera, problem)
         poses = solve_poses(landmarks, calibration, frame.size)
         array = bag.classes.array(faces, poses, header, camera, frame.size)
         bag.write(array, record.time_ns)

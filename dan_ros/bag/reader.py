@@ -39,12 +39,14 @@ class Topic:
         kind: type of its messages, such as sensor_msgs/msg/Image; see `full_kind`.
         count: number of its readable messages.
         start_ns: bag time of the first message or earlier, nanoseconds.
+        end_ns: bag time of the last message or later, nanoseconds.
     """
 
     name: str
     kind: str
     count: int = 0
     start_ns: int = 0
+    end_ns: int = 0
 
     @property
     def camera(self) -> str:
@@ -52,6 +54,12 @@ class Topic:
         if self.kind == COMPRESSED_IMAGE:
             return self.name.removesuffix(COMPRESSED_SUFFIX) or self.name
         return self.name
+
+    @property
+    def rate_hz(self) -> float:
+        """Mean rate of the messages; 0 if it is unknown."""
+        seconds = (self.end_ns - self.start_ns) / 1e9
+        return (self.count - 1) / seconds if seconds > 0 and self.count > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -120,10 +128,9 @@ class Bag:
             item for file in self._files for item in file.channels.items()
         )
         self.topics = {
-            name: Topic(name, channel.kind, channel.count, channel.start_ns)
+            name: Topic(name, channel.kind, channel.count, channel.start_ns, channel.end_ns)
             for name, channel in channels.items()
         }
-        self._end_ns = max((channel.end_ns for channel in channels.values()), default=0)
         if not self.topics and self.damage:
             raise DataError(f'{self.damage}, and no message of it can be read')
 
@@ -142,11 +149,6 @@ class Bag:
         for raw in storage.merge_by_time(parts):
             topic = self.topics[raw.topic]
             yield Record(topic, raw.time_ns, _deserialize(raw.data, raw.kind))
-
-    def rates_hz(self, topics: list[Topic]) -> dict[str, float]:
-        """Return the mean image rate by camera, without the cameras whose rate is unknown."""
-        seconds = (self._end_ns - self._files[0].start_ns) / 1e9
-        return {t.camera: (t.count - 1) / seconds for t in topics if seconds > 0 and t.count > 1}
 
     def _missing(self) -> str:
         """Describe how many images that the metadata lists are missing in the files."""

@@ -6,6 +6,7 @@ the readers of `storage` reject. The readers here go through such a file in stor
 """
 
 import contextlib
+import errno
 import os
 import shutil
 import sqlite3
@@ -27,11 +28,14 @@ from mcap.stream_reader import MAGIC_SIZE, StreamReader
 
 from dan_ros.errors import DataError
 
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # error numbers of a full disk
 BLOCK_BYTES = 1 << 16  # compressed data read at a time; damage loses up to one block before it
 ZSTD_MAGIC = b'\x28\xb5\x2f\xfd'
 SQLITE_MAGIC = b'SQLite format 3\0'
 SQLITE_PAGE_BYTES = tuple(1 << power for power in range(9, 17))
 TABLE_LEAF = b'\x0d'  # first byte of a leaf page of a table
+# Raised by the package mcap on damaged files; the last three on invalid lengths.
+MCAP_ERRORS = (McapError, ValueError, struct.error, OverflowError, MemoryError)
 
 
 class RawMessage(NamedTuple):
@@ -78,19 +82,41 @@ def plain_file(file: Path) -> Iterator[Path]:
     Yields:
         The file itself, or a temporary copy if it is compressed or has a log. The copy of a damaged
         compressed file ends at the damage.
+
+    Raises:
+        DataError: the disk is too full for the copy.
     """
     has_log = has_write_ahead_log(file)
     if not has_log and not _is_zstd(file):
         yield file
         return
     with tempfile.TemporaryDirectory() as folder:
-        if has_log:
-            yield _apply_write_ahead_log(file, Path(folder))
-            return
-        target = Path(folder, file.stem)
-        with file.open('rb') as source, target.open('wb') as out:
-            out.writelines(_decompress(source, 'zstd'))
+        with _copying(file):
+            copy = _apply_write_ahead_log if has_log else _decompress_file
+            target = copy(file, Path(folder))
         yield target
+
+
+@contextlib.contextmanager
+def _copying(file: Path) -> Iterator[None]:
+    """Explain a full disk while a temporary copy is written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise DataError(
+            f'{file} needs a temporary copy, but {tempfile.gettempdir()} is full: free some disk '
+            'space, or set TMPDIR to another folder'
+        ) from None
+
+
+def _decompress_file(file: Path, folder: Path) -> Path:
+    """Decompress a file into `folder`."""
+    target = folder / file.stem
+    with file.open('rb') as source, target.open('wb') as out:
+        out.writelines(_decompress(source, 'zstd'))
+    return target
 
 
 def _is_zstd(file: Path) -> bool:
@@ -120,7 +146,8 @@ def read_sqlite3(file: Path) -> Iterator[RawMessage]:
     """
     page_bytes = _page_bytes(file)
     with tempfile.TemporaryDirectory() as folder:
-        copy = _copy_with_new_schema(file, Path(folder), page_bytes)
+        with _copying(file):
+            copy = _copy_with_new_schema(file, Path(folder), page_bytes)
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as database:
             topics = _topics(database, copy, page_bytes)
             if not topics:
@@ -164,13 +191,13 @@ def _copy_with_new_schema(file: Path, folder: Path, page_bytes: int) -> Path:
 
     SQLite would fill an incomplete last page with zeros, and these would end up in a message.
     """
+    copy = Path(shutil.copyfile(file, folder / 'copy.db3'))
     empty = folder / 'empty.db3'
     with contextlib.closing(sqlite3.connect(empty)) as database:
         database.execute(f'PRAGMA page_size = {page_bytes}')
         database.execute('CREATE TABLE leaf (id INTEGER PRIMARY KEY, a, b, c)')
     first_page = bytearray(empty.read_bytes()[:page_bytes])
     first_page[28:32] = bytes(4)  # number of pages; 0 stands for all pages of the file
-    copy = Path(shutil.copyfile(file, folder / file.name))
     os.truncate(copy, copy.stat().st_size // page_bytes * page_bytes)
     with copy.open('r+b') as target:
         target.write(first_page)
@@ -243,7 +270,7 @@ def read_mcap(file: Path) -> Iterator[RawMessage]:
                         channels[record.id] = record.topic, kind
                     case Message() if record.channel_id in channels:
                         yield RawMessage(*channels[record.channel_id], record.log_time, record.data)
-        except (McapError, ValueError, struct.error):
+        except MCAP_ERRORS:
             raise DamageError(
                 f'{file.name} cannot be read as MCAP beyond byte {source.tell()}'
             ) from None
@@ -262,7 +289,7 @@ def _mcap_records(source: BinaryIO, max_bytes: int) -> Iterator[McapRecord]:
                 damaged_chunks += _is_damaged(record, content)
             else:
                 yield record
-    except (McapError, ValueError, struct.error):
+    except MCAP_ERRORS:
         source.seek(end)
         yield from _incomplete_chunk_records(source)
         raise
@@ -289,7 +316,7 @@ def _incomplete_chunk_records(source: BinaryIO) -> Iterator[McapRecord]:
 
 def _content_records(content: bytes) -> Iterator[McapRecord]:
     """Yield the complete records of the decompressed content of a chunk."""
-    with contextlib.suppress(McapError, ValueError, struct.error):  # a chunk has no footer
+    with contextlib.suppress(*MCAP_ERRORS):  # a chunk has no footer
         yield from StreamReader(BytesIO(content), skip_magic=True).records
 
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from mcap.data_stream import ReadDataStream
 from mcap.reader import make_reader
-from mcap.records import Chunk, ChunkIndex, Message
+from mcap.records import Chunk, ChunkIndex, Message, MessageIndex
 from mcap.stream_reader import breakup_chunk
 
 from dan_ros.bag import recovery
@@ -175,12 +175,26 @@ class McapReader:
 
     def _channel(self, number: int, kind: str) -> Channel:
         chunks = self._chunks_of({number})
-        return Channel(
-            kind,
-            self._counts.get(number, 0),
-            min((chunk.message_start_time for chunk in chunks), default=NEVER_NS),
-            max((chunk.message_end_time for chunk in chunks), default=0),
-        )
+        start_ns, end_ns = NEVER_NS, 0
+        for chunk in sorted(chunks, key=lambda chunk: chunk.message_start_time):
+            if chunk.message_start_time >= start_ns:
+                break
+            start_ns = min(start_ns, *self._times(chunk, number))
+        for chunk in sorted(chunks, key=lambda chunk: -chunk.message_end_time):
+            if chunk.message_end_time <= end_ns:
+                break
+            end_ns = max(end_ns, *self._times(chunk, number))
+        return Channel(kind, self._counts.get(number, 0), start_ns, end_ns)
+
+    def _times(self, chunk: ChunkIndex, number: int) -> list[int]:
+        """Return the bag times of a channel in a chunk; those of the chunk if it has no index."""
+        limits = [chunk.message_start_time, chunk.message_end_time]
+        offset = chunk.message_index_offsets.get(number)
+        if offset is None:
+            return limits
+        self._stream.seek(offset + RECORD_HEADER_BYTES)
+        index = MessageIndex.read(ReadDataStream(self._stream))
+        return [time_ns for time_ns, _ in index.records] or limits
 
     def messages(self, topics: Collection[str], start_ns: int = FIRST_NS) -> Iterator[RawMessage]:
         """Yield the messages of some topics from a start time, sorted by bag time."""
@@ -323,7 +337,8 @@ class StorageFile:
                     yield message
         except OSError as error:
             self.damage = self.damage or f'{self.path} cannot be read ({error.strerror}){last}'
-        except Exception as error:  # mcap and SQLite raise many types of errors on damaged files
+        except Exception as error:
+            _raise_unless_damage(error)
             self.damage = self.damage or f'{self.path} is damaged ({_one_line(error)}){last}'
 
     def _list_channels(self, plain: Path) -> dict[str, Channel]:
@@ -331,9 +346,8 @@ class StorageFile:
             with contextlib.closing(self._open(plain)) as reader:
                 channels: dict[str, Channel] = reader.channels()
                 return channels
-        except Exception as error:  # mcap and SQLite raise many types of errors on damaged files
-            if isinstance(error, OSError | DataError) and not isinstance(error, DamageError):
-                raise
+        except Exception as error:
+            _raise_unless_damage(error)
         sequential = SequentialReader(plain, RECOVERERS[self.storage])
         channels = sequential.channels()
         if self.path.stat().st_size == 0:
@@ -342,6 +356,12 @@ class StorageFile:
             self.damage = self.damage or f'{self.path} is damaged ({sequential.damage})'
         self._open = sequential.reopen
         return channels
+
+
+def _raise_unless_damage(error: Exception) -> None:
+    """Raise an error of the user; mcap and SQLite raise many types on damaged files."""
+    if isinstance(error, DataError) and not isinstance(error, DamageError):
+        raise error
 
 
 def has_storage_suffix(path: Path) -> bool:

@@ -139,6 +139,8 @@ def command(
     summary, index.html. The same command continues an interrupted run: a bag is converted again
     only if its content or the options change.
     """
+    if blur and not video:
+        raise click.UsageError('--blur needs --video')
     need('rosbags', 'matplotlib', 'yaml', 'mcap', extra='bag')
     from dan_ros.bag.many.sources import means_many
 

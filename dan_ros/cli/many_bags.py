@@ -221,7 +221,7 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
             'convert the bag again',
             err=True,
         )
-    done = [name for name, task in many.tasks.items() if task.is_done]
+    done = [n for n, task in many.tasks.items() if task.is_done and n in folder.records]
     records = {name: folder.records[name] for name in done}
     left_out = Counter(
         item for record in records.values() for item in record['summary']['left_out'].items()

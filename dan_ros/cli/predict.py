@@ -61,6 +61,8 @@ def command(
     upright image. An image that cannot be read is reported on standard error; the others are
     processed, and the exit code is 1.
     """
+    if blur and out is None:
+        raise click.UsageError('--blur needs --out')
     pipeline = ExpressionPipeline.open(
         model,
         backend,

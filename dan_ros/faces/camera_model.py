@@ -51,6 +51,28 @@ class Camera:
         )
 
 
+def describe_problem(topic: str, camera: Camera | None, size: tuple[int, int] = (0, 0)) -> str:
+    """Describe why a calibration gives no poses; '' if it fits.
+
+    Args:
+        topic: name of the image topic.
+        camera: see `info_to_camera`.
+        size: (width, height) of the images, pixels; not needed without a camera.
+    """
+    if camera is None:
+        return (
+            f'the camera_info of {topic} has no valid calibration (zeros, invalid numbers, or a '
+            'distortion of unknown length): its faces get no pose'
+        )
+    if camera.scaled_to(size) is None:
+        width, height = camera.size
+        return (
+            f'the camera_info of {topic} is for {width}x{height}, its images are '
+            f'{size[0]}x{size[1]}: the aspect ratios differ, so its faces get no pose'
+        )
+    return ''
+
+
 @lru_cache(maxsize=8)
 def assumed_camera(size: tuple[int, int]) -> Camera:
     """Return a camera without distortion and with an angle of view of 60 degrees.

@@ -11,7 +11,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
 
-from dan_ros.faces.camera_model import Camera, info_to_camera
+from dan_ros.faces.camera_model import Camera, describe_problem, info_to_camera
 from dan_ros.faces.head_pose import HeadPose, solve_poses
 from dan_ros.ros.camera_topics import CameraTopics
 from dan_ros.ros.depth import DepthStream
@@ -174,10 +174,7 @@ class CameraStream:
         message = deserialize_message(content, CameraInfo)
         camera = info_to_camera(message, self.topic)
         if camera is None and (self._camera is not None or not self._has_info):
-            self._node.get_logger().warning(
-                f'the camera_info of {self.topic} has no valid calibration (zeros, invalid '
-                'numbers, or a distortion of unknown length): its faces get no pose'
-            )
+            self._node.get_logger().warning(describe_problem(self.topic, None))
         self._camera, self._has_info = camera, True
 
     def _check_fit(self, camera: Camera | None, is_fitting: bool, size: tuple[int, int]) -> None:
@@ -185,9 +182,5 @@ class CameraStream:
         if camera is None or is_fitting:
             self._misfit = ''
         elif not self._misfit:
-            width, height = camera.size
-            self._misfit = (
-                f'the camera_info of {self.topic} is for {width}x{height}, its images are '
-                f'{size[0]}x{size[1]}: the aspect ratios differ, so its faces get no pose'
-            )
+            self._misfit = describe_problem(self.topic, camera, size)
             self._node.get_logger().warning(self._misfit, throttle_duration_sec=MISFIT_PERIOD_S)

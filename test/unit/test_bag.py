@@ -161,8 +161,17 @@ def test_table_and_timeline(tmp_path, images, monkeypatch):
     assert yellow > 0.3  # the band of happy is the largest
 
 
-def test_video(tmp_path, images):
-    bag = record_images(tmp_path / 'in', images)
+@pytest.mark.parametrize('storage', ['sqlite3', 'mcap'])
+def test_a_video_plays_at_the_rate_of_its_camera(tmp_path, images, storage):
+    """The bag is longer than the images."""
+    messages = [
+        ('/camera/image_raw', IMAGE, time_ns := START_NS + i * PERIOD_NS, raw(image, time_ns))
+        for i, image in enumerate(images)
+    ]
+    text = TYPES.types['std_msgs/msg/String']('x')
+    others = (START_NS - 10**11, START_NS + 10**11)
+    messages += [('/chatter', 'std_msgs/msg/String', time_ns, text) for time_ns in others]
+    bag = record(tmp_path / 'in', sorted(messages, key=lambda message: message[2]), storage)
     assert run_bag(bag, tmp_path / 'out', '--video').exit_code == 0
     video = cv2.VideoCapture(str(tmp_path / 'out' / 'camera_image_raw.mp4'))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 12
@@ -240,21 +249,34 @@ def test_events_of_a_visit(tmp_path, smile, nobody):
     assert float(rows[7]['looking_s']) == pytest.approx(0.7)
 
 
-def test_calibrated_cameras_give_poses(tmp_path, smile):
+@pytest.mark.parametrize(
+    ('focal_px', 'height', 'warning'),
+    [
+        (400, 240, ''),
+        (0, 240, '/camera/image_raw has no valid calibration'),
+        (400, 320, 'is for 320x320, its images are 320x240'),
+    ],
+)
+def test_calibrated_cameras_give_poses(tmp_path, smile, focal_px, height, warning):
     def messages():
         unit = np.eye(3).ravel()
-        k = np.array([400.0, 0, 160, 0, 400, 120, 0, 0, 1])
+        k = np.array([focal_px, 0, 160, 0, focal_px, 120, 0, 0, 1], float)
         roi = TYPES.types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
         info = TYPES.types[INFO](
-            header(0), 240, 320, 'plumb_bob', np.zeros(5), k, unit, np.zeros(12), 0, 0, roi
+            header(0), height, 320, 'plumb_bob', np.zeros(5), k, unit, np.zeros(12), 0, 0, roi
         )  # fmt: skip
         yield '/camera/image_raw', IMAGE, START_NS, raw(smile, START_NS)
         yield '/camera/camera_info', INFO, START_NS + 1, info
         yield '/camera/image_raw', IMAGE, START_NS + PERIOD_NS, raw(smile, START_NS + PERIOD_NS)
 
-    run_bag(record(tmp_path / 'in', messages()), tmp_path / 'out')
+    result = run_bag(record(tmp_path / 'in', messages()), tmp_path / 'out')
+    assert warning in result.stderr
+    assert ('Warning' in result.stderr) == bool(warning)
     (_, before), (_, after) = read_arrays(tmp_path / 'out')
     assert before.faces[0].pose == []
+    if warning:
+        assert after.faces[0].pose == []
+        return
     assert after.faces[0].pose[0].position.z == pytest.approx(0.55, abs=0.08)
 
 

@@ -187,6 +187,13 @@ def test_what_is_named_is_chosen(choose, scene, rectified):
     assert not choice.left_out
 
 
+def test_no_camera_is_named_twice(choose, scene):
+    topics = ('/cam/image_raw', '/cam/image_raw/compressed')
+    cameras = (Images(topics[0], scene), Images(topics[1], scene, encoding='bgr8; jpeg'))
+    with pytest.raises(DataError, match=f'{topics[1]} and {topics[0]} have the same images'):
+        choose(*cameras, names=topics[::-1])
+
+
 @pytest.mark.parametrize('topic', ['/cam/image_rect', '/cam/image_rect_color', '/cam/straight'])
 @pytest.mark.parametrize('delay_ns', [-1, 0, 2_000_000])
 def test_a_rectified_copy_is_left_out(choose, scene, rectified, topic, delay_ns):

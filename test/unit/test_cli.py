@@ -99,6 +99,15 @@ def test_predict_hides_faces_in_its_images(run, portrait_file, portrait, pipelin
     np.testing.assert_array_equal(picture[300:], portrait[300:])
 
 
+@pytest.mark.parametrize(
+    ('command', 'needs'), [(('predict', 'x.jpg'), '--out'), (('bag', 'in', 'out'), '--video')]
+)
+def test_blur_is_refused_where_no_picture_is_written(run, command, needs):
+    result = run(*command, '--blur')
+    assert result.exit_code == 2
+    assert f'--blur needs {needs}' in result.stderr
+
+
 def test_predict_gives_boxes_in_the_upright_image(run, portrait, tmp_path):
     """Phones store a portrait on its side, with the EXIF orientation 6."""
     pixels = Image.fromarray(np.rot90(portrait)[..., ::-1])

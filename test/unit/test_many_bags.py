@@ -263,6 +263,21 @@ def test_bags_whose_results_were_removed_are_not_listed(tmp_path, bags, executor
     assert executor.ran == ['a', 'b', 'a', 'b']
 
 
+def test_results_may_be_removed_during_the_run(tmp_path, bags, executor, monkeypatch):
+    out, first_wait = tmp_path / 'out', executor.wait
+
+    def wait(timeout_s):
+        if len(executor.ran) == 1:
+            shutil.rmtree(out / 'bags' / 'a')
+        return first_wait(timeout_s)
+
+    monkeypatch.setattr(executor, 'wait', wait)
+    result = run_bag(bags / 'a', bags / 'b', out)
+    assert result.exit_code == 0, result.exception
+    assert '1 bag, 4 images; see ' in result.output
+    assert [row['bag'] for row in csv.DictReader((out / 'bags.csv').open())] == ['b']
+
+
 @pytest.mark.parametrize('error', [KeyboardInterrupt(), DataError('x'), OSError(28, 'x')])
 def test_a_run_that_ends_early_lists_what_is_done(tmp_path, bags, executor, monkeypatch, error):
     out, first_wait = tmp_path / 'out', executor.wait

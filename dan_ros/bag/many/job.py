@@ -4,7 +4,6 @@
 Jobs and outcomes are plain dicts of JSON values, because they go to other processes and machines.
 """
 
-import errno
 import hashlib
 import os
 import socket
@@ -22,6 +21,7 @@ from dan_ros.bag.many.sources import files_of
 from dan_ros.bag.many.strip import count_labels
 from dan_ros.bag.parquet_tables import FACES, FRAMES, ParquetTables
 from dan_ros.bag.reader import Bag
+from dan_ros.bag.recovery import NO_SPACE
 from dan_ros.bag.settings import BagSettings
 from dan_ros.bag.timeline import PREFIX as TIMELINE
 from dan_ros.detect import Detector, open_detector
@@ -37,7 +37,6 @@ SHARE = 'use storage that all nodes see under the same path'
 PROGRESS = 'progress'  # file with the share of the bag that was processed, [0, 1]
 PROGRESS_INTERVAL_S = 0.5
 READ_BYTES = 1 << 20
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SQLITE_NO_SPACE = 'database or disk is full'  # https://sqlite.org/rescode.html#full
 
 
