@@ -118,7 +118,7 @@ def test_topics_of_ros4hri_are_in_the_policy(start, smile, option):
             'the topic of a face',
             every=lambda: tracked.publish(hri.IdsList(ids=['abc'])),
         )
-    used, allowed = graph_of(robot, '/'), read_policy('/')
+    used, allowed = settled_graph(robot, '/'), read_policy('/')
     for rule, names in used.items():
         for name in names:
             assert any(fnmatchcase(name, pattern) for pattern in allowed[rule]), (rule, name)
