@@ -140,7 +140,7 @@ def main(source: str, out: Path) -> None:
         subscriber.destroy_node()
         rclpy.shutdown()
     saved = _save_picture(subscriber, out, console)
-    _conclude(subscriber, console)
+    _conclude(subscriber, console, finished)
     sys.exit(0 if finished and saved and not any(codes) and subscriber.ids else 1)
 
 
@@ -170,25 +170,23 @@ def _watch(
     executor = SingleThreadedExecutor()
     executor.add_node(subscriber)
     started_s = shown_s = time.monotonic()
-    announced = False
+    announced, all_run = False, True
     with Live(subscriber.table(), console=console, auto_refresh=False) as live:
-        while not stop.is_set():
+        while all_run and not stop.is_set():
             if not endless and _is_enough(subscriber, time.monotonic() - started_s):
                 break
             executor.spin_once(timeout_sec=0.1)
             if subscriber.ids and not announced:
                 announced = True
                 console.print(f'First face after {time.monotonic() - started_s:.1f} s.')
-            if any(process.poll() is not None for process in processes):
-                console.print('[red]A process ended early; see its output above.[/red]')
-                return False
+            all_run = all(process.poll() is None for process in processes)
             if time.monotonic() - shown_s > REFRESH_S:
                 shown_s = time.monotonic()
                 live.update(subscriber.table(), refresh=console.is_terminal)
         live.update(subscriber.table(), refresh=console.is_terminal)
     executor.shutdown()
     console.print()
-    return True
+    return all_run
 
 
 def _is_enough(subscriber: Subscriber, seconds: float) -> bool:
@@ -213,9 +211,13 @@ def _save_picture(subscriber: Subscriber, out: Path, console: Console) -> bool:
     return True
 
 
-def _conclude(subscriber: Subscriber, console: Console) -> None:
-    if not subscriber.ids:
+def _conclude(subscriber: Subscriber, console: Console, finished: bool) -> None:
+    if not finished:
+        console.print('[red]A process ended early; see its output above.[/red]')
+    elif not subscriber.arrivals:
         console.print('[red]No message arrived; run `dan-ros doctor` to find out why.[/red]')
+    elif not subscriber.ids:
+        console.print('[red]The node found no face in the images.[/red]')
     click.echo(
         f'demo: messages={subscriber.ids.total()} ids={len(subscriber.ids)} '
         f'label={subscriber.label}'

@@ -6,7 +6,9 @@ import os
 import struct
 import sys
 import zlib
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import cv2
@@ -15,7 +17,9 @@ import PIL.Image
 import pytest
 import rclpy
 from processes import Process
+from rich.console import Console
 
+from dan_ros.demo.demo import _conclude
 from dan_ros.demo.sample_camera import SampleCamera
 from dan_ros.errors import DanError, ParameterError
 from dan_ros.images import playback
@@ -58,8 +62,25 @@ def test_a_demo_whose_camera_ends_says_so(start_demo, tmp_path):
     demo = start_demo(tmp_path / 'demo', '--source', tmp_path / 'no_such.mp4')
     assert demo.wait() == 1
     assert 'no_such.mp4' in demo.output
-    assert 'A process ended early' in demo.output
-    assert demo.output.splitlines()[-1] == 'demo: messages=0 ids=0 label=none'
+    assert demo.output.splitlines()[-2:] == [
+        'A process ended early; see its output above.', 'demo: messages=0 ids=0 label=none'
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('arrivals', 'finished', 'said'),
+    [
+        ([], False, 'A process ended early'),
+        ([], True, 'No message arrived'),
+        ([1.0], True, 'no face'),
+    ],
+)
+def test_a_demo_without_a_face_says_why(arrivals, finished, said, capsys):
+    subscriber = SimpleNamespace(ids=Counter(), arrivals=arrivals, label='none')
+    _conclude(subscriber, Console(), finished)
+    reason, last = capsys.readouterr().out.splitlines()
+    assert said in reason
+    assert last == 'demo: messages=0 ids=0 label=none'
 
 
 # --- the camera ---------------------------------------------------------------------------------
