@@ -11,6 +11,7 @@ from dan_ros import labels
 from dan_ros.backends import NO_SERVER, Backend, ServerConfig, open_backend
 from dan_ros.detect import Detector, open_detector
 from dan_ros.detect.face_finder import DETECT, REDUCE, FaceFinder
+from dan_ros.errors import ParameterError
 from dan_ros.faces import quality
 from dan_ros.faces.boxes import area, is_same_place
 from dan_ros.faces.crop import crop_face
@@ -22,6 +23,7 @@ from dan_ros.types import NO_HINT, Face, FaceExpression, Frame, SearchHint
 
 CROP, INFER = 'crop', 'infer'
 STAGES = (REDUCE, DETECT, CROP, INFER)  # stages of a run, in order
+ROTATIONS = (0, 90, 180, 270)
 
 _NO_PROBABILITIES = np.zeros(len(labels.CANONICAL), np.float32)
 
@@ -40,6 +42,9 @@ class PipelineConfig:
             Results are in pixels of the frames as given.
         quality: thresholds that a face must pass to be classified.
         prior: how often each expression is assumed to occur.
+
+    Raises:
+        ParameterError: the rotation is another one.
     """
 
     max_side_px: int = 640
@@ -47,6 +52,12 @@ class PipelineConfig:
     rotation: int = 0
     quality: QualityThresholds = field(default_factory=QualityThresholds)
     prior: Prior = MODEL_PRIOR
+
+    def __post_init__(self) -> None:
+        if self.rotation not in ROTATIONS:
+            raise ParameterError(
+                f'rotation cannot be {self.rotation!r}: it must be 0, 90, 180 or 270 (degrees)'
+            )
 
 
 class ExpressionPipeline:

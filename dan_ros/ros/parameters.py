@@ -35,7 +35,7 @@ from dan_ros.errors import ParameterError, count_of
 from dan_ros.faces.quality import QualityThresholds
 from dan_ros.images.opencv import MAX_PIXELS
 from dan_ros.model.store import DEFAULT_MODEL
-from dan_ros.pipeline import PipelineConfig
+from dan_ros.pipeline import ROTATIONS, PipelineConfig
 from dan_ros.probabilities import Prior
 from dan_ros.ros.transports import RAW, TRANSPORTS
 from dan_ros.tracking.attention import AttentionConfig
@@ -196,7 +196,7 @@ PARAMETERS = (
         'Clockwise rotation that makes the image of a camera mounted on its side upright. Results '
         'are given in pixels of the image as received.',
         unit='degrees',
-        choices=(0, 90, 180, 270),
+        choices=ROTATIONS,
         live=True,
     ),
     Spec(

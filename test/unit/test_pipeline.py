@@ -13,7 +13,7 @@ from dan_ros.detect.full_frame import FullFrameDetector
 from dan_ros.detect.haar import HaarDetector
 from dan_ros.detect.yunet import decode
 from dan_ros.detect.yunet_opencv import MIN_VERSION, OpenCvYuNetDetector
-from dan_ros.errors import DanError, ModelError
+from dan_ros.errors import DanError, ModelError, ParameterError
 from dan_ros.faces.crop import square_about
 from dan_ros.images.compressed import JpegDecoder, compressed_to_frame
 from dan_ros.images.opencv import version
@@ -183,6 +183,12 @@ def test_every_encoding_gives_the_same_answer(pipeline, portrait, encoding):
     ((face,),) = pipeline.run([Frame(cv2.cvtColor(portrait, codes[encoding]), encoding)])
     loose = encoding == 'mono8'  # the detector sees other colors, and moves the box a little
     np.testing.assert_allclose(face.probabilities, expected.probabilities, atol=0.1 if loose else 0)
+
+
+@pytest.mark.parametrize('rotation', [1, 45, -90, 360])
+def test_only_quarter_turns_are_rotations(rotation):
+    with pytest.raises(ParameterError, match=f'rotation cannot be {rotation}'):
+        PipelineConfig(rotation=rotation)
 
 
 @pytest.mark.parametrize('rotation', [90, 180, 270])
