@@ -23,6 +23,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from accuracy_plots import draw_series
 from robustness import Condition, blur, darken, make_scene, summarize
 
 from dan_ros import labels
@@ -34,7 +35,6 @@ from dan_ros.evaluate.evaluator import evaluate, predict_crops
 from dan_ros.faces.quality import ACCEPT_ALL
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.plots.accuracy import draw_series
 from dan_ros.plots.style import encode
 from dan_ros.types import Frame
 

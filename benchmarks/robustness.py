@@ -22,6 +22,7 @@ from pathlib import Path
 import click
 import cv2
 import numpy as np
+from accuracy_plots import draw_conditions
 
 from dan_ros import labels
 from dan_ros.bench.pipelines import PERIOD_NS
@@ -33,7 +34,6 @@ from dan_ros.evaluate.metrics import measure
 from dan_ros.faces.quality import ACCEPT_ALL
 from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.plots.accuracy import draw_conditions
 from dan_ros.plots.style import encode
 from dan_ros.probabilities import Calibrator
 from dan_ros.types import Frame

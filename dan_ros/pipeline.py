@@ -143,7 +143,7 @@ class ExpressionPipeline:
         ]
         batch = self._crop(candidates)
         self.timer.lap(CROP)
-        probabilities = self._classify(batch)
+        probabilities = self.calibrator.probabilities(self.backend.infer(batch), self.config.prior)
         self.timer.lap(INFER)
         return [[candidate.result(probabilities) for candidate in own] for own in candidates]
 
@@ -199,10 +199,6 @@ class ExpressionPipeline:
         scale = self.backend.model.crop_scale
         crop_face(candidate.frame, candidate.face.box_xyxy, scale, out, self._quarter_turns)
         return candidate.thresholds.is_sharp(out)
-
-    def _classify(self, batch: np.ndarray) -> np.ndarray:
-        """Return probabilities, float32 [N, 8]."""
-        return self.calibrator.probabilities(self.backend.infer(batch), self.config.prior)
 
 
 @dataclass

@@ -39,7 +39,8 @@ def find_problems(message: str) -> list[str]:
     subject = lines[0] if lines else ''
     if subject.startswith(('fixup! ', 'squash! ')):
         return []
-    return [*_problems_of_subject(subject), *_problems_of_body(lines[1:])]
+    body = ['the second line is not blank'] if lines[1:] and lines[1] else []
+    return [*_problems_of_subject(subject), *body]
 
 
 def _problems_of_subject(subject: str) -> list[str]:
@@ -54,10 +55,6 @@ def _problems_of_subject(subject: str) -> list[str]:
     if subject.endswith('.'):
         problems.append('the subject ends with "."')
     return problems
-
-
-def _problems_of_body(body: list[str]) -> list[str]:
-    return ['the second line is not blank'] if body and body[0] else []
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Times the network on every backend and in every precision that works on this machine."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -130,7 +130,11 @@ def open_networks(
             continue
         on_progress(f'opening {name}')
         default_models = (store.INT8_MODEL,) if name in servers else store.BUNDLED_MODELS
-        variants = _variants(name, models or default_models)
+        variants = [
+            Variant(name, model, precision)
+            for model in models or default_models
+            for precision in _precisions(name, model)
+        ]
         _open_variants(networks, variants, threads, on_progress, server)
     return networks
 
@@ -143,15 +147,9 @@ def _precisions(backend: str, model: str) -> list[str]:
     return [precision, FP32] if REGISTRY[backend].takes_precision else [FP32]
 
 
-def _variants(backend: str, models: Sequence[str]) -> Iterator[Variant]:
-    for model in models:
-        for precision in _precisions(backend, model):
-            yield Variant(backend, model, precision)
-
-
 def _open_variants(
     networks: Networks,
-    variants: Iterator[Variant],
+    variants: Sequence[Variant],
     threads: int,
     on_progress: OnProgress,
     server: ServerConfig,

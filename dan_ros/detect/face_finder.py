@@ -74,7 +74,7 @@ class FaceFinder:
             faces = self._find_in_parts(frame, predicted_boxes, changed_boxes or ())
         where = 'the full frame' if faces is None else 'parts'
         if faces is None:
-            faces = self._detect(self._full_copy(frame))
+            faces = self._detect(self._copy(frame, (0, 0, *frame.size), self.max_side_px))
         LOG.debug('searched %s: found %d, expected %d', where, len(faces), len(predicted_boxes))
         return sorted(faces[:MAX_FACES], key=lambda face: -area(face.box_xyxy))
 
@@ -143,10 +143,6 @@ class FaceFinder:
         found = self._detect(copy, is_part=True)
         return any(not any(_may_be_same(face, other) for other in known) for face in found)
 
-    def _full_copy(self, frame: Frame) -> '_Copy':
-        image = frame.pixels(self.max_side_px / max(frame.size))
-        return self._upright(image, frame, (0, 0, *frame.size), self.max_side_px)
-
     def _copy(self, frame: Frame, part: tuple[int, int, int, int], side_px: int) -> '_Copy':
         """Copy a part of the frame (left, top, right, bottom), reduced to `side_px` and upright."""
         left, top, right, bottom = part
@@ -154,12 +150,7 @@ class FaceFinder:
         x, y = np.divide(image.shape[1::-1], frame.size)  # scale, below 1 if the copy is smaller
         rows = slice(round(top * y), max(round(bottom * y), round(top * y) + 1))
         columns = slice(round(left * x), max(round(right * x), round(left * x) + 1))
-        return self._upright(image[rows, columns], frame, part, side_px)
-
-    def _upright(
-        self, image: np.ndarray, frame: Frame, part: tuple[int, int, int, int], side_px: int
-    ) -> '_Copy':
-        reduced = _reduce(image, frame.encoding, side_px)
+        reduced = _reduce(image[rows, columns], frame.encoding, side_px)
         turns = self.quarter_turns
         upright = cv2.rotate(reduced, _ROTATIONS[turns]) if turns else reduced
         return _Copy(upright, reduced.shape[:2], turns, part)

@@ -66,7 +66,9 @@ class FrameClock:
         self._equal = self._equal + 1 if stamp_ns == self._last_ns else 1
         self._ordered += 1
         if self.is_frozen and arrived_ns is not None and self._arrived_ns is not None:
-            self._add_arrival(max(arrived_ns - self._arrived_ns, 0))
+            step_ns = max(arrived_ns - self._arrived_ns, 0)
+            self._ahead_ns += step_ns
+            self.now_ns += step_ns
         elif stamp_ns > self._newest_ns:
             self._add_stamp(stamp_ns)
         elif stamp_ns < self._newest_ns:
@@ -75,10 +77,6 @@ class FrameClock:
         if len(self._first) < FIRST_STAMPS:
             self._first.append(stamp_ns)
         return self.now_ns
-
-    def _add_arrival(self, step_ns: int) -> None:
-        self._ahead_ns += step_ns
-        self.now_ns += step_ns
 
     def _add_stamp(self, stamp_ns: int) -> None:
         step_ns = stamp_ns - self._newest_ns

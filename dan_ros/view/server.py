@@ -112,7 +112,6 @@ class ViewServer:
         self._encoder = ThreadPoolExecutor(1, 'jpeg')
         self._page = PAGE.read_bytes()
         self._cookie = f'dan_view_{hashlib.sha256(access.token.encode()).hexdigest()[:8]}'
-        self.encoded_pictures = 0
 
     def app(self) -> web.Application:
         """Return the application for aiohttp."""
@@ -264,7 +263,6 @@ class ViewServer:
                 loop = asyncio.get_running_loop()
                 jpeg = await loop.run_in_executor(self._encoder, picture.encode)
                 self._encoded[picture.camera] = (picture.number, picture_message(picture, jpeg))
-                self.encoded_pictures += 1
 
     async def _send(self, client: _Client) -> None:
         while not client.socket.closed:

@@ -2,6 +2,7 @@
 """The evaluation of the benchmarks."""
 
 import importlib
+import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from dan_ros.faces.quality import ACCEPT_ALL
 from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.plots.style import encode
 
 BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
 
@@ -138,3 +140,12 @@ def test_many_bags_scale_until_the_storage_is_the_limit(tmp_path):
     many_bags.decode(bag)
     numbers = {'bags_per_minute': dict.fromkeys(('loop', 'jobs 1', 'jobs 2'), 1.0)}
     assert many_bags.draw({**numbers, 'hours': dict.fromkeys(many_bags.CORES, 1.0)}).axes
+
+
+def test_labels_of_neighboring_panels_do_not_overlap():
+    draw_series = import_benchmark('accuracy_plots').draw_series
+    shares = {1.0: {'found': 1.0, 'accuracy': 0.9}}
+    figure = draw_series({f'{n} has a name as long as a sentence': shares for n in range(4)}, '')
+    encode(figure)
+    boxes = [axes.xaxis.label.get_window_extent() for axes in figure.axes]
+    assert not any(one.overlaps(two) for one, two in itertools.pairwise(boxes))

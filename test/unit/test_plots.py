@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plots: they fit a page, keep names as they are, and show what they are given."""
 
-import itertools
-
 import matplotlib
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from matplotlib.figure import Figure
 
 from dan_ros import labels, palette
 from dan_ros.bench.timer import Comparison
-from dan_ros.plots import accuracy, bench, evaluation, lines, style, timeline, training
+from dan_ros.plots import bench, evaluation, lines, style, timeline, training
 
 COUNT = len(labels.CANONICAL)
 LONG_NAME = 'a variant with a name that is far too long for one line of a plot, int8, one thread'
@@ -53,16 +51,6 @@ def test_a_plot_fits_a_page(name):
     figure = FIGURES[name]()
     assert (figure.get_size_inches() <= (style.WIDTH_IN, style.MAX_HEIGHT_IN)).all()
     assert style.encode(figure).startswith(b'\x89PNG')
-
-
-def test_labels_of_neighboring_panels_do_not_overlap():
-    shares = {1.0: {'found': 1.0, 'accuracy': 0.9}}
-    figure = accuracy.draw_series(
-        {f'{n} has a name as long as a sentence': shares for n in range(4)}, ''
-    )
-    style.encode(figure)
-    boxes = [axes.xaxis.label.get_window_extent() for axes in figure.axes]
-    assert not any(one.overlaps(two) for one, two in itertools.pairwise(boxes))
 
 
 def test_the_style_is_not_left_to_other_plots():
