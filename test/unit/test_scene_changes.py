@@ -216,7 +216,7 @@ def test_what_failed_is_searched_again(camera, room, portrait, monkeypatch):
     for _ in range(2):
         camera.boxes(view(room))
     with monkeypatch.context() as broken:
-        broken.setattr(camera.video.pipeline, '_classify', lambda batch: _fail())
+        broken.setattr(camera.video.pipeline.backend, 'infer', lambda batch: _fail())
         with pytest.raises(BackendError):
             camera.boxes(person)
     assert len(camera.boxes(person)) == 1
