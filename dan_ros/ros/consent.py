@@ -6,9 +6,9 @@ from collections.abc import Callable
 from rclpy.node import Node
 
 from dan_ros.errors import ConsentError, shorten
+from dan_ros.ros.models import Models
 from dan_ros.ros.parameters import CROPPED_FACES, Settings
 from dan_ros.srv import Consent
-from dan_ros.tracking.consent import ConsentRegistry
 
 SERVICE = '~/grant_consent'
 
@@ -19,17 +19,17 @@ class ConsentService:
     Args:
         node: node that offers the service.
         get_settings: returns the current settings.
-        get_registry: returns the registry of the running pipeline; None while there is none.
+        get_models: returns the loaded models; None while the node is not configured.
     """
 
     def __init__(
         self,
         node: Node,
         get_settings: Callable[[], Settings],
-        get_registry: Callable[[], ConsentRegistry | None],
+        get_models: Callable[[], Models | None],
     ) -> None:
         self._logger = node.get_logger()
-        self._get_settings, self._get_registry = get_settings, get_registry
+        self._get_settings, self._get_models = get_settings, get_models
         node.create_service(Consent, SERVICE, self._on_request)
 
     def _on_request(self, request: Consent.Request, response: Consent.Response) -> Consent.Response:
@@ -43,11 +43,12 @@ class ConsentService:
 
     def _answer(self, request: Consent.Request) -> tuple[str, str]:
         """Return the id of the released face and what was done."""
-        settings, registry = self._get_settings(), self._get_registry()
+        settings, models = self._get_settings(), self._get_models()
         if not settings.video.consent_required:
             raise ConsentError('consent.required is false, so every face is published already')
-        if registry is None:
+        if models is None:
             raise ConsentError('the node is not configured, so no face is in view')
+        registry = models.video.consent
         face_id, camera = request.face_id, request.camera
         if is_cropped := settings.input == CROPPED_FACES:  # the id of the face names its camera
             if camera:

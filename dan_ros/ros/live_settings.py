@@ -8,35 +8,30 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from dan_ros.ros.models import Models
 from dan_ros.ros.parameters import (
+    SPECS,
     Settings,
-    check_change,
     declare_parameters,
+    problem_with_changes,
     read_parameters,
-    with_changes,
 )
 
 
 class LiveSettings:
-    """Declares the parameters of a node, and accepts or refuses each change.
+    """Declares the parameters of a node, and accepts or refuses each set of changes as a whole.
 
     Args:
         node: the node.
-        is_configured: returns whether the node is configured, so that only live parameters may
-            change.
-        problem_with: returns why the node cannot work with new settings, in one line, or ''.
+        get_models: returns the loaded models, which live changes must fit; None while the node is
+            not configured, so that every parameter may change.
 
     Raises:
         ParameterError: a parameter has an invalid value.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        is_configured: Callable[[], bool],
-        problem_with: Callable[[Settings], str],
-    ) -> None:
-        self._is_configured, self._problem_with = is_configured, problem_with
+    def __init__(self, node: Node, get_models: Callable[[], Models | None]) -> None:
+        self._get_models = get_models
         for name in declare_parameters(node):
             node.get_logger().warning(f'unknown parameter {name!r}: ignored')
         self._values = read_parameters(node)
@@ -49,12 +44,13 @@ class LiveSettings:
         return self._settings
 
     def _on_change(self, changes: 'list[Parameter[Any]]') -> SetParametersResult:
-        result = check_change(changes, self._is_configured())
-        if not result.successful:
-            return result
-        values = with_changes(self._values, changes)
+        models = self._get_models()
+        if problem := problem_with_changes(changes, is_configured=models is not None):
+            return SetParametersResult(successful=False, reason=problem)
+        known = {c.name: SPECS[c.name].to_value(c.value) for c in changes if c.name in SPECS}
+        values = {**self._values, **known}
         settings = Settings.from_values(values)
-        if problem := self._problem_with(settings):
+        if models is not None and (problem := models.problem_with(settings)):
             return SetParametersResult(successful=False, reason=problem)
         self._values, self._settings = values, settings
-        return result
+        return SetParametersResult(successful=True)

@@ -15,14 +15,13 @@ from dan_ros.ros.live_settings import LiveSettings
 from dan_ros.ros.log_forwarder import LogForwarder
 from dan_ros.ros.managed_node import ManagedNode, reported
 from dan_ros.ros.models import Models, load_models
-from dan_ros.ros.parameters import CROPPED_FACES, Settings
+from dan_ros.ros.parameters import CROPPED_FACES
 from dan_ros.ros.publishers import ExpressionPublishers
 from dan_ros.ros.qos import QosMonitor
 from dan_ros.ros.session import PausableStream
 from dan_ros.ros.sources import SourceContext
 from dan_ros.ros.statistics import Statistics
 from dan_ros.ros.status import Snapshot, Status, status_of
-from dan_ros.tracking.consent import ConsentRegistry
 from dan_ros.tracking.face_tracker import unique_ids
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
@@ -56,9 +55,9 @@ class DanNode(ManagedNode):
         self._outputs: ExpressionPublishers | None = None
         self._stream: PausableStream | None = None
         self._face_ids = unique_ids()
-        self._settings = LiveSettings(self, self._is_configured, self._problem_with)
+        self._settings = LiveSettings(self, self._get_models)
         self.create_service(SetBool, '~/set_enabled', self._on_set_enabled)
-        ConsentService(self, self._settings.get, self._consent)
+        ConsentService(self, self._settings.get, self._get_models)
         self._diagnostics = DiagnosticsPublisher(self, self._status)
 
     def start(self) -> None:
@@ -91,16 +90,12 @@ class DanNode(ManagedNode):
         """Subscribe to the images and start the inference thread."""
         try:
             super().on_activate(state)
-            self._stream = self._create_stream()
-            if self._is_enabled:
-                self._stream.resume()
+            self._open_stream()
         except Exception:
             self._close_stream()
             super().on_deactivate(state)
             raise
         self._phase = 'active'
-        if self._outputs is not None and self._models is not None:
-            self._outputs.declare_data(self._models.selection.backend.receiver)
         self._log_awaited()
         return SUCCESS
 
@@ -124,12 +119,6 @@ class DanNode(ManagedNode):
         self._phase = 'finalized'
         return SUCCESS
 
-    @reported
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Return to unconfigured, from where the node can be configured again."""
-        self._release()
-        return SUCCESS
-
     def _configure(self) -> None:
         settings, started_s = self._settings.get(), time.monotonic()
         settings.check()
@@ -147,7 +136,7 @@ class DanNode(ManagedNode):
             f'{settings.detector.device}'
         )
 
-    def _create_stream(self) -> PausableStream:
+    def _open_stream(self) -> None:
         assert self._models is not None
         assert self._outputs is not None
         context = SourceContext(
@@ -159,7 +148,10 @@ class DanNode(ManagedNode):
             self._drops,
             self._qos_monitor,
         )
-        return PausableStream(context, self._settings.get)
+        self._stream = PausableStream(context, self._settings.get)
+        if self._is_enabled:
+            self._stream.resume()
+        self._outputs.declare_data(self._models.selection.backend.receiver)
 
     def _close_stream(self) -> None:
         if self._stream is not None:
@@ -196,20 +188,14 @@ class DanNode(ManagedNode):
         response.message = 'enabled' if request.data else 'paused'
         return response
 
-    def _consent(self) -> ConsentRegistry | None:
-        return self._models.video.consent if self._models else None
+    def _get_models(self) -> Models | None:
+        return self._models
 
     def _log_awaited(self) -> None:
         if self._stream is not None:
             awaited = f'waiting for images on {self._stream.awaited}'
             paused = 'paused, see ~/set_enabled'
             self.get_logger().info(f'active: {awaited if self._is_enabled else paused}')
-
-    def _is_configured(self) -> bool:
-        return self._phase in ('configuring', 'inactive', 'active')
-
-    def _problem_with(self, settings: Settings) -> str:
-        return self._models.problem_with(settings) if self._models else ''
 
     def _on_gpu_lost(self, error: Exception) -> None:
         self.failure = f'{error}: the node exits, so that it can be restarted'
@@ -218,7 +204,7 @@ class DanNode(ManagedNode):
 
     def _status(self) -> Status:
         """Summarize the state of the node; called by the diagnostics thread."""
-        models, stream = self._models, self._stream
+        stream = self._stream
         return status_of(
             Snapshot(
                 phase=self._phase,
@@ -226,8 +212,7 @@ class DanNode(ManagedNode):
                 failure=self.failure,
                 model=self._settings.get().backend.model,
                 report=self._statistics.report(),
-                selection=models.selection if models else None,
-                pipeline=models.video.pipeline if models else None,
+                models=self._models,
                 face_count=stream.face_count if stream else 0,
                 stream_warnings=list(stream.warnings()) if stream else [],
             )

@@ -11,12 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rcl_interfaces.msg import (
-    FloatingPointRange,
-    IntegerRange,
-    ParameterDescriptor,
-    SetParametersResult,
-)
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import (
     InvalidParameterTypeException,
     InvalidParameterValueException,
@@ -594,14 +589,8 @@ def read_parameters(node: Node) -> dict[str, Any]:
     return {name: spec.to_value(node.get_parameter(name).value) for name, spec in SPECS.items()}
 
 
-def with_changes(values: Mapping[str, Any], changes: Iterable[Any]) -> dict[str, Any]:
-    """Return the values of `read_parameters` after changes, rclpy.parameter.Parameter."""
-    known = {c.name: SPECS[c.name].to_value(c.value) for c in changes if c.name in SPECS}
-    return {**values, **known}
-
-
-def check_change(changes: Iterable[Any], is_configured: bool) -> SetParametersResult:
-    """Accept or reject a set of changes together.
+def problem_with_changes(changes: Iterable[Any], is_configured: bool) -> str:
+    """Return why a set of changes is refused, in one line; '' if it is valid.
 
     Args:
         changes: new values, rclpy.parameter.Parameter.
@@ -618,8 +607,8 @@ def check_change(changes: Iterable[Any], is_configured: bool) -> SetParametersRe
                 'clean it up first'
             )
         if problem:
-            return SetParametersResult(successful=False, reason=problem)
-    return SetParametersResult(successful=True)
+            return problem
+    return ''
 
 
 def problem_with_names(node: Node, changes: Iterable[Any]) -> str:

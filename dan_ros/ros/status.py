@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from dan_ros.backends import Selection
 from dan_ros.errors import count_of
-from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.ros.drops import LOST_HINT
+from dan_ros.ros.models import Models
 from dan_ros.ros.statistics import Report
 
 OK = DiagnosticStatus.OK
@@ -27,8 +26,7 @@ class Snapshot:
         failure: why the last transition failed, or ''.
         model: parameter model.file, reported while no model is loaded.
         report: counters.
-        selection: the backend in use; None while not configured.
-        pipeline: the pipeline in use; None while not configured.
+        models: the loaded models; None while not configured.
         face_count: faces in the last image of every camera.
         stream_warnings: problems of the images.
     """
@@ -38,8 +36,7 @@ class Snapshot:
     failure: str
     model: str
     report: Report
-    selection: Selection | None
-    pipeline: ExpressionPipeline | None
+    models: Models | None
     face_count: int
     stream_warnings: Sequence[str]
 
@@ -62,7 +59,7 @@ def status_of(snapshot: Snapshot) -> Status:
 def _level_and_message(snapshot: Snapshot) -> tuple[bytes, str]:
     if snapshot.failure:
         return ERROR, snapshot.failure
-    if snapshot.phase != 'active' or snapshot.pipeline is None:
+    if snapshot.phase != 'active' or snapshot.models is None:
         return OK, snapshot.phase
     if not snapshot.is_enabled:
         return OK, 'paused, see ~/set_enabled'
@@ -85,10 +82,10 @@ def _warnings(snapshot: Snapshot) -> Iterator[str]:
     )
     if bad:
         yield 'images dropped: ' + ', '.join(bad)
-    if snapshot.selection is not None and snapshot.pipeline is not None:
-        yield snapshot.selection.warning
-        yield snapshot.pipeline.backend.warning
-        yield snapshot.pipeline.detector.warning
+    if snapshot.models is not None:
+        yield snapshot.models.selection.warning
+        yield snapshot.models.video.pipeline.backend.warning
+        yield snapshot.models.video.pipeline.detector.warning
 
 
 def _counter_values(snapshot: Snapshot) -> dict[str, str]:
@@ -108,7 +105,8 @@ def _counter_values(snapshot: Snapshot) -> dict[str, str]:
 
 
 def _state_values(snapshot: Snapshot) -> dict[str, str]:
-    selection, pipeline = snapshot.selection, snapshot.pipeline
+    models = snapshot.models
+    pipeline = models.video.pipeline if models else None
     backend = pipeline.backend if pipeline else None
     return {
         'state': snapshot.phase,
@@ -116,7 +114,7 @@ def _state_values(snapshot: Snapshot) -> dict[str, str]:
         'model': backend.model_name if backend else snapshot.model,
         'backend': backend.name if backend else 'none',
         'device': backend.device if backend else 'none',
-        'backend_why': selection.reason if selection else '',
+        'backend_why': models.selection.reason if models else '',
         'detector': pipeline.detector.name if pipeline else 'none',
         # Current and maximum faces per batch: a GPU short of memory takes fewer for a while.
         'batch': f'{backend.batcher.limit} of {backend.batcher.max_batch}' if backend else '',
