@@ -8,15 +8,14 @@ from typing import Any
 import numpy as np
 from geometry_msgs.msg import PoseWithCovariance
 from rclpy.node import Node
-from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from dan_ros import labels
 from dan_ros.errors import BackendError
 from dan_ros.faces.head_pose import HeadPose
 from dan_ros.image_annotations import TOPIC_SUFFIX, AnnotationClasses
 from dan_ros.ros.inference_thread import FrameResult
-from dan_ros.ros.publishers import OUTPUT_QOS, ROS
-from dan_ros.ros.qos import PublisherEventCallbacks, QosMonitor, create_with_events
+from dan_ros.ros.publishers import ROS
+from dan_ros.ros.qos import QosMonitor, create_output
 from dan_ros.tracking.face_tracker import TrackedFace
 
 try:
@@ -134,10 +133,11 @@ class CameraOutputs:
         self, node: Node, camera: str, packages: Iterable[str], qos_monitor: QosMonitor
     ) -> None:
         self._node = node
-        self._publishers = [
-            (output, create_output(node, output.message_type, camera + output.suffix, qos_monitor))
-            for output in map(OUTPUTS.__getitem__, packages)
-        ]
+        self._publishers = []
+        for output in map(OUTPUTS.__getitem__, packages):
+            topic, kind = camera + output.suffix, output.message_type
+            publisher = create_output(node, node.create_publisher, kind, topic, qos_monitor)
+            self._publishers.append((output, publisher))
 
     def publish(self, result: FrameResult, poses: Poses) -> None:
         """Publish the faces of an image to those who subscribe."""
@@ -150,18 +150,3 @@ class CameraOutputs:
         for _, publisher in self._publishers:
             self._node.destroy_publisher(publisher)
         self._publishers = []
-
-
-def create_output(node: Node, message_type: Any, topic: str, qos_monitor: QosMonitor) -> Any:
-    """Create a publisher that exists while images are processed; see `CameraOutputs`."""
-    return create_with_events(
-        node,
-        lambda events: node.create_publisher(
-            message_type,
-            topic,
-            OUTPUT_QOS,
-            event_callbacks=events,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        ),
-        PublisherEventCallbacks(incompatible_qos=qos_monitor.callback(topic)),
-    )

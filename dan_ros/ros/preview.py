@@ -15,8 +15,7 @@ from sensor_msgs.msg import CompressedImage
 from dan_ros.images.compressed import COMPRESSED_SUFFIX
 from dan_ros.images.jpeg import to_preview
 from dan_ros.ros.inference_thread import FrameResult
-from dan_ros.ros.outputs import create_output
-from dan_ros.ros.qos import QosMonitor
+from dan_ros.ros.qos import QosMonitor, create_output
 
 PERIOD_S = 0.08  # shortest time between two pictures of a camera, seconds
 ERROR_PERIOD_S = 10  # interval between two errors about pictures, seconds
@@ -67,7 +66,9 @@ class PreviewPublisher:
     def __init__(self, node: Node, camera: str, qos_monitor: QosMonitor) -> None:
         self._node = node
         topic = preview_topic(node.get_fully_qualified_name(), camera)
-        self._publisher = create_output(node, CompressedImage, topic, qos_monitor)
+        self._publisher = create_output(
+            node, node.create_publisher, CompressedImage, topic, qos_monitor
+        )
         self._thread = ThreadPoolExecutor(1, 'preview')
         self._drawing: Future[None] | None = None
         self._due_s = 0.0

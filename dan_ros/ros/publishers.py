@@ -9,7 +9,6 @@ from geometry_msgs.msg import Point, Point32, Pose, Quaternion, Transform, Trans
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image, RegionOfInterest
 from std_msgs.msg import Bool, Header
 
@@ -26,7 +25,7 @@ from dan_ros.msg import (
 from dan_ros.ros.data_declaration import DataDeclaration
 from dan_ros.ros.event_publisher import EventPublisher
 from dan_ros.ros.inference_thread import FrameResult
-from dan_ros.ros.qos import PublisherEventCallbacks, QosMonitor, create_with_events
+from dan_ros.ros.qos import OUTPUT_QOS, QosMonitor, create_output
 from dan_ros.tracking.face_tracker import TrackedFace
 
 try:
@@ -34,7 +33,6 @@ try:
 except ModuleNotFoundError:
     TFMessage = None
 
-OUTPUT_QOS = QoSProfile(depth=10)
 EVENT_QOS = QoSProfile(depth=100)  # depth: many faces may leave at once
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 CLOSING_S = 0.2  # longest wait until subscribers acknowledge the last events, seconds
@@ -134,17 +132,8 @@ class ExpressionPublishers:
             self._node.destroy_lifecycle_publisher(publisher)
 
     def _create(self, message_type: type, topic: str, qos: QoSProfile = OUTPUT_QOS) -> Any:
-        publisher = create_with_events(
-            self._node,
-            lambda events: self._node.create_lifecycle_publisher(
-                message_type,
-                topic,
-                qos,
-                event_callbacks=events,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            ),
-            PublisherEventCallbacks(incompatible_qos=self._qos_monitor.callback(topic)),
-        )
+        create = self._node.create_lifecycle_publisher
+        publisher = create_output(self._node, create, message_type, topic, self._qos_monitor, qos)
         self._publishers.append(publisher)
         return publisher
 
@@ -182,23 +171,22 @@ class FaceTfBroadcaster:
 
 
 def _frames_of(face_id: str, pose: HeadPose, header: Header) -> tuple[TransformStamped, ...]:
-    face = f'face_{face_id}'
+    face, message = f'face_{face_id}', ROS.pose(pose)
+    position = message.position
     return (
-        TransformStamped(header=header, child_frame_id=face, transform=_transform(pose)),
+        TransformStamped(
+            header=header,
+            child_frame_id=face,
+            transform=Transform(
+                translation=Vector3(x=position.x, y=position.y, z=position.z),
+                rotation=message.orientation,
+            ),
+        ),
         TransformStamped(
             header=Header(stamp=header.stamp, frame_id=face),
             child_frame_id=f'gaze_{face_id}',
             transform=GAZE,
         ),
-    )
-
-
-def _transform(pose: HeadPose) -> Transform:
-    message = ROS.pose(pose)
-    position = message.position
-    return Transform(
-        translation=Vector3(x=position.x, y=position.y, z=position.z),
-        rotation=message.orientation,
     )
 
 

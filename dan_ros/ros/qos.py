@@ -37,6 +37,7 @@ OVERRIDE_ERRORS = (
     AssertionError, AttributeError, ParameterException, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
 
+OUTPUT_QOS = QoSProfile(depth=10)
 INCOMPATIBLE = (
     'a peer on {} has an incompatible QoS, so no messages arrive: compare '
     'with `ros2 topic info --verbose`, and see the parameters qos.reliability and qos_overrides'
@@ -48,7 +49,7 @@ __all__ = [
     'SubscriptionEventCallbacks',
     'UnsupportedEventTypeError',
     'create_image_subscription',
-    'create_with_events',
+    'create_output',
 ]
 
 
@@ -126,6 +127,40 @@ def create_image_subscription(
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         ),
         events,
+    )
+
+
+def create_output(
+    node: Node,
+    create: Callable[..., Any],
+    message_type: type,
+    topic: str,
+    qos_monitor: 'QosMonitor',
+    qos: QoSProfile = OUTPUT_QOS,
+) -> Any:
+    """Create a publisher.
+
+    Args:
+        node: its parameters may override the QoS.
+        create: its method `create_publisher` or `create_lifecycle_publisher`.
+        message_type: class of the messages.
+        topic: name before remapping.
+        qos_monitor: notified of subscriptions with an incompatible QoS.
+        qos: default QoS.
+
+    Raises:
+        ParameterError: a parameter under qos_overrides has an invalid value.
+    """
+    return create_with_events(
+        node,
+        lambda events: create(
+            message_type,
+            topic,
+            qos,
+            event_callbacks=events,
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        ),
+        PublisherEventCallbacks(incompatible_qos=qos_monitor.callback(topic)),
     )
 
 

@@ -108,6 +108,7 @@ class Ros4HriFacePublisher:
 
     def __init__(self, node: Node, has_valence: bool, picture_size: tuple[int, int]) -> None:
         self._node, self._has_valence = node, has_valence
+        self._name = node.get_fully_qualified_name()
         self._picture_size = picture_size
         self._lock = threading.Lock()
         self._is_open = True
@@ -130,7 +131,7 @@ class Ros4HriFacePublisher:
             rival = _rival(self._node, has_publisher=self._tracked is not None)
             if self._tracked is None and not rival:
                 self._tracked = _publisher(self._node, hri.IdsList, TRACKED)
-            elif self._tracked is not None and rival and rival < _full_name(self._node):
+            elif self._tracked is not None and rival and rival < self._name:
                 self._withdraw()
             warning = self._warning_about(rival) if rival else ''
             if warning and warning != self._warning:
@@ -334,13 +335,9 @@ def _rival(node: Node, has_publisher: bool) -> str:
         posixpath.join(peer.node_namespace, peer.node_name)
         for peer in node.get_publishers_info_by_topic(TRACKED)
     )
-    if has_publisher and _full_name(node) in names:
-        names.remove(_full_name(node))  # another node may have the same name
+    if has_publisher and (own := node.get_fully_qualified_name()) in names:
+        names.remove(own)  # once: another node may have the same name
     return names[0] if names else ''
-
-
-def _full_name(node: Node) -> str:
-    return posixpath.join(node.get_namespace(), node.get_name())
 
 
 def _fits_into_topic(face_id: str) -> bool:

@@ -32,19 +32,15 @@ def _explained(create: Callable[..., Any], action: str) -> Callable[..., Any]:
         except RuntimeError as error:
             if not is_enabled():
                 raise
+            full_name = node.resolve_topic_name(name)  # after remapping, as in a policy
             reason = ' '.join(str(error).split())
             raise DanError(
-                f'cannot {action} {_full_name(node, name)}: {reason}. SROS2 is enabled, and the '
+                f'cannot {action} {full_name}: {reason}. SROS2 is enabled, and the '
                 'policy of this enclave probably does not allow it: add this name to the policy '
                 'and run `ros2 security create_permission` again, see docs/sros2.md'
             ) from error
 
     return run
-
-
-def _full_name(node: LifecycleNode, name: str) -> str:
-    """Return the name of a topic or service after remapping, as in a policy."""
-    return str(node.resolve_topic_name(name))
 
 
 class SecureNode(LifecycleNode):

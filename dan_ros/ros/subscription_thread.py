@@ -31,7 +31,7 @@ class SubscriptionGroup(CallbackGroup):
     def __init__(self) -> None:
         super().__init__()
         self.subscriptions: list[Any] = []
-        self.events: list[Any] = []  # waiting for events alone would also wake up for messages
+        self.events: list[Any] = []  # an executor that waits for events also wakes up for messages
 
     def add_entity(self, entity: Any) -> None:
         """Remember a new subscription or event; called by rclpy."""

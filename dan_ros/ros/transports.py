@@ -25,7 +25,6 @@ class Transport:
 
     Attributes:
         message_type: class of the messages.
-        suffix: end of the topic, after the name of the camera.
         read: parses a serialized message, or raises a FrameError; fast.
         check: takes a message and the name of its camera, and returns a function that decodes the
             message; raises a FrameError if the message is invalid. It is fast; the returned
@@ -33,7 +32,6 @@ class Transport:
     """
 
     message_type: type
-    suffix: str
     read: Callable[[bytes], Any]
     check: Callable[[Any, str], Callable[[], Frame]]
 
@@ -54,16 +52,14 @@ def open_transport(
         max_side_px: returns the longer side of the copy on which faces are detected, pixels.
     """
     if name == RAW:
-        return Transport(Image, '', lambda content: read_image(content, _header), _check_raw)
+        return Transport(Image, lambda content: read_image(content, _header), _check_raw)
     decoders: defaultdict[str, JpegDecoder] = defaultdict(JpegDecoder)
 
     def check(message: Any, camera: str) -> Callable[[], Frame]:
         size, decoder = check_compressed(message.data, max_pixels()), decoders[camera]
         return lambda: decoder.decode(message.data, size, max_side_px())
 
-    return Transport(
-        CompressedImage, COMPRESSED_SUFFIX, lambda content: read_picture(content, _header), check
-    )
+    return Transport(CompressedImage, lambda content: read_picture(content, _header), check)
 
 
 def _check_raw(message: Any, camera: str) -> Callable[[], Frame]:

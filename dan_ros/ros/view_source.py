@@ -28,7 +28,7 @@ from std_srvs.srv import SetBool
 from dan_ros.errors import ParameterError
 from dan_ros.messages import stamp_to_ns
 from dan_ros.msg import FacialExpression, FacialExpressionArray, FacialExpressionEvent
-from dan_ros.ros.parameters import SPECS, Spec
+from dan_ros.ros.parameters import SPECS
 from dan_ros.ros.preview import original_size, preview_topic
 from dan_ros.view.board import Board, SeenEvent, SeenFace, ViewStatus, parameter_json
 
@@ -247,21 +247,17 @@ def _parameters(values: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """Yield the node's parameters; an older node lacks some."""
     for spec, value in zip(SPECS.values(), map(parameter_value_to_python, values), strict=False):
         if value is not None:
-            yield _parameter_json(spec, _plain(value))
-
-
-def _parameter_json(spec: Spec, value: Any) -> dict[str, Any]:
-    return parameter_json(
-        spec.name,
-        value,
-        spec.default,
-        spec.description,
-        spec.unit,
-        spec.minimum,
-        spec.maximum,
-        spec.choices,
-        spec.live,
-    )
+            yield parameter_json(
+                spec.name,
+                _plain(value),
+                spec.default,
+                spec.description,
+                spec.unit,
+                spec.minimum,
+                spec.maximum,
+                spec.choices,
+                spec.live,
+            )
 
 
 def _plain(value: Any) -> Any:
