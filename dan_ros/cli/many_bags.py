@@ -58,7 +58,7 @@ def convert_many(
         DanError: the run cannot start or cannot continue.
     """
     out = out.resolve()
-    bags = find_bags(sources)
+    bags = find_bags(sources, _print_unreadable)
     _check_apart(bags, out)
     with ExitStack() as stack:
         cluster = _connect(ray_address, jobs) if ray_address else None
@@ -78,6 +78,10 @@ def convert_many(
                 _finish_early(many, folder, settings)
                 raise
         return _finish(many, folder, settings)
+
+
+def _print_unreadable(error: OSError) -> None:
+    click.echo(f'Warning: {error.filename} is left out: {error.strerror}', err=True)
 
 
 def _print_begin(many: ManyBags) -> None:

@@ -444,6 +444,26 @@ def test_bags_are_found_once(tmp_path, images):
     assert sources.name_bags(expected, first)[expected[0]] == 'run'
 
 
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, images, executor, monkeypatch):
+    for name in 'ab':
+        record_images(tmp_path / 'in' / name, images[:1])
+    scandir = os.scandir
+
+    def scan(path):
+        if not isinstance(path, int) and Path(path).name == 'b':
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', scan)
+    monkeypatch.setattr(Path, 'iterdir', lambda path: (Path(f.path) for f in scan(path)))
+    result = run_bag(tmp_path / 'in', tmp_path / 'x')
+    assert (result.exit_code, '1 bag, 1 image' in result.output) == (0, True), result.output
+    assert 'in/b is left out: Permission denied' in result.output
+    result = run_bag(tmp_path / 'in' / '*', tmp_path / 'y')
+    assert (result.exit_code, '1 bag, 1 image; 1 failed' in result.output) == (1, True)
+    assert 'in/b: Permission denied' in result.output
+
+
 def test_settings_survive_the_way_to_another_process():
     settings = BagSettings(
         topics=('/a',),

@@ -5,7 +5,7 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count, islice
 from pathlib import Path
 
@@ -32,21 +32,24 @@ def means_many(sources: Sequence[Path], out: Path) -> bool:
     return len(list(islice(_bags_below(first), least))) == least
 
 
-def find_bags(sources: Sequence[Path]) -> list[Path]:
+def find_bags(
+    sources: Sequence[Path], on_unreadable: Callable[[OSError], object] = lambda error: None
+) -> list[Path]:
     """Return the resolved paths of the bags, each once and sorted.
 
     A folder that is not a bag stands for all bags below it, except for hidden folders and for
-    result folders of this command. A path that is not a pattern and not a bag is returned
-    unchanged.
+    result folders of this command. A path that is not a pattern and not a bag, or cannot be read,
+    is returned unchanged.
 
     Args:
         sources: paths of bags, patterns with *, ? and **, and folders of bags.
+        on_unreadable: called for each folder below a source that cannot be read.
 
     Raises:
         DataError: a pattern matches nothing, or there are only result folders.
     """
     paths = [path for source in sources for path in _expand(source)]
-    found = {bag.resolve() for path in paths for bag in _bags_at(path)}
+    found = {bag.resolve() for path in paths for bag in _bags_at(path, on_unreadable)}
     if not found:
         raise DataError(f'there is no bag in {", ".join(map(str, sources))}')
     return sorted(bag for bag in found if bag.parent not in found)
@@ -134,10 +137,12 @@ def _is_part(file: Path) -> bool:
     return name == METADATA or has_storage_suffix(Path(name.removesuffix(WRITE_AHEAD_LOG)))
 
 
-def _bags_below(folder: Path) -> Iterable[Path]:
+def _bags_below(
+    folder: Path, on_unreadable: Callable[[OSError], object] | None = None
+) -> Iterable[Path]:
     """Yield the bags inside a folder that is not a bag."""
     seen: set[str] = set()
-    for place, names, _ in os.walk(folder, followlinks=True):
+    for place, names, _ in os.walk(folder, onerror=on_unreadable, followlinks=True):
         real, path = os.path.realpath(place), Path(place)
         if real in seen or (path / STATE).is_dir():
             names.clear()
@@ -148,9 +153,12 @@ def _bags_below(folder: Path) -> Iterable[Path]:
         names[:] = sorted(name for name in names if not name.startswith('.'))
 
 
-def _bags_at(path: Path) -> list[Path]:
-    if (path / STATE).is_dir():
-        return []
-    if _is_bag(path) or not path.is_dir():
+def _bags_at(path: Path, on_unreadable: Callable[[OSError], object]) -> list[Path]:
+    try:
+        if (path / STATE).is_dir():
+            return []
+        if _is_bag(path) or not path.is_dir():
+            return [path]
+    except OSError:  # reading it as a bag will report the error
         return [path]
-    return list(_bags_below(path)) or [path]
+    return list(_bags_below(path, on_unreadable)) or [path]
