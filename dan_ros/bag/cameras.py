@@ -24,7 +24,7 @@ from dan_ros.bag.reader import (
     Topic,
     record_to_frame,
 )
-from dan_ros.errors import DataError, FrameError
+from dan_ros.errors import DataError, FrameError, count_of
 from dan_ros.faces.camera_model import info_topic
 from dan_ros.images.encodings import to_bgr
 from dan_ros.images.opencv import cv2
@@ -35,6 +35,7 @@ NOT_LIGHT = re.compile(r'(8S|16S|32S|32F|64F)C\d*|16UC1?')
 DEBUG_IMAGE = 'debug_image'  # last part of the name of the node's annotated images
 ORIGINAL = 'image_raw'  # last part of the name of a driver's images, by convention
 RESULTS = 'dan_ros/msg/FacialExpressionArray'  # type of the node's results
+MIN_COUNT = 0.9  # share of the compressed images below which the raw ones are incomplete
 SAMPLES = 10  # images that are compared per topic
 MAX_SAMPLES = 300  # images of all topics that are read to find those of one topic
 LEAD_NS = 1_000_000_000  # longest time by which a copy may be recorded before its original
@@ -108,6 +109,14 @@ def choose_image_topics(bag: Bag, names: tuple[str, ...]) -> CameraChoice:
     if not choice.topics:
         reasons = '; '.join(f'{name}: {reason}' for name, reason in choice.left_out.items())
         raise DataError(f'{bag.path} has no images of a camera ({reasons}); choose with --topic')
+    used = {topic.camera: topic for topic in choice.topics}
+    for topic in images.values():
+        count = used[topic.camera].count if topic.camera in used else topic.count
+        if count < MIN_COUNT * topic.count:
+            choice.left_out[topic.name] = (
+                f'{used[topic.camera].name} is processed, but has only {count} of its '
+                f'{count_of(topic.count, "image")}'
+            )
     return choice
 
 
