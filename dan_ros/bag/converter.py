@@ -4,7 +4,7 @@
 import os
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,10 +50,7 @@ class ConversionSummary:
         labels: number of faces per label.
         dropped: number of dropped messages per cause.
         examples: error of the first dropped message per cause.
-        frozen_cameras: cameras whose images all have the same stamp.
-        unordered_cameras: cameras with stamps that step back.
-        missing_poses: reason per camera whose calibration gives no poses.
-        missing_videos: reason per camera without a video.
+        warnings: problems that do not make the result incomplete.
         damage: damage of the bag, see `Bag`; '' for none.
     """
 
@@ -63,10 +60,7 @@ class ConversionSummary:
     labels: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
-    frozen_cameras: set[str] = field(default_factory=set)
-    unordered_cameras: set[str] = field(default_factory=set)
-    missing_poses: dict[str, str] = field(default_factory=dict)
-    missing_videos: dict[str, str] = field(default_factory=dict)
+    warnings: set[str] = field(default_factory=set)
     damage: str = ''
 
     def add_frame(self, array: Any) -> None:
@@ -91,24 +85,6 @@ class ConversionSummary:
         return [
             f'{count_of(count, "message")} dropped, {cause}: {self.examples[cause]}'
             for cause, count in self.dropped.items()
-        ]
-
-    def describe_warnings(self) -> list[str]:
-        """Return a text per problem that does not make the result incomplete."""
-        return [
-            *(
-                f'all images of {camera} have the same stamp; faces were tracked by bag time'
-                for camera in sorted(self.frozen_cameras)
-            ),
-            *(
-                f'the stamps of {camera} step back; the ids of its faces were kept'
-                for camera in sorted(self.unordered_cameras)
-            ),
-            *(self.missing_poses[camera] for camera in sorted(self.missing_poses)),
-            *(
-                f'no video of {camera}: {reason}'
-                for camera, reason in sorted(self.missing_videos.items())
-            ),
         ]
 
     def add_error(self, error: FrameError) -> None:
@@ -196,7 +172,6 @@ class BagConverter:
             if with_videos:
                 rates_hz = {topic.camera: topic.rate_hz for topic in self._topics}
                 videos = stack.enter_context(Videos(folder, rates_hz))
-                self.summary.missing_videos = videos.missing
             for record in self._bag.records(self._topic_names()):
                 if record.topic.kind == CAMERA_INFO:
                     self._calibrate(record)
@@ -215,6 +190,8 @@ class BagConverter:
                     timelines.finish(self._ids_in_view())
                 last_ns = record.time_ns
             timelines.finish()
+            if videos:
+                self.summary.warnings.update(videos.problems.values())
             for camera, detector in self._events.items():
                 bag.write_events(detector.end(), self._headers[camera], camera, last_ns)
         self.summary.damage = self._bag.damage
@@ -266,13 +243,8 @@ class BagConverter:
         face_ids = self._pipeline.face_ids(camera)
         calibration = self._calibrations.get(camera)
         faces = self._attention[camera].update(faces, face_ids, calibration, frame.size)
-        self.summary.frozen_cameras.update(self._pipeline.cameras_with_frozen_stamps())
-        self.summary.unordered_cameras.update(self._pipeline.cameras_with_unordered_stamps())
         landmarks = [face.detection.landmarks for face in faces]
-        if camera in self._calibrations:
-            problem = describe_problem(camera, calibration, frame.size)
-            if problem:
-                self.summary.missing_poses.setdefault(camera, problem)
+        self.summary.warnings.update(self._warnings(camera, frame.size))
         poses = solve_poses(landmarks, calibration, frame.size)
         array = bag.classes.array(faces, poses, header, camera, frame.size)
         bag.write(array, record.time_ns)
@@ -287,6 +259,15 @@ class BagConverter:
             self._tables.add_frame(record, frame.size, faces)
         self.summary.add_frame(array)
         return faces
+
+    def _warnings(self, camera: str, size: tuple[int, int]) -> Iterator[str]:
+        if camera in self._pipeline.cameras_with_frozen_stamps():
+            yield f'all images of {camera} have the same stamp; faces were tracked by bag time'
+        if camera in self._pipeline.cameras_with_unordered_stamps():
+            yield f'the stamps of {camera} step back; the ids of its faces were kept'
+        known = self._calibrations
+        if camera in known and (problem := describe_problem(camera, known[camera], size)):
+            yield problem
 
     def _ids_in_view(self) -> set[str]:
         return set().union(*(self._pipeline.face_ids(topic.camera) for topic in self._topics))

@@ -46,14 +46,14 @@ class Videos:
         rates_hz: frame rate per camera, images per second; 0 if it is unknown.
 
     Attributes:
-        missing: reason per camera without a video.
+        problems: why there is no video, by camera.
 
     Raises:
         DataError: a video is incomplete; raised at the end.
     """
 
     def __init__(self, folder: Path, rates_hz: dict[str, float]) -> None:
-        self.missing: dict[str, str] = {}
+        self.problems: dict[str, str] = {}
         self._folder = folder
         self._rates_hz = rates_hz
         self._videos: dict[str, _Video] = {}
@@ -70,7 +70,7 @@ class Videos:
 
     def write(self, camera: str, image_bgr: np.ndarray) -> None:
         """Append an image, uint8 [H, W, 3] BGR, resized to the size of the camera's first one."""
-        if camera in self.missing:
+        if camera in self.problems:
             return
         if camera not in self._videos:
             height, width = image_bgr.shape[:2]
@@ -82,7 +82,9 @@ class Videos:
     def _open(self, camera: str, size: tuple[int, int]) -> None:
         path = self._new_path(camera)
         if not is_utf8(str(path)):
-            self.missing[camera] = 'OpenCV cannot write to a path that is not UTF-8'
+            self.problems[camera] = (
+                f'no video of {camera}: OpenCV cannot write to a path that is not UTF-8'
+            )
             return
         fourcc = cv2.VideoWriter.fourcc(*CODEC)
         rate_hz = min(max(self._rates_hz[camera] or DEFAULT_HZ, MIN_HZ), MAX_HZ)
@@ -92,8 +94,9 @@ class Videos:
             return
         path.unlink(missing_ok=True)
         width, height = size
-        self.missing[camera] = (
-            f'OpenCV cannot write MP4 files of {width} x {height} pixels at {rate_hz:g} Hz here'
+        self.problems[camera] = (
+            f'no video of {camera}: OpenCV cannot write MP4 files of {width} x {height} pixels at '
+            f'{rate_hz:g} Hz here'
         )
 
     def _new_path(self, camera: str) -> Path:

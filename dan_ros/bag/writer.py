@@ -129,14 +129,7 @@ class ExpressionBagWriter:
     def write_events(
         self, events: Sequence[FaceEvent], header: Any, camera: str, time_ns: int
     ) -> None:
-        """Write a FacialExpressionEvent per change.
-
-        Args:
-            events: the changes.
-            header: std_msgs/Header of the image.
-            camera: name of the image topic.
-            time_ns: bag time, nanoseconds.
-        """
+        """Write a FacialExpressionEvent per change; arguments as for `FaceTable.write`."""
         topic = posixpath.join(posixpath.dirname(camera), 'facial_expression_events')
         connection = self._connect(topic, EVENT)
         for event in events:
@@ -153,12 +146,7 @@ class ExpressionBagWriter:
     ) -> None:
         """Write the faces of one frame as a foxglove_msgs/ImageAnnotations.
 
-        Args:
-            faces: faces of the frame.
-            header: std_msgs/Header of the image.
-            camera: name of the image topic.
-            size: (width, height) of the image, pixels.
-            time_ns: bag time, nanoseconds.
+        Arguments as for `FaceTable.write`, and the (width, height) of the image, pixels.
         """
         topic = self._connect(camera + TOPIC_SUFFIX, ANNOTATIONS)
         message = self._annotation_classes.annotations(faces, header.stamp, size)

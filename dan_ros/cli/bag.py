@@ -216,7 +216,7 @@ def _print_summary(summary: 'ConversionSummary', out: Path) -> None:
     click.echo(f'{click.format_filename(out)}: {summary.describe()}')
     for drop in summary.describe_drops():
         click.echo(f'Error: {drop}', err=True)
-    for warning in summary.describe_warnings():
+    for warning in sorted(summary.warnings):
         _warn(warning)
     if summary.damage:
         click.echo(f'Error: {summary.damage}; the readable part is in {out}', err=True)

@@ -104,7 +104,7 @@ def _check_apart(bags: Sequence[Path], out: Path) -> None:
 def _connect(address: str, jobs: int | None) -> 'RayExecutor':
     from dan_ros.bag.many.ray_cluster import RayExecutor
 
-    return RayExecutor(address, jobs, 1)
+    return RayExecutor(address, jobs)
 
 
 def _resolve(settings: BagSettings, cluster: 'RayExecutor | None') -> BagSettings:

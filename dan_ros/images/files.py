@@ -16,14 +16,6 @@ from dan_ros.storage.file_content import PICTURE, explain_wrong_content
 MAX_BYTES = 1_000_000_000  # size of a file; an uncompressed picture of `MAX_PIXELS` is smaller
 
 
-def read_picture(path: Path) -> np.ndarray | None:
-    """Return the picture as `open_picture` does, or None if it cannot be read."""
-    try:
-        return open_picture(path)
-    except DataError:
-        return None
-
-
 def open_picture(path: Path) -> np.ndarray:
     """Decode a picture file.
 

@@ -48,11 +48,9 @@ class Source(Iterator[np.ndarray | None]):
         return next(self.images)
 
 
-def _ignore(message: str) -> None:
-    pass
-
-
-def open_source(source: str, rate_hz: float | None = None, warn: Warn = _ignore) -> Source:
+def open_source(
+    source: str, rate_hz: float | None = None, warn: Warn = lambda message: None
+) -> Source:
     """Open a source of images.
 
     Args:

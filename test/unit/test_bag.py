@@ -333,15 +333,6 @@ def test_a_bag_without_readable_messages_is_an_error(tmp_path, images):
     assert not (tmp_path / 'out').exists()
 
 
-def test_a_bag_without_its_metadata_is_read(tmp_path, images):
-    bag = record_images(tmp_path / 'in', images)
-    (bag / 'metadata.yaml').unlink()
-    result = run_bag(bag, tmp_path / 'out')
-    assert result.exit_code == 0
-    assert '12 images' in result.output
-    assert run_bag(bag / 'in.db3', tmp_path / 'file').exit_code == 0
-
-
 @pytest.mark.parametrize('content', ['[' * 500, '\x00', 'rosbag2_bagfile_information: 3', ''])
 def test_invalid_metadata_is_damage(tmp_path, images, content):
     bag = record_images(tmp_path / 'in', images)
@@ -351,28 +342,6 @@ def test_invalid_metadata_is_damage(tmp_path, images, content):
     assert result.exit_code == 1
     assert 'is damaged' in result.output
     assert len(read_arrays(tmp_path / 'out')) == 12
-
-
-@pytest.mark.parametrize('is_damaged', [False, True])
-def test_a_split_recording_without_metadata_is_read_file_by_file(tmp_path, images, is_damaged):
-    """A killed recorder that splits its bags leaves such files."""
-    bag = tmp_path / 'in'
-    bag.mkdir()
-    for number in (0, 1, 2, 10):
-        part = record_images(tmp_path / f'in_{number}', images[:4])
-        shutil.move(part / f'in_{number}.db3', bag)
-    if is_damaged:
-        os.truncate(bag / 'in_1.db3', (bag / 'in_1.db3').stat().st_size - 300_000)
-    result = run_bag(bag, tmp_path / 'out')
-    found = len(read_arrays(tmp_path / 'out'))
-    assert result.exit_code == is_damaged
-    assert 12 <= found <= 15 if is_damaged else found == 16
-
-
-def test_compressed_messages_without_metadata_are_read(tmp_path, images):
-    bag = record_images(tmp_path / 'in', images[:3], compression='message')
-    (bag / 'metadata.yaml').unlink()
-    assert '3 images, 2 faces' in run_bag(bag, tmp_path / 'out').output
 
 
 def count_recovered(messages) -> int:
@@ -389,13 +358,6 @@ def texts(tmp_path_factory):
     string = TYPES.types['std_msgs/msg/String']
     messages = (('/text', 'std_msgs/msg/String', i, string('x' * 3600)) for i in range(1000))
     return record(tmp_path_factory.mktemp('texts') / 'bag', messages) / 'bag.db3'
-
-
-@pytest.mark.parametrize('part', [0.1, 0.5, 0.9])
-def test_a_truncated_database_is_read_up_to_its_end(tmp_path, texts, part):
-    file = Path(shutil.copy(texts, tmp_path))
-    os.truncate(file, round(part * file.stat().st_size))
-    assert count_recovered(read_sqlite3(file)) == pytest.approx(1000 * part, abs=10)
 
 
 @pytest.mark.parametrize('part', [0.02, 0.5, 0.9])
@@ -426,7 +388,7 @@ def long_texts(tmp_path):
 
 
 @pytest.mark.parametrize('part', [0.3, 0.6, 0.9])
-@pytest.mark.parametrize('extra_bytes', [1, 2000, 4095])
+@pytest.mark.parametrize('extra_bytes', [0, 1, 2000, 4095])
 def test_a_cut_inside_a_page_costs_only_the_messages_behind_it(long_texts, part, extra_bytes):
     file, data = long_texts
     content = file.read_bytes()

@@ -19,7 +19,7 @@ from dan_ros.datasets.catalog import DATASETS, guess_dataset, open_faces
 from dan_ros.datasets.faces import MAX_LISTED_SKIPS, Faces, summarize, summarize_skipped
 from dan_ros.datasets.ferplus import FerPlus
 from dan_ros.errors import DataError
-from dan_ros.images.files import read_picture
+from dan_ros.images.files import open_picture
 
 
 def test_ferplus_for_training_keeps_votes_as_soft_targets(tmp_path):
@@ -157,11 +157,11 @@ def test_unreadable_images_are_left_out_and_listed(tmp_path):
 
 
 @pytest.mark.parametrize('content', [b'', b'no picture', b'\xff\xd8\xff\xe0', b'\x89PNG\r\n\x1a\n'])
-def test_a_damaged_image_is_none(tmp_path, content):
+def test_a_damaged_image_is_an_error(tmp_path, content):
     path = tmp_path / 'a.jpg'
     path.write_bytes(content)
-    assert read_picture(path) is None
-    assert read_picture(tmp_path / 'missing.jpg') is None
+    with pytest.raises(DataError, match=r'a\.jpg'):
+        open_picture(path)
 
 
 def test_nothing_readable_is_an_error(tmp_path):

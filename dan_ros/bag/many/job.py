@@ -284,7 +284,7 @@ def _summarize(
         'labels': dict(summary.labels.most_common()),
         'dropped': dict(summary.dropped),
         'drops': summary.describe_drops(),
-        'warnings': summary.describe_warnings(),
+        'warnings': sorted(summary.warnings),
         'damage': summary.damage,
         'left_out': left_out,
         'pictures': sorted(path.name for path in bag.glob(f'{TIMELINE}*.png')),

@@ -39,21 +39,21 @@ class RayExecutor:
     Args:
         address: `LOCAL` starts a cluster on this machine; `AUTO` is one that runs here; otherwise
             host:port or ray://host:port.
-        jobs: number of tasks in flight; None for as many as the cluster has cores.
-        threads: cores of each task.
+        jobs: number of tasks in flight, of one core each; None for as many as the cluster has
+            cores.
 
     Raises:
         DanError: no cluster answers, or it has another version of Ray or Python.
     """
 
-    def __init__(self, address: str, jobs: int | None, threads: int) -> None:
+    def __init__(self, address: str, jobs: int | None) -> None:
         os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
         import ray
 
         self._ray: Any = ray
-        self._jobs, self._threads = jobs, threads
+        self._jobs = jobs
         self._names: dict[Any, str] = {}  # name of the job by reference of its task
-        cores = jobs * threads if jobs and address == LOCAL else None
+        cores = jobs if address == LOCAL else None
         _connect(ray, address, cores)
         self._task: Any = None
 
@@ -89,7 +89,7 @@ class RayExecutor:
 
     def _to_task(self, function: Callable[..., Any], needs_gpu: bool) -> Any:
         return self._ray.remote(function).options(
-            num_cpus=self._threads,
+            num_cpus=1,
             num_gpus=GPU_SHARE if needs_gpu else 0,
             memory=WORKER_BYTES,
             max_retries=0,
@@ -102,7 +102,7 @@ class RayExecutor:
 
     def slots(self) -> int:
         """Number of tasks that the cluster can run at once; it changes with its nodes."""
-        return max(1, int(self._ray.cluster_resources().get('CPU', 0)) // self._threads)
+        return max(1, int(self._ray.cluster_resources().get('CPU', 0)))
 
     def submit(self, job: dict[str, Any]) -> None:
         """Start a task."""
