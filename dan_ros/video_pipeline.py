@@ -118,7 +118,7 @@ class VideoPipeline:
         if self._searched_with != self.config.pipeline:
             self.search_again()
         self._searched_with = self.config.pipeline
-        cameras = {camera: self._camera(camera) for camera in frames}
+        cameras = {camera: self._camera(camera, one.frame.size) for camera, one in frames.items()}
         hints = [self._hint(cameras[camera], stamped.frame) for camera, stamped in frames.items()]
         results = self.pipeline.run([stamped.frame for stamped in frames.values()], hints)
         for known in cameras.values():
@@ -195,11 +195,14 @@ class VideoPipeline:
         allowed = [box for face_id, box in camera.tracker.places if face_id in released]
         return replace(hint, allowed_boxes=allowed)
 
-    def _camera(self, name: str) -> '_Camera':
+    def _camera(self, name: str, size: tuple[int, int]) -> '_Camera':
         camera = self._cameras.get(name)
         if camera is None:
             tracker = FaceTracker(self._new_ids, phase=len(self._cameras))
-            camera = self._cameras[name] = _Camera(tracker)
+            camera = self._cameras[name] = _Camera(tracker, size)
+        if camera.size != size:
+            camera.tracker.rescale(size[0] / camera.size[0], size[1] / camera.size[1])
+            camera.size = size
         camera.tracker.config = self.config.tracker
         return camera
 
@@ -210,10 +213,12 @@ class _Camera:
 
     Attributes:
         tracker: its faces.
+        size: (width, height) of its images, pixels.
         changes: parts of the images that changed.
     """
 
     tracker: FaceTracker
+    size: tuple[int, int]
     changes: SceneChanges = field(default_factory=SceneChanges)
 
     def hint(self, frame: Frame, config: VideoConfig) -> SearchHint:

@@ -119,6 +119,13 @@ class FaceTracker:
         self._smoothers = {i: s for i, s in self._smoothers.items() if i in alive}
         return tracked
 
+    def rescale(self, x: float, y: float) -> None:
+        """Continue in images of another size; x and y are new pixels per old pixel."""
+        scale = np.array([x, y, x, y], np.float32)
+        self._boxes = [box * scale for box in self._boxes]
+        self._classified_boxes = [box * scale for box in self._classified_boxes]
+        self._box_tracker.rescale(x, y)
+
     def hint(self, interval: int = 1) -> SearchHint:
         """Return hints for the search in the next frame.
 

@@ -73,6 +73,12 @@ class _Track:
         self.place, self.seen_s, self.seen_frame = place, now_s, frame
         self.hits += 1
 
+    def rescale(self, x: float, y: float) -> None:
+        """Continue in images of another size."""
+        self.box_xyxy = self.box_xyxy * np.array([x, y, x, y], np.float32)
+        self.place = _place_of(self.box_xyxy)
+        self._velocity_x, self._velocity_y = x * self._velocity_x, y * self._velocity_y
+
     def path_box(self, now_s: float) -> np.ndarray:
         """Return the box around the last position of a missing face and its predicted one."""
         seconds = min(now_s - self.seen_s, COASTING_S)
@@ -165,6 +171,11 @@ class BoxTracker:
             self._update_track(matches.get(index), box, place)
             for index, (box, place) in enumerate(zip(boxes_xyxy, places, strict=True))
         ]
+
+    def rescale(self, x: float, y: float) -> None:
+        """Continue in images of another size; x and y are new pixels per old pixel."""
+        for track in self._tracks:
+            track.rescale(x, y)
 
     @property
     def face_ids(self) -> set[str]:

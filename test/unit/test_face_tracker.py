@@ -2,6 +2,7 @@
 """Smoothing of probabilities and labels, and the tracking of faces over time."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -324,6 +325,23 @@ def test_coarse_stamps_count_no_time_twice(tick_ns):
         if tracker.face_ids:
             gone_ns = arrived_ns
     assert gone_ns == pytest.approx(SECOND, abs=0.2 * SECOND)
+
+
+def test_another_image_size_scales_what_is_known():
+    """Two faces walk, one of them is hidden; then the camera sends images of another size."""
+    tracker = new_tracker()
+    for step in range(10):
+        tracker.update([face(10 * step), face(400 + 10 * step)], step * SECOND // 30)
+    tracker.update([face(100)], 10 * SECOND // 30)
+    (_, hidden), scale = tracker.places[1], np.array([2, 0.5, 2, 0.5], np.float32)
+    tracker.rescale(2, 0.5)
+    np.testing.assert_allclose(tracker.places[1][1], hidden * scale, rtol=1e-5)
+    np.testing.assert_array_equal(tracker.known_boxes, [face(100).face.box_xyxy * scale])
+    seen = [
+        FaceExpression(replace(one.face, box_xyxy=one.face.box_xyxy * scale), one.probabilities)
+        for one in (face(510), face(110))
+    ]
+    assert [f.face_id for f in tracker.update(seen, 11 * SECOND // 30)] == ['f2', 'f1']
 
 
 def test_settings_can_change_between_frames():

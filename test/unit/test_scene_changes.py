@@ -226,10 +226,12 @@ def _fail():
     raise BackendError('lost')
 
 
-def test_another_resolution_is_searched_in_full(camera, room, portrait):
+def test_another_resolution_is_searched_in_full_and_keeps_the_ids(camera, room, portrait):
     add_face(person := view(room), portrait, 100, 200, 100)
     for _ in range(2):
         camera.boxes(person)
+    ids = camera.video.face_ids(CAMERA)
     small = cv2.resize(person, (320, 240), interpolation=cv2.INTER_AREA)
     found = [len(camera.boxes(small)) for _ in range(2)]
     assert found[-1] == 1
+    assert camera.video.face_ids(CAMERA) == ids
