@@ -542,7 +542,7 @@ PARAMETERS = (
     Spec(
         'rate.max_hz',
         0.0,
-        'Maximum number of images processed per second, always the newest. 0: no limit.',
+        'Maximum number of images processed per second and camera, always the newest. 0: no limit.',
         unit='hertz',
         minimum=0.0,
         maximum=1000.0,
