@@ -259,7 +259,7 @@ class Ros4HriFaceSource:
         node: Node,
         on_image: Callable[[str, Image], None],
         on_gone: Callable[[str], None],
-        has_valence: bool = False,
+        has_valence: bool,
     ) -> None:
         self._node, self._on_image, self._on_gone = node, on_image, on_gone
         self._has_valence = has_valence
