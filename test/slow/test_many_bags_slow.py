@@ -36,7 +36,8 @@ def bags(tmp_path_factory, smile, nobody):
     images = moving_smile(smile, nobody) * (IMAGES // 12)
     for index, name in enumerate(NAMES):
         shifted = images[index:] + images[:index]
-        record_images(folder / name, shifted, storage=['sqlite3', 'mcap'][index % 2])
+        kinds = {'a': {'compression': 'file'}, 'c': {'storage': 'sqlite3'}}
+        record_images(folder / name, shifted, **kinds.get(name, {'storage': 'mcap'}))
     return folder
 
 
@@ -118,7 +119,9 @@ def test_the_bag_of_a_killed_worker_is_tried_again(tmp_path, bags, expected):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_run_leaves_no_process_and_is_continued(tmp_path, bags, expected, number):
     out = tmp_path / 'out'
-    process = start(bags, out, '--jobs', 2, start_new_session=True)
+    (tmp_path / 'tmp').mkdir()
+    env = {**os.environ, 'TMPDIR': str(tmp_path / 'tmp')}
+    process = start(bags, out, '--jobs', 2, start_new_session=True, env=env)
     wait_until_busy(process, out)
     below = workers(process)
     assert len(below) == 2
@@ -131,6 +134,7 @@ def test_an_interrupted_run_leaves_no_process_and_is_continued(tmp_path, bags, e
     if number != signal.SIGKILL:
         assert errors.splitlines()[-1] == 'Stopped'
         assert not (out / '.dan_ros' / 'work').exists()
+        assert not list((tmp_path / 'tmp').iterdir())
     assert 'Traceback' not in errors
     assert not psutil.wait_procs(below, timeout=30)[1]
     if number != signal.SIGTERM:  # SIGTERM has the same effect as SIGINT

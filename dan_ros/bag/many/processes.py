@@ -11,6 +11,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -52,6 +53,7 @@ class ProcessExecutor:
         self._idle: list[subprocess.Popen[bytes]] = []
         self._busy: dict[str, subprocess.Popen[bytes]] = {}  # process by name of its job
         self._selector = selectors.DefaultSelector()
+        self._temporary = tempfile.TemporaryDirectory()  # killed workers leave files in it
 
     def has_room(self) -> bool:
         """Whether a process has nothing to do."""
@@ -72,7 +74,7 @@ class ProcessExecutor:
         return [self._collect(key.data) for key, _ in self._selector.select(timeout_s)]
 
     def close(self) -> None:
-        """Kill all processes."""
+        """Kill all processes and remove their temporary files."""
         workers = [*self._idle, *self._busy.values()]
         for worker in workers:
             worker.kill()
@@ -81,15 +83,17 @@ class ProcessExecutor:
             _close_pipes(worker)
         self._idle, self._busy = [], {}
         self._selector.close()
+        self._temporary.cleanup()
 
     def _start(self) -> subprocess.Popen[bytes]:
-        limits = dict.fromkeys(THREAD_VARIABLES, str(self._threads))
+        changes = dict.fromkeys(THREAD_VARIABLES, str(self._threads))
+        changes['TMPDIR'] = self._temporary.name
         with _interrupts_blocked():  # Ctrl-C reaches all processes, but only the driver handles it
             return subprocess.Popen(  # noqa: S603
                 [sys.executable, '-m', __name__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env={**os.environ, **limits},
+                env={**os.environ, **changes},
             )
 
     def _collect(self, name: str) -> Ended:
