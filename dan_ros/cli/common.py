@@ -88,7 +88,10 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(command)
     def with_server(**values: Any) -> Any:
         settings = {name: values.pop(name) for name in SERVER_OPTIONS}
-        if settings['url']:
+        given = [name for name in SERVER_OPTIONS if settings[name] != getattr(NO_SERVER, name)]
+        if given and not settings['url']:
+            raise click.UsageError(f'--{given[0].replace("_", "-")} needs --url')
+        if given:
             Address.parse(settings['url'])
             if values.get('backend', KSERVE) != KSERVE:
                 raise click.UsageError(f'--url needs --backend {KSERVE}')

@@ -365,6 +365,7 @@ def test_a_missing_package_is_one_line_with_the_extra(monkeypatch):
         (['--backend', 'kserve'], 'needs the address of a server'),
         (['--backend', 'kserve', '--url', 'robot'], 'is not the address of an inference server'),
         (['--url', NOBODY], '--url needs --backend kserve'),
+        (['--token-file', 'token'], '--token-file needs --url'),
         (['--backend', 'kserve', '--url', NOBODY], 'Connection refused: check backend.url'),
         (
             ['--backend', 'kserve', '--url', NOBODY, '--token-file', '/no/such'],
