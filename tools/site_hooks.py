@@ -26,7 +26,7 @@ PYTHON_PAGE = {
     ),
     'Data': ('types.Frame', 'types.Face', 'types.FaceExpression', 'types.Attention', 'labels'),
     'Tracking': ('tracking.face_tracker.TrackedFace', 'tracking.config.TrackerConfig'),
-    'Detectors': ('detect.open_detector', 'detect.base.Detector'),
+    'Detectors': ('detect.open_detector', 'detect.base.DetectorConfig', 'detect.base.Detector'),
     'Backends': (
         'backends.open_backend',
         'backends.base.Backend',

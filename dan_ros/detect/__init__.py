@@ -24,11 +24,7 @@ def open_detector(
     Args:
         name: one of `DETECTORS`; 'auto' is YuNet, or Haar with a `warning` if YuNet's file cannot
             be found or downloaded.
-        min_score: faces with a lower score are dropped, [0, 1].
-        model_file: path of YuNet's file; '' searches the usual folders, or downloads it.
-        threads: CPU threads; 0 lets the library choose.
-        device: one of `DEVICES`, for YuNet.
-        on_progress: called with one sentence before a download.
+        min_score, model_file, threads, device, on_progress: see `DetectorConfig`.
 
     Raises:
         DanError: the name is unknown, or the detector's file is missing or damaged.
