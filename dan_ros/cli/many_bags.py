@@ -179,9 +179,14 @@ def _run(many: ManyBags, folder: ResultFolder, executor: 'Executor', threads: in
         many.run(executor, threads, show, lambda task: _print_end(task, folder), _print_death)
 
 
+def _print_line(text: str, err: bool = False) -> None:
+    """Print a line above the progress bar; `click.echo` would print it into the bar."""
+    print(text, file=sys.stderr if err else sys.stdout, flush=True)
+
+
 def _print_wait() -> None:
     need = f'a core and {WORKER_BYTES / 1e9:g} GB of memory'
-    click.echo(f'Warning: no worker has begun; each needs {need}; waiting', err=True)
+    _print_line(f'Warning: no worker has begun; each needs {need}; waiting', err=True)
 
 
 def _print_read(bags: int) -> None:
@@ -189,19 +194,19 @@ def _print_read(bags: int) -> None:
 
 
 def _print_death(task: BagTask, cause: str) -> None:
-    click.echo(f'Warning: {task.name}: its worker ended ({cause}); trying again', err=True)
+    _print_line(f'Warning: {task.name}: its worker ended ({cause}); trying again', err=True)
 
 
 def _print_end(task: BagTask, folder: ResultFolder) -> None:
     if task.failure:
-        click.echo(f'Error: {task.failure}', err=True)
+        _print_line(f'Error: {task.failure}', err=True)
         return
     summary = folder.records[task.name]['summary']
-    click.echo(f'{task.name}: {summary["text"]}')
+    _print_line(f'{task.name}: {summary["text"]}')
     if problem := problem_of(summary):
-        click.echo(f'Error: {task.name}: {problem}', err=True)
+        _print_line(f'Error: {task.name}: {problem}', err=True)
     for warning in summary['warnings']:
-        click.echo(f'Warning: {task.name}: {warning}', err=True)
+        _print_line(f'Warning: {task.name}: {warning}', err=True)
 
 
 def _finish_early(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> None:

@@ -4,6 +4,7 @@
 import csv
 import functools
 import importlib
+import io
 import os
 import re
 import shutil
@@ -22,6 +23,8 @@ import pytest
 from bag_results import InlineExecutor, read_frames, read_results
 from pyarrow import parquet
 from recording import PERIOD_NS, START_NS, moving_smile, raw, record, record_images, run_bag
+from rich.console import Console
+from rich.progress import Progress
 
 from dan_ros.bag import timeline
 from dan_ros.bag.csv_table import COLUMNS
@@ -462,6 +465,14 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, images, executor, monke
     result = run_bag(tmp_path / 'in' / '*', tmp_path / 'y')
     assert (result.exit_code, '1 bag, 1 image; 1 failed' in result.output) == (1, True)
     assert 'in/b: Permission denied' in result.output
+
+
+def test_lines_are_printed_above_the_progress_bar():
+    console = Console(file=io.StringIO(), force_terminal=True)
+    with Progress(console=console) as bar:
+        bar.add_task('converting')
+        many_bags._print_line('a: 3 images')
+    assert '\x1b[2Ka: 3 images\n' in console.file.getvalue()
 
 
 def test_settings_survive_the_way_to_another_process():
