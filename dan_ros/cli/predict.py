@@ -20,7 +20,7 @@ from dan_ros.faces.blur import blur_faces
 from dan_ros.faces.quality import ACCEPT_ALL
 from dan_ros.images.files import open_picture, readable, write_picture
 from dan_ros.model import store
-from dan_ros.pipeline import ExpressionPipeline
+from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.probabilities import Calibration, Prior
 from dan_ros.types import FaceExpression, Frame
 
@@ -35,7 +35,7 @@ from dan_ros.types import FaceExpression, Frame
 @click.option('--detector', default='auto', show_default=True, type=click.Choice(DETECTORS))
 @click.option(
     '--max-side',
-    default=640,
+    default=PipelineConfig.max_side_px,
     show_default=True,
     type=click.IntRange(64, 4096),
     help='Longer side of the downscaled image that the detector searches, pixels.',

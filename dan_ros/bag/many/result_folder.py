@@ -123,21 +123,13 @@ class ResultFolder:
 
         They remain if a user removed the other parts, or if a process was killed between two moves.
         """
-        found = []
-        for place, prefix in (
-            (Path(BAGS), ''),
-            (Path(TABLES, FRAMES), 'bag='),
-            (Path(TABLES, FACES), 'bag='),
-        ):
-            with suppress(FileNotFoundError):
-                names = sorted(os.listdir(self.path / place))
-                parts = [name for name in names if name.startswith(prefix) and name[0] != '.']
-                found += [
-                    str(place / name)
-                    for name in parts
-                    if name.removeprefix(prefix) not in self.records
-                ]
-        return found
+        patterns = (f'{BAGS}/[!.]*', f'{TABLES}/{FRAMES}/bag=*', f'{TABLES}/{FACES}/bag=*')
+        return [
+            str(part.relative_to(self.path))
+            for pattern in patterns
+            for part in sorted(self.path.glob(pattern))
+            if part.name.removeprefix('bag=') not in self.records
+        ]
 
     def write(self, name: str, content: bytes) -> None:
         """Write or replace a file of the folder."""
