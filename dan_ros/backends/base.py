@@ -11,7 +11,7 @@ import numpy as np
 
 from dan_ros.backends.batching import Batcher
 from dan_ros.backends.kserve.config import ServerConfig
-from dan_ros.errors import ModelError, count_of
+from dan_ros.errors import BackendError, ModelError, count_of
 from dan_ros.model.metadata import ModelInfo
 
 PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
@@ -116,14 +116,21 @@ class Backend(ABC):
             Logits, float32 [N, C], in the order of `model.labels`.
 
         Raises:
+            BackendError: the faces have another type or size.
             GpuMemoryError: the GPU has too little memory for even one face.
             GpuLostError: this process can no longer use the GPU.
         """
-        return self.batcher.infer(self._run, faces_rgb)
+        height, width = self.model.input_size
+        if faces_rgb.dtype != np.uint8 or faces_rgb.shape[1:] != (height, width, 3):
+            raise BackendError(
+                f'the faces are {faces_rgb.dtype} {list(faces_rgb.shape)}, but {self.model_name} '
+                f'takes uint8 [N, {height}, {width}, 3]'
+            )
+        return self.batcher.infer(self._run, np.ascontiguousarray(faces_rgb))
 
     @abstractmethod
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
-        """Return logits, float32 [n, C], for uint8 [n, H, W, 3] RGB; n is 1 to `max_batch`."""
+        """Return logits, float32 [n, C], for contiguous uint8 [n, H, W, 3], n <= `max_batch`."""
 
 
 def smoke_test(backend: Backend) -> None:

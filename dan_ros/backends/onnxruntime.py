@@ -180,4 +180,6 @@ class OnnxRuntimeTensorRTBackend(OnnxRuntimeCudaBackend):
 
 def _tensor(tensor: onnxruntime.NodeArg) -> Tensor:
     kind = tensor.type.removeprefix('tensor(').removesuffix(')')
-    return tensor.name, 'float32' if kind == 'float' else kind, list(tensor.shape[1:])
+    is_fixed = isinstance(tensor.shape[0], int)  # the batch
+    shape = list(tensor.shape[0 if is_fixed else 1 :])
+    return tensor.name, 'float32' if kind == 'float' else kind, shape

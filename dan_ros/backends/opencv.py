@@ -49,6 +49,6 @@ class OpenCvBackend(Backend):
             )
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
-        self._network.setInput(np.ascontiguousarray(faces_rgb), metadata.INPUT_NAME)
+        self._network.setInput(faces_rgb, metadata.INPUT_NAME)
         logits: np.ndarray = self._network.forward(metadata.OUTPUT_NAME)
         return logits.copy()

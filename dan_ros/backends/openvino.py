@@ -40,15 +40,15 @@ class OpenVinoBackend(Backend):
         super().__init__(model, file.name, warm_up_batches=WARM_UP_BATCHES)
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
-        faces = np.ascontiguousarray(faces_rgb)
-        result = self._request.infer({metadata.INPUT_NAME: faces}, share_inputs=True)
+        result = self._request.infer({metadata.INPUT_NAME: faces_rgb}, share_inputs=True)
         logits: np.ndarray = result[metadata.OUTPUT_NAME]
         return logits.copy()
 
 
 def _tensor(port: openvino.ConstOutput) -> Tensor:
-    shape = [d.to_string() if d.is_dynamic else d.get_length() for d in port.partial_shape][1:]
-    return port.any_name, str(port.element_type.to_dtype()), shape
+    batch, *_ = shape = port.partial_shape
+    sides = [d.to_string() if d.is_dynamic else d.get_length() for d in shape]
+    return port.any_name, str(port.element_type.to_dtype()), sides[1 if batch.is_dynamic else 0 :]
 
 
 def _compile(file: ModelFile, threads: int) -> openvino.CompiledModel:

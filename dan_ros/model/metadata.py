@@ -27,7 +27,8 @@ NUMERIC_KEYS = (
 )
 REMEDY = 'Convert the checkpoint again with `dan-ros convert`.'
 
-Tensor = tuple[str, str, list[Any]]  # name, NumPy's name of the element type, shape without batch
+# Name, NumPy's name of the element type, and shape without the batch unless that is fixed.
+Tensor = tuple[str, str, list[Any]]
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,11 @@ def test_the_int8_twin_agrees_on_a_face(backends, portrait, name):
     np.testing.assert_allclose(one, two, atol=0.05)
 
 
+def set_fixed_batch(model):
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_value = 4
+
+
 @pytest.mark.parametrize('name', ['onnxruntime', 'openvino'])
 @pytest.mark.parametrize(
     'change',
@@ -154,6 +159,7 @@ def test_the_int8_twin_agrees_on_a_face(backends, portrait, name):
         ),
         lambda model: set_property(model, 'dan_ros.input_size', '64x64'),
         lambda model: rename_output(model, 'scores'),
+        set_fixed_batch,
     ],
 )
 def test_a_graph_that_contradicts_its_metadata_is_refused(tmp_path, change, name):
@@ -162,6 +168,16 @@ def test_a_graph_that_contradicts_its_metadata_is_refused(tmp_path, change, name
     onnx.save(model, tmp_path / 'odd.onnx')
     with pytest.raises(ModelError, match=r'odd\.onnx: its metadata says'):
         open_backend(name, str(tmp_path / 'odd.onnx'))
+
+
+@pytest.mark.parametrize('name', CPU_BACKENDS)
+def test_faces_in_any_memory_order_are_taken_and_others_refused(backends, name):
+    bgr = np.random.default_rng(0).integers(0, 255, (2, 96, 96, 3), np.uint8)
+    view, copy = bgr[..., ::-1], np.ascontiguousarray(bgr[..., ::-1])
+    np.testing.assert_array_equal(backends[name].infer(view), backends[name].infer(copy))
+    for faces in (bgr.astype(np.float32), bgr[:, :64], bgr[0], bgr[..., :1]):
+        with pytest.raises(BackendError, match=r'dan_ferplus takes uint8 \[N, 96, 96, 3\]'):
+            backends[name].infer(faces)
 
 
 @pytest.mark.parametrize('name', CPU_BACKENDS)

@@ -139,7 +139,7 @@ class Client(ABC):
 
     def _infer(self, faces_rgb: np.ndarray) -> np.ndarray:
         tensor = self._library.InferInput(metadata.INPUT_NAME, list(faces_rgb.shape), 'UINT8')
-        tensor.set_data_from_numpy(np.ascontiguousarray(faces_rgb))
+        tensor.set_data_from_numpy(faces_rgb)
         result = self._client.infer(
             inputs=[tensor],
             outputs=[self._library.InferRequestedOutput(metadata.OUTPUT_NAME)],
