@@ -13,6 +13,7 @@ from dan_ros.datasets.faces import Faces
 from dan_ros.errors import DataError
 from dan_ros.evaluate.metrics import balanced_accuracy, recall_per_class
 from dan_ros.labels import logits_to_probabilities
+from dan_ros.model.metadata import Strength
 from dan_ros.probabilities.calibrator import prior_to_subtract
 from dan_ros.tracking.smoother import Smoother
 
@@ -36,7 +37,7 @@ class Trade:
         false_alarms: per hour, see `false_alarms_per_hour`.
     """
 
-    strength: float | tuple[float, ...]
+    strength: Strength
     accuracy: float
     balanced: float
     neutral: float
@@ -93,12 +94,12 @@ class LabeledLogits:
         ]
         return cls(model_labels, np.concatenate(parts), classes_of_faces[chosen])
 
-    def subtract(self, log_prior: np.ndarray, strength: float | tuple[float, ...]) -> np.ndarray:
+    def subtract(self, log_prior: np.ndarray, strength: Strength) -> np.ndarray:
         """Return the logits after subtracting a share of a log prior, float [N, C]."""
         adjusted: np.ndarray = self.logits - prior_to_subtract(log_prior, strength)
         return adjusted
 
-    def trade(self, log_prior: np.ndarray, strength: float | tuple[float, ...]) -> Trade:
+    def trade(self, log_prior: np.ndarray, strength: Strength) -> Trade:
         """Measure the results after subtracting a share of a log prior, float [C]."""
         adjusted = self.subtract(log_prior, strength)
         predicted, neutral = adjusted.argmax(axis=1), self.labels.index('neutral')

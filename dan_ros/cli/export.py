@@ -23,7 +23,7 @@ from dan_ros.cli.common import (
 )
 from dan_ros.datasets.faces import TRAIN, VALID, Faces
 from dan_ros.model import store
-from dan_ros.model.metadata import ModelInfo
+from dan_ros.model.metadata import ModelInfo, Strength
 
 CALIBRATION_BATCH = 32
 PRECISIONS = ('fp32', 'fp16', 'int8')
@@ -170,7 +170,7 @@ def _fit_prior(model: str, info: ModelInfo, data: Path, dataset: str) -> ModelIn
     table = Table('strength', box=None)
     for column in ('accuracy', 'balanced', 'neutral', 'others', 'false alarms per hour'):
         table.add_column(column, justify='right')
-    rows: dict[str, float | tuple[float, ...]] = {f'{shown:g}': shown for shown in SHOWN_STRENGTHS}
+    rows: dict[str, Strength] = {f'{shown:g}': shown for shown in SHOWN_STRENGTHS}
     rows['chosen'] = strength
     for title, shown in rows.items():
         trade = scored.trade(log_prior, shown)

@@ -29,6 +29,7 @@ REMEDY = 'Convert the checkpoint again with `dan-ros convert`.'
 
 # Name, NumPy's name of the element type, and shape without the batch unless that is fixed.
 Tensor = tuple[str, str, list[Any]]
+Strength = float | tuple[float, ...]  # share of the prior to subtract, [0, 1], or one per class
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class ModelInfo:
     source_sha256: str = ''
     temperature: float = 1.0
     log_prior: tuple[float, ...] = ()
-    prior_strength: float | tuple[float, ...] = 0.0
+    prior_strength: Strength = 0.0
 
     def __post_init__(self) -> None:
         label_sets.canonical_indices(self.labels)

@@ -8,7 +8,7 @@ import numpy as np
 
 from dan_ros import labels as label_sets
 from dan_ros.errors import ModelError, ParameterError
-from dan_ros.model.metadata import ModelInfo
+from dan_ros.model.metadata import ModelInfo, Strength
 from dan_ros.probabilities.calibration import Calibration
 from dan_ros.probabilities.prior import MODEL_PRIOR, Prior
 
@@ -39,7 +39,7 @@ class Calibrator:
     labels: tuple[str, ...]
     temperature: float = 1.0
     log_prior: tuple[float, ...] = ()
-    strength: float | tuple[float, ...] = 0.0
+    strength: Strength = 0.0
 
     @classmethod
     def create(cls, model: ModelInfo, calibration: Calibration | None = None) -> 'Calibrator':
@@ -104,7 +104,7 @@ class Calibrator:
         return offset + [math.log(share) if share else -math.inf for share in shares]
 
 
-def prior_to_subtract(log_prior: np.ndarray, strength: float | tuple[float, ...]) -> np.ndarray:
+def prior_to_subtract(log_prior: np.ndarray, strength: Strength) -> np.ndarray:
     """Return what to subtract from z / T, float [C] <= 0, see `Calibrator`.
 
     Args:
