@@ -21,7 +21,7 @@ from dan_ros.labels import logits_to_probabilities
 from dan_ros.model.metadata import INPUT_NAME, OUTPUT_NAME
 from dan_ros.model.normalization import LUMA
 from dan_ros.model.onnx_file import parse_onnx
-from dan_ros.model.onnx_writer import IR_VERSION, OPSET
+from dan_ros.model.onnx_writer import OPSET, make_model
 
 PREFIX = 'adopted/'  # prefix of all names in the classifier, to avoid name clashes
 HALF = 'tensor(float16)'
@@ -92,10 +92,14 @@ class Classifier:
                 f'{self.where}: its input is {shape}; the descriptor says {layout}, '
                 f'{height}x{width} pixels, {self.descriptor.color}'
             )
-        return (
-            channels if isinstance(channels, int) else expected,
-            batch if isinstance(batch, int) else None,
-        )
+        channels = channels if isinstance(channels, int) else expected
+        numbers = max(len(self.descriptor.mean), len(self.descriptor.std))
+        if numbers > channels:
+            raise ModelError(
+                f'{self.where}: its input has one channel, but the descriptor has {numbers} '
+                'numbers in mean or std; give one'
+            )
+        return channels, batch if isinstance(batch, int) else None
 
     def _find_output(self) -> tuple[str, int]:
         """Return the name of the output with the classes, and its values per face."""
@@ -151,7 +155,8 @@ class Classifier:
             try:
                 outputs = self._session.run(None, {self.input.name: self._prepare(batch)})
             except Exception as error:  # ONNX Runtime's exceptions have no common base class
-                raise ModelError(f'{self.where} cannot be run: {shorten(error)}') from None
+                reason = shorten(' '.join(str(error).split()))
+                raise ModelError(f'{self.where} cannot be run: {reason}') from None
             rows.append([np.asarray(output)[:1] for output in outputs])
         return [np.concatenate(column) for column in zip(*rows, strict=True)]
 
@@ -296,12 +301,7 @@ def _wrap(model: onnx.ModelProto, original: Classifier) -> onnx.ModelProto:
         [*constants, *more, *body.initializer],
     )
     graph.sparse_initializer.extend(body.sparse_initializer)
-    return helper.make_model(
-        graph,
-        producer_name='dan_ros',
-        ir_version=IR_VERSION,
-        opset_imports=[helper.make_opsetid('', OPSET)],
-    )
+    return make_model(graph)
 
 
 def _free_batch(graph: onnx.GraphProto, batch: int) -> None:

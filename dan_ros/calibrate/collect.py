@@ -262,6 +262,10 @@ def _to_mark(path: Path, number: int, row: Any) -> Mark:
         raise DataError(
             f'{where}: it needs start and end in seconds and a label of {", ".join(CANONICAL)}'
         ) from None
-    if not (math.isfinite(end_s) and 0 <= start_s < end_s):
+    if not (start_s >= 0 and math.isfinite(end_s)):
+        raise DataError(
+            f'{where}: start and end must be seconds, at least 0, not {start_s:g} and {end_s:g}'
+        )
+    if start_s >= end_s:
         raise DataError(f'{where}: its end {end_s:g} is not after its start {start_s:g}')
     return Mark(start_s, end_s, label, str(fields.get('person') or '').strip())

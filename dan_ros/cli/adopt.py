@@ -58,16 +58,6 @@ def command(
 
     described = read_descriptor(find_descriptor(descriptor))
     content = _read(model)
-    height, width = described.size
-    faces, examples = None, np.zeros((0, height, width, 3), np.uint8)
-    if data is not None:
-        name, faces = open_faces(data, dataset, split, described.expressions)
-        print_summary(name, split, faces, full_list='', err=True)
-        if height != width:
-            raise ModelError(f'{model} takes {width}x{height} pixels, but faces are square')
-        chosen = np.random.default_rng(0).permutation(len(faces))[:MAX_COMPARED]
-        examples = faces.read_rgb(chosen, height)
-    adopted = adopt(content, described, str(model), examples)
     info = ModelInfo(
         labels=described.expressions,
         input_size=described.size,
@@ -75,6 +65,14 @@ def command(
         source=described.source,
         source_sha256=hashlib.sha256(content).hexdigest(),
     )
+    height, width = described.size
+    faces, examples = None, np.zeros((0, height, width, 3), np.uint8)
+    if data is not None:
+        name, faces = open_faces(data, dataset, split, described.expressions)
+        print_summary(name, split, faces, full_list='', err=True)
+        chosen = np.random.default_rng(0).permutation(len(faces))[:MAX_COMPARED]
+        examples = faces.read_rgb(chosen, info.side)
+    adopted = adopt(content, described, str(model), examples)
     output.parent.mkdir(parents=True, exist_ok=True)
     save_model(adopted.model, info, output)
     backend = open_backend('onnxruntime', str(output))

@@ -79,6 +79,10 @@ def command(
     need('yaml', 'matplotlib')
     if output.suffix.lower() == '.png':
         raise click.BadParameter('give a name that ends in .yaml', param_hint='--output')
+    if person and camera is None:
+        raise click.UsageError(
+            '--person needs --camera; in a folder, name persons by folders (happy/anna/1.jpg)'
+        )
     if marks and camera is not None:
         raise click.UsageError('--camera saves pictures in a folder, which needs no --marks')
     from dan_ros.calibrate.calibrate import calibrate

@@ -190,6 +190,7 @@ def open_model(
         DanError: it cannot be opened.
     """
     if not is_checkpoint(model):
+        _refuse_labels(label_set)
         return open_backend(backend, model, server=server)
     if backend not in ('auto', 'torch'):
         raise BackendError(
@@ -207,9 +208,15 @@ def open_torch_model(model: str, label_set: str | None) -> 'TorchBackend':
     if is_checkpoint(model):
         backend = _open_checkpoint(model, label_set)
     else:
+        _refuse_labels(label_set)
         backend = TorchBackend.read(store.read_model(model))
     smoke_test(backend)
     return backend
+
+
+def _refuse_labels(label_set: str | None) -> None:
+    if label_set:
+        raise click.UsageError('--labels is for checkpoints: an ONNX file stores its labels')
 
 
 def _open_checkpoint(model: str, label_set: str | None) -> 'TorchBackend':

@@ -26,7 +26,6 @@ from dan_ros.model import store
 from dan_ros.model.metadata import ModelInfo, Strength
 
 CALIBRATION_BATCH = 32
-PRECISIONS = ('fp32', 'fp16', 'int8')
 AS_IS = 'as-is'
 NO_STRENGTH = (
     f'every strength gains nothing or leaves fewer than {MIN_NEUTRAL:.0%} of the neutral faces '
@@ -97,6 +96,8 @@ def command(
     """
     if (precision == 'int8') != (data is not None):
         raise click.UsageError('--int8 and --calibrate DATA must be used together')
+    if prior_data and shares:
+        raise click.UsageError('--fit-prior measures the prior, so leave out --prior')
     if precision in ('int8', AS_IS) and batch:
         raise click.UsageError('--batch is for --fp32 and --fp16')
     need('torch', 'safetensors', 'onnx')
@@ -135,13 +136,12 @@ def command(
 
 def _calibration_batches(faces: Faces, info: ModelInfo, count: int) -> Iterator[np.ndarray]:
     """Read a fixed random choice of faces: uint8 [B, size, size, 3], RGB."""
-    size = info.input_size[0]
     chosen = np.random.default_rng(0).permutation(len(faces))[:count]
     with progress_bar() as bar:
         for start in bar.track(
             range(0, len(chosen), CALIBRATION_BATCH), description='calibrating, batch'
         ):
-            yield faces.read_rgb(chosen[start : start + CALIBRATION_BATCH], size)
+            yield faces.read_rgb(chosen[start : start + CALIBRATION_BATCH], info.side)
 
 
 def _copy_probabilities(info: ModelInfo, other: ModelInfo) -> ModelInfo:
@@ -160,7 +160,7 @@ def _fit_prior(model: str, info: ModelInfo, data: Path, dataset: str) -> ModelIn
     name, faces = open_faces(data, dataset, VALID, info.labels)
     print_summary(name, VALID, faces, full_list='', err=False)
     infer = open_backend('auto', model).infer
-    scored = LabeledLogits.compute(faces, info.labels, info.input_size[0], infer)
+    scored = LabeledLogits.compute(faces, info.labels, info.side, infer)
     scored = replace(scored, logits=scored.logits / info.temperature)
     log_prior, strength = measure_prior(scored)
     shares = ', '.join(

@@ -95,18 +95,15 @@ def predict_crops(
     """Classify faces as the data set crops them.
 
     Raises:
-        DataError: the model's input is not square.
-        ModelError: the calibration is for another model.
+        ModelError: the model's input is not square, or the calibration is for another model.
         ParameterError: the prior cannot be used with the model.
     """
     calibrator = Calibrator.create(backend.model, calibration)
     calibrator.check(prior)
-    height, width = backend.model.input_size
-    if height != width:
-        raise DataError(f'the model takes {width}x{height} pixels, but faces are square')
+    side = backend.model.side
 
     def predict(indices: np.ndarray) -> np.ndarray:
-        batch = faces.read_rgb(indices, height)
+        batch = faces.read_rgb(indices, side)
         return calibrator.probabilities(backend.infer(batch), prior)
 
     return predict

@@ -105,6 +105,18 @@ class ModelInfo:
             return f'the prior is not a distribution: its shares have the sum {total:g}'
         return ''
 
+    @property
+    def side(self) -> int:
+        """Side of a square input, pixels.
+
+        Raises:
+            ModelError: it is not square, as labeled faces are.
+        """
+        height, width = self.input_size
+        if height != width:
+            raise ModelError(f'the model takes {width}x{height} pixels, but faces are square')
+        return height
+
     def _strengths(self) -> tuple[float, ...]:
         strength = self.prior_strength
         return strength if isinstance(strength, tuple) else (strength,)

@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
+from dan_ros import __version__
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.storage.atomic import atomic_write
 
@@ -13,17 +14,25 @@ OPSET = 17
 IR_VERSION = 8
 
 
+def make_model(graph: onnx.GraphProto) -> onnx.ModelProto:
+    """Return a model with the opset and IR version of this package, without metadata."""
+    return helper.make_model(
+        graph,
+        producer_name='dan_ros',
+        producer_version=__version__,
+        ir_version=IR_VERSION,
+        opset_imports=[helper.make_opsetid('', OPSET)],
+    )
+
+
 def save_model(model: onnx.ModelProto, info: ModelInfo, path: Path) -> None:
-    """Set a model's metadata, opset and IR version, check it, and write it.
+    """Set a model's metadata, check it, and write it.
 
     Args:
         model: changed in place.
         info: stored as metadata.
         path: the ONNX file, replaced atomically.
     """
-    model.ir_version = IR_VERSION
-    del model.opset_import[:]
-    model.opset_import.append(helper.make_opsetid('', OPSET))
     helper.set_model_props(model, info.to_metadata())
     onnx.checker.check_model(model, full_check=True)
     atomic_write(path, lambda file: file.write(model.SerializeToString()))

@@ -15,12 +15,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from dan_ros import __version__
 from dan_ros.errors import ModelError
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.model.onnx_file import parse_onnx
-from dan_ros.model.onnx_writer import save_model
+from dan_ros.model.onnx_writer import make_model, save_model
 from dan_ros.network.dan import FEATURES
 from dan_ros.network.fuse import FusedBlock, FusedDAN
 
@@ -93,12 +92,8 @@ def export_onnx(
     logits = helper.make_tensor_value_info(
         metadata.OUTPUT_NAME, TensorProto.FLOAT, [batch or 'N', len(info.labels)]
     )
-    model = helper.make_model(
-        helper.make_graph(graph.nodes, 'dan', [faces], [logits], graph.initializers),
-        producer_name='dan_ros',
-        producer_version=__version__,
-    )
-    save_model(model, info, path)
+    made = helper.make_graph(graph.nodes, 'dan', [faces], [logits], graph.initializers)
+    save_model(make_model(made), info, path)
 
 
 def _write_nodes(graph: _Graph, fused: FusedDAN, places: int) -> None:

@@ -2,6 +2,7 @@
 """Check settings from YAML files, and report the first problem in one line."""
 
 import difflib
+import re
 import reprlib
 from typing import Any, TypeVar
 
@@ -9,6 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from dan_ros.errors import DanError
 
+# Number that YAML 1.1 takes for text, such as 1e-3, quoted.
+EXPONENT = re.compile(r"'[-+]?[0-9.]+[eE][-+]?[0-9]+'")
 # Quotes values in messages: YAML aliases can expand a few lines to millions of list items.
 QUOTE = reprlib.Repr()
 QUOTE.maxlevel = 2
@@ -58,7 +61,9 @@ def _describe(error: ValidationError, kind: type[BaseModel]) -> str:
     if isinstance(first['input'], dict):  # a rule for several keys; its message names them
         return f'{name}: {message}' if name else message
     where = f'{name}: ' if name else ''
-    return f'{where}{message}, found {QUOTE.repr(first["input"])}'
+    found = QUOTE.repr(first['input'])
+    hint = '; YAML takes 1e-3 for text, so write 1.0e-3' if EXPONENT.fullmatch(found) else ''
+    return f'{where}{message}, found {found}{hint}'
 
 
 def _kind_at(kind: type[BaseModel], keys: tuple[int | str, ...]) -> type[BaseModel]:

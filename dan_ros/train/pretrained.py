@@ -36,7 +36,8 @@ def load_pretrained(dan: DAN, path: Path) -> str:
     """
     state = {n.removeprefix('module.'): v for n, v in read_state(path).items()}
     if 'cat_head0.sa.conv1x1.0.weight' in state:
-        if state['fc.weight'].shape != dan.fc.weight.shape:
+        classifier = state.get('fc.weight')
+        if classifier is None or classifier.shape != dan.fc.weight.shape:
             state = {n: v for n, v in state.items() if not n.startswith(CLASSIFIER)}
         expected, what = set(dan.state_dict()), 'DAN'
     elif 'layer4.1.conv2.weight' in state:

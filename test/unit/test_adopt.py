@@ -164,6 +164,7 @@ def test_a_classifier_of_gray_faces(channels):
         ({}, {'input_size': 48}, r'its input is .*40, 40\]; the descriptor says nchw, 48x48'),
         ({}, {'layout': 'nhwc'}, 'the descriptor says nhwc, 40x40'),
         ({}, {'output': 'scores'}, 'has no output scores; it has logits'),
+        ({'channels': 1}, {'color': 'gray'}, 'one channel, but the descriptor has 3 numbers'),
         ({'inputs': 2}, {}, 'has 2 inputs; a classifier of faces has one'),
         ({'domain': 'com.microsoft'}, {}, 'uses operators of com.microsoft'),
     ],

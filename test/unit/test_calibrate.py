@@ -304,6 +304,8 @@ def test_a_camera_takes_pictures_of_each_expression_that_is_not_skipped(tmp_path
     [
         ('', 'contains no marks'),
         ('start,end,label\n2,1,happy\n', 'mark 1: its end 1 is not after'),
+        ('start,end,label\n-1,1,happy\n', 'mark 1: start and end must be .*, not -1 and 1'),
+        ('- {start: 0, end: .inf, label: happy}', 'start and end must be .*, not 0 and inf'),
         ('start,end,label\n0,1,joy\n', 'mark 1: it needs start and end'),
         ('start,end\n0,1\n', 'mark 1: it needs'),
         ('start: 0', 'not a YAML list'),
@@ -312,7 +314,7 @@ def test_a_camera_takes_pictures_of_each_expression_that_is_not_skipped(tmp_path
     ],
 )
 def test_invalid_marks_are_refused_in_one_line(tmp_path, text, words):
-    path = tmp_path / ('marks.csv' if ',' in text or not text else 'marks.yaml')
+    path = tmp_path / ('marks.csv' if text.startswith('start,') or not text else 'marks.yaml')
     path.write_text(text)
     with pytest.raises(DataError, match=words) as error:
         read_marks(path)

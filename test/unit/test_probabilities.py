@@ -6,15 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+import cv2
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 from model_files import LEARNED, write_model
+from onnx import helper
 
 from dan_ros import labels
 from dan_ros.backends import CPU_BACKENDS, open_backend
 from dan_ros.cli import convert, export
 from dan_ros.cli.common import with_probabilities
+from dan_ros.cli.main import cli
 from dan_ros.detect.full_frame import FullFrameDetector
 from dan_ros.errors import DanError, DataError, MissingPackageError, ModelError, ParameterError
 from dan_ros.model.metadata import ModelInfo
@@ -173,6 +177,62 @@ def test_float_and_int8_version_carry_the_same_numbers(model_file, tmp_path):
     assert result.exit_code == 0, result.output
     found, wanted = (ModelInfo.from_onnx(path.read_bytes(), '') for path in (out, model_file))
     assert found == replace(wanted, prior_strength=0.2)
+
+
+@pytest.mark.parametrize('opset', [13, 18])
+def test_as_is_keeps_the_opset_of_a_model_of_another_tool(tmp_path, opset):
+    write_small_model(tmp_path / 'own.onnx', opset, (96, 96))
+    words = [str(tmp_path / 'own.onnx'), '--as-is', '--temperature', '2']
+    result = CliRunner().invoke(export.command, [*words, '-o', str(tmp_path / 'out.onnx')])
+    assert result.exit_code == 0, result.output
+    old, new = (onnx.load(tmp_path / name) for name in ('own.onnx', 'out.onnx'))
+    assert (new.opset_import, new.ir_version) == (old.opset_import, old.ir_version)
+    assert new.graph == old.graph
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ('export own.onnx --as-is --fit-prior faces -o out.onnx', 'takes 64x96 pixels, but faces'),
+        ('export --fit-prior faces --prior 0.5,0.5 -o out.onnx', 'leave out --prior'),
+        ('calibrate faces --person anna', '--person needs --camera'),
+        ('evaluate faces own.onnx --labels rafdb', '--labels is for checkpoints'),
+        ('explain faces/happy/1.png --whole --labels rafdb', '--labels is for checkpoints'),
+    ],
+)
+def test_options_that_do_not_fit_are_refused_in_words(
+    tmp_path, monkeypatch, portrait, words, message
+):
+    monkeypatch.chdir(tmp_path)
+    write_small_model(tmp_path / 'own.onnx', 17, (96, 64))
+    for label in ('neutral', 'happy'):
+        (tmp_path / 'faces' / label).mkdir(parents=True)
+        cv2.imwrite(f'faces/{label}/1.png', portrait)
+    result = CliRunner().invoke(cli, words.split())
+    assert message in result.output + str(result.exception)
+    assert isinstance(result.exception, DanError | SystemExit)
+    assert not (tmp_path / 'out.onnx').exists()
+
+
+def write_small_model(path, opset, size):
+    """Write a model of two classes as another tool might: the mean color times a matrix."""
+    axes = {'axes': [1, 2]} if opset < 18 else {}
+    tensors = [onnx.numpy_helper.from_array(np.eye(3, 2, dtype=np.float32), 'weights')]
+    if opset >= 18:
+        tensors.append(onnx.numpy_helper.from_array(np.array([1, 2]), 'axes'))
+    names = ['pixels'] if axes else ['pixels', 'axes']
+    nodes = [
+        helper.make_node('Cast', ['faces'], ['pixels'], to=onnx.TensorProto.FLOAT),
+        helper.make_node('ReduceMean', names, ['color'], keepdims=0, **axes),
+        helper.make_node('MatMul', ['color', 'weights'], ['logits']),
+    ]
+    faces = helper.make_tensor_value_info('faces', onnx.TensorProto.UINT8, ['N', *size, 3])
+    logits = helper.make_tensor_value_info('logits', onnx.TensorProto.FLOAT, ['N', 2])
+    graph = helper.make_graph(nodes, 'small', [faces], [logits], tensors)
+    opsets = [helper.make_opsetid('', opset)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=7)
+    helper.set_model_props(model, ModelInfo(('neutral', 'happy'), size).to_metadata())
+    onnx.save(model, path)
 
 
 def test_convert_stores_what_it_is_given_and_refuses_what_is_no_distribution(tmp_path):

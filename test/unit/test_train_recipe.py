@@ -103,6 +103,7 @@ def test_affectnet_is_the_official_training():
         ({'dataset': 'ck'}, 'dataset: must be one of ferplus, rafdb'),
         ({'seed': -1}, 'seed: must be greater than or equal to 0'),
         ({'learning_rate': float('inf')}, 'learning_rate: must be a finite number'),
+        ({'learning_rate': '1e-3'}, "found '1e-3'; YAML takes 1e-3 for text, so write 1.0e-3"),
         ({'average_decay': 1}, 'average_decay: must be less than 1'),
         ({1: 2}, 'Keys should be strings'),
     ],
@@ -291,6 +292,10 @@ def test_starts_from_a_resnet18_or_another_dan(tmp_path):
     torch.save({'model_state_dict': source.state_dict()}, path)
     assert 'new classifier' in load_pretrained(target, path)
     assert torch.equal(target.cat_head0.sa.conv1x1[0].weight, source.cat_head0.sa.conv1x1[0].weight)
+    state = source.state_dict()
+    del state['fc.weight'], state['fc.bias']
+    torch.save(state, path)
+    assert 'new classifier' in load_pretrained(target, path)
     state = resnet_state(source)
     del state['layer2.0.bn1.bias']
     torch.save(state, path)
