@@ -58,7 +58,12 @@ def load_pretrained(dan: DAN, path: Path) -> str:
         dan.load_state_dict({n: v for n, v in state.items() if n in expected}, strict=False)
     except RuntimeError as error:
         raise ModelError(f'{path} does not fit DAN: {" ".join(str(error).split())}') from None
-    return f'{what} from {path}' + ('' if 'fc.weight' in state else ', with a new classifier')
+    unused = sorted(n for n in state if n not in expected)
+    return (
+        f'{what} from {path}'
+        + ('' if 'fc.weight' in state else ', with a new classifier')
+        + (f', without {count_of(len(unused), "weight")}, such as {unused[0]}' if unused else '')
+    )
 
 
 def _rename_resnet(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

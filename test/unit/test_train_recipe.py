@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes, learning rates, averaging of weights, augmentation, pretrained weights."""
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -292,6 +293,8 @@ def test_starts_from_a_resnet18_or_another_dan(tmp_path):
     torch.save({'model_state_dict': source.state_dict()}, path)
     assert 'new classifier' in load_pretrained(target, path)
     assert torch.equal(target.cat_head0.sa.conv1x1[0].weight, source.cat_head0.sa.conv1x1[0].weight)
+    torch.save(DAN(num_class=8, num_head=2).state_dict(), path)
+    assert re.search(r'without \d+ weights, such as cat_head1', load_pretrained(target, path))
     state = source.state_dict()
     del state['fc.weight'], state['fc.bias']
     torch.save(state, path)
