@@ -63,7 +63,7 @@ coverage: build ## Run all tests and list the lines that none of them reaches; f
 bench: build ## Compare each part with a plain implementation; takes minutes.
 	@. ./env.sh && python3 benchmarks/bench.py --out bench $(ARGS)
 
-stress: build ## Repeat the robustness tests 10 to 20 times as often; takes half an hour.
+stress: build ## Repeat the robustness tests 6 to 10 times as often; takes half an hour.
 	@. ./env.sh && python3 benchmarks/stress.py --out stress $(ARGS)
 
 soak: build ## Run the node for MINUTES=30 with injected faults; fails if it grows or slows down.

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from dan_ros.backends import BACKENDS, Backend
-from dan_ros.cli.common import need
+from dan_ros.cli.common import need, print_table
 from dan_ros.detect import DETECTORS
 from dan_ros.errors import DataError, count_of
 from dan_ros.images.files import readable, write_picture
@@ -220,7 +219,7 @@ def _print(result: 'Result') -> None:
         cells = ['-' if np.isnan(share) else f'{share:.0%}' for share in shares]
         count = str(notes['faces'].get(label, 0))
         table.add_row(label, count, *cells, f'{result.calibration.bias[label]:+.2f}')
-    Console().print(table)
+    print_table(table)
     click.echo(f'held out: {notes["held_out"]}; persons: {notes["persons"]}')
     click.echo(result.summary)
     for warning in result.warnings:

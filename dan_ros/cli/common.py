@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions shared by the subcommands: optional packages, models, a progress bar."""
+"""Functions shared by the subcommands: optional packages, models, tables, a progress bar."""
 
 import functools
 import importlib
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from dan_ros.backends import NO_SERVER, Backend, ServerConfig, open_backend
 from dan_ros.backends.base import smoke_test
@@ -31,6 +32,7 @@ DATASETS = ('auto', *catalog.DATASETS)
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.safetensors')
 TRAINING_MODULES = ('torch', 'yaml', 'safetensors', 'pydantic')
 KSERVE = 'kserve'
+PIPED_COLUMNS = 1000  # more than any table needs
 SERVER_OPTIONS = {  # fields of ServerConfig
     'url': f'Address of the server of the backend kserve, such as {EXAMPLE}.',
     'model_name': 'Name of the model on the server. Default: the name of the local model file.',
@@ -264,6 +266,14 @@ def print_summary(dataset: str, split: str, faces: Faces, full_list: str, err: b
         click.echo(line, err=err)
     for line in summarize_skipped(faces.skipped, full_list):
         click.echo(line, err=True)
+
+
+def print_table(table: Table) -> None:
+    """Print a table on standard output; in a file or a pipe, it is as wide as its content."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPED_COLUMNS
+    console.print(table)
 
 
 def progress_bar() -> Progress:

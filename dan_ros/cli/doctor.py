@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -32,7 +31,7 @@ from dan_ros.backends import (
 from dan_ros.backends.base import available_cpus
 from dan_ros.backends.registry import SERVER
 from dan_ros.backends.tensorrt.engine_builder import import_tensorrt, runtime_of
-from dan_ros.cli.common import server_options
+from dan_ros.cli.common import print_table, server_options
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import BackendError, DanError, ModelError, count_of
 from dan_ros.model import store
@@ -247,4 +246,4 @@ def _print(findings: list[Finding]) -> None:
         color = COLORS[finding.state]
         state = f'[{color}]{finding.state}[/{color}]'
         table.add_row(finding.subject, state, escape(finding.found), escape(finding.remedy))
-    Console().print(table)
+    print_table(table)

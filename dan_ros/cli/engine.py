@@ -18,6 +18,7 @@ from dan_ros.backends.base import OnProgress
 from dan_ros.backends.tensorrt.backend import MAX_BATCH, prepare_engine
 from dan_ros.backends.tensorrt.engine_builder import FLAVORS, import_tensorrt, runtime_of
 from dan_ros.backends.tensorrt.engine_cache import EngineCache, Entry
+from dan_ros.cli.common import print_table
 from dan_ros.errors import count_of
 from dan_ros.model import store
 from dan_ros.storage.cache import cache_path, has_cache_folder
@@ -80,7 +81,7 @@ def list_(as_json: bool) -> None:
         table.add_column(title, overflow='fold')
     for entry in entries:
         table.add_row(escape(entry.model), *_built_for(entry), f'{entry.size / 1e6:.1f}')
-    Console().print(table)
+    print_table(table)
     click.echo(f'in {folder}')
 
 

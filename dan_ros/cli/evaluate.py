@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from dan_ros.backends import BACKENDS, Backend, ServerConfig
@@ -16,6 +15,7 @@ from dan_ros.cli.common import (
     open_faces,
     open_model,
     print_summary,
+    print_table,
     probability_options,
     progress_bar,
     server_options,
@@ -157,7 +157,7 @@ def _print(content: dict[str, Any]) -> None:
     for label, row in content['per_class'].items():
         cells = [percent(row[name]) for name in ('precision', 'recall', 'f1')]
         table.add_row(label, *cells, str(row['faces']))
-    Console().print(table)
+    print_table(table)
     click.echo(
         f'accuracy {content["accuracy"]:.2%}, balanced {content["balanced_accuracy"]:.2%}, '
         f'macro F1 {content["macro_f1"]:.2%}, calibration error '

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from dan_ros.backends import open_backend
@@ -18,6 +17,7 @@ from dan_ros.cli.common import (
     need,
     open_faces,
     print_summary,
+    print_table,
     progress_bar,
     with_probabilities,
 )
@@ -177,7 +177,7 @@ def _fit_prior(model: str, info: ModelInfo, data: Path, dataset: str) -> ModelIn
         parts = (trade.accuracy, trade.balanced, trade.neutral, trade.others)
         cells = [f'{part:.1%}' for part in parts]
         table.add_row(title, *cells, f'{trade.false_alarms:.0f}')
-    Console().print(table)
+    print_table(table)
     chosen = ', '.join(f'{n} {s:g}' for n, s in zip(info.labels, strength, strict=True))
     click.echo(f'chosen: {chosen}')
     if not any(strength):

@@ -4,10 +4,10 @@
 import sys
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from dan_ros.cli.common import print_table
 from dan_ros.errors import DamagedModelError, MissingModelError, ModelError
 from dan_ros.model import store
 
@@ -55,5 +55,5 @@ def _print_models() -> bool:
             all_valid, where = False, str(error)
             state = f'[red]{STATES.get(type(error), "unreadable")}'
         table.add_row(model.name, state, model.description, escape(where))
-    Console().print(table)
+    print_table(table)
     return all_valid

@@ -7,13 +7,12 @@ from collections import Counter
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from dan_ros import labels
 from dan_ros.annotate import annotate
 from dan_ros.backends import BACKENDS, ServerConfig
-from dan_ros.cli.common import probability_options, server_options
+from dan_ros.cli.common import print_table, probability_options, server_options
 from dan_ros.detect import DETECTORS
 from dan_ros.errors import DataError, count_of
 from dan_ros.faces.blur import blur_faces
@@ -129,7 +128,7 @@ def _print_faces(path: Path, faces: list[FaceExpression]) -> None:
         )
         table.add_row(box, labels.label_of(face.expression()), f'{face.confidence:.0%}', rest)
     click.echo(f'{readable(str(path))}: {count_of(len(faces), "face")}')
-    Console(soft_wrap=True).print(table)
+    print_table(table)
 
 
 def _target_paths(out: Path | None, images: tuple[Path, ...]) -> list[Path | None]:

@@ -56,7 +56,7 @@ class DropReporter:
                 once=True,
             )
             images = 1
-        LOG.debug('%d images of %s lost by the middleware', images, camera)
+        LOG.debug('%s of %s lost by the middleware', count_of(images, 'image'), camera)
         if self._statistics.count_dropped('lost', camera, images):
             self._logger.warning(f'{LOST_HINT} ({camera})')
 

@@ -29,7 +29,6 @@ class Command:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
         self._monkeypatch, self._capsys = monkeypatch, capsys
-        monkeypatch.setenv('COLUMNS', '300')  # width of tables
 
     def __call__(self, *arguments: object) -> Result:
         self._monkeypatch.setattr(sys, 'argv', ['dan-ros', *map(str, arguments)])

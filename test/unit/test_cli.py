@@ -259,7 +259,7 @@ def test_doctor_names_every_command_that_needs_a_package():
 
 @pytest.mark.parametrize(('state', 'exit_code'), [('ok', 0), ('warning', 0), ('error', 1)])
 def test_doctor_prints_a_table(run, monkeypatch, state, exit_code):
-    finding = doctor.Finding('backend x', state, 'found [y]', 'do [z]')
+    finding = doctor.Finding('backend x', state, '/found/[y]' * 20, 'do [z]')
     monkeypatch.setattr(doctor, 'examine', lambda server: [finding])
     result = run('doctor')
     assert result.exit_code == exit_code
@@ -291,7 +291,6 @@ def test_models_verify_says_what_is_wrong_and_what_to_do(
         yield tmp_path / model.filename
 
     monkeypatch.setattr(store, 'candidate_paths', candidate_paths)
-    monkeypatch.setenv('COLUMNS', '1000')
     for model in store.KNOWN_MODELS.values():
         path = tmp_path / model.filename
         if content == 'too large':
