@@ -33,7 +33,7 @@ SIZE = (900, 420)  # size of the whole picture, pixels
 # The camera: time in seconds, center x and y in the scene, zoom, blur in pixels.
 PATH = np.array(
     [
-        [0.0, 500, 330, 1.6, 0],
+        [0.0, 690, 200, 1.1, 0],
         [0.9, 735, 150, 1.5, 0],
         [2.2, 735, 150, 2.0, 0],
         [2.8, 735, 150, 2.0, 19],
