@@ -22,7 +22,6 @@ import rclpy
 from ament_index_python.packages import get_package_prefix
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.signals import SignalHandlerOptions
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
@@ -31,6 +30,7 @@ from sensor_msgs.msg import Image
 from dan_ros.errors import DanError, count_of
 from dan_ros.images.files import write_picture
 from dan_ros.msg import FacialExpression, FacialExpressionArray
+from dan_ros.ros.spin import init_rclpy
 
 CAMERA_TOPIC = '/camera/image_raw'
 MIN_S, MAX_S = 10, 60  # shortest and longest duration of the demo without --source, seconds
@@ -126,12 +126,16 @@ def main(source: str, out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.ClickException(f'cannot create the folder {out}: {error.strerror}') from None
+    os.environ.setdefault('ROS_LOG_DIR', str(out.resolve() / 'log'))  # the home may be read-only
+    try:
+        init_rclpy()
+    except DanError as error:
+        raise click.ClickException(str(error)) from None
     console = Console()
     console.print(f'Starting a sample camera on {CAMERA_TOPIC} and dan_node; they talk over DDS.')
     console.print('[dim]In another shell: . ./env.sh, and subscribe to /facial_expression[/dim]')
     stop = _stop_signal()
     processes = [_start_camera(source), _start('dan_node', '-r', f'image:={CAMERA_TOPIC}')]
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     subscriber = Subscriber()
     try:
         finished = _watch(subscriber, processes, console, stop, endless=bool(source))

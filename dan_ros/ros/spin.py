@@ -84,14 +84,13 @@ def run_until_signal(make_node: Callable[[], Any]) -> int:
     import rclpy
     from rclpy.exceptions import ParameterException
     from rclpy.executors import SingleThreadedExecutor
-    from rclpy.signals import SignalHandlerOptions
     from rclpy.utilities import remove_ros_args
 
     from dan_ros.errors import DanError
 
     try:
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    except (RuntimeError, ValueError) as error:
+        init_rclpy()
+    except DanError as error:
         return _refuse(node_class.NAME, error)
     process_tuning.prepare_logging()
     try:
@@ -118,6 +117,25 @@ def run_until_signal(make_node: Callable[[], Any]) -> int:
     del node, executor
     process_tuning.unfreeze_garbage()
     return exit_code
+
+
+def init_rclpy(**options: Any) -> None:
+    """Call `rclpy.init` with these options, without signal handlers.
+
+    Raises:
+        DanError: an argument of the command line is invalid, or the logs cannot be written.
+    """
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    from dan_ros.errors import DanError
+
+    try:
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO, **options)
+    except (RuntimeError, ValueError) as error:
+        is_log = 'initialize logging' in str(error)
+        advice = '; set ROS_LOG_DIR to a folder that can be written' if is_log else ''
+        raise DanError(f'{error}{advice}') from None
 
 
 def _refuse(name: str, reason: object, exit_code: int = BAD_USAGE) -> int:

@@ -19,7 +19,6 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.expand_topic_name import expand_topic_name
 from rclpy.parameter import Parameter, parameter_value_to_python
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from rclpy.validate_full_topic_name import validate_full_topic_name
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool
@@ -30,6 +29,7 @@ from dan_ros.messages import stamp_to_ns
 from dan_ros.msg import FacialExpression, FacialExpressionArray, FacialExpressionEvent
 from dan_ros.ros.parameters import SPECS
 from dan_ros.ros.preview import original_size, preview_topic
+from dan_ros.ros.spin import init_rclpy
 from dan_ros.view.board import Board, SeenEvent, SeenFace, ViewStatus, parameter_json
 
 CHECK_S = 0.2  # interval at which subscriptions are opened and closed as needed, seconds
@@ -49,7 +49,7 @@ class NodeSource:
         board: shows what the node publishes.
 
     Raises:
-        ParameterError: the name is invalid.
+        DanError: the name is invalid, or the logs cannot be written.
     """
 
     kind = 'ROS node'
@@ -58,7 +58,7 @@ class NodeSource:
         self.title = _full_name(name)
         self._board = board
         self._context = rclpy.Context()
-        rclpy.init(args=[], context=self._context, signal_handler_options=SignalHandlerOptions.NO)
+        init_rclpy(args=[], context=self._context)
         self._node = rclpy.create_node(
             'dan_view', context=self._context, use_global_arguments=False
         )

@@ -16,6 +16,7 @@ import numpy as np
 import PIL.Image
 import pytest
 import rclpy
+from isolation import home_variables
 from processes import Process
 from rich.console import Console
 
@@ -41,7 +42,11 @@ def start_demo(tmp_path):
         process.kill()
 
 
-def test_a_demo_with_own_pictures_ends_with_ctrl_c(start_demo, tmp_path, portrait):
+def test_a_demo_with_own_pictures_ends_with_ctrl_c(start_demo, tmp_path, portrait, monkeypatch):
+    """The home cannot be written."""
+    for name, value in home_variables(Path('/dev/null')).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv('ROS_LOG_DIR')
     pictures = tmp_path / 'pictures'
     pictures.mkdir()
     cv2.imwrite(str(pictures / 'one.png'), portrait)

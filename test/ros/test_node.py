@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -330,16 +331,24 @@ def test_an_invalid_parameter_at_start_is_refused(argument):
         rclpy.shutdown(context=context)
 
 
-def test_an_invalid_parameter_at_start_is_one_line_and_exit_code_2():
+@pytest.mark.parametrize(
+    ('words', 'variables', 'message'),
+    [
+        (['--ros-args', '-p', 'max_faces:=0'], {}, 'max_faces cannot be 0'),
+        ([], {'ROS_LOG_DIR': '/dev/null/log'}, '.*/dev/null/log.*; set ROS_LOG_DIR to a folder'),
+    ],
+)
+def test_what_prevents_a_start_is_one_line_and_exit_code_2(words, variables, message):
     result = subprocess.run(
-        [sys.executable, PROGRAMS / 'dan_node', '--ros-args', '-p', 'max_faces:=0'],
+        [sys.executable, PROGRAMS / 'dan_node', *words],
+        env=os.environ | variables,
         capture_output=True,
         text=True,
         check=False,
     )
     assert result.returncode == 2
     (line,) = result.stderr.strip().splitlines()
-    assert line.startswith('dan_node: max_faces cannot be 0')
+    assert re.match(f'dan_node: {message}', line)
 
 
 def test_integers_pass_for_floats_and_what_is_ignored_is_warned_about(start, nobody):
