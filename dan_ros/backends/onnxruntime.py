@@ -180,6 +180,5 @@ class OnnxRuntimeTensorRTBackend(OnnxRuntimeCudaBackend):
 
 def _tensor(tensor: onnxruntime.NodeArg) -> Tensor:
     kind = tensor.type.removeprefix('tensor(').removesuffix(')')
-    is_fixed = isinstance(tensor.shape[0], int)  # the batch
-    shape = list(tensor.shape[0 if is_fixed else 1 :])
+    shape = metadata.without_batch(list(tensor.shape))
     return tensor.name, 'float32' if kind == 'float' else kind, shape

@@ -46,9 +46,8 @@ class OpenVinoBackend(Backend):
 
 
 def _tensor(port: openvino.ConstOutput) -> Tensor:
-    batch, *_ = shape = port.partial_shape
-    sides = [d.to_string() if d.is_dynamic else d.get_length() for d in shape]
-    return port.any_name, str(port.element_type.to_dtype()), sides[1 if batch.is_dynamic else 0 :]
+    sides = [d.to_string() if d.is_dynamic else d.get_length() for d in port.partial_shape]
+    return port.any_name, str(port.element_type.to_dtype()), metadata.without_batch(sides)
 
 
 def _compile(file: ModelFile, threads: int) -> openvino.CompiledModel:

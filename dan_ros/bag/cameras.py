@@ -24,7 +24,7 @@ from dan_ros.bag.reader import (
     Topic,
     record_to_frame,
 )
-from dan_ros.errors import DataError, FrameError, count_of
+from dan_ros.errors import DataError, FrameError
 from dan_ros.faces.camera_model import info_topic
 from dan_ros.images.encodings import to_bgr
 from dan_ros.images.opencv import cv2
@@ -114,8 +114,7 @@ def choose_image_topics(bag: Bag, names: tuple[str, ...]) -> CameraChoice:
         count = used[topic.camera].count if topic.camera in used else topic.count
         if count < MIN_COUNT * topic.count:
             choice.left_out[topic.name] = (
-                f'{used[topic.camera].name} is processed, but has only {count} of its '
-                f'{count_of(topic.count, "image")}'
+                f'{used[topic.camera].name} is processed, although it has fewer images'
             )
     return choice
 

@@ -187,13 +187,16 @@ class McapReader:
         return Channel(kind, self._counts.get(number, 0), start_ns, end_ns)
 
     def _times(self, chunk: ChunkIndex, number: int) -> list[int]:
-        """Return the bag times of a channel in a chunk; those of the chunk if it has no index."""
+        """Return the bag times of a channel in a chunk; those of the chunk without an index."""
         limits = [chunk.message_start_time, chunk.message_end_time]
         offset = chunk.message_index_offsets.get(number)
         if offset is None:
             return limits
         self._stream.seek(offset + RECORD_HEADER_BYTES)
-        index = MessageIndex.read(ReadDataStream(self._stream))
+        try:
+            index = MessageIndex.read(ReadDataStream(self._stream))
+        except recovery.MCAP_ERRORS:  # nothing else needs this record
+            return limits
         return [time_ns for time_ns, _ in index.records] or limits
 
     def messages(self, topics: Collection[str], start_ns: int = FIRST_NS) -> Iterator[RawMessage]:

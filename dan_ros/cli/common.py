@@ -4,6 +4,7 @@
 import functools
 import importlib
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -271,7 +272,7 @@ def print_summary(dataset: str, split: str, faces: Faces, full_list: str, err: b
 def print_table(table: Table) -> None:
     """Print a table on standard output; in a file or a pipe, it is as wide as its content."""
     console = Console()
-    if not console.is_terminal:
+    if not sys.stdout.isatty():
         console.width = PIPED_COLUMNS
     console.print(table)
 

@@ -45,7 +45,10 @@ SHOWN_STRENGTHS = (0.0, 0.3, 0.5, 1.0)
 @click.option('--fp16', 'precision', flag_value='fp16', help='fp16 weights: half the size.')
 @click.option('--int8', 'precision', flag_value='int8', help='Fast on CPUs; needs --calibrate.')
 @click.option(
-    '--as-is', 'precision', flag_value=AS_IS, help='Keep the graph and the weights as they are.'
+    '--as-is',
+    'precision',
+    flag_value=AS_IS,
+    help='Keep the graph, its opset and the weights as they are.',
 )
 @click.option(
     '--calibrate',

@@ -37,10 +37,11 @@ class OpenCvYuNetDetector(YuNetDetector):
 
     def _detect_once(self, image_bgr: np.ndarray) -> list[Face]:
         below, right = (max(0, MIN_SIDE_PX - side) for side in image_bgr.shape[:2])
-        padded = cv2.copyMakeBorder(image_bgr, 0, below, 0, right, cv2.BORDER_CONSTANT)
+        if below or right:
+            image_bgr = cv2.copyMakeBorder(image_bgr, 0, below, 0, right, cv2.BORDER_CONSTANT)
         self._network.setScoreThreshold(self.min_score)
-        self._network.setInputSize(padded.shape[1::-1])
-        _, rows = self._network.detect(padded)  # float32 [N, 15]: box, landmarks, score
+        self._network.setInputSize(image_bgr.shape[1::-1])
+        _, rows = self._network.detect(image_bgr)  # float32 [N, 15]: box, landmarks, score
         return [_to_face(row) for row in (rows if rows is not None else ())]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from dan_ros.errors import DanError, DataError
 from dan_ros.images.compressed import is_whole
 from dan_ros.images.decode import decode_picture
-from dan_ros.images.opencv import MAX_PIXELS, cv2
+from dan_ros.images.opencv import MAX_PIXELS, cv2, is_utf8
 from dan_ros.storage.atomic import atomic_write_bytes
 from dan_ros.storage.file_content import PICTURE, explain_wrong_content
 
@@ -39,8 +39,13 @@ def is_picture(path: Path) -> bool:
     """Return whether a file begins like a format that OpenCV reads."""
     if not path.is_file():
         return False
-    with path.open('rb') as file:  # OpenCV crashes on a path that is not UTF-8
-        return bool(cv2.haveImageReader(f'/dev/fd/{file.fileno()}'))
+    if is_utf8(str(path)):
+        return bool(cv2.haveImageReader(str(path)))
+    try:
+        with path.open('rb') as file:
+            return bool(cv2.haveImageReader(f'/dev/fd/{file.fileno()}'))
+    except OSError:
+        return False
 
 
 def _why_unreadable(content: bytes) -> str:

@@ -27,7 +27,7 @@ NUMERIC_KEYS = (
 )
 REMEDY = 'Convert the checkpoint again with `dan-ros convert`.'
 
-# Name, NumPy's name of the element type, and shape without the batch unless that is fixed.
+# Name, NumPy's name of the element type, and shape without the batch, see `without_batch`.
 Tensor = tuple[str, str, list[Any]]
 Strength = float | tuple[float, ...]  # share of the prior to subtract, [0, 1], or one per class
 
@@ -155,9 +155,11 @@ class ModelInfo:
         for found, expected in ((inputs, faces), (outputs, logits)):
             if found != [expected]:
                 name, kind, shape = expected
+                is_fixed = bool(found) and found[0][2][1:] == shape
+                remedy = 'Export it again with a variable batch.' if is_fixed else REMEDY
                 raise ModelError(
                     f'{where}: its metadata says {name}, {kind} '
-                    f'[N, {", ".join(map(str, shape))}], but its graph has {found}. {REMEDY}'
+                    f'[N, {", ".join(map(str, shape))}], but its graph has {found}. {remedy}'
                 )
 
     @classmethod
@@ -218,3 +220,8 @@ class ModelInfo:
                 else float(strengths[0])
             ),
         )
+
+
+def without_batch(shape: list[Any]) -> list[Any]:
+    """Return a shape without its first side, unless that is fixed: a batch must be variable."""
+    return shape if shape and isinstance(shape[0], int) else shape[1:]

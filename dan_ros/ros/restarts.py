@@ -28,4 +28,4 @@ class RestartLimit:
         self._last_s = now_s
         if self._quick_exits < MAX_QUICK_EXITS:
             return ''
-        return f'{MAX_QUICK_EXITS} exits in a row, each less than {QUICK_S:g} s after the last'
+        return f'{MAX_QUICK_EXITS} exits in a row, each within {QUICK_S:g} s of the previous one'

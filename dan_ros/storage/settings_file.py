@@ -62,8 +62,9 @@ def _describe(error: ValidationError, kind: type[BaseModel]) -> str:
         return f'{name}: {message}' if name else message
     where = f'{name}: ' if name else ''
     found = QUOTE.repr(first['input'])
-    hint = '; YAML takes 1e-3 for text, so write 1.0e-3' if EXPONENT.fullmatch(found) else ''
-    return f'{where}{message}, found {found}{hint}'
+    if EXPONENT.fullmatch(found):
+        found += '; YAML takes it for text: write it like 1.0e-3 or 1.0e+3'
+    return f'{where}{message}, found {found}'
 
 
 def _kind_at(kind: type[BaseModel], keys: tuple[int | str, ...]) -> type[BaseModel]:

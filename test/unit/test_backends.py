@@ -148,6 +148,12 @@ def set_fixed_batch(model):
         tensor.type.tensor_type.shape.dim[0].dim_value = 4
 
 
+def add_scalar_output(model):
+    model.graph.node.append(onnx.helper.make_node('Constant', [], ['scale'], value_float=1.0))
+    scale = onnx.helper.make_tensor_value_info('scale', onnx.TensorProto.FLOAT, [])
+    model.graph.output.append(scale)
+
+
 @pytest.mark.parametrize('name', ['onnxruntime', 'openvino'])
 @pytest.mark.parametrize(
     'change',
@@ -160,6 +166,7 @@ def set_fixed_batch(model):
         lambda model: set_property(model, 'dan_ros.input_size', '64x64'),
         lambda model: rename_output(model, 'scores'),
         set_fixed_batch,
+        add_scalar_output,
     ],
 )
 def test_a_graph_that_contradicts_its_metadata_is_refused(tmp_path, change, name):

@@ -191,7 +191,7 @@ def test_a_camera_with_more_compressed_images_is_named(choose, scene):
     raw_images = Images('/cam/image_raw', scene, every=3)
     choice = choose(raw_images, Images('/cam/image_raw/compressed', scene, encoding='bgr8; jpeg'))
     assert names(choice) == ['/cam/image_raw']
-    assert 'has only 4 of its 12 images' in choice.left_out['/cam/image_raw/compressed']
+    assert 'although it has fewer images' in choice.left_out['/cam/image_raw/compressed']
 
 
 def test_no_camera_is_named_twice(choose, scene):

@@ -13,6 +13,7 @@ from pathlib import Path
 import mcap.writer
 import numpy as np
 import pytest
+from mcap.reader import make_reader
 from mcap.writer import CompressionType, IndexType
 from recording import (
     IMAGE,
@@ -336,6 +337,16 @@ def test_invalid_numbers_in_an_mcap_cost_only_what_follows(tmp_path, number):
     times_ns, damage = read_times(tmp_path / 'y.mcap')
     assert times_ns[:2] == TIMES_NS[:2]
     assert 'y.mcap is damaged' in damage
+
+
+def test_a_damaged_index_of_a_chunk_costs_nothing(tmp_path):
+    file = write_mcap(tmp_path / 'x.mcap')
+    with file.open('r+b') as target:
+        chunks = make_reader(target).get_summary().chunk_indexes
+        for offset in (at for chunk in chunks for at in chunk.message_index_offsets.values()):
+            target.seek(offset + 9)  # after type and length of the record
+            target.write(b'\xff' * 6)
+    check_whole(file)
 
 
 def test_a_damaged_chunk_without_index_is_damage(tmp_path):

@@ -467,7 +467,8 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path, images, executor, monke
     assert 'in/b: Permission denied' in result.output
 
 
-def test_lines_are_printed_above_the_progress_bar():
+def test_lines_are_printed_above_the_progress_bar(monkeypatch):
+    monkeypatch.setenv('TERM', 'xterm')
     console = Console(file=io.StringIO(), force_terminal=True)
     with Progress(console=console) as bar:
         bar.add_task('converting')

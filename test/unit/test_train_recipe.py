@@ -104,7 +104,7 @@ def test_affectnet_is_the_official_training():
         ({'dataset': 'ck'}, 'dataset: must be one of ferplus, rafdb'),
         ({'seed': -1}, 'seed: must be greater than or equal to 0'),
         ({'learning_rate': float('inf')}, 'learning_rate: must be a finite number'),
-        ({'learning_rate': '1e-3'}, "found '1e-3'; YAML takes 1e-3 for text, so write 1.0e-3"),
+        ({'learning_rate': '1e-3'}, "found '1e-3'; YAML takes it for text: write it like 1.0e-3"),
         ({'average_decay': 1}, 'average_decay: must be less than 1'),
         ({1: 2}, 'Keys should be strings'),
     ],
