@@ -24,6 +24,7 @@ from launch.actions import (
 )
 from launch.event_handlers import OnProcessExit
 from launch.events import Shutdown
+from launch.events.process import ProcessExited
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch.substitutions import LaunchConfiguration
 
@@ -56,13 +57,20 @@ def make_replay(context: LaunchContext) -> list:
     command += ['--rate', values['rate'], '--delay', values['delay']]
     command += ['--loop'] * is_endless + shlex.split(values['play_options'])
     player = ExecuteProcess(cmd=command, output='screen')
-    end = OnProcessExit(
-        target_action=player, on_exit=[EmitEvent(event=Shutdown(reason='the bag has ended'))]
-    )
+    end = OnProcessExit(target_action=player, on_exit=end_with_bag)
     node = IncludeLaunchDescription(
         PythonLaunchDescriptionSource(NODE_LAUNCH), launch_arguments=[('use_sim_time', 'true')]
     )
     return [node, RegisterEventHandler(end), player]
+
+
+def end_with_bag(event: ProcessExited, context: LaunchContext) -> EmitEvent:
+    if event.returncode and not context.is_shutdown:
+        raise RuntimeError(
+            f'the bag was not played to its end: `ros2 bag play` ended with exit code '
+            f'{event.returncode}; see its output above'
+        )
+    return EmitEvent(event=Shutdown(reason='the bag has ended'))
 
 
 def generate_launch_description() -> LaunchDescription:

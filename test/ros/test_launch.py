@@ -47,6 +47,7 @@ def launch(tmp_path):
         started.append(Process(command, log, variables=variables, start_new_session=True))
         return started[-1]
 
+    start.started = started
     yield start
     for process in started:
         if process.exit_code is None:
@@ -303,6 +304,13 @@ def test_replay_passes_on_its_arguments_and_no_others(launched_nodes, tmp_path):
     assert 'use_sim_time: true' in node
     assert 'model.file' not in node
     assert '--rate 1.0' in output
+
+
+def test_a_replay_that_fails_does_not_end_with_0(launch, launched_nodes):
+    """Without `ros2 bag`, and with it, because the folder is not a bag."""
+    _, output = launched_nodes('bag:=/', file='replay.launch.py')
+    assert 'the bag was not played to its end' in output
+    assert launch.started[-1].exit_code == 1
 
 
 def test_replay_names_what_is_missing(launch):
