@@ -80,6 +80,16 @@ def count_of(number: int, noun: str, plural: str = '', *, number_format: str = '
     return f'{number:{number_format}} {noun if number == 1 else plural or f"{noun}s"}'
 
 
+def one_line(error: BaseException) -> str:
+    r"""Return the text of an error on one line, or the name of its type if it has no text.
+
+    Example:
+        >>> one_line(ValueError('two\n  lines')), one_line(MemoryError())
+        ('two lines', 'MemoryError')
+    """
+    return ' '.join(str(error).split()) or type(error).__name__
+
+
 def shorten(text: object) -> str:
     """Cut a text of any length to at most 200 characters, for a message.
 

@@ -16,7 +16,7 @@ from onnx import TensorProto, compose, helper, inliner, numpy_helper, version_co
 
 from dan_ros.adopt.descriptor import Descriptor
 from dan_ros.backends.onnxruntime import open_session
-from dan_ros.errors import ModelError, count_of, shorten
+from dan_ros.errors import ModelError, count_of, one_line, shorten
 from dan_ros.labels import logits_to_probabilities
 from dan_ros.model.metadata import INPUT_NAME, OUTPUT_NAME
 from dan_ros.model.normalization import LUMA
@@ -155,7 +155,7 @@ class Classifier:
             try:
                 outputs = self._session.run(None, {self.input.name: self._prepare(batch)})
             except Exception as error:  # ONNX Runtime's exceptions have no common base class
-                reason = shorten(' '.join(str(error).split()))
+                reason = shorten(one_line(error))
                 raise ModelError(f'{self.where} cannot be run: {reason}') from None
             rows.append([np.asarray(output)[:1] for output in outputs])
         return [np.concatenate(column) for column in zip(*rows, strict=True)]
@@ -197,7 +197,7 @@ def adopt(content: bytes, descriptor: Descriptor, where: str, faces: np.ndarray)
         found = logits_to_probabilities(logits, descriptor.expressions)
         difference = float(np.abs(found - expected).max())
     except Exception as error:  # onnx and ONNX Runtime have no common base class of errors
-        difference, reason = np.inf, f' ({shorten(" ".join(str(error).split()))})'
+        difference, reason = np.inf, f' ({shorten(one_line(error))})'
     else:
         reason = f' (a probability differs by {difference:.3f})'
     if not difference <= MAX_DIFFERENCE:
@@ -219,7 +219,7 @@ def _open(content: bytes, where: str) -> onnxruntime.InferenceSession:
     try:
         return open_session(content)
     except ModelError as error:
-        raise ModelError(f'{where}: {shorten(" ".join(str(error).split()))}') from None
+        raise ModelError(f'{where}: {shorten(one_line(error))}') from None
 
 
 def _width(output: np.ndarray) -> int:
@@ -268,7 +268,7 @@ def _modernize(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
         except Exception as error:  # RuntimeError and several classes of protobuf
             raise ModelError(
                 f'{where} cannot be converted to opset {OPSET} '
-                f'({shorten(" ".join(str(error).split()))}); export it again with opset {OPSET}'
+                f'({shorten(one_line(error))}); export it again with opset {OPSET}'
             ) from None
     return model
 

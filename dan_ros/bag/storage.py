@@ -22,7 +22,7 @@ from mcap.stream_reader import breakup_chunk
 
 from dan_ros.bag import recovery
 from dan_ros.bag.recovery import DamageError, RawMessage, full_kind
-from dan_ros.errors import DataError, count_of
+from dan_ros.errors import DataError, count_of, one_line
 from dan_ros.storage.file_content import RECORDING, START_BYTES, explain_wrong_content
 
 STORAGE_SUFFIXES = {'.db3': 'sqlite3', '.mcap': 'mcap'}
@@ -342,7 +342,7 @@ class StorageFile:
             self.damage = self.damage or f'{self.path} cannot be read ({error.strerror}){last}'
         except Exception as error:
             _raise_unless_damage(error)
-            self.damage = self.damage or f'{self.path} is damaged ({_one_line(error)}){last}'
+            self.damage = self.damage or f'{self.path} is damaged ({one_line(error)}){last}'
 
     def _list_channels(self, plain: Path) -> dict[str, Channel]:
         try:
@@ -416,7 +416,3 @@ def uncompressed(path: Path) -> Path:
 def _start(path: Path) -> bytes:
     with path.open('rb') as file:
         return file.read(START_BYTES)
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split()) or type(error).__name__

@@ -22,7 +22,7 @@ import numpy as np
 
 from dan_ros.datasets.base import TENTHS, FaceDataset, tenth_of, why_empty
 from dan_ros.datasets.faces import Faces
-from dan_ros.errors import DataError, count_of
+from dan_ros.errors import DataError, count_of, one_line
 from dan_ros.images.decode import decode_picture
 from dan_ros.images.resize import resize
 
@@ -132,7 +132,7 @@ def _read_rows(paths: list[Path]) -> Iterator[tuple[str, bytes, str]]:
         except DataError:
             raise
         except Exception as error:  # errors of pyarrow have no common base class
-            reason = ' '.join(str(error).split())
+            reason = one_line(error)
             raise DataError(f'{path} is not a Parquet file of EmoNet-Face: {reason}') from None
 
 

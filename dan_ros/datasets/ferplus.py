@@ -28,7 +28,7 @@ from dan_ros.datasets.fer2013 import (
     read_pixels,
 )
 from dan_ros.datasets.folders import candidate_folders, is_number
-from dan_ros.errors import DataError, count_of
+from dan_ros.errors import DataError, count_of, one_line
 from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
 
@@ -337,5 +337,5 @@ def _read_array(
             return array
         reason = 'not an array'
     except Exception as error:  # many unrelated classes, see `_read_arrays`
-        reason = ' '.join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
     raise DataError(f'{path}: the array {name!r} is damaged ({reason}); download the file again')

@@ -26,7 +26,7 @@ from dan_ros.backends import BACKENDS, PRECISIONS, ServerConfig
 from dan_ros.backends.base import node_parallel_runs, node_threads
 from dan_ros.backends.kserve.config import problem_with_url
 from dan_ros.detect import DETECTORS, DEVICES
-from dan_ros.errors import ParameterError, count_of
+from dan_ros.errors import ParameterError, count_of, one_line
 from dan_ros.faces.quality import QualityThresholds
 from dan_ros.images.opencv import MAX_PIXELS
 from dan_ros.model.store import DEFAULT_MODEL
@@ -152,7 +152,7 @@ def _problem_with_topics(topics: Iterable[str]) -> str:
         try:
             validate_full_topic_name(expand_topic_name(topic, 'dan_node', '/robot'))
         except (InvalidTopicNameException, ValueError) as error:
-            return ' '.join(str(error).split())
+            return one_line(error)
     return ''
 
 

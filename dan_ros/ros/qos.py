@@ -17,7 +17,7 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from dan_ros.errors import ParameterError
+from dan_ros.errors import ParameterError, one_line
 
 try:
     from rclpy.event_handler import (
@@ -74,7 +74,7 @@ def create_with_events(node: Node, create: Callable[[Any], Any], events: Any) ->
     except OVERRIDE_ERRORS as error:
         if not node.get_parameters_by_prefix('qos_overrides'):
             raise
-        reason = ' '.join(str(error).split())
+        reason = one_line(error)
         raise ParameterError(
             f'cannot open a topic with its QoS: {reason}. Check the parameters qos_overrides, and '
             'restart the node with valid ones'

@@ -8,7 +8,7 @@ from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
 
-from dan_ros.errors import DanError
+from dan_ros.errors import DanError, one_line
 from dan_ros.ros.qos import UnsupportedEventTypeError
 
 
@@ -33,7 +33,7 @@ def _explained(create: Callable[..., Any], action: str) -> Callable[..., Any]:
             if not is_enabled():
                 raise
             full_name = node.resolve_topic_name(name)  # after remapping, as in a policy
-            reason = ' '.join(str(error).split())
+            reason = one_line(error)
             raise DanError(
                 f'cannot {action} {full_name}: {reason}. SROS2 is enabled, and the '
                 'policy of this enclave probably does not allow it: add this name to the policy '

@@ -24,7 +24,7 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
-from dan_ros.errors import ParameterError
+from dan_ros.errors import ParameterError, one_line
 from dan_ros.messages import stamp_to_ns
 from dan_ros.msg import FacialExpression, FacialExpressionArray, FacialExpressionEvent
 from dan_ros.ros.parameters import SPECS
@@ -302,6 +302,6 @@ def _full_name(name: str) -> str:
         full = expand_topic_name(name if name.startswith('/') else f'/{name}', 'dan_view', '/')
         validate_full_topic_name(full)
     except (InvalidTopicNameException, ValueError) as error:
-        reason = ' '.join(str(error).split())
+        reason = one_line(error)
         raise ParameterError(f'--node cannot be {name!r}: {reason}') from None
     return str(full)

@@ -4,7 +4,7 @@
 from pathlib import Path
 from typing import Any
 
-from dan_ros.errors import DanError
+from dan_ros.errors import DanError, one_line
 
 
 def read_yaml(path: Path, what: str, error_type: type[DanError]) -> Any:
@@ -27,5 +27,5 @@ def read_yaml(path: Path, what: str, error_type: type[DanError]) -> Any:
     except RecursionError:
         raise error_type(f'{path} is not a {what}: YAML nesting is too deep') from None
     except Exception as error:  # yaml passes on errors of invalid dates, numbers and bytes
-        reason = ' '.join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         raise error_type(f'{path} is not valid YAML: {reason}') from None

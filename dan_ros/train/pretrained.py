@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from dan_ros.errors import ModelError, count_of
+from dan_ros.errors import ModelError, count_of, one_line
 from dan_ros.network.checkpoint import read_state
 from dan_ros.network.dan import DAN
 
@@ -57,7 +57,7 @@ def load_pretrained(dan: DAN, path: Path) -> str:
     try:
         dan.load_state_dict({n: v for n, v in state.items() if n in expected}, strict=False)
     except RuntimeError as error:
-        raise ModelError(f'{path} does not fit DAN: {" ".join(str(error).split())}') from None
+        raise ModelError(f'{path} does not fit DAN: {one_line(error)}') from None
     unused = sorted(n for n in state if n not in expected)
     return (
         f'{what} from {path}'

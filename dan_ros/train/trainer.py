@@ -22,7 +22,7 @@ from torch.optim.swa_utils import update_bn
 from dan_ros.datasets.catalog import open_faces
 from dan_ros.datasets.faces import TRAIN, VALID, Faces, summarize, summarize_skipped
 from dan_ros.datasets.ferplus import FerPlus
-from dan_ros.errors import TrainingError, count_of
+from dan_ros.errors import TrainingError, count_of, one_line
 from dan_ros.network.dan import DAN, frozen_layers
 from dan_ros.train import checkpoints
 from dan_ros.train.data_loader import plain_batches
@@ -176,7 +176,7 @@ class Trainer:
         except KeyError as error:
             raise TrainingError(f'{path}: {error} is missing; {advice}') from None
         except (RuntimeError, TypeError, ValueError, AttributeError) as error:
-            reason = ' '.join(str(error).split())[:MAX_REASON_CHARACTERS]
+            reason = one_line(error)[:MAX_REASON_CHARACTERS]
             raise TrainingError(
                 f'{path} does not fit its own recipe ({reason}); {advice}'
             ) from None
