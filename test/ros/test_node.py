@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real node over real DDS: what it publishes, its parameters, its start and stop."""
 
+import importlib.util
 import json
 import os
 import re
@@ -329,6 +330,11 @@ def test_an_invalid_parameter_at_start_is_refused(argument):
             DanNode(context=context)
     finally:
         rclpy.shutdown(context=context)
+
+
+def test_the_installed_modules_are_compiled():
+    (module,) = PROGRAMS.parents[1].rglob('dan_ros/ros/node.py')
+    assert Path(importlib.util.cache_from_source(module)).exists()
 
 
 @pytest.mark.parametrize(
