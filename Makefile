@@ -3,6 +3,8 @@
 # Jazzy with WHEELS=jazzy.
 
 SHELL := /bin/bash
+# Set in many containers; then Python would compile all libraries again at every start, half a second for the node.
+export PYTHONDONTWRITEBYTECODE :=
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-all coverage bench stress soak model lint docs pictures site check-site lock sbom audit clean
 
