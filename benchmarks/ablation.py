@@ -35,7 +35,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     'full': {},
     'without affinity loss': {'affinity_weight': 0.0},
     'without partition loss': {'partition_weight': 0.0},
-    'without both losses': {'affinity_weight': 0.0, 'partition_weight': 0.0},
     '1 head': {'num_head': 1},
     '2 heads': {'num_head': 2},
     '3 heads': {'num_head': 3},
