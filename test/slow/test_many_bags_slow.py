@@ -85,7 +85,12 @@ def writes_to(folder: Path, process: psutil.Process) -> bool:
 
 
 def wait_until_busy(process: subprocess.Popen, out: Path, count: int = 2) -> None:
-    wait_until(lambda: is_busy(out, count), 'work', has_ended=lambda: process.poll() is not None)
+    wait_until(
+        lambda: is_busy(out, count),
+        'work',
+        output=lambda: process.stderr.read() if process.poll() is not None else '',
+        has_ended=lambda: process.poll() is not None,
+    )
 
 
 def finish(process: subprocess.Popen) -> tuple[str, list[str]]:
@@ -207,9 +212,11 @@ def test_the_nodes_of_a_ray_cluster_choose_the_backend(tmp_path, bags, expected,
 
 
 def test_ctrl_c_ends_a_local_ray_cluster(tmp_path, bags, expected):
+    """It is a cluster of its own, whatever other cluster Ray knows."""
     pytest.importorskip('ray')
     out = tmp_path / 'out'
-    process = start(bags, out, '--ray', 'local', '--jobs', 2, start_new_session=True)
+    env = {**os.environ, 'RAY_ADDRESS': '127.0.0.1:1'}
+    process = start(bags, out, '--ray', 'local', '--jobs', 2, start_new_session=True, env=env)
     wait_until_busy(process, out, 1)
     below = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)

@@ -141,6 +141,7 @@ class RayExecutor:
 
 def _connect(ray: Any, address: str, cores: int | None) -> None:
     options: dict[str, Any] = {
+        'address': address,  # without it, Ray would join a cluster that runs already
         'configure_logging': True,
         'logging_level': logging.CRITICAL,
         'log_to_driver': False,
@@ -150,7 +151,6 @@ def _connect(ray: Any, address: str, cores: int | None) -> None:
         options['object_store_memory'] = OBJECT_STORE_BYTES
     else:
         _check_server(address)
-        options['address'] = address
     with _signal_handlers_kept():
         try:
             ray.init(**options)
