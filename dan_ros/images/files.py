@@ -9,7 +9,7 @@ import numpy as np
 from dan_ros.errors import DanError, DataError
 from dan_ros.images.compressed import is_whole
 from dan_ros.images.decode import decode_picture
-from dan_ros.images.opencv import MAX_PIXELS, cv2, is_utf8
+from dan_ros.images.opencv import MAX_PIXELS, cv2, opencv_path
 from dan_ros.storage.atomic import atomic_write_bytes
 from dan_ros.storage.file_content import PICTURE, explain_wrong_content
 
@@ -39,11 +39,9 @@ def is_picture(path: Path) -> bool:
     """Return whether a file begins like a format that OpenCV reads."""
     if not path.is_file():
         return False
-    if is_utf8(str(path)):
-        return bool(cv2.haveImageReader(str(path)))
     try:
-        with path.open('rb') as file:
-            return bool(cv2.haveImageReader(f'/dev/fd/{file.fileno()}'))
+        with opencv_path(str(path)) as opened:
+            return bool(cv2.haveImageReader(opened))
     except OSError:
         return False
 

@@ -21,6 +21,7 @@ __all__ = [
     'is_utf8',
     'new_capture',
     'open_capture',
+    'opencv_path',
     'raise_if_out_of_memory',
     'version',
 ]
@@ -37,13 +38,27 @@ def is_utf8(path: str) -> bool:
     return os.fsencode(path).decode(errors='ignore') == path
 
 
+@contextmanager
+def opencv_path(path: str) -> Iterator[str]:
+    """Yield a UTF-8 path by which OpenCV can read a file.
+
+    Raises:
+        OSError: the path is not UTF-8, and the file cannot be opened.
+    """
+    if is_utf8(path):
+        yield path
+        return
+    with open(path, 'rb') as file:
+        yield f'/dev/fd/{file.fileno()}'
+
+
 def new_capture(source: str | int) -> cv2.VideoCapture:
     """Open a video by its path or URL, or a camera by its number; see `isOpened`."""
-    if isinstance(source, int) or is_utf8(source):
+    if isinstance(source, int):
         return cv2.VideoCapture(source)
     try:
-        with open(source, 'rb') as file:
-            return cv2.VideoCapture(f'/dev/fd/{file.fileno()}')
+        with opencv_path(source) as path:
+            return cv2.VideoCapture(path)
     except OSError:
         return cv2.VideoCapture()
 
