@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import run_with_file_limit
 from recording import (
     check_truncated_bag,
     moving_smile,
@@ -24,23 +25,6 @@ from recording import (
 @pytest.fixture(scope='module')
 def images(smile, nobody):
     return moving_smile(smile, nobody)
-
-
-def run_with_file_limit(size: int, *arguments: object) -> subprocess.CompletedProcess:
-    """Run `dan-ros bag` with a limit on the file size, which fails like a full disk."""
-    code = (
-        'import resource, sys; from dan_ros.cli.main import main\n'
-        'size = int(sys.argv.pop(1))\n'
-        'resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)); main()\n'
-    )
-    return subprocess.run(
-        [sys.executable, '-B', '-c', code, str(size), 'bag', *map(str, arguments)],
-        # The limit also applies to the data file of coverage.
-        env={k: v for k, v in os.environ.items() if not k.startswith('COVERAGE')},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def start_bag(*arguments: object, **environment: str) -> subprocess.Popen:
@@ -72,7 +56,7 @@ def test_a_disk_too_full_for_the_video_is_an_error(tmp_path, smile):
     rng = np.random.default_rng(0)
     noise = list(rng.integers(0, 256, (20, 240, 320, 3), np.uint8))
     bag = record_images(tmp_path / 'in', [smile, *noise])
-    result = run_with_file_limit(200_000, bag, tmp_path / 'out', '--video')
+    result = run_with_file_limit(200_000, 'bag', bag, tmp_path / 'out', '--video')
     assert result.returncode == 1, result.stderr
     assert 'Error: cannot write out/camera_image_raw.mp4: it contains 0 of 21' in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ['in']
@@ -82,7 +66,7 @@ def test_a_disk_too_full_for_the_video_is_an_error(tmp_path, smile):
 @pytest.mark.parametrize('size', [100, 5000])
 def test_a_disk_too_full_for_the_bag_gives_one_line(tmp_path, images, storage, size):
     bag = record_images(tmp_path / 'in', images, storage=storage)
-    result = run_with_file_limit(size, bag, tmp_path / 'out')
+    result = run_with_file_limit(size, 'bag', bag, tmp_path / 'out')
     assert result.returncode == 1, result.stderr
     assert 'Traceback' not in result.stderr
     assert f'Error: cannot write {tmp_path / "out"}: ' in result.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 from bag_results import read_frames, read_results
+from command import run_with_file_limit
 from processes import wait_until
 from recording import moving_smile, record_images
 
@@ -18,11 +19,6 @@ from dan_ros.bag.many.sources import STATE
 NAMES = ('a', 'b', 'c', 'd')
 IMAGES = 24
 WORKER = 'dan_ros.bag.many.processes'
-# The limit on the size of files fails like a full disk; it holds for workers, too.
-LIMITED = (
-    'import resource, sys; from dan_ros.cli.main import main\n'
-    'size = int(sys.argv.pop(1)); resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)); main()'
-)
 # A machine on which only OpenCV can run the network.
 ONLY_OPENCV = (
     'import sys; sys.modules.update(dict.fromkeys(["onnxruntime", "openvino", "torch"]))\n'
@@ -150,10 +146,7 @@ def test_an_interrupted_run_leaves_no_process_and_is_continued(tmp_path, bags, e
 def test_a_full_disk_stops_the_run_and_loses_nothing(tmp_path, bags, expected):
     out = tmp_path / 'out'
     finish(start(bags / 'a', out, '--jobs', 1))
-    arguments = [sys.executable, '-c', LIMITED, '20000', 'bag', bags, out, '--jobs', 2]
-    process = subprocess.run(
-        list(map(str, arguments)), capture_output=True, text=True, check=False, timeout=200
-    )
+    process = run_with_file_limit(20_000, 'bag', bags, out, '--jobs', 2)
     assert process.returncode == 1
     message = f'Error: the disk of {out} is full; free some space and run the same command again'
     assert process.stderr.splitlines()[-1] == message

@@ -1,13 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the command `dan-ros` inside the process of the tests."""
+"""Runs the command `dan-ros`, inside the process of the tests or with a full disk."""
 
+import os
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 
 import pytest
 
 from dan_ros.cli.main import main
+
+LIMITED = (
+    'import resource, sys; from dan_ros.cli.main import main\n'
+    'size = int(sys.argv.pop(1)); resource.setrlimit(resource.RLIMIT_FSIZE, (size, size)); main()'
+)
+
+
+def run_with_file_limit(size: int, *arguments: object) -> subprocess.CompletedProcess:
+    """Run `dan-ros` where no file can exceed `size` bytes: it fails as on a full disk.
+
+    The limit holds for child processes, too, and would hold for the data file of coverage.
+    """
+    return subprocess.run(
+        [sys.executable, '-B', '-c', LIMITED, str(size), *map(str, arguments)],
+        env={k: v for k, v in os.environ.items() if not k.startswith('COVERAGE')},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
 
 
 @dataclass(frozen=True)
