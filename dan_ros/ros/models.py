@@ -2,11 +2,12 @@
 """Loads detector, model and backend, and runs them once."""
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from dan_ros.backends import Backend, Selection, choose_backend
+from dan_ros.backends import Selection, choose_backend
 from dan_ros.backends.base import smoke_test
 from dan_ros.detect import Detector, open_detector
 from dan_ros.detect.full_frame import FullFrameDetector
@@ -70,17 +71,19 @@ def load_models(
     Raises:
         DanError: a file or library is missing or invalid, or the model gives no usable answer.
     """
-    selection = choose_backend(
-        settings.backend.name,
-        settings.backend.model,
-        settings.backend.threads,
-        settings.backend.precision,
-        settings.backend.fallback,
-        on_progress,
-        settings.backend.server,
-        settings.backend.parallel_runs,
-    )
-    detector = _open_detector(settings, selection.backend, on_progress)
+    with ThreadPoolExecutor(1) as thread:  # so that detector and network load at the same time
+        opened = thread.submit(_open_detector, settings, on_progress)
+        selection = choose_backend(
+            settings.backend.name,
+            settings.backend.model,
+            settings.backend.threads,
+            settings.backend.precision,
+            settings.backend.fallback,
+            on_progress,
+            settings.backend.server,
+            settings.backend.parallel_runs,
+        )
+    detector = opened.result() or FullFrameDetector(selection.backend.model.crop_scale)
     path = settings.calibration
     calibration = Calibration.read(expand_path(path)) if path else None
     pipeline = ExpressionPipeline(detector, selection.backend, settings.video.pipeline, calibration)
@@ -91,11 +94,10 @@ def load_models(
     return Models(selection, video)
 
 
-def _open_detector(
-    settings: Settings, backend: Backend, on_progress: Callable[[str], object]
-) -> Detector:
+def _open_detector(settings: Settings, on_progress: Callable[[str], object]) -> Detector | None:
+    """Open the detector of camera images; cropped faces need none."""
     if settings.input == CROPPED_FACES:
-        return FullFrameDetector(backend.model.crop_scale)
+        return None
     return open_detector(
         settings.detector.name,
         settings.detector.min_score,

@@ -26,6 +26,14 @@ def limit_arenas() -> None:
         mallopt(M_ARENA_MAX, ARENAS)
 
 
+def use_one_blas_thread() -> None:
+    """Do not start NumPy's threads for matrix products, which the node does not need.
+
+    They take 0.1 s of processor time at the start. Call this before NumPy is imported.
+    """
+    os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
+
+
 def skip_code_generator() -> None:
     """Do not import ROS 2's code generator, which rclpy would import with the type support.
 

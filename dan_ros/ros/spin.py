@@ -75,6 +75,7 @@ def run_until_signal(make_node: Callable[[], Any]) -> int:
         The exit code: 0, or the node's `exit_code`, or one of the two above with a line on stderr.
     """
     process_tuning.limit_arenas()
+    process_tuning.use_one_blas_thread()
     process_tuning.skip_code_generator()
     stop = StopSignal()
     try:
