@@ -13,13 +13,16 @@ from dan_ros.cli.common import DATASETS, need, open_faces, print_summary, progre
 from dan_ros.datasets.faces import SPLITS, VALID, Faces
 from dan_ros.errors import ModelError, count_of
 from dan_ros.evaluate.evaluator import evaluate, predict_crops
-from dan_ros.labels import logits_to_probabilities
+from dan_ros.faces.crop import crop_face
+from dan_ros.labels import label_of, logits_to_probabilities
 from dan_ros.model.metadata import ModelInfo
+from dan_ros.types import Frame
 
 if TYPE_CHECKING:
     from dan_ros.evaluate.metrics import Scores
 
 MAX_COMPARED = 64  # labeled faces on which the wrapped graph is compared with the original
+PORTRAIT_BOX = np.array([178.0, 63.0, 268.0, 176.0])  # face of the astronaut, pixels
 MIN_SHARE = 0.5  # share of a column of the confusion matrix that suggests swapped labels
 
 
@@ -99,19 +102,12 @@ def _try_portrait(backend: Backend) -> None:
     try:
         from skimage.data import astronaut
     except ImportError:
-        probabilities = None
+        pass
     else:
-        from dan_ros.faces.crop import crop_face
-        from dan_ros.types import Frame
-
+        portrait = Frame(astronaut(), 'rgb8')  # type: ignore[no-untyped-call]
         face = np.empty((1, *backend.model.input_size, 3), np.uint8)
-        portrait = np.ascontiguousarray(astronaut()[..., ::-1])  # type: ignore[no-untyped-call]
-        scale = backend.model.crop_scale
-        crop_face(Frame(portrait), np.array([178.0, 63.0, 268.0, 176.0]), scale, face[0])
+        crop_face(portrait, PORTRAIT_BOX, backend.model.crop_scale, face[0])
         probabilities = logits_to_probabilities(backend.infer(face), backend.model.labels)[0]
-    if probabilities is not None:
-        from dan_ros.labels import label_of
-
         best = int(probabilities.argmax())
         click.echo(
             f'a smiling face (scikit-image, astronaut): {label_of(best)} {probabilities[best]:.2f}'

@@ -116,7 +116,7 @@ def command(
         info = _copy_probabilities(info, ModelInfo.from_onnx(other.content, str(other.path)))
     info = with_probabilities(info, temperature, shares, None)
     if prior_data:
-        info = _fit_prior(model, info, prior_data, dataset)
+        info = _fit_prior(model, info, prior_data, dataset, strength)
     info = with_probabilities(info, None, (), strength)
     output.parent.mkdir(parents=True, exist_ok=True)
     if precision == AS_IS:
@@ -158,14 +158,25 @@ def _copy_probabilities(info: ModelInfo, other: ModelInfo) -> ModelInfo:
     )
 
 
-def _fit_prior(model: str, info: ModelInfo, data: Path, dataset: str) -> ModelInfo:
-    """Measure the prior that a model learned, choose its strength, and print what it costs."""
+def _fit_prior(
+    model: str, info: ModelInfo, data: Path, dataset: str, given: float | None
+) -> ModelInfo:
+    """Measure the prior that a model learned, choose its strength, and print what it costs.
+
+    Args:
+        model: name or path of the model.
+        info: its metadata.
+        data, dataset: see `open_faces`.
+        given: strength that the user chose; None to choose it.
+    """
     name, faces = open_faces(data, dataset, VALID, info.labels)
     print_summary(name, VALID, faces, full_list='', err=False)
     infer = open_backend('auto', model).infer
     scored = LabeledLogits.compute(faces, info.labels, info.side, infer)
     scored = replace(scored, logits=scored.logits / info.temperature)
     log_prior, strength = measure_prior(scored)
+    if given is not None:
+        strength = (given,) * len(strength)
     shares = ', '.join(
         f'{n} {share:.1%}' for n, share in zip(info.labels, np.exp(log_prior), strict=True)
     )
@@ -183,6 +194,6 @@ def _fit_prior(model: str, info: ModelInfo, data: Path, dataset: str) -> ModelIn
     print_table(table)
     chosen = ', '.join(f'{n} {s:g}' for n, s in zip(info.labels, strength, strict=True))
     click.echo(f'chosen: {chosen}')
-    if not any(strength):
+    if given is None and not any(strength):
         click.echo(f'no prior is subtracted by default: {NO_STRENGTH}')
     return replace(info, log_prior=tuple(log_prior.tolist()), prior_strength=strength)

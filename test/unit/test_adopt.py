@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classifiers of other projects as models of this package, with real ONNX files."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -267,6 +268,21 @@ def test_an_adopted_classifier_is_a_model_of_this_package(run, tmp_path):
     )
     assert result.exit_code == 0, result.stderr
     assert '"accuracy": 1.0' in result.stdout
+
+
+def test_without_faces_one_portrait_is_tried(run, tmp_path, monkeypatch):
+    """Its colors are those of skin, so this classifier says happy; it would say sad of BGR."""
+    model, descriptor = write(tmp_path, classifier())
+    words = ('adopt', model, descriptor, '-o', tmp_path / 'ours.onnx')
+    result = run(*words)
+    assert result.exit_code == 0, result.stderr
+    assert 'a smiling face (scikit-image, astronaut): happy' in result.stdout
+    assert 'not checked on labeled faces' in result.stdout
+    monkeypatch.setitem(sys.modules, 'skimage.data', None)
+    result = run(*words)
+    assert result.exit_code == 0, result.stderr
+    assert 'astronaut' not in result.stdout
+    assert 'not checked on labeled faces' in result.stdout
 
 
 def test_labels_in_a_wrong_order_are_suspected(run, tmp_path):
