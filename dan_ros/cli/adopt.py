@@ -9,7 +9,16 @@ import click
 import numpy as np
 
 from dan_ros.backends import Backend, open_backend
-from dan_ros.cli.common import DATASETS, need, open_faces, print_summary, progress_bar
+from dan_ros.cli.common import (
+    PATH,
+    dataset_option,
+    need,
+    open_faces,
+    output_option,
+    print_summary,
+    progress_bar,
+    warn,
+)
 from dan_ros.datasets.faces import SPLITS, VALID, Faces
 from dan_ros.errors import ModelError, count_of
 from dan_ros.evaluate.evaluator import evaluate, predict_crops
@@ -27,21 +36,11 @@ MIN_SHARE = 0.5  # share of a column of the confusion matrix that suggests swapp
 
 
 @click.command('adopt')
-@click.argument('model', type=click.Path(path_type=Path))
+@click.argument('model', type=PATH)
 @click.argument('descriptor')
-@click.option(
-    '-o', '--output', type=click.Path(path_type=Path), required=True, help='The ONNX file to write.'
-)
-@click.option(
-    '--faces', 'data', type=click.Path(path_type=Path), help='Labeled faces to check the result on.'
-)
-@click.option(
-    '--dataset',
-    default='auto',
-    show_default=True,
-    type=click.Choice(DATASETS),
-    help='Name of the data set of --faces.',
-)
+@output_option
+@click.option('--faces', 'data', type=PATH, help='Labeled faces to check the result on.')
+@dataset_option
 @click.option('--split', default=VALID, show_default=True, type=click.Choice(SPLITS))
 def command(
     model: Path, descriptor: str, output: Path, data: Path | None, dataset: str, split: str
@@ -130,7 +129,7 @@ def _judge(faces: Faces, backend: Backend) -> None:
         f'{count_of(int(scores.faces.sum()), "face")}'
     )
     for line in explain_scores(scores):
-        click.echo(f'Warning: {line}', err=True)
+        warn(line)
 
 
 def explain_scores(scores: 'Scores') -> list[str]:

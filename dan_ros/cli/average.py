@@ -5,19 +5,13 @@ from pathlib import Path
 
 import click
 
-from dan_ros.cli.common import need
+from dan_ros.cli.common import PATH, need
 
 
 @click.command('average')
-@click.argument('first', type=click.Path(path_type=Path))
-@click.argument('second', type=click.Path(path_type=Path))
-@click.option(
-    '-o',
-    '--output',
-    type=click.Path(path_type=Path),
-    required=True,
-    help='The .safetensors file to write.',
-)
+@click.argument('first', type=PATH)
+@click.argument('second', type=PATH)
+@click.option('-o', '--output', type=PATH, required=True, help='The .safetensors file to write.')
 @click.option(
     '--share',
     default=0.5,

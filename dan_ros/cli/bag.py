@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dan_ros.backends import BACKENDS
 from dan_ros.bag.settings import BagSettings
-from dan_ros.cli.common import need, probability_options, progress_bar
-from dan_ros.detect import DETECTORS
+from dan_ros.cli.common import (
+    PATH,
+    max_side_option,
+    need,
+    pipeline_options,
+    probability_options,
+    progress_bar,
+    warn,
+)
 from dan_ros.errors import count_of
-from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.probabilities import Calibration, Prior
 from dan_ros.storage.atomic import remove_abandoned
@@ -26,10 +31,8 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
 
 
 @click.command('bag')
-@click.argument(
-    'sources', metavar='IN...', nargs=-1, required=True, type=click.Path(path_type=Path)
-)
-@click.argument('out', metavar='OUT', type=click.Path(path_type=Path))
+@click.argument('sources', metavar='IN...', nargs=-1, required=True, type=PATH)
+@click.argument('out', metavar='OUT', type=PATH)
 @click.option('--video', is_flag=True, help='Also write an annotated MP4 per camera.')
 @click.option('--blur', is_flag=True, help='Hide the faces in the videos.')
 @click.option(
@@ -48,16 +51,8 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
     help='Image topic to process; repeat it for several: --topic /a --topic /b. Default: all '
     'cameras, without depth images and copies.',
 )
-@click.option('--model', default=store.DEFAULT_MODEL, show_default=True)
-@click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
-@click.option('--detector', default='auto', show_default=True, type=click.Choice(DETECTORS))
-@click.option(
-    '--max-side',
-    default=PIPELINE.max_side_px,
-    show_default=True,
-    type=click.IntRange(64, 4096),
-    help='Longer side of the downscaled image that the detector searches, pixels.',
-)
+@pipeline_options
+@max_side_option
 @click.option(
     '--max-faces',
     default=PIPELINE.max_faces,
@@ -181,12 +176,12 @@ def _convert_one(source: Path, out: Path, settings: BagSettings, force: bool) ->
     bag = Bag(source)
     choice = choose_image_topics(bag, settings.topics)
     for name, reason in choice.left_out.items():
-        _warn(f'{name} is left out: {reason}; to process it, use --topic {name}')
+        warn(f'{name} is left out: {reason}; to process it, use --topic {name}')
     if len(choice.topics) > 1:
         names = ', '.join(topic.name for topic in choice.topics)
         click.echo(f'{count_of(len(choice.topics), "camera")}: {names}', err=True)
     if remove_abandoned(out):
-        _warn(f'a run was killed while it replaced {out}; the old folder was restored')
+        warn(f'a run was killed while it replaced {out}; the old folder was restored')
     check_output_folder(out, source, force)
     converter = BagConverter(bag, choice.topics, _open_pipeline(settings), settings.annotations)
     with progress_bar() as bar:
@@ -207,8 +202,7 @@ def _open_pipeline(settings: BagSettings) -> VideoPipeline:
         settings.calibration,
         **vars(config.pipeline),
     )
-    if pipeline.detector.warning:
-        _warn(pipeline.detector.warning)
+    warn(pipeline.detector.warning)
     return VideoPipeline(pipeline, config)
 
 
@@ -217,10 +211,6 @@ def _print_summary(summary: 'ConversionSummary', out: Path) -> None:
     for drop in summary.describe_drops():
         click.echo(f'Error: {drop}', err=True)
     for warning in sorted(summary.warnings):
-        _warn(warning)
+        warn(warning)
     if summary.damage:
         click.echo(f'Error: {summary.damage}; the readable part is in {out}', err=True)
-
-
-def _warn(message: str) -> None:
-    click.echo(f'Warning: {message}', err=True)

@@ -35,7 +35,7 @@ from dan_ros.bench.report import comparison_table, steps_table
 from dan_ros.bench.scenes import crop_largest_face, draw_face
 from dan_ros.bench.timer import Comparison, Limit
 from dan_ros.bench.tuning import Advice, Saving, advise
-from dan_ros.cli.common import need, progress_bar, server_options
+from dan_ros.cli.common import PATH, need, progress_bar, server_options
 from dan_ros.detect import Detector
 from dan_ros.errors import DanError, DataError, ModelError, count_of
 from dan_ros.images.files import open_picture
@@ -120,7 +120,7 @@ def _comparison_to_json(comparison: Comparison) -> dict[str, Any]:
 )
 @click.option(
     '--image',
-    type=click.Path(path_type=Path),
+    type=PATH,
     help='Measure on the largest face of this image instead of a drawn face.',
 )
 @click.option(
@@ -132,9 +132,7 @@ def _comparison_to_json(comparison: Comparison) -> dict[str, Any]:
     'measured at least once.',
 )
 @click.option('--json', 'as_json', is_flag=True, help='Print all results as one JSON object.')
-@click.option(
-    '--out', type=click.Path(path_type=Path), help='Write bench.json and bench.png to this folder.'
-)
+@click.option('--out', type=PATH, help='Write bench.json and bench.png to this folder.')
 @server_options
 def command(
     models: tuple[str, ...],

@@ -10,13 +10,11 @@ import click
 import numpy as np
 from rich.table import Table
 
-from dan_ros.backends import BACKENDS, Backend
-from dan_ros.cli.common import need, print_table
-from dan_ros.detect import DETECTORS
+from dan_ros.backends import Backend
+from dan_ros.cli.common import PATH, need, pipeline_options, print_table, warn
 from dan_ros.errors import DataError, count_of
 from dan_ros.images.files import readable, write_picture
 from dan_ros.images.opencv import cv2, open_capture
-from dan_ros.model import store
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.storage.atomic import atomic_write_bytes
 
@@ -30,16 +28,16 @@ MAX_SHOWN = 5  # number of images named in a warning
 
 
 @click.command('calibrate')
-@click.argument('data', type=click.Path(path_type=Path))
+@click.argument('data', type=PATH)
 @click.option(
     '-o',
     '--output',
-    type=click.Path(path_type=Path),
+    type=PATH,
     default='calibration.yaml',
     show_default=True,
     help='The file to write; the picture is written beside it.',
 )
-@click.option('--marks', type=click.Path(path_type=Path), help='Times and labels of a recording.')
+@click.option('--marks', type=PATH, help='Times and labels of a recording.')
 @click.option('--topic', help='Image topic of the bag, if it has several cameras.')
 @click.option('--camera', help='Take pictures with this camera (number, path or URL) into DATA.')
 @click.option('--person', default='', help='Name of the person in front of the camera.')
@@ -47,9 +45,7 @@ MAX_SHOWN = 5  # number of images named in a warning
     '--pictures', default=3, show_default=True, type=click.IntRange(1, 50), help='With --camera.'
 )
 @click.option('--whole', is_flag=True, help='Images are cropped faces: do not run the detector.')
-@click.option('--model', default=store.DEFAULT_MODEL, show_default=True)
-@click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
-@click.option('--detector', default='auto', show_default=True, type=click.Choice(DETECTORS))
+@pipeline_options
 @click.option('--force', is_flag=True, help='Write the file even if it makes results worse.')
 def command(
     data: Path,
@@ -90,8 +86,7 @@ def command(
     if camera is not None:
         _take_pictures(camera, data, person, pictures)
     pipeline = ExpressionPipeline.open(model, backend, detector)
-    if pipeline.detector.warning:
-        _warn(pipeline.detector.warning)
+    warn(pipeline.detector.warning)
     cutter = FaceCutter(pipeline, whole)
     faces = _read_faces(data, marks, topic, cutter)
     _report_left_out(cutter)
@@ -115,7 +110,7 @@ def _read_faces(
     if marks is not None:
         faces, problems = faces_at_marks(_frames(data, topic), read_marks(marks), cutter)
         for problem in problems:
-            _warn(problem)
+            warn(problem)
         return faces
     if not data.exists():
         raise DataError(f'there is no folder {data}; make one with a folder per class, like happy/')
@@ -123,7 +118,7 @@ def _read_faces(
         raise DataError(f'{data} is not a folder of pictures; give --marks for a bag or video')
     faces, problems = faces_in_folder(data, cutter)
     for problem in problems:
-        _warn(readable(problem))
+        warn(readable(problem))
     return faces
 
 
@@ -201,11 +196,11 @@ def _report_left_out(cutter: 'FaceCutter') -> None:
     if missing := cutter.without_face:
         shown = ', '.join(readable(origin) for origin in missing[:MAX_SHOWN])
         more = f' and {len(missing) - MAX_SHOWN} more' if len(missing) > MAX_SHOWN else ''
-        _warn(f'no face found in {shown}{more}; use --whole if these are cropped faces')
+        warn(f'no face found in {shown}{more}; use --whole if these are cropped faces')
     if cutter.repeated:
-        _warn(f'{count_of(cutter.repeated, "picture")} left out as copies of others')
+        warn(f'{count_of(cutter.repeated, "picture")} left out as copies of others')
     for problem in cutter.contradictory:
-        _warn(readable(problem))
+        warn(readable(problem))
 
 
 def _print(result: 'Result') -> None:
@@ -223,7 +218,7 @@ def _print(result: 'Result') -> None:
     click.echo(f'held out: {notes["held_out"]}; persons: {notes["persons"]}')
     click.echo(result.summary)
     for warning in result.warnings:
-        _warn(readable(warning))
+        warn(readable(warning))
 
 
 def _write(result: 'Result', output: Path) -> None:
@@ -246,7 +241,3 @@ def _write(result: 'Result', output: Path) -> None:
     atomic_write_bytes(picture, encode(figure))
     result.calibration.write(output)
     click.echo(f'written: {output} and {picture}')
-
-
-def _warn(message: str) -> None:
-    click.echo(f'Warning: {message}', err=True)

@@ -15,21 +15,23 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from dan_ros.backends import NO_SERVER, Backend, ServerConfig, open_backend
+from dan_ros.backends import BACKENDS, NO_SERVER, Backend, ServerConfig, open_backend
 from dan_ros.backends.base import smoke_test
 from dan_ros.backends.kserve.config import EXAMPLE, Address
 from dan_ros.datasets import catalog
 from dan_ros.datasets.faces import Faces, summarize, summarize_skipped
+from dan_ros.detect import DETECTORS
 from dan_ros.errors import BackendError, DanError
 from dan_ros.labels import LABEL_SETS
 from dan_ros.model import store
 from dan_ros.model.metadata import ModelInfo
+from dan_ros.pipeline import PipelineConfig
 from dan_ros.probabilities import Calibration, Prior
 
 if TYPE_CHECKING:
     from dan_ros.backends.torch import TorchBackend
 
-DATASETS = ('auto', *catalog.DATASETS)
+PATH = click.Path(path_type=Path)  # type of the options and arguments that are paths
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.safetensors')
 TRAINING_MODULES = ('torch', 'yaml', 'safetensors', 'pydantic')
 KSERVE = 'kserve'
@@ -42,6 +44,43 @@ SERVER_OPTIONS = {  # fields of ServerConfig
     'ca_file': 'PEM file with the certificates to trust.',
 }
 PACKAGES = {'yaml': 'pyyaml'}  # packages named differently from their module
+
+# Options of several commands.
+output_option = click.option(
+    '-o', '--output', type=PATH, required=True, help='The ONNX file to write.'
+)
+labels_option = click.option(
+    '--labels',
+    'label_set',
+    type=click.Choice(list(LABEL_SETS)),
+    help='Class order of an official checkpoint.',
+)
+dataset_option = click.option(
+    '--dataset',
+    default='auto',
+    show_default=True,
+    type=click.Choice(('auto', *catalog.DATASETS)),
+    help='Name of the data set; auto recognizes it by its files, never by numbered folders.',
+)
+detector_option = click.option(
+    '--detector', default='auto', show_default=True, type=click.Choice(DETECTORS)
+)
+max_side_option = click.option(
+    '--max-side',
+    default=PipelineConfig.max_side_px,
+    show_default=True,
+    type=click.IntRange(64, 4096),
+    help='Longer side of the downscaled image that the detector searches, pixels.',
+)
+
+
+def pipeline_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --model, --backend and --detector."""
+    model = click.option('--model', default=store.DEFAULT_MODEL, show_default=True)
+    backend = click.option(
+        '--backend', default='auto', show_default=True, type=click.Choice(BACKENDS)
+    )
+    return model(backend(detector_option(command)))
 
 
 def need(*modules: str, extra: str = '') -> None:
@@ -70,7 +109,7 @@ def probability_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --prior and --calibration, as `prior: Prior` and `calibration: Calibration | None`."""
     calibration = click.option(
         '--calibration',
-        type=click.Path(path_type=Path),
+        type=PATH,
         callback=lambda context, option, path: _read_calibration(path),
         help='File of `dan-ros calibrate`.',
     )
@@ -244,7 +283,7 @@ def open_faces(data: Path, dataset: str, split: str, labels: tuple[str, ...]) ->
 
     Args:
         data: the data set's folder or file.
-        dataset: one of `DATASETS`.
+        dataset: 'auto' or one of `catalog.DATASETS`.
         split: one of `datasets.faces.SPLITS`.
         labels: canonical labels of the model.
 
@@ -267,6 +306,12 @@ def print_summary(dataset: str, split: str, faces: Faces, full_list: str, err: b
         click.echo(line, err=err)
     for line in summarize_skipped(faces.skipped, full_list):
         click.echo(line, err=True)
+
+
+def warn(message: str | None) -> None:
+    """Print a warning, if there is one, on standard error."""
+    if message:
+        click.echo(f'Warning: {message}', err=True)
 
 
 def print_table(table: Table) -> None:

@@ -5,23 +5,21 @@ from pathlib import Path
 
 import click
 
-from dan_ros.cli.common import model_options, need, with_probabilities
+from dan_ros.cli.common import PATH, model_options, need, output_option, with_probabilities
 from dan_ros.errors import count_of
 from dan_ros.labels import LABEL_SETS
 from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_PX
 
 
 @click.command('convert')
-@click.argument('checkpoint', type=click.Path(path_type=Path))
+@click.argument('checkpoint', type=PATH)
 @click.option(
     '--labels',
     'label_set',
     type=click.Choice(list(LABEL_SETS)),
     help='Class order of the checkpoint.',
 )
-@click.option(
-    '-o', '--output', type=click.Path(path_type=Path), required=True, help='The ONNX file to write.'
-)
+@output_option
 @click.option('--fp16', is_flag=True, help='Store the weights in fp16, which halves the file.')
 @click.option(
     '--input-size',

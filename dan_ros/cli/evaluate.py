@@ -10,7 +10,9 @@ from rich.table import Table
 
 from dan_ros.backends import BACKENDS, Backend, ServerConfig
 from dan_ros.cli.common import (
-    DATASETS,
+    PATH,
+    dataset_option,
+    labels_option,
     need,
     open_faces,
     open_model,
@@ -19,11 +21,11 @@ from dan_ros.cli.common import (
     probability_options,
     progress_bar,
     server_options,
+    warn,
 )
 from dan_ros.datasets.faces import SPLITS, Faces, list_paths
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import DataError, count_of
-from dan_ros.labels import LABEL_SETS
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.probabilities import Calibration, Prior
 
@@ -32,31 +34,20 @@ if TYPE_CHECKING:
 
 
 @click.command('evaluate')
-@click.argument('data', type=click.Path(path_type=Path))
+@click.argument('data', type=PATH)
 @click.argument('model')
 @click.option('--json', 'as_json', is_flag=True, help='Print the numbers as one JSON object.')
 @click.option(
     '--out',
-    type=click.Path(path_type=Path),
+    type=PATH,
     default='evaluation',
     show_default=True,
     help='Folder for the report, its figures and scores.json.',
 )
-@click.option(
-    '--dataset',
-    default='auto',
-    show_default=True,
-    type=click.Choice(DATASETS),
-    help='Name of the data set; auto recognizes it by its files, never by numbered folders.',
-)
+@dataset_option
 @click.option('--split', default='valid', show_default=True, type=click.Choice(SPLITS))
 @click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
-@click.option(
-    '--labels',
-    'label_set',
-    type=click.Choice(list(LABEL_SETS)),
-    help='Class order of an official checkpoint.',
-)
+@labels_option
 @click.option(
     '--detect',
     'detector',
@@ -133,8 +124,7 @@ def _evaluate(
 
     if detector:
         finder = open_detector(detector)
-        if finder.warning:
-            click.echo(f'Warning: {finder.warning}', err=True)
+        warn(finder.warning)
         config = PipelineConfig(prior=prior)
         predict = predict_photos(faces, ExpressionPipeline(finder, model, config, calibration))
     else:

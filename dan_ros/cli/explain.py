@@ -8,8 +8,16 @@ import numpy as np
 
 from dan_ros import labels
 from dan_ros.backends import Backend
-from dan_ros.cli.common import need, open_torch_model, probability_options
-from dan_ros.detect import DETECTORS, open_detector
+from dan_ros.cli.common import (
+    PATH,
+    detector_option,
+    labels_option,
+    need,
+    open_torch_model,
+    probability_options,
+    warn,
+)
+from dan_ros.detect import open_detector
 from dan_ros.errors import DanError
 from dan_ros.faces.crop import crop_face
 from dan_ros.images.files import open_picture, write_encoded
@@ -22,10 +30,10 @@ FIGURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
 
 
 @click.command('explain')
-@click.argument('image', type=click.Path(path_type=Path))
+@click.argument('image', type=PATH)
 @click.option(
     '--out',
-    type=click.Path(path_type=Path),
+    type=PATH,
     help='Output image; default IMAGE_explained.png in the current folder.',
 )
 @click.option(
@@ -34,13 +42,8 @@ FIGURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
     show_default=True,
     help='Known model or ONNX file with float weights, or a checkpoint.',
 )
-@click.option(
-    '--labels',
-    'label_set',
-    type=click.Choice(list(labels.LABEL_SETS)),
-    help='Class order of an official checkpoint.',
-)
-@click.option('--detector', default='auto', show_default=True, type=click.Choice(DETECTORS))
+@labels_option
+@detector_option
 @click.option('--whole', is_flag=True, help='IMAGE is a cropped face: do not run the detector.')
 @click.option(
     '--max-faces',
@@ -104,7 +107,6 @@ def _face_boxes(
 ) -> list[np.ndarray]:
     """Detect faces and return the boxes of the largest ones, in descending size."""
     found = open_detector(detector)
-    if found.warning:
-        click.echo(f'Warning: {found.warning}', err=True)
+    warn(found.warning)
     faces = ExpressionPipeline(found, backend).find_faces(Frame(picture))
     return [face.box_xyxy for face in faces[:max_faces]]

@@ -12,10 +12,12 @@ from rich.table import Table
 from dan_ros.backends import open_backend
 from dan_ros.calibrate.trade import MIN_FACES, MIN_NEUTRAL, LabeledLogits, measure_prior
 from dan_ros.cli.common import (
-    DATASETS,
+    PATH,
+    dataset_option,
     model_options,
     need,
     open_faces,
+    output_option,
     print_summary,
     print_table,
     progress_bar,
@@ -36,9 +38,7 @@ SHOWN_STRENGTHS = (0.0, 0.3, 0.5, 1.0)
 
 @click.command('export')
 @click.argument('model', default=store.FLOAT_MODEL)
-@click.option(
-    '-o', '--output', type=click.Path(path_type=Path), required=True, help='The ONNX file to write.'
-)
+@output_option
 @click.option(
     '--fp32', 'precision', flag_value='fp32', default=True, help='fp32 weights (default).'
 )
@@ -53,16 +53,10 @@ SHOWN_STRENGTHS = (0.0, 0.3, 0.5, 1.0)
 @click.option(
     '--calibrate',
     'data',
-    type=click.Path(path_type=Path),
+    type=PATH,
     help='Data set whose training faces define the ranges of int8 activations.',
 )
-@click.option(
-    '--dataset',
-    default='auto',
-    show_default=True,
-    type=click.Choice(DATASETS),
-    help='Name of the data set of --calibrate and --fit-prior.',
-)
+@dataset_option
 @click.option(
     '--faces', default=1024, show_default=True, type=click.IntRange(1), help='Number of faces.'
 )
@@ -72,7 +66,7 @@ SHOWN_STRENGTHS = (0.0, 0.3, 0.5, 1.0)
 @click.option(
     '--fit-prior',
     'prior_data',
-    type=click.Path(path_type=Path),
+    type=PATH,
     help='Measure the prior on the validation faces of this data set, and choose its strength.',
 )
 @model_options

@@ -11,34 +11,32 @@ from rich.table import Table
 
 from dan_ros import labels
 from dan_ros.annotate import annotate
-from dan_ros.backends import BACKENDS, ServerConfig
-from dan_ros.cli.common import print_table, probability_options, server_options
-from dan_ros.detect import DETECTORS
+from dan_ros.backends import ServerConfig
+from dan_ros.cli.common import (
+    PATH,
+    max_side_option,
+    pipeline_options,
+    print_table,
+    probability_options,
+    server_options,
+    warn,
+)
 from dan_ros.errors import DataError, count_of
 from dan_ros.faces.blur import blur_faces
 from dan_ros.faces.quality import ACCEPT_ALL
 from dan_ros.images.files import open_picture, readable, write_picture
-from dan_ros.model import store
-from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
+from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.probabilities import Calibration, Prior
 from dan_ros.types import FaceExpression, Frame
 
 
 @click.command('predict')
-@click.argument('images', nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument('images', nargs=-1, required=True, type=PATH)
 @click.option('--json', 'as_json', is_flag=True, help='Print each image as one line of JSON.')
-@click.option('--out', type=click.Path(path_type=Path), help='Folder for annotated images.')
+@click.option('--out', type=PATH, help='Folder for annotated images.')
 @click.option('--blur', is_flag=True, help='Hide the faces in the annotated images.')
-@click.option('--model', default=store.DEFAULT_MODEL, show_default=True)
-@click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
-@click.option('--detector', default='auto', show_default=True, type=click.Choice(DETECTORS))
-@click.option(
-    '--max-side',
-    default=PipelineConfig.max_side_px,
-    show_default=True,
-    type=click.IntRange(64, 4096),
-    help='Longer side of the downscaled image that the detector searches, pixels.',
-)
+@pipeline_options
+@max_side_option
 @server_options
 @probability_options
 def command(
@@ -73,8 +71,7 @@ def command(
         quality=ACCEPT_ALL,
         prior=prior,
     )
-    if pipeline.detector.warning:
-        click.echo(f'Warning: {pipeline.detector.warning}', err=True)
+    warn(pipeline.detector.warning)
     if out:
         out.mkdir(parents=True, exist_ok=True)
     failed = 0

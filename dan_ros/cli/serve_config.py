@@ -9,6 +9,7 @@ from shlex import quote
 import click
 
 from dan_ros.backends import model_for
+from dan_ros.cli.common import PATH
 from dan_ros.errors import DataError
 from dan_ros.model import store
 from dan_ros.serve.manifests import to_compose, to_inference_service
@@ -27,7 +28,7 @@ LIKE = {CPU: 'onnxruntime', 'gpu': 'onnxruntime_cuda'}
 
 
 @click.command('serve-config')
-@click.argument('out', type=click.Path(path_type=Path))
+@click.argument('out', type=PATH)
 @click.option(
     '--model',
     'models',

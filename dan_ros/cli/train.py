@@ -8,22 +8,18 @@ from pathlib import Path
 
 import click
 
-from dan_ros.cli.common import TRAINING_MODULES, need
+from dan_ros.cli.common import PATH, TRAINING_MODULES, need
 from dan_ros.storage.atomic import atomic_write_bytes
 
 
 @click.command('train')
 @click.argument('recipe')
-@click.option(
-    '--data', type=click.Path(path_type=Path), required=True, help="The data set's folder."
-)
-@click.option(
-    '--out', type=click.Path(path_type=Path), required=True, help='Folder for weights and log.'
-)
+@click.option('--data', type=PATH, required=True, help="The data set's folder.")
+@click.option('--out', type=PATH, required=True, help='Folder for weights and log.')
 @click.option('--resume', is_flag=True, help='Continue the training run in --out.')
 @click.option(
     '--start',
-    type=click.Path(path_type=Path),
+    type=PATH,
     help='Checkpoint to start from: a DAN, or a ResNet-18 of ImageNet or MS-Celeb-1M.',
 )
 @click.option('--device', help='cpu, cuda or cuda:N; the default is a GPU if there is one.')

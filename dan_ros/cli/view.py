@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from dan_ros.backends import BACKENDS
-from dan_ros.cli.common import need
-from dan_ros.detect import DETECTORS
+from dan_ros.cli.common import need, pipeline_options, warn
 from dan_ros.errors import DanError
-from dan_ros.model import store
 
 if TYPE_CHECKING:
     from dan_ros.view.board import Board
@@ -39,25 +36,11 @@ PORT = 8765
     '--port', default=PORT, show_default=True, type=click.IntRange(0, 65535), help='0: any.'
 )
 @click.option('--open/--no-open', 'opens', default=False, help='Open the page in a browser.')
-@click.option('--blur', is_flag=True, help='Hide the faces; only with SOURCE.')
+@click.option('--blur', is_flag=True, help='Hide the faces.')
 @click.option(
     '--topic', 'topics', multiple=True, metavar='NAME', help='Image topic of a bag; repeatable.'
 )
-@click.option('--model', default=store.DEFAULT_MODEL, show_default=True, help='Only with SOURCE.')
-@click.option(
-    '--backend',
-    default='auto',
-    show_default=True,
-    type=click.Choice(BACKENDS),
-    help='Only with SOURCE.',
-)
-@click.option(
-    '--detector',
-    default='auto',
-    show_default=True,
-    type=click.Choice(DETECTORS),
-    help='Only with SOURCE.',
-)
+@pipeline_options
 def command(
     source: str | None,
     node: str | None,
@@ -73,7 +56,8 @@ def command(
     """Show faces, expressions, events and settings on a local web page until Ctrl-C.
 
     Without SOURCE, the page shows a running node. SOURCE is the number of a camera, the URL of a
-    stream, or the path of a video, a picture, a folder of pictures or a bag; it needs no ROS.
+    stream, or the path of a video, a picture, a folder of pictures or a bag; it needs no ROS. The
+    options --blur, --topic, --model, --backend and --detector are for a SOURCE.
 
     The page does not show faces that the node hides or does not publish.
     """
@@ -145,11 +129,7 @@ def _open_images(source: str, topics: tuple[str, ...]) -> 'TimedImages':
         raise click.UsageError('--topic needs a bag')
     from dan_ros.images.playback import open_source
 
-    return playback.play_source(open_source(source, warn=_warn), 'camera')
-
-
-def _warn(message: str) -> None:
-    click.echo(f'Warning: {message}', err=True)
+    return playback.play_source(open_source(source, warn=warn), 'camera')
 
 
 async def _serve(board: 'Board', source: Any, host: str, port: int, opens: bool) -> None:
