@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from dan_ros.ros.parameters import PARAMETERS, Spec
+from dan_ros.ros.parameters import PARAMETERS
+from dan_ros.video_parameters import Spec
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE, YAML_FILE = ROOT / 'docs' / 'parameters.md', ROOT / 'config' / 'dan.yaml'

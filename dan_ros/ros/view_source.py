@@ -247,17 +247,7 @@ def _parameters(values: Sequence[Any]) -> Iterator[dict[str, Any]]:
     """Yield the node's parameters; an older node lacks some."""
     for spec, value in zip(SPECS.values(), map(parameter_value_to_python, values), strict=False):
         if value is not None:
-            yield parameter_json(
-                spec.name,
-                _plain(value),
-                spec.default,
-                spec.description,
-                spec.unit,
-                spec.minimum,
-                spec.maximum,
-                spec.choices,
-                spec.live,
-            )
+            yield parameter_json(spec, _plain(value))
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from dan_ros.video_parameters import Spec
+
 HISTORY_S = 30.0  # length of the history of probabilities, seconds
 SAMPLE_S = 0.1  # shortest time between two samples of a face, seconds
 PICTURE_S = 3.0  # age at which a picture and the faces of an image are forgotten, seconds
@@ -275,27 +277,17 @@ def _newer(items: 'deque[tuple[int, Any]]', number: int) -> list[Any]:
     return newer[::-1]
 
 
-def parameter_json(
-    name: str,
-    value: Any,
-    default: Any,
-    description: str,
-    unit: str = '',
-    minimum: float | None = None,
-    maximum: float | None = None,
-    choices: Sequence[Any] = (),
-    live: bool = True,
-) -> dict[str, Any]:
-    """Return a parameter as the page reads it; the arguments are those of a `Spec` of the node."""
+def parameter_json(spec: Spec, value: Any) -> dict[str, Any]:
+    """Return a parameter as the page reads it."""
     return {
-        'name': name,
+        'name': spec.name,
         'value': value,
-        'default': default,
-        'kind': type(default).__name__,
-        'description': description,
-        'unit': unit,
-        'minimum': minimum,
-        'maximum': maximum,
-        'choices': list(choices),
-        'live': live,
+        'default': spec.default,
+        'kind': type(spec.default).__name__,
+        'description': spec.description,
+        'unit': spec.unit,
+        'minimum': spec.minimum,
+        'maximum': spec.maximum,
+        'choices': list(spec.choices),
+        'live': spec.live,
     }

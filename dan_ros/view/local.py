@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dan_ros.errors import DanError, ParameterError
+from dan_ros.errors import DanError
 from dan_ros.faces.blur import blur_faces
 from dan_ros.images.jpeg import to_preview
 from dan_ros.messages import box_to_region
@@ -18,14 +18,30 @@ from dan_ros.tracking.attention import AttentionTracker
 from dan_ros.tracking.events import EventDetector, FaceEvent
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
+from dan_ros.video_parameters import VIDEO_PARAMETERS, to_video_config
 from dan_ros.video_pipeline import StampedFrame, VideoPipeline
-from dan_ros.view.board import PICTURE_S, Board, SeenEvent, SeenFace, ViewStatus
+from dan_ros.view.board import (
+    PICTURE_S,
+    Board,
+    SeenEvent,
+    SeenFace,
+    ViewStatus,
+    parameter_json,
+)
 from dan_ros.view.playback import TimedImages
-from dan_ros.view.settings import SETTINGS, to_config, to_json
 
 STATUS_S = 1.0  # interval of the status, seconds
 SILENT_S = PICTURE_S  # time without an image after which a camera's faces count as gone, seconds
 PAUSE_S = 0.05  # interval at which a paused source checks whether it is resumed, seconds
+HIDDEN_SETTINGS = {  # parameters of the node that the page does not show
+    'attention.min_duration_s',
+    'consent.required',
+    'expression.prior',
+    'image_rotation',
+    'tracker.max_distance',
+    'tracker.min_hits',
+}
+SETTINGS = {spec.name: spec for spec in VIDEO_PARAMETERS if spec.name not in HIDDEN_SETTINGS}
 
 
 class LocalSource:
@@ -43,13 +59,10 @@ class LocalSource:
     def __init__(self, title: str, images: TimedImages, video: VideoPipeline, board: Board) -> None:
         self.title = title
         self._images, self._video, self._board = images, video, board
-        self._values = {name: setting.default for name, setting in SETTINGS.items()}
-        self._values |= {
-            'privacy.blur': video.config.blur,
-            'detector.max_side_px': video.config.pipeline.max_side_px,
-            'detector.min_score': video.pipeline.detector.min_score,
-        }
-        self._config = to_config(self._values, video.config)
+        self._values = {spec.name: spec.default for spec in VIDEO_PARAMETERS}
+        self._values['privacy.blur'] = video.config.blur
+        self._values['detector.min_score'] = video.pipeline.detector.min_score
+        self._config = to_video_config(self._values)
         self._is_enabled = True
         self._newest: dict[str, tuple[Frame, float]] = {}  # with the arrival time
         self._received_s: dict[str, float] = {}  # arrival of a camera's last image, monotonic
@@ -61,7 +74,7 @@ class LocalSource:
         self._latencies_s: list[float] = []  # latencies since the last status
         self._status_s = time.monotonic()
         self._failure = ''
-        board.set_parameters(to_json(self._values))
+        board.set_parameters(parameter_json(s, self._values[n]) for n, s in SETTINGS.items())
         self._threads = [
             threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
             for name, work in (('images', self._read), ('inference', self._process))
@@ -85,11 +98,10 @@ class LocalSource:
         """Change a setting; return why it is refused, or ''."""
         if name not in SETTINGS:
             return f'unknown parameter {name!r}'
-        try:
-            self._values[name] = SETTINGS[name].check(name, value)
-        except ParameterError as error:
-            return str(error)
-        self._config = to_config(self._values, self._config)
+        if problem := SETTINGS[name].problem_with(value):
+            return problem
+        self._values[name] = SETTINGS[name].to_value(value)
+        self._config = to_video_config(self._values)
         self._board.change_parameter(name, self._values[name])
         return ''
 

@@ -48,6 +48,7 @@ MAY_IMPORT = {
     'messages': 'faces labels tracking types',
     'pipeline': 'backends detect errors faces labels model probabilities stage_timer types',
     'video_pipeline': 'detect faces pipeline tracking types',
+    'video_parameters': 'errors faces pipeline probabilities tracking video_pipeline',
     'datasets': 'detect errors faces images labels model storage types',
     'calibrate': 'datasets errors evaluate faces images labels model pipeline probabilities storage'
     ' tracking types',
@@ -59,10 +60,10 @@ MAY_IMPORT = {
     'bench': 'backends detect errors faces images labels model pipeline storage tracking types'
     ' video_pipeline',
     'view': 'annotate bag errors faces images labels messages palette pipeline tracking types'
-    ' video_pipeline',
+    ' video_parameters video_pipeline',
     'ros': 'annotate backends circumplex detect errors faces image_annotations images labels'
     ' messages model msg pipeline probabilities srv stage_timer storage tracking types'
-    ' video_pipeline view',
+    ' video_parameters video_pipeline view',
     'demo': 'errors images msg ros storage',
     'cli': 'adopt annotate backends bag bench calibrate datasets detect errors evaluate faces'
     ' images labels model network pipeline plots probabilities ros serve storage tracking train'

@@ -25,6 +25,7 @@ from dan_ros import labels, palette
 from dan_ros.errors import DataError
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.types import Frame
+from dan_ros.video_parameters import Spec
 from dan_ros.video_pipeline import VideoPipeline
 from dan_ros.view import local, playback
 from dan_ros.view import server as server_module
@@ -37,9 +38,8 @@ from dan_ros.view.board import (
     ViewStatus,
     parameter_json,
 )
-from dan_ros.view.local import LocalSource
+from dan_ros.view.local import SETTINGS, LocalSource
 from dan_ros.view.server import MAX_CLIENTS, MAX_HZ, ViewServer
-from dan_ros.view.settings import SETTINGS
 
 CAMERA = '/camera/image_raw'
 PATIENCE_S = 20.0
@@ -251,7 +251,8 @@ def test_a_network_address_needs_the_token():
 
 def test_a_browser_sees_faces_events_status_parameters_and_pictures():
     async def test(site, session):
-        site.board.set_parameters([parameter_json('a.b', 0.5, 0.3, 'Text.', 'seconds', 0, 1)])
+        spec = Spec('a.b', 0.3, 'Text.', 'seconds', 0, 1)
+        site.board.set_parameters([parameter_json(spec, 0.5)])
         site.board.set_status(ViewStatus(0, 'active', {'fps': '9.0'}))
         site.board.add_event(SeenEvent(0, CAMERA, 'f1', labels.UNKNOWN, labels.UNKNOWN, 0.0))
         socket = await site.connect(session)
@@ -672,15 +673,6 @@ def test_the_command_serves_until_a_signal(portrait_file, tmp_path):
     assert 'Traceback' not in second.output
     assert process.stop(signal.SIGTERM) == 130
     assert process.output.endswith('Stopped\n')
-
-
-def test_settings_agree_with_the_parameters_of_the_node():
-    specs = pytest.importorskip('dan_ros.ros.parameters', reason='ROS is not installed').SPECS
-    for name, setting in SETTINGS.items():
-        spec = specs[name]
-        assert (setting.default, setting.unit) == (spec.default, spec.unit), name
-        assert (setting.minimum, setting.maximum) == (spec.minimum, spec.maximum), name
-        assert spec.live, name
 
 
 def test_the_page_has_the_colors_of_all_pictures():
