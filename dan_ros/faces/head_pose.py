@@ -78,7 +78,7 @@ def solve_pose(landmarks: np.ndarray, camera: Camera) -> HeadPose | None:
     if solution is None or not _fits(*solution, rays):
         return None
     rotation, position = solution
-    return HeadPose(position, matrix_to_quaternion(cv2.Rodrigues(rotation)[0]))
+    return HeadPose(position, vector_to_quaternion(rotation))
 
 
 def pose_with_depth(pose: HeadPose, depths_m: np.ndarray) -> HeadPose | None:
@@ -150,26 +150,16 @@ def _fits(rotation: np.ndarray, position: np.ndarray, rays: np.ndarray) -> bool:
     return bool(np.hypot(*(expected - rays).T).max() <= MAX_ERROR * eyes)
 
 
-def matrix_to_quaternion(matrix: np.ndarray) -> np.ndarray:
-    """Convert a rotation matrix [3, 3] to a unit quaternion x, y, z, w with w >= 0.
+def vector_to_quaternion(vector: np.ndarray) -> np.ndarray:
+    """Convert a rotation vector [3], radians, to a unit quaternion x, y, z, w with w >= 0.
 
-    >>> matrix_to_quaternion(np.diag([1.0, -1.0, -1.0])).tolist()
-    [1.0, 0.0, 0.0, 0.0]
+    >>> vector_to_quaternion(np.array([np.pi / 2, 0, 0])).round(3).tolist()
+    [0.707, 0.0, 0.0, 0.707]
     """
-    # Numerically stable for every rotation: the eigenvector of the largest eigenvalue of K3 in
-    # Bar-Itzhack 2000, "New method for extracting the quaternion from a rotation matrix".
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = matrix
-    k = np.array(
-        [
-            [xx - yy - zz, yx + xy, zx + xz, zy - yz],
-            [yx + xy, yy - xx - zz, zy + yz, xz - zx],
-            [zx + xz, zy + yz, zz - xx - yy, yx - xy],
-            [zy - yz, xz - zx, yx - xy, xx + yy + zz],
-        ]
-    )
-    quaternion: np.ndarray = np.linalg.eigh(k / 3)[1][:, -1]
-    largest = quaternion[3] if abs(quaternion[3]) > 1e-9 else quaternion[:3].sum()
-    return quaternion * (1.0 if largest >= 0 else -1.0) + 0.0
+    half = float(np.linalg.norm(vector)) / 2
+    axis = np.sinc(half / np.pi) / 2 * vector  # sin(half) / (2 * half) * vector
+    quaternion = np.array([*axis, np.cos(half)])
+    return quaternion if quaternion[3] >= 0 else -quaternion
 
 
 def undistort(points: np.ndarray, camera: Camera) -> np.ndarray:

@@ -11,7 +11,7 @@ from heads import PINHOLE, SIZE, Head, facing_angle_deg
 
 from dan_ros.faces.camera_model import Camera, assumed_camera
 from dan_ros.faces.head_direction import angle_to_camera, head_directions
-from dan_ros.faces.head_pose import HeadPose, matrix_to_quaternion, solve_pose
+from dan_ros.faces.head_pose import HeadPose, solve_pose, vector_to_quaternion
 from dan_ros.tracking.attention import (
     AttentionConfig,
     AttentionTracker,
@@ -183,7 +183,8 @@ def test_the_score_falls_with_the_angle():
 
 def pose(yaw_deg: float, position: tuple[float, float, float]) -> HeadPose:
     head = Head(yaw_deg, 0, 0, position)
-    return HeadPose(np.array(position, float), matrix_to_quaternion(head.rotation))
+    vector = cv2.Rodrigues(head.rotation)[0].ravel()
+    return HeadPose(np.array(position, float), vector_to_quaternion(vector))
 
 
 def test_engagement_is_mutual_gaze_over_distance():
