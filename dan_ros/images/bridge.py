@@ -2,6 +2,7 @@
 """Convert encodings that this package does not support with cv_bridge, if it is installed."""
 
 from functools import cache, lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,10 @@ def bytes_per_pixel(encoding: str) -> int:
     try:
         dtype, channels = bridge.encoding_to_dtype_with_channels(encoding)
         pixel_bytes = int(np.dtype(dtype).itemsize * channels)
-        bridge.imgmsg_to_cv2(_Trial(encoding, pixel_bytes), RESULT)
+        step = 2 * pixel_bytes
+        trial = SimpleNamespace(height=2, width=2, encoding=encoding, is_bigendian=0, step=step)
+        trial.data = bytes(2 * step)
+        bridge.imgmsg_to_cv2(trial, RESULT)
     except Exception:  # CvBridgeError is a TypeError, OpenCV raises cv2.error
         return 0
     return pixel_bytes
@@ -43,15 +47,3 @@ def message_to_bgr(message: Any) -> np.ndarray:
     """Convert sensor_msgs/Image, whose geometry was checked, to uint8 [H, W, 3] BGR."""
     image = load_bridge().imgmsg_to_cv2(message, RESULT)
     return np.ascontiguousarray(image, np.uint8)
-
-
-class _Trial:
-    """A black image of 2 x 2 pixels with the fields of sensor_msgs/Image."""
-
-    height = width = 2
-    is_bigendian = 0
-
-    def __init__(self, encoding: str, pixel_bytes: int) -> None:
-        self.encoding = encoding
-        self.step = 2 * pixel_bytes
-        self.data = bytes(2 * self.step)
