@@ -203,7 +203,8 @@ def _convert(message: ImageMessage, layout: _Layout) -> np.ndarray:
         return _nv24_to_bgr(data, message.height, message.width)
     data = data[:, : message.width * layout.bytes_per_pixel]
     if layout.bytes_per_value == 2:
-        data = _upper_bytes(data, bool(message.is_bigendian))
+        upper = 0 if message.is_bigendian else 1
+        data = np.ascontiguousarray(data[:, upper::2])  # uint8 [rows, 2 N] to [rows, N]
     image = _split_pixels(data, layout.channels)
     return image if layout.code is None else cv2.cvtColor(image, layout.code)
 
@@ -221,11 +222,6 @@ def _nv24_to_bgr(data: np.ndarray, height: int, width: int) -> np.ndarray:
 def to_bgr(image: np.ndarray, encoding: str) -> np.ndarray:
     """Convert an image in one of `types.FRAME_ENCODINGS` to uint8 [H, W, 3] BGR; keep bgr8."""
     return cv2.cvtColor(image, _TO_BGR[encoding]) if encoding in _TO_BGR else image
-
-
-def _upper_bytes(data: np.ndarray, is_bigendian: bool) -> np.ndarray:
-    """Upper byte of each 16-bit value: uint8 [rows, 2 N] to uint8 [rows, N]."""
-    return np.ascontiguousarray(data[:, 0 if is_bigendian else 1 :: 2])
 
 
 def _split_pixels(data: np.ndarray, channels: int) -> np.ndarray:
