@@ -36,6 +36,7 @@ _ROTATIONS = {
 }
 
 
+@dataclass(frozen=True)
 class FaceFinder:
     """Runs a detector on downscaled, upright copies of a frame or of its regions.
 
@@ -46,13 +47,10 @@ class FaceFinder:
         timer: receives the times of `REDUCE` and `DETECT`.
     """
 
-    def __init__(
-        self, detector: Detector, max_side_px: int, quarter_turns: int, timer: StageTimer
-    ) -> None:
-        self.detector = detector
-        self.max_side_px = max_side_px
-        self.quarter_turns = quarter_turns
-        self.timer = timer
+    detector: Detector
+    max_side_px: int
+    quarter_turns: int
+    timer: StageTimer
 
     def find(
         self,
