@@ -98,7 +98,6 @@ class VideoPipeline:
         self.consent = ConsentRegistry()
         self._released: set[str] = set()  # ids released at the last run
         self._cameras: dict[str, _Camera] = {}
-        self._searched_with = self.config.pipeline
 
     def run(self, frames: Mapping[str, StampedFrame]) -> dict[str, list[TrackedFace]]:
         """Process the newest frame of each camera.
@@ -114,10 +113,9 @@ class VideoPipeline:
             DanError: the backend failed. No tracker was changed, so the frames can be
                 processed again.
         """
-        self.pipeline.config = self.config.pipeline
-        if self._searched_with != self.config.pipeline:
+        if self.pipeline.config != self.config.pipeline:
             self.search_again()
-        self._searched_with = self.config.pipeline
+        self.pipeline.config = self.config.pipeline
         cameras = {camera: self._camera(camera, one.frame.size) for camera, one in frames.items()}
         hints = [self._hint(cameras[camera], stamped.frame) for camera, stamped in frames.items()]
         results = self.pipeline.run([stamped.frame for stamped in frames.values()], hints)
