@@ -133,7 +133,7 @@ class FaceTracker:
             interval: every Nth frame is searched in full; so is every frame while a face that may
                 come back is missing.
         """
-        is_full = self.is_full_search_due(interval) or self._box_tracker.misses_a_face
+        is_full = self.is_full_search_due(interval) or bool(self.missing_boxes)
         return SearchHint(self._classified_boxes, () if is_full else self._boxes)
 
     def is_full_search_due(self, interval: int) -> bool:

@@ -183,11 +183,6 @@ class BoxTracker:
         return {track.face_id for track in self._tracks if track.face_id}
 
     @property
-    def misses_a_face(self) -> bool:
-        """Whether a face that may come back was missing in the last frame."""
-        return any(track.seen_frame < self._frame for track in self._tracks)
-
-    @property
     def missing_boxes(self) -> list[tuple[str, np.ndarray]]:
         """Id, or '' for too few hits, and box, float [4], of the faces missing in the last frame.
 
