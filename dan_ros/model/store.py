@@ -115,11 +115,6 @@ class ModelFile:
     sha256: str
 
 
-def cache_folder() -> Path:
-    """Return the user's folder for fetched models without creating it."""
-    return cache_path('models')
-
-
 def read_model(name: str) -> ModelFile:
     """Read a known model by its name, or any ONNX file by its path.
 
@@ -170,7 +165,7 @@ def candidate_paths(model: KnownModel) -> Iterator[Path]:
             yield folder / model.filename
         return
     with suppress(DanError):  # this user has no home
-        yield cache_folder() / model.filename
+        yield cache_path('models') / model.filename
     spec = importlib.util.find_spec(model.package) if model.package else None
     for location in (spec.submodule_search_locations or ()) if spec else ():
         yield Path(location) / model.filename
@@ -191,7 +186,7 @@ def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
         return read_model(name).path
     problems: list[ModelError] = []
     try:
-        target = cache_folder() / model.filename
+        target = cache_path('models') / model.filename
     except DanError as error:
         raise ModelError(f'{model.filename} cannot be fetched: {error}') from None
     if _read_valid(model, target, problems):
