@@ -133,7 +133,7 @@ def test_the_same_file_and_other_files_of_the_same_weights_are_accepted(file, in
     assert check_model(served(info, file), file, info, 'server')
     twin = read_model('dan_ferplus')
     assert check_model(served(info, twin), file, info, 'server')
-    assert not check_model(served(info, file, parameters=None), file, info, 'server')
+    assert not check_model(served(info, file, parameters={}), file, info, 'server')
     assert not check_model(served(info, file, parameters={'a': 'b'}), file, info, 'server')
 
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,13 +62,13 @@ class ServedModel:
 
     Attributes:
         inputs, outputs: its tensors, without the batch dimension.
-        parameters: parameters of its configuration; None if the server offers only metadata.
+        parameters: parameters of its configuration; {} if the server offers only metadata.
         max_batch: largest batch; 0 if unknown.
     """
 
     inputs: list[Tensor]
     outputs: list[Tensor]
-    parameters: dict[str, str] | None = None
+    parameters: dict[str, str] = field(default_factory=dict)
     max_batch: int = 0
 
 
@@ -105,7 +105,7 @@ class Client(ABC):
             ServerError: the server cannot be reached, or does not have the model.
         """
         described = self._guard(CHECK_TIMEOUT_S, self._get_metadata)
-        config = None
+        config: dict[str, Any] = {}
         try:
             config = self._guard(CHECK_TIMEOUT_S, self._get_config)
         except ServerError as error:
@@ -308,12 +308,10 @@ def _readable(ca_file: str) -> str | None:
     return str(path)
 
 
-def _to_model(described: dict[str, Any], config: dict[str, Any] | None) -> ServedModel:
+def _to_model(described: dict[str, Any], config: dict[str, Any]) -> ServedModel:
     """Convert a server's description; in protobuf's JSON, 64-bit numbers are text."""
     inputs = [_to_tensor(tensor) for tensor in described['inputs']]
     outputs = [_to_tensor(tensor) for tensor in described['outputs']]
-    if config is None:
-        return ServedModel(inputs, outputs)
     parameters = config.get('parameters', {}).items()
     values = {key: str(value.get('string_value', '')) for key, value in parameters}
     return ServedModel(inputs, outputs, values, int(config.get('max_batch_size', 0)))

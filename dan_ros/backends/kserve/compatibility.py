@@ -59,7 +59,7 @@ def check_model(served: 'ServedModel', file: ModelFile, info: ModelInfo, where: 
             f'{where} takes at most {count_of(served.max_batch, "face")} at once, but robots send '
             f'up to {MAX_BATCH}; {REMEDY}'
         )
-    told = served.parameters or {}
+    told = served.parameters
     if SHA256 not in told:
         return False
     other = ModelInfo.from_metadata(told, where)

@@ -51,6 +51,7 @@ class Server:
         name: as above.
         calls: batches sent for an answer.
         failures: batches that were not answered in time, or answered incorrectly.
+        problem: why the server is not used at present, in one line; '' while it is used.
     """
 
     def __init__(self, name: str, connect: Callable[[], Client]) -> None:
@@ -58,16 +59,11 @@ class Server:
         self.calls = self.failures = 0
         self._connect = connect
         self._client: Client | None = None
-        self._problem = ''
+        self.problem = ''
         self._delays = 0  # number of failures in a row
         self._since_s = float('-inf')  # time at which the client was connected
         self._closed = threading.Event()
         self._lock = threading.Lock()
-
-    @property
-    def problem(self) -> str:
-        """Why the server is not used at present, in one line; '' while it is used."""
-        return self._problem
 
     def start(self, is_required: bool) -> None:
         """Connect for the first time.
@@ -112,7 +108,7 @@ class Server:
     def _use(self, client: Client) -> None:
         with self._lock:
             if not self._closed.is_set():
-                self._client, self._problem = client, ''
+                self._client, self.problem = client, ''
                 self._since_s = time.monotonic()
                 return
         client.close()
@@ -128,9 +124,9 @@ class Server:
     def _leave(self, error: DanError) -> None:
         if self._closed.is_set():
             return
-        self._problem = str(error)
+        self.problem = str(error)
         # Log only its text: a log may keep the error object, whose traceback refers to the backend.
-        LOG.warning('the local model classifies the faces: %s', self._problem)
+        LOG.warning('the local model classifies the faces: %s', self.problem)
         threading.Thread(target=self._probe, name='probe', daemon=True).start()
 
     def _probe(self) -> None:
@@ -147,9 +143,9 @@ class Server:
 
     def _note(self, error: DanError) -> None:
         """Keep the newest reason; log a wrong model, because only the user can correct that."""
-        if isinstance(error, ModelError) and str(error) != self._problem:
+        if isinstance(error, ModelError) and str(error) != self.problem:
             LOG.warning('the local model still classifies the faces: %s', str(error))
-        self._problem = str(error)
+        self.problem = str(error)
 
 
 def checked_answer(answer: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
