@@ -19,6 +19,7 @@ from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Attention
 
 HALF_LIFE_S = 0.15  # half-life of past directions in the average, seconds
+FIELD_DEG = 60.0  # half the opening angle of the fields of attention, degrees
 STOP_RATIO = 1.4  # angle beyond which a face stops looking, relative to the one where it starts
 
 
@@ -129,9 +130,7 @@ def looking_at_camera(angle_deg: float, half_angle_deg: float) -> float:
     return float(0.5 ** ((angle_deg / half_angle_deg) ** 2))
 
 
-def visual_social_engagement(
-    pose: HeadPose, field_deg: float = 60.0, max_distance_m: float = math.inf
-) -> float:
+def visual_social_engagement(pose: HeadPose) -> float:
     """Return the visual social engagement between a person and the camera, [0, 1].
 
     S = min(1, M / d): the mutual gaze M divided by the distance d in meters. M is a product of two
@@ -141,27 +140,22 @@ def visual_social_engagement(
     https://doi.org/10.1109/RO-MAN53752.2022.9900801. The person's gaze is taken from the head, and
     the robot's is the axis of the camera.
 
-    Args:
-        pose: pose of the person's face.
-        field_deg: half the opening angle of both cones, degrees, below 90.
-        max_distance_m: distance beyond which the result is 0, meters.
-
     >>> facing = np.array([0.5, 0.5, -0.5, 0.5])
     >>> visual_social_engagement(HeadPose(np.array([0.0, 0.0, 2.0]), facing))
     0.5
     """
     distance_m = float(np.linalg.norm(pose.position))
-    if distance_m == 0 or distance_m > max_distance_m:
+    if distance_m == 0:
         return 0.0
     camera_in_face = pose.rotation.T @ -pose.position  # x points forward
-    by_person = _centrality(camera_in_face[0], camera_in_face[1:], field_deg)
-    by_robot = _centrality(pose.position[2], pose.position[:2], field_deg)
+    by_person = _centrality(camera_in_face[0], camera_in_face[1:])
+    by_robot = _centrality(pose.position[2], pose.position[:2])
     return float(min(1.0, by_person * by_robot / distance_m))
 
 
-def _centrality(forward_m: float, sideways_m: np.ndarray, field_deg: float) -> float:
+def _centrality(forward_m: float, sideways_m: np.ndarray) -> float:
     """Return how close a point is to the axis of a cone: 1 on the axis, 0 outside the cone."""
     if forward_m <= 0:
         return 0.0
-    edge_m = forward_m * math.tan(math.radians(field_deg))
+    edge_m = forward_m * math.tan(math.radians(FIELD_DEG))
     return max(0.0, 1 - math.hypot(*sideways_m.tolist()) / edge_m)
