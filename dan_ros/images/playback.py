@@ -91,12 +91,11 @@ def _open_path(path: Path, rate_hz: float | None, warn: Warn) -> Source:
     return _open_video(str(path), str(path), rate_hz)
 
 
-def moving_face(rate_hz: float, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Images:
+def moving_face(rate_hz: float) -> Images:
     """Yield images of the astronaut, who moves and changes size in a cycle of 12 s.
 
     Args:
         rate_hz: images per second.
-        size: (width, height), pixels.
 
     Raises:
         DanError: scikit-image, which contains the portrait, is not installed.
@@ -108,20 +107,22 @@ def moving_face(rate_hz: float, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Imag
             'the moving face needs scikit-image: run `pip install scikit-image` or set a source'
         ) from None
     portrait = np.ascontiguousarray(astronaut()[..., ::-1], np.uint8)  # type: ignore[no-untyped-call]
-    return (_place(portrait, index / rate_hz, size) for index in itertools.count())
+    return (_place(portrait, index / rate_hz) for index in itertools.count())
 
 
-def _place(portrait: np.ndarray, time_s: float, size: tuple[int, int]) -> np.ndarray:
+def _place(portrait: np.ndarray, time_s: float) -> np.ndarray:
     """Return the image of the moving face at a time."""
     phase = 2 * np.pi * time_s / 12
     scale = 1.0 + 0.35 * np.sin(3 * phase)
-    x = size[0] * (0.5 + 0.25 * np.sin(phase))
-    y = size[1] * (0.42 + 0.12 * np.cos(2 * phase))
+    x = WIDTH * (0.5 + 0.25 * np.sin(phase))
+    y = HEIGHT * (0.42 + 0.12 * np.cos(2 * phase))
     placement = np.array(
         [[scale, 0, x - scale * FACE_CENTER[0]], [0, scale, y - scale * FACE_CENTER[1]]],
         np.float32,
     )
-    image: np.ndarray = cv2.warpAffine(portrait, placement, size, borderValue=(190, 180, 175))
+    image: np.ndarray = cv2.warpAffine(
+        portrait, placement, (WIDTH, HEIGHT), borderValue=(190, 180, 175)
+    )
     return image
 
 
