@@ -6,7 +6,7 @@ is YAML and contains only the settings that differ; `recipes/` has examples.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 
@@ -236,22 +236,4 @@ def load_recipe(path: Path) -> Recipe:
         TrainingError: the file is missing, is not YAML, or has an unknown key or invalid value.
     """
     content = read_yaml(path, 'recipe', TrainingError)
-    return recipe_from_dict(content, str(path))
-
-
-def recipe_from_dict(content: dict[str, Any], where: str) -> Recipe:
-    """Build a recipe from the settings that differ from the defaults.
-
-    Args:
-        content: plain dicts, lists, strings and numbers.
-        where: origin of `content`, for error messages.
-
-    Raises:
-        TrainingError: a key is unknown or a value is invalid.
-    """
-    return check_settings(Recipe, content, where, TrainingError)
-
-
-def recipe_to_dict(recipe: Recipe) -> dict[str, Any]:
-    """Convert to plain dicts, lists, strings and numbers, for YAML and JSON."""
-    return recipe.model_dump(mode='json')
+    return check_settings(Recipe, content, str(path), TrainingError)

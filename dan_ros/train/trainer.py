@@ -24,6 +24,7 @@ from dan_ros.datasets.faces import TRAIN, VALID, Faces, summarize, summarize_ski
 from dan_ros.datasets.ferplus import FerPlus
 from dan_ros.errors import TrainingError, count_of, one_line
 from dan_ros.network.dan import DAN, frozen_layers
+from dan_ros.storage.settings_file import check_settings
 from dan_ros.train import checkpoints
 from dan_ros.train.data_loader import plain_batches
 from dan_ros.train.ema import ModelEma
@@ -38,7 +39,7 @@ from dan_ros.train.epoch import (
 from dan_ros.train.optimizer import build_optimizer
 from dan_ros.train.pretrained import load_pretrained
 from dan_ros.train.progress import TrainingProgress
-from dan_ros.train.recipe import Recipe, recipe_from_dict, recipe_to_dict
+from dan_ros.train.recipe import Recipe
 
 MAX_BATCHNORM_FACES = 1024  # faces for measuring the BatchNorm statistics of averaged weights
 MAX_REASON_CHARACTERS = 300  # length of a quoted error of torch, which may list every tensor
@@ -170,7 +171,8 @@ class Trainer:
         """
         path, advice = self.checkpoint_path, 'train without --resume in another folder'
         content = checkpoints.load_checkpoint(path)
-        _check_same_recipe(recipe_from_dict(content['recipe'], f'{path}: recipe'), self.recipe)
+        old = check_settings(Recipe, content['recipe'], f'{path}: recipe', TrainingError)
+        _check_same_recipe(old, self.recipe)
         try:
             self._restore(content)
         except KeyError as error:
@@ -224,7 +226,7 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite, or a file cannot be written.
         """
-        recipe_text = yaml.safe_dump(recipe_to_dict(self.recipe), sort_keys=False)
+        recipe_text = yaml.safe_dump(self.recipe.model_dump(mode='json'), sort_keys=False)
         checkpoints.save_text(self.out / 'recipe.yaml', recipe_text)
         checkpoints.save_text(
             self.out / 'skipped.txt', ''.join(f'{name}\n' for name in self.skipped)
@@ -314,7 +316,7 @@ class Trainer:
             random['cuda'] = torch.cuda.get_rng_state(self.device)
         ema = self.ema
         return {
-            'recipe': recipe_to_dict(self.recipe),
+            'recipe': self.recipe.model_dump(mode='json'),
             'dan': self.learner.dan.state_dict(),
             'objective': self.learner.objective.state_dict(),
             'optimizer': self.learner.optimizer.state_dict(),

@@ -16,7 +16,6 @@ from training import assert_same, change, run  # noqa: E402
 
 from dan_ros.network.checkpoint import load_dan  # noqa: E402
 from dan_ros.train.checkpoints import load_checkpoint  # noqa: E402
-from dan_ros.train.recipe import recipe_to_dict  # noqa: E402
 
 SUPPORT = Path(__file__).parents[1] / 'support'
 KILLED_IN_THE_SECOND_EPOCH = """
@@ -67,7 +66,7 @@ def test_training_learns_its_faces(ferplus_folder):
 def test_ctrl_c_ends_the_command_and_it_can_be_resumed(ferplus_folder):
     folder = ferplus_folder
     recipe = folder / 'long.yaml'
-    recipe.write_text(yaml.safe_dump(recipe_to_dict(change(stages=((40, 32),)))))
+    recipe.write_text(yaml.safe_dump(change(stages=((40, 32),)).model_dump(mode='json')))
     process = subprocess.Popen(
         [sys.executable, '-m', 'dan_ros.cli.main', 'train']
         + [str(recipe), '--data', str(folder), '--out', str(folder / 'out')],

@@ -13,7 +13,7 @@ from training import RECIPE, TinyDan
 
 from dan_ros.train import trainer
 from dan_ros.train.progress import TrainingProgress
-from dan_ros.train.recipe import find_recipe, load_recipe, recipe_to_dict
+from dan_ros.train.recipe import find_recipe, load_recipe
 
 
 @pytest.fixture
@@ -33,7 +33,8 @@ def recipe_file(ferplus_folder):
 
 def write_recipe(folder: Path, **changes: object) -> Path:
     path = folder / 'small.yaml'
-    path.write_text(yaml.safe_dump({**recipe_to_dict(RECIPE), 'stages': [[2, 32]], **changes}))
+    content = {**RECIPE.model_dump(mode='json'), 'stages': [[2, 32]], **changes}
+    path.write_text(yaml.safe_dump(content))
     return path
 
 

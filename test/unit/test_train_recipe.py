@@ -15,18 +15,13 @@ from torch import nn  # noqa: E402
 from dan_ros.datasets.faces import Faces  # noqa: E402
 from dan_ros.errors import ModelError, TrainingError  # noqa: E402
 from dan_ros.network.dan import DAN  # noqa: E402
+from dan_ros.storage.settings_file import check_settings  # noqa: E402
 from dan_ros.train.augment import augmented_faces, mix, plain_faces  # noqa: E402
 from dan_ros.train.data_loader import epoch_order  # noqa: E402
 from dan_ros.train.ema import ModelEma  # noqa: E402
 from dan_ros.train.optimizer import build_optimizer, build_scheduler  # noqa: E402
 from dan_ros.train.pretrained import load_pretrained  # noqa: E402
-from dan_ros.train.recipe import (  # noqa: E402
-    Augmentation,
-    Recipe,
-    load_recipe,
-    recipe_from_dict,
-    recipe_to_dict,
-)
+from dan_ros.train.recipe import Augmentation, Recipe, load_recipe  # noqa: E402
 
 RECIPES = Path(__file__).parents[2] / 'recipes'
 CPU = torch.device('cpu')
@@ -54,7 +49,7 @@ def learning_rates(recipe: Recipe, epochs: Iterable[int], steps: int = 1) -> lis
 def test_the_recipes_of_the_package_survive_a_round_trip(name):
     recipe = load_recipe(RECIPES / f'{name}.yaml')
     assert name.startswith(recipe.dataset)
-    assert recipe_from_dict(recipe_to_dict(recipe), 'again') == recipe
+    assert Recipe.model_validate(recipe.model_dump(mode='json')) == recipe
 
 
 def test_rafdb_is_the_official_training():
@@ -111,7 +106,7 @@ def test_affectnet_is_the_official_training():
 )
 def test_invalid_recipes_are_refused_in_one_line(content, message):
     with pytest.raises(TrainingError, match=message) as error:
-        recipe_from_dict(content, 'my.yaml')
+        check_settings(Recipe, content, 'my.yaml', TrainingError)
     assert str(error.value).startswith('my.yaml')
     assert '\n' not in str(error.value)
 
@@ -130,7 +125,7 @@ def test_a_value_that_aliases_make_huge_is_cut(name):
     for _ in range(22):  # expands to 4 million items, as a few lines of YAML can
         huge = [huge, huge]
     with pytest.raises(TrainingError) as error:
-        recipe_from_dict({name: huge}, 'bomb.yaml')
+        check_settings(Recipe, {name: huge}, 'bomb.yaml', TrainingError)
     assert len(str(error.value)) < 300
 
 
@@ -151,9 +146,7 @@ def test_a_missing_recipe(tmp_path):
 
 
 def test_cosine_rises_and_ends_at_zero():
-    recipe = recipe_from_dict(
-        {'schedule': 'cosine', 'stages': [[10, 64]], 'warmup_epochs': 2, 'learning_rate': 1.0}, ''
-    )
+    recipe = Recipe(schedule='cosine', stages=((10, 64),), warmup_epochs=2, learning_rate=1.0)
     assert learning_rates(recipe, [0, 1, 2, 6]) == pytest.approx([0.005, 0.5, 1.0, 0.5])
     rates = learning_rates(recipe, range(10), steps=4)
     assert rates[1:4] == pytest.approx([0.125, 0.25, 0.375])  # rates during the warm-up
@@ -161,14 +154,14 @@ def test_cosine_rises_and_ends_at_zero():
 
 
 def test_stages_follow_one_another():
-    recipe = recipe_from_dict({'stages': [[2, 64], [1, 96]]}, '')
+    recipe = Recipe(stages=((2, 64), (1, 96)))
     assert [recipe.size_at(epoch) for epoch in range(3)] == [64, 64, 96]
     assert (recipe.epochs, recipe.input_size) == (3, 96)
 
 
 def test_adamw_decays_only_matrices():
     module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
-    optimizer = build_optimizer(recipe_from_dict({'optimizer': 'adamw'}, ''), [module])
+    optimizer = build_optimizer(Recipe(optimizer='adamw'), [module])
     decays = {p: group['weight_decay'] for group in optimizer.param_groups for p in group['params']}
     assert [decays[p] > 0 for p in module.parameters()] == [True, False, False, False]
 
