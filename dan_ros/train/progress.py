@@ -14,12 +14,12 @@ class TrainingProgress:
     Args:
         epochs: number of epochs.
         first: number of the first epoch to train, from 0.
-        console: the output; standard error by default, which keeps standard output free.
+        console: the output.
     """
 
-    def __init__(self, epochs: int, first: int, console: Console | None = None) -> None:
+    def __init__(self, epochs: int, first: int, console: Console) -> None:
         self.epochs = epochs
-        self.console = console or Console(stderr=True)
+        self.console = console
         self._bar = Progress(
             TextColumn('{task.description}'),
             BarColumn(),

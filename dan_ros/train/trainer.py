@@ -92,6 +92,8 @@ class Trainer:
         self, recipe: Recipe, data: Path, out: Path, device: torch.device, console: Console
     ) -> None:
         self.recipe, self.out, self.device, self.console = recipe, Path(out), device, console
+        self.checkpoint_path = self.out / 'last.pt'
+        self.weights_path = self.out / 'best.safetensors'
         if Path(data).is_file():
             raise TrainingError(
                 f'{data} is a file; give the folder with the training and validation faces'
@@ -120,16 +122,6 @@ class Trainer:
             *summarize_skipped(self.skipped, 'skipped.txt'),
         ):
             self.console.print(line, soft_wrap=True, markup=False, highlight=False)
-
-    @property
-    def checkpoint_path(self) -> Path:
-        """File with everything needed to resume."""
-        return self.out / 'last.pt'
-
-    @property
-    def weights_path(self) -> Path:
-        """File with the best weights."""
-        return self.out / 'best.safetensors'
 
     @property
     def best(self) -> dict[str, Any]:
