@@ -8,10 +8,10 @@ from dan_ros import labels
 from dan_ros.errors import ParameterError, count_of, shorten
 from dan_ros.model.metadata import MAX_SUM_ERROR
 
-NAMES = ('model', 'none', 'balanced')
+STRENGTHS = {'model': None, 'none': 0.0, 'balanced': 1.0}  # see `Prior.strength`
 HELP = (
-    f'it must be {", ".join(NAMES)}, or the shares of {", ".join(labels.CANONICAL)}, in this order '
-    'and with sum 1'
+    f'it must be {", ".join(STRENGTHS)}, or the shares of {", ".join(labels.CANONICAL)}, in this '
+    'order and with sum 1'
 )
 
 
@@ -40,14 +40,13 @@ class Prior:
         """Parse the value of `expression.prior` or `--prior`.
 
         Args:
-            text: one of `NAMES`, or eight numbers separated by commas.
+            text: one of `STRENGTHS`, or eight numbers separated by commas.
 
         Raises:
             ParameterError: it is neither.
         """
-        strengths = {'model': None, 'none': 0.0, 'balanced': 1.0}
-        if text in strengths:
-            return cls(strengths[text])
+        if text in STRENGTHS:
+            return cls(STRENGTHS[text])
         try:
             shares = tuple(float(part) for part in text.strip('[] ').split(','))
         except ValueError:
@@ -58,7 +57,7 @@ class Prior:
 
     def __str__(self) -> str:
         """Return the text that `parse` takes."""
-        names = {None: 'model', 0.0: 'none', 1.0: 'balanced'}
+        names = {strength: name for name, strength in STRENGTHS.items()}
         return ','.join(f'{s:g}' for s in self.shares) or names.get(self.strength, '')
 
 
