@@ -14,6 +14,8 @@ import threading
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 from urllib.parse import unquote
 
 import duckdb
@@ -21,6 +23,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bag_results import InlineExecutor, read_frames, read_results
+from model_files import write_color_model
 from pyarrow import parquet
 from recording import PERIOD_NS, START_NS, moving_smile, raw, record, record_images, run_bag
 from rich.console import Console
@@ -30,11 +33,14 @@ from dan_ros.bag import timeline
 from dan_ros.bag.csv_table import COLUMNS
 from dan_ros.bag.many import job as job_module
 from dan_ros.bag.many import processes, ray_cluster, sources, strip
-from dan_ros.bag.many.job import FATAL, Job, run_job, stat_files
+from dan_ros.bag.many import run as run_module
+from dan_ros.bag.many.job import FATAL, PROGRESS, Job, run_job, stat_files
+from dan_ros.bag.many.result_folder import ResultFolder
 from dan_ros.bag.parquet_tables import TABLES, schema
 from dan_ros.bag.settings import BagSettings
 from dan_ros.cli import many_bags
-from dan_ros.errors import DanError, DataError
+from dan_ros.detect import Detector
+from dan_ros.errors import DanError, DataError, GpuLostError
 from dan_ros.labels import CANONICAL
 from dan_ros.probabilities import Calibration, Prior
 
@@ -299,6 +305,36 @@ def test_a_run_that_ends_early_lists_what_is_done(tmp_path, bags, executor, monk
     assert '2 bags not done yet' in (out / 'index.html').read_text()
 
 
+def test_a_summary_that_cannot_be_written_hides_no_error(tmp_path, bags, executor, monkeypatch):
+    def fail(timeout_s):
+        raise DataError('the disk of out is full')
+
+    monkeypatch.setattr(executor, 'wait', fail)
+    for error, warnings in ((OSError(28, 'No space left'), 1), (BrokenPipeError(), 0)):
+        monkeypatch.setattr(ResultFolder, 'write', Mock(side_effect=error))
+        result = run_bag(bags, tmp_path / 'out')
+        assert str(result.exception) == 'the disk of out is full'
+        assert result.output.count('index.html and bags.csv are not up to date') == warnings
+        assert result.output.count('No space left') == warnings
+
+
+def test_a_worker_whose_gpu_is_lost_says_so_and_ends(tmp_path, bags, monkeypatch, capsys):
+    """Only a new process can use the GPU again."""
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'token').write_text('x')
+    error = GpuLostError('the GPU failed: unspecified launch failure')
+    monkeypatch.setattr(job_module, 'open_pipeline', Mock(side_effect=error))
+    monkeypatch.setattr(os, '_exit', Mock(side_effect=SystemExit))
+    job = Job(
+        *('a', str(bags / 'a'), str(tmp_path / 'work'), 'out', BagSettings().to_json(), ''),
+        *(1, '', 'x'),
+    )
+    with pytest.raises(SystemExit):
+        run_job(vars(job))
+    os._exit.assert_called_once_with(1)
+    assert capsys.readouterr().err == 'a: the GPU failed: unspecified launch failure\n'
+
+
 def test_a_bad_bag_does_not_stop_the_others(tmp_path, bags, executor):
     out = tmp_path / 'out'
     bad = bags / 'database or disk is full' / 'bad.mcap'  # a name that looks like an error
@@ -323,6 +359,106 @@ def test_a_bad_bag_does_not_stop_the_others(tmp_path, bags, executor):
     assert result.exit_code == 1
     assert read_frames(out) == old
     assert 'results of an earlier run are kept' in (out / 'index.html').read_text()
+
+
+def test_a_bag_that_fails_says_why_and_the_others_are_converted(
+    tmp_path, images, executor, monkeypatch
+):
+    bags = tmp_path / 'in'
+    for name in 'abcde':
+        record_images(bags / name, images[:2])
+    errors = {
+        'a': PermissionError(13, 'Permission denied', 'a.db3'),
+        'b': OSError('Stale file handle'),
+        'c': MemoryError(),
+        'd': ValueError('odd\nbytes'),
+    }
+    real_hash, first_wait = job_module.hash_files, executor.wait
+
+    def hash_files(bag):
+        if bag.name in errors:
+            raise errors[bag.name]
+        return real_hash(bag)
+
+    def wait(timeout_s):
+        if len(executor.ran) == 4:
+            shutil.rmtree(bags / 'e')
+        return first_wait(timeout_s)
+
+    monkeypatch.setattr(job_module, 'hash_files', hash_files)
+    monkeypatch.setattr(executor, 'wait', wait)
+    record_images(bags / 'f', images[:2])
+    result = run_bag(bags, tmp_path / 'out')
+    assert result.exit_code == 1
+    assert [line for line in result.output.splitlines() if line.startswith('Error')] == [
+        'Error: a.db3: Permission denied',
+        f'Error: {bags}/b: Stale file handle',
+        f'Error: {bags}/c needs more memory than there is; use fewer jobs',
+        f'Error: {bags}/d: unexpected ValueError: odd bytes',
+        f'Error: {bags}/e: it was removed during the run',
+    ]
+    assert {row[0] for row in read_frames(tmp_path / 'out')} == {'f'}
+
+
+def test_warnings_name_the_bag_or_the_number_of_bags(tmp_path, images, executor, monkeypatch):
+    """All images have one stamp, and there are depth images."""
+    depth = np.zeros((8, 8), np.uint16)
+    for name in 'ab':
+        times = [START_NS + index * PERIOD_NS for index in range(len(images))]
+        messages = [('/cam', IMAGE, ns, raw(images[1], START_NS)) for ns in times]
+        messages += [('/depth', IMAGE, times[-1], raw(depth, times[-1], '16UC1'))]
+        record(tmp_path / 'in' / name, messages)
+    monkeypatch.setattr(Detector, 'warning', 'slow detector')
+    result = run_bag(tmp_path / 'in', tmp_path / 'out')
+    assert result.exit_code == 0, result.output
+    for words in (
+        'Warning: slow detector\n',
+        'Warning: a: all images of /cam have the same stamp',
+        'Warning: b: all images of /cam have the same stamp',
+        'Warning: /depth is left out in 2 bags: its images are distances',
+        'to process it, use --topic /depth\n',
+    ):
+        assert result.output.count(words) == 1, words
+
+
+@pytest.mark.parametrize('is_working', [False, True])
+def test_a_run_that_waits_for_a_worker_says_so_once(
+    tmp_path, bags, executor, monkeypatch, is_working
+):
+    out, first_wait, now_s = tmp_path / 'out', executor.wait, 0.0
+
+    def wait(timeout_s):
+        nonlocal now_s
+        now_s += 20.0
+        if now_s > 100:
+            return first_wait(timeout_s)
+        if is_working:
+            (work,) = (out / '.dan_ros' / 'work').glob('*-a')
+            (work / PROGRESS).write_text('0')
+        return []
+
+    monkeypatch.setattr(executor, 'wait', wait)
+    monkeypatch.setattr(run_module, 'POLL_S', 0.0)
+    monkeypatch.setattr(many_bags, 'time', SimpleNamespace(monotonic=lambda: now_s))
+    result = run_bag(bags / 'a', out, '--jobs', 1)
+    assert result.exit_code == 0
+    words = 'Warning: no worker has begun; each needs a core and 1 GB of memory; waiting'
+    assert result.output.count(words) == (0 if is_working else 1)
+
+
+def test_a_model_that_cannot_be_used_is_refused_before_the_work(tmp_path, bags, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run_bag(bags, 'out', '--model', 'new/mine.onnx')
+    assert isinstance(result.exception, DanError)
+    assert str(result.exception).startswith('there is no model ')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_worker_in_another_folder_finds_the_model(tmp_path, monkeypatch):
+    write_color_model(tmp_path / 'mine.onnx', bias=(0, 0, 0))
+    monkeypatch.chdir(tmp_path)
+    settings = BagSettings(model='mine.onnx', backend='onnxruntime', detector='yunet')
+    assert many_bags._resolve(settings, None).model == str(tmp_path / 'mine.onnx')
 
 
 def test_a_disk_that_is_full_for_sqlite_stops_the_run(tmp_path):

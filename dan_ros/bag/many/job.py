@@ -8,6 +8,7 @@ import hashlib
 import os
 import socket
 import sqlite3
+import sys
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -152,7 +153,8 @@ def run_job(job: dict[str, Any]) -> dict[str, Any]:
     work = Job(**job)
     try:
         return _run(work)
-    except GpuLostError:
+    except GpuLostError as error:
+        sys.stderr.write(f'{work.name}: {error}\n')
         os._exit(1)  # only a new process can use the GPU again
     except Exception as error:  # a damaged bag may raise anything, and must not stop the others
         return _explain(work, error)

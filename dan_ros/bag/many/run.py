@@ -234,6 +234,8 @@ class ManyBags:
             raise DataError(outcome['reason'])
         if state in (FAILED, UNSEEN):
             task.failure = outcome['reason']
+            if state == UNSEEN:
+                task.failure = f'{task.source}: it was removed during the run'
             self._folder.discard(work)
             return
         record = self._to_record(task, outcome)
