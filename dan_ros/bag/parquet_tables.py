@@ -19,7 +19,7 @@ from dan_ros.tracking.face_tracker import TrackedFace
 
 FRAMES, FACES = 'frames', 'faces'
 ROWS_PER_GROUP = 20_000  # rows that are held in memory and written at once
-INT16, INT32, INT64 = pyarrow.int16(), pyarrow.int32(), pyarrow.int64()
+INT32, INT64 = pyarrow.int32(), pyarrow.int64()
 FLOAT, TEXT, BOOL = pyarrow.float32(), pyarrow.string(), pyarrow.bool_()
 
 KEYS = (
@@ -79,23 +79,29 @@ class ParquetTables:
     """
 
     def __init__(self, folder: Path) -> None:
-        with ExitStack() as stack:
-            self._writers = {
-                table: stack.enter_context(_TableWriter(folder / f'{table}.parquet', table))
-                for table in TABLES
-            }
-            self._stack = stack.pop_all()
+        self._writers = {
+            table: parquet.ParquetWriter(
+                folder / f'{table}.parquet', schema(table), compression='zstd'
+            )
+            for table in TABLES
+        }
+        self._rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in TABLES}
         self._next_frame: Counter[str] = Counter()
 
     def __enter__(self) -> 'ParquetTables':
         return self
 
-    def __exit__(self, *exception: Any) -> None:
-        self._stack.__exit__(*exception)
+    def __exit__(self, kind: object, *_: object) -> None:
+        with ExitStack() as stack:
+            for writer in self._writers.values():
+                stack.callback(writer.close)
+            if kind is None:
+                for table in TABLES:
+                    self._flush(table)
 
     def add_dropped(self, record: Record, cause: str) -> None:
         """Add an image that could not be processed."""
-        self._writers[FRAMES].add((*self._keys(record), None, None, 0, cause))
+        self._add(FRAMES, (*self._keys(record), None, None, 0, cause))
 
     def add_frame(self, record: Record, size: tuple[int, int], faces: list[TrackedFace]) -> None:
         """Add an image and its faces.
@@ -106,9 +112,9 @@ class ParquetTables:
             faces: its faces.
         """
         keys = self._keys(record)
-        self._writers[FRAMES].add((*keys, *size, len(faces), None))
+        self._add(FRAMES, (*keys, *size, len(faces), None))
         for face in faces:
-            self._writers[FACES].add((*keys, *_face_values(face)))
+            self._add(FACES, (*keys, *_face_values(face)))
 
     def _keys(self, record: Record) -> tuple[str, int, int, int | None]:
         camera, message = record.topic.camera, record.message
@@ -117,40 +123,20 @@ class ParquetTables:
         stamp_ns = None if message is None else stamp_to_ns(message.header.stamp)
         return camera, frame, record.time_ns, stamp_ns
 
+    def _add(self, table: str, row: tuple[Any, ...]) -> None:
+        self._rows[table].append(row)
+        if len(self._rows[table]) >= ROWS_PER_GROUP:
+            self._flush(table)
 
-class _TableWriter:
-    """Collects rows and writes them in groups. A context manager."""
-
-    def __init__(self, path: Path, table: str) -> None:
-        self._schema = schema(table)
-        self._writer = parquet.ParquetWriter(path, self._schema, compression='zstd')
-        self._rows: list[tuple[Any, ...]] = []
-
-    def __enter__(self) -> '_TableWriter':
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._flush()
-        finally:
-            self._writer.close()
-
-    def add(self, row: tuple[Any, ...]) -> None:
-        """Add a row, in the order of the columns."""
-        self._rows.append(row)
-        if len(self._rows) >= ROWS_PER_GROUP:
-            self._flush()
-
-    def _flush(self) -> None:
-        if not self._rows:
-            return
-        arrays = [
-            pyarrow.array(column, field.type)
-            for column, field in zip(zip(*self._rows, strict=True), self._schema, strict=True)
-        ]
-        self._writer.write_table(pyarrow.Table.from_arrays(arrays, schema=self._schema))
-        self._rows = []
+    def _flush(self, table: str) -> None:
+        if rows := self._rows[table]:
+            columns = schema(table)
+            arrays = [
+                pyarrow.array(values, field.type)
+                for values, field in zip(zip(*rows, strict=True), columns, strict=True)
+            ]
+            self._writers[table].write_table(pyarrow.Table.from_arrays(arrays, schema=columns))
+            rows.clear()
 
 
 def _face_values(face: TrackedFace) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from dan_ros.backends.base import available_cpus
@@ -136,19 +137,16 @@ def _interrupts_blocked() -> Iterator[None]:
 
 def _read_jobs() -> Iterator[str]:
     """Yield the lines of standard input; end the process at once when the driver has ended."""
-    lines: list[str] = []
-    has_line = threading.Semaphore(0)
+    lines: SimpleQueue[str] = SimpleQueue()
 
     def read() -> None:
         for line in sys.stdin:
-            lines.append(line)
-            has_line.release()
+            lines.put(line)
         os._exit(0)  # end at once, also during a job
 
     threading.Thread(target=read, daemon=True).start()
     while True:
-        has_line.acquire()
-        yield lines.pop(0)
+        yield lines.get()
 
 
 def main() -> None:
