@@ -14,9 +14,9 @@ LABEL_LETTERS = 24  # characters per line of a label below a panel, which is a q
 
 
 @styled
-def draw_conditions(shares: Mapping[str, Shares], x_label: str, title: str = '') -> Figure:
+def draw_conditions(shares: Mapping[str, Shares], x_label: str) -> Figure:
     """Draw one bar per condition: found faces in gray, and in it the correct ones in blue."""
-    figure = new_figure(0.9 + 0.27 * len(shares), title)
+    figure = new_figure(0.9 + 0.27 * len(shares))
     axes = figure.add_subplot()
     places = range(len(shares))
     for key, color, name in (('found', BASELINE, 'found'), ('accuracy', ACCENT, 'correct')):

@@ -46,7 +46,8 @@ TIMEOUT_MS = 1000.0  # longer than any usual latency
 KILL_TIMEOUT_MS = 400.0  # more than the default, because this machine also runs the robots
 KILL_ROBOTS, KILLED_S, STARTED_S, END_S = 4, 4.0, 7.0, 22.0
 BATCHES = (1, 2, 4, 8, 16, 32)
-SIMULATED = (100, 300, 1000)
+SIMULATED = (100, 300, 1000)  # robots
+SIMULATED_S, LIMIT_MS = 4.0, 50.0
 
 
 @dataclass(frozen=True)
@@ -158,23 +159,20 @@ def service_seconds(backend: Backend) -> Callable[[int], float]:
     return lambda batch: max(0.0, float(offset)) + float(slope) * batch
 
 
-def simulate(
-    robots: int, cores: int, service_s: Callable[[int], float], seconds: float = 4.0
-) -> list[float]:
+def simulate(robots: int, cores: int, service_s: Callable[[int], float]) -> list[float]:
     """Simulate a server whose instances take waiting faces in batches of up to 32.
 
     Args:
         robots: each sends a face `RATE_HZ` times a second, with a random phase and 5 ms of jitter.
         cores: number of instances, one core each.
         service_s: duration of a batch.
-        seconds: simulated time.
 
     Returns:
         Time of each face in the server, ms.
     """
     draw = np.random.default_rng(0)
     phases = [draw.random() / RATE_HZ for _ in range(robots)]
-    ticks = range(int(seconds * RATE_HZ))
+    ticks = range(int(SIMULATED_S * RATE_HZ))
     arrivals = sorted(
         phase + tick / RATE_HZ + draw.normal(0, 0.005) for phase in phases for tick in ticks
     )
@@ -192,13 +190,11 @@ def simulate(
     return latencies
 
 
-def cores_needed(
-    robots: int, service_s: Callable[[int], float], limit_ms: float = 50.0
-) -> dict[str, float]:
-    """Return about the smallest number of cores at which 99 % of the faces stay below a limit."""
+def cores_needed(robots: int, service_s: Callable[[int], float]) -> dict[str, float]:
+    """Return about the fewest cores at which 99 % of the faces stay below `LIMIT_MS`."""
     cores = max(1, int(robots * RATE_HZ * service_s(32) / 32))
     latencies = simulate(robots, cores, service_s)
-    while np.percentile(latencies, 99) > limit_ms and cores < robots:
+    while np.percentile(latencies, 99) > LIMIT_MS and cores < robots:
         cores += 1 + cores // 50
         latencies = simulate(robots, cores, service_s)
     return {

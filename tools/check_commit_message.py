@@ -13,18 +13,7 @@ from pathlib import Path
 
 MAX_SUBJECT = 72  # characters
 # Verbs in the imperative with the ending of a past tense or a gerund.
-IMPERATIVES = {
-    'Bring',
-    'Embed',
-    'Exceed',
-    'Feed',
-    'Need',
-    'Ping',
-    'Proceed',
-    'Seed',
-    'Shed',
-    'Speed',
-}
+IMPERATIVES = 'Bring Embed Exceed Feed Need Ping Proceed Seed Shed Speed'
 
 
 def find_problems(message: str) -> list[str]:
@@ -48,7 +37,7 @@ def _problems_of_subject(subject: str) -> list[str]:
     first = subject.partition(' ')[0]
     if not re.fullmatch(r'[A-Z][a-z-]+', first):
         problems.append(f'the subject starts with "{first}": start with a verb, as in "Add"')
-    elif first.endswith(('ed', 'ing')) and first not in IMPERATIVES:
+    elif first.endswith(('ed', 'ing')) and first not in IMPERATIVES.split():
         problems.append(f'the subject starts with "{first}": use the imperative, as in "Add"')
     if len(subject) > MAX_SUBJECT:
         problems.append(f'the subject has {len(subject)} characters, at most {MAX_SUBJECT} fit')

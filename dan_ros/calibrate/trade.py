@@ -31,13 +31,11 @@ class Trade:
     """Results after subtracting a share of the learned prior.
 
     Attributes:
-        strength: the share, [0, 1], one number or one per class.
         accuracy, balanced: accuracy and balanced accuracy, [0, 1].
         neutral, others: recall of neutral, and mean recall of the other classes, [0, 1].
         false_alarms: per hour, see `false_alarms_per_hour`.
     """
 
-    strength: Strength
     accuracy: float
     balanced: float
     neutral: float
@@ -106,7 +104,6 @@ class LabeledLogits:
         is_neutral = self.classes == neutral
         recall = recall_per_class(predicted, self.classes, len(self.labels))
         return Trade(
-            strength,
             float((predicted == self.classes).mean()),
             balanced_accuracy(recall),
             float(recall[neutral]),

@@ -25,14 +25,12 @@ class Validation:
         before, after: float64 [N, C], log-probabilities without and with calibration.
         after_alike: float64 [N, C], as `after`, but with the temperature of `before`.
         classes: int64 [N], true classes.
-        units: int64 [N], group that was held out together: the person or, if unknown, the face.
     """
 
     before: np.ndarray
     after: np.ndarray
     after_alike: np.ndarray
     classes: np.ndarray
-    units: np.ndarray
 
     @property
     def gain(self) -> float:
@@ -119,4 +117,4 @@ def cross_validate(
         fitted = fit(logits[~held_out], classes[~held_out])
         after[held_out] = fitted.log_probabilities(logits[held_out])
         alike[held_out] = fitted.at(before.temperature).log_probabilities(logits[held_out])
-    return Validation(before.log_probabilities(logits), after, alike, classes, units)
+    return Validation(before.log_probabilities(logits), after, alike, classes)

@@ -12,16 +12,16 @@ from dan_ros.backends import Backend, open_backend
 from dan_ros.cli.common import (
     PATH,
     dataset_option,
+    evaluate_faces,
     need,
     open_faces,
     output_option,
     print_summary,
-    progress_bar,
     warn,
 )
 from dan_ros.datasets.faces import SPLITS, VALID, Faces
-from dan_ros.errors import ModelError, count_of
-from dan_ros.evaluate.evaluator import evaluate, predict_crops
+from dan_ros.errors import count_of
+from dan_ros.evaluate.evaluator import predict_crops
 from dan_ros.faces.crop import crop_face
 from dan_ros.labels import label_of, logits_to_probabilities
 from dan_ros.model.metadata import ModelInfo
@@ -59,7 +59,7 @@ def command(
     from dan_ros.model.onnx_writer import save_model
 
     described = read_descriptor(find_descriptor(descriptor))
-    content = _read(model)
+    content = model.read_bytes()
     info = ModelInfo(
         labels=described.expressions,
         input_size=described.size,
@@ -89,13 +89,6 @@ def command(
         _judge(faces, backend)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelError(f'{path} cannot be read: {error.strerror}') from None
-
-
 def _try_portrait(backend: Backend) -> None:
     """Show the result for one face, if the package with it is installed."""
     try:
@@ -116,14 +109,7 @@ def _try_portrait(backend: Backend) -> None:
 
 def _judge(faces: Faces, backend: Backend) -> None:
     """Print the accuracy, and a warning if it suggests mistakes in the descriptor."""
-    with progress_bar() as bar:
-        task = bar.add_task('evaluating', total=len(faces))
-        scores = evaluate(
-            faces,
-            backend.model.labels,
-            predict_crops(faces, backend),
-            lambda done, count: bar.update(task, completed=done, total=count),
-        ).scores
+    scores = evaluate_faces(faces, backend.model.labels, predict_crops(faces, backend)).scores
     click.echo(
         f'accuracy {scores.accuracy:.2%}, balanced {scores.balanced_accuracy:.2%}, '
         f'{count_of(int(scores.faces.sum()), "face")}'

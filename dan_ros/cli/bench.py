@@ -37,7 +37,7 @@ from dan_ros.bench.timer import Comparison, Limit
 from dan_ros.bench.tuning import Advice, Saving, advise
 from dan_ros.cli.common import PATH, need, progress_bar, server_options
 from dan_ros.detect import Detector
-from dan_ros.errors import DanError, DataError, ModelError, count_of
+from dan_ros.errors import DataError, ModelError, count_of
 from dan_ros.images.files import open_picture
 from dan_ros.model import store
 from dan_ros.storage.atomic import atomic_write_bytes
@@ -306,8 +306,5 @@ def _write(results: Results, folder: Path) -> None:
     title = f'dan_ros {__version__} on {machine["cpu"]}, {count_of(int(machine["cores"]), "core")}'
     figure = draw_bench(results.comparisons, results.steps_ms, title)
     content = json.dumps(results.to_json(), indent=2) + '\n'
-    try:
-        atomic_write_bytes(folder / 'bench.png', encode(figure))
-        atomic_write_bytes(folder / 'bench.json', content.encode())
-    except OSError as error:
-        raise DanError(f'{folder}: cannot write the results: {error.strerror}') from None
+    atomic_write_bytes(folder / 'bench.png', encode(figure))
+    atomic_write_bytes(folder / 'bench.json', content.encode())

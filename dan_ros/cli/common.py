@@ -30,6 +30,7 @@ from dan_ros.probabilities import Calibration, Prior
 
 if TYPE_CHECKING:
     from dan_ros.backends.torch import TorchBackend
+    from dan_ros.evaluate.evaluator import Evaluation, Predict
 
 PATH = click.Path(path_type=Path)  # type of the options and arguments that are paths
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.safetensors')
@@ -292,6 +293,20 @@ def open_faces(data: Path, dataset: str, split: str, labels: tuple[str, ...]) ->
     """
     name = catalog.guess_dataset(data, labels) if dataset == 'auto' else dataset
     return name, catalog.open_faces(name, data, split)
+
+
+def evaluate_faces(faces: Faces, labels: tuple[str, ...], predict: 'Predict') -> 'Evaluation':
+    """Classify faces with a progress bar; see `evaluate.evaluator.evaluate`."""
+    from dan_ros.evaluate.evaluator import evaluate
+
+    with progress_bar() as bar:
+        task = bar.add_task('evaluating')
+        return evaluate(
+            faces,
+            labels,
+            predict,
+            lambda done, count: bar.update(task, completed=done, total=count),
+        )
 
 
 def print_summary(dataset: str, split: str, faces: Faces, full_list: str, err: bool) -> None:

@@ -12,6 +12,7 @@ from dan_ros.backends import BACKENDS, Backend, ServerConfig
 from dan_ros.cli.common import (
     PATH,
     dataset_option,
+    evaluate_faces,
     labels_option,
     need,
     open_faces,
@@ -19,7 +20,6 @@ from dan_ros.cli.common import (
     print_summary,
     print_table,
     probability_options,
-    progress_bar,
     server_options,
     warn,
 )
@@ -120,7 +120,7 @@ def _evaluate(
     prior: Prior,
     calibration: Calibration | None,
 ) -> 'Evaluation':
-    from dan_ros.evaluate.evaluator import evaluate, predict_crops, predict_photos
+    from dan_ros.evaluate.evaluator import predict_crops, predict_photos
 
     if detector:
         finder = open_detector(detector)
@@ -129,13 +129,7 @@ def _evaluate(
         predict = predict_photos(faces, ExpressionPipeline(finder, model, config, calibration))
     else:
         predict = predict_crops(faces, model, prior, calibration)
-    with progress_bar() as bar:
-        task = bar.add_task('evaluating', total=len(faces))
-
-        def on_progress(done: int, count: int) -> None:
-            bar.update(task, completed=done, total=count)
-
-        return evaluate(faces, model.model.labels, predict, on_progress)
+    return evaluate_faces(faces, model.model.labels, predict)
 
 
 def _print(content: dict[str, Any]) -> None:

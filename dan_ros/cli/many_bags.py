@@ -27,6 +27,7 @@ from dan_ros.bag.many.sources import find_bags
 from dan_ros.bag.settings import BagSettings
 from dan_ros.errors import DanError, DataError, count_of
 from dan_ros.model import store
+from dan_ros.storage.atomic import atomic_write_bytes
 
 if TYPE_CHECKING:
     from dan_ros.bag.many.executor import Executor
@@ -248,8 +249,8 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
     sources |= {name: str(task.source) for name, task in many.tasks.items()}
     waiting = len(many.waiting)
     page = render_page(folder.records, failures, settings, many.fingerprint, waiting)
-    folder.write(PAGE, page)
-    folder.write(LIST, render_list(folder.records, failures, sources))
+    atomic_write_bytes(folder.path / PAGE, page)
+    atomic_write_bytes(folder.path / LIST, render_list(folder.records, failures, sources))
     incomplete = sum(bool(problem_of(record['summary'])) for record in records.values())
     images = sum(record['summary']['frames'] for record in records.values())
     parts = [f'{count_of(len(done), "bag")}, {count_of(images, "image")}']

@@ -13,6 +13,7 @@ from dan_ros.palette import ACCENT, ALERT, BASELINE, LIGHT
 from dan_ros.plots.style import SMALL_PT, WIDTH_IN, hide_axes, new_figure, styled
 
 HEAT_SHARE = 0.55  # opacity of a heat map over a face
+MISTAKES_PER_ROW = 8
 CELL_IN = 0.62  # side of a cell of a confusion matrix
 
 
@@ -115,17 +116,16 @@ def draw_recall(
 
 
 @styled
-def draw_mistakes(faces: Sequence[np.ndarray], captions: Sequence[str], columns: int = 8) -> Figure:
+def draw_mistakes(faces: Sequence[np.ndarray], captions: Sequence[str]) -> Figure:
     """Draw faces with captions in a grid.
 
     Args:
         faces: uint8 [H, W, 3], RGB, at least one.
         captions: one or two lines per face.
-        columns: faces per row.
     """
-    rows = -(-len(faces) // columns)
+    rows = -(-len(faces) // MISTAKES_PER_ROW)
     figure = new_figure(1.25 * rows)
-    grid = figure.subplots(rows, columns, squeeze=False)
+    grid = figure.subplots(rows, MISTAKES_PER_ROW, squeeze=False)
     for axes in grid.flat:
         axes.axis('off')
     for axes, face, caption in zip(grid.flat, faces, captions, strict=False):

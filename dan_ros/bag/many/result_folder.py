@@ -131,10 +131,6 @@ class ResultFolder:
             if part.name.removeprefix('bag=') not in self.records
         ]
 
-    def write(self, name: str, content: bytes) -> None:
-        """Write or replace a file of the folder."""
-        atomic_write_bytes(self.path / name, content)
-
     def _partition(self, table: str, name: str) -> Path:
         return self.path / TABLES / table / f'bag={name}' / f'{table}.parquet'
 
