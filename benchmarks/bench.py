@@ -27,10 +27,10 @@ from rich.table import Table
 
 from dan_ros.backends.base import node_threads
 from dan_ros.bench.machine import describe_machine
+from dan_ros.bench.plot import draw_bench
 from dan_ros.bench.report import comparison_table
 from dan_ros.bench.timer import Comparison
 from dan_ros.errors import count_of
-from dan_ros.plots.bench import draw_bench
 from dan_ros.plots.style import encode
 
 NODE = 'node'

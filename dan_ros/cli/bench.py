@@ -299,7 +299,7 @@ def _print(results: Results) -> None:
 
 def _write(results: Results, folder: Path) -> None:
     """Write bench.json and bench.png."""
-    from dan_ros.plots.bench import draw_bench
+    from dan_ros.bench.plot import draw_bench
     from dan_ros.plots.style import encode
 
     machine = results.machine

@@ -57,8 +57,8 @@ MAY_IMPORT = {
     'adopt': 'backends errors labels model storage',
     'bag': 'annotate backends detect errors faces image_annotations images labels messages model'
     ' palette pipeline plots probabilities storage tracking types video_pipeline',
-    'bench': 'backends detect errors faces images labels model pipeline storage tracking types'
-    ' video_pipeline',
+    'bench': 'backends detect errors faces images labels model palette pipeline plots storage'
+    ' tracking types video_pipeline',
     'view': 'annotate bag errors faces images labels messages palette pipeline tracking types'
     ' video_parameters video_pipeline',
     'ros': 'annotate backends circumplex detect errors faces image_annotations images labels'

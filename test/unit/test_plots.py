@@ -7,8 +7,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from dan_ros import labels, palette
+from dan_ros.bench.plot import draw_bench
 from dan_ros.bench.timer import Comparison
-from dan_ros.plots import bench, evaluation, lines, style, timeline, training
+from dan_ros.plots import evaluation, lines, style, timeline, training
 
 COUNT = len(labels.CANONICAL)
 LONG_NAME = 'a variant with a name that is far too long for one line of a plot, int8, one thread'
@@ -34,7 +35,7 @@ def smile(after_gap: bool) -> Figure:
 
 
 FIGURES = {
-    'bench': lambda: bench.draw_bench(many_comparisons(), {'case': {'detect': 1.0}}, 'a $title'),
+    'bench': lambda: draw_bench(many_comparisons(), {'case': {'detect': 1.0}}, 'a $title'),
     'confusion': lambda: evaluation.draw_confusion(
         labels.CANONICAL, np.arange(COUNT**2).reshape(COUNT, COUNT), 'a $title'
     ),
@@ -73,6 +74,6 @@ def test_the_band_of_a_timeline_has_the_color_and_name_of_the_label():
 
 def test_comparisons_of_the_same_variants_share_their_names():
     comparisons = many_comparisons()[:2] + [Comparison('other', 'a', {'a': 2.0, 'b': 1.0})]
-    figure = bench.draw_bench(comparisons, {}, '')
+    figure = draw_bench(comparisons, {}, '')
     rows = {axes.get_subplotspec().get_topmost_subplotspec().rowspan.start for axes in figure.axes}
     assert (len(figure.axes), len(rows)) == (3, 2)

@@ -2,13 +2,14 @@
 """Plots of measured times, as wide as a page."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 
+from dan_ros.bench.report import Steps
+from dan_ros.bench.timer import Comparison
 from dan_ros.palette import ACCENT, BASELINE, SERIES
 from dan_ros.plots.style import SMALL_PT, hide_axes, new_figure, styled
 
@@ -17,28 +18,6 @@ HEAD_IN = 0.5  # height of a panel's title and margin
 NAME_WIDTH = 30  # characters in a line of a name
 TITLE_WIDTH = 76  # characters in the title above a row of panels
 MAX_COLUMNS = 4
-
-Steps = Mapping[str, Mapping[str, float]]  # case -> step of the pipeline -> milliseconds
-
-
-class Comparison(Protocol):
-    """Times of variants; see `dan_ros.bench.timer.Comparison`."""
-
-    @property
-    def title(self) -> str:
-        """What is compared."""
-
-    @property
-    def baseline(self) -> str:
-        """The variant that the speeds are relative to."""
-
-    @property
-    def times_ms(self) -> Mapping[str, float]:
-        """Median by variant, milliseconds."""
-
-    @property
-    def times_faster(self) -> Mapping[str, float]:
-        """Speed by variant, relative to the baseline."""
 
 
 @styled
