@@ -3,7 +3,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,7 +19,6 @@ from dan_ros.cli.common import (
 )
 from dan_ros.errors import count_of
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
-from dan_ros.probabilities import Calibration, Prior
 from dan_ros.storage.atomic import remove_abandoned
 from dan_ros.tracking.config import TrackerConfig
 from dan_ros.video_pipeline import VideoPipeline
@@ -69,6 +68,7 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
 )
 @click.option(
     '--half-life',
+    'half_life_s',
     default=TRACKER.half_life_s,
     show_default=True,
     type=click.FloatRange(0, 60),
@@ -98,23 +98,11 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
 def command(
     sources: tuple[Path, ...],
     out: Path,
-    video: bool,
-    blur: bool,
-    annotations: bool,
     force: bool,
-    topics: tuple[str, ...],
-    model: str,
-    backend: str,
-    detector: str,
-    max_side: int,
-    max_faces: int,
     rotation: str,
-    half_life: float,
-    min_confidence: float,
     jobs: int | None,
     ray_address: str | None,
-    prior: Prior,
-    calibration: Calibration | None,
+    **options: Any,  # the other fields of BagSettings
 ) -> None:
     """Classify every image of the bag IN and write the bag OUT.
 
@@ -134,27 +122,12 @@ def command(
     summary, index.html. The same command continues an interrupted run: a bag is converted again
     only if its content or the options change.
     """
-    if blur and not video:
+    settings = BagSettings(rotation=int(rotation), **options)
+    if settings.blur and not settings.video:
         raise click.UsageError('--blur needs --video')
     need('rosbags', 'matplotlib', 'yaml', 'mcap', extra='bag')
     from dan_ros.bag.many.sources import means_many
 
-    settings = BagSettings(
-        topics=topics,
-        video=video,
-        blur=blur,
-        annotations=annotations,
-        model=model,
-        backend=backend,
-        detector=detector,
-        max_side_px=max_side,
-        max_faces=max_faces,
-        rotation=int(rotation),
-        half_life_s=half_life,
-        min_confidence=min_confidence,
-        prior=prior,
-        calibration=calibration,
-    )
     if out.name in ('', '..'):  # an error such as that OUT is the current folder
         out = out.resolve()
     if not (jobs or ray_address or means_many(sources, out)):

@@ -68,6 +68,7 @@ detector_option = click.option(
 )
 max_side_option = click.option(
     '--max-side',
+    'max_side_px',
     default=PipelineConfig.max_side_px,
     show_default=True,
     type=click.IntRange(64, 4096),

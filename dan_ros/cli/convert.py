@@ -2,6 +2,7 @@
 """`dan-ros convert`: convert a DAN checkpoint to a model file."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -42,15 +43,10 @@ def command(
     label_set: str | None,
     output: Path,
     fp16: bool,
-    input_size: int | None,
-    mean: tuple[float, float, float] | None,
-    std: tuple[float, float, float] | None,
-    grey: bool | None,
-    crop_scale: float,
-    source: str,
     temperature: float | None,
     shares: tuple[float, ...],
     strength: float | None,
+    **notes: Any,  # the other arguments of fuse_checkpoint
 ) -> None:
     """Convert CHECKPOINT, an official DAN .pth or a .safetensors file, to an ONNX file.
 
@@ -62,16 +58,8 @@ def command(
     from dan_ros.network.checkpoint import fuse_checkpoint
     from dan_ros.network.export import export_onnx
 
-    fused, info = fuse_checkpoint(
-        checkpoint,
-        labels=LABEL_SETS[label_set] if label_set else None,
-        input_size=input_size,
-        mean=mean,
-        std=std,
-        grey=grey,
-        crop_scale=crop_scale,
-        source=source,
-    )
+    labels = LABEL_SETS[label_set] if label_set else None
+    fused, info = fuse_checkpoint(checkpoint, labels=labels, **notes)
     info = with_probabilities(info, temperature, shares, strength)
     output.parent.mkdir(parents=True, exist_ok=True)
     export_onnx(fused, info, output, fp16)

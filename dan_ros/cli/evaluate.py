@@ -84,31 +84,30 @@ def command(
     there are any.
     """
     need('matplotlib', 'jinja2')
-    from dan_ros.evaluate.report import Subject, to_json, write_report
+    from dan_ros.evaluate.report import to_json, write_report
 
     opened = open_model(model, backend, label_set, server)
     name, faces = open_faces(data, dataset, split, opened.model.labels)
     out.mkdir(parents=True, exist_ok=True)
     print_summary(name, split, faces, 'scores.json', err=as_json)
     evaluation = _evaluate(faces, opened, detector, prior, calibration)
-    look = 'photo' if detector else 'face'
-    subject = Subject(
-        opened.model_name,
-        str(data),
-        name,
-        split,
-        opened.name,
-        opened.device,
-        look,
-        str(prior),
-        calibration is not None,
-    )
-    content = to_json(subject, evaluation)
+    content = {
+        'model': opened.model_name,
+        'data': str(data),
+        'dataset': name,
+        'split': split,
+        'backend': opened.name,
+        'device': opened.device,
+        'look': 'photo' if detector else 'face',
+        'prior': str(prior),
+        'is_calibrated': calibration is not None,
+        **to_json(evaluation),
+    }
     if as_json:
         click.echo(json.dumps(content))
     else:
         _print(content)
-    page = write_report(subject, evaluation, out)  # an error must not hide the numbers
+    page = write_report(content, evaluation, out)  # an error must not hide the numbers
     click.echo(f'report: {page}', err=as_json)
     _check_complete(content)
 

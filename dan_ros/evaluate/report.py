@@ -5,7 +5,6 @@ import base64
 import errno
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,39 +83,13 @@ CAPTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What was evaluated.
-
-    Attributes:
-        model: name or path of the model.
-        data: path of the data.
-        dataset, split: see `datasets.catalog.open_faces`.
-        backend, device: what ran the model.
-        look: 'face' if faces were cropped by the data set, 'photo' if they were detected.
-        prior: value of --prior.
-        is_calibrated: whether a calibration was used.
-    """
-
-    model: str
-    data: str
-    dataset: str
-    split: str
-    backend: str
-    device: str
-    look: str
-    prior: str = 'model'
-    is_calibrated: bool = False
-
-
-def to_json(subject: Subject, evaluation: Evaluation) -> dict[str, Any]:
+def to_json(evaluation: Evaluation) -> dict[str, Any]:
     """Convert to plain numbers, strings, lists and dicts; None where a metric is undefined."""
     scores = evaluation.scores
     columns = zip(
         scores.labels, scores.precision, scores.recall, scores.f1, scores.faces, strict=True
     )
     return {
-        **vars(subject),
         **_describe_images(evaluation),
         'accuracy': scores.accuracy,
         'balanced_accuracy': scores.balanced_accuracy,
@@ -159,11 +132,18 @@ def _describe_images(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path:
+def write_report(content: dict[str, Any], evaluation: Evaluation, folder: Path) -> Path:
     """Write the figures, `report.html` and `scores.json` into an existing folder.
 
     Files of an earlier report are replaced after all new ones are on the disk; `scores.json` is
     replaced last. If it exists, all files come from the same evaluation.
+
+    Args:
+        content: see `to_json`, with what was evaluated: model, data, dataset, split, backend,
+            device, prior, is_calibrated, and look, which is 'face' if the data set cropped the
+            faces, or 'photo' if they were detected.
+        evaluation: the results.
+        folder: the folder.
 
     Returns:
         Path of the page, which contains the figures and can be shared without other files.
@@ -171,8 +151,8 @@ def write_report(subject: Subject, evaluation: Evaluation, folder: Path) -> Path
     Raises:
         DanError: a file cannot be written; an earlier report is kept.
     """
-    content = to_json(subject, evaluation)
-    title = readable(f'{Path(subject.model).name} on {subject.dataset}, {subject.split}')
+    model = Path(content['model']).name
+    title = readable(f'{model} on {content["dataset"]}, {content["split"]}')
     scores = evaluation.scores
     drawn = {
         'confusion': draw_confusion(scores.labels, scores.confusion, title),
