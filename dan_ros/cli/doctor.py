@@ -76,7 +76,7 @@ class Finding:
     Attributes:
         subject: what was checked.
         state: `OK`; `ABSENT`, not needed on this machine; `WARNING`, an optional part is missing;
-            `ERROR`, the node cannot work.
+            `ERROR`, the node, or the server that was given, cannot work.
         found: what was found.
         remedy: what to do about it, or ''.
     """
@@ -93,7 +93,8 @@ class Finding:
 def command(as_json: bool, server: ServerConfig) -> None:
     """Check this machine: versions, models, and one real inference per backend and detector.
 
-    The exit code is 1 if something that the node needs is missing or does not work.
+    The exit code is 1 if something that the node needs is missing or does not work, or if the
+    server given with --url does not answer.
     """
     findings = examine(server)
     if as_json:
@@ -216,7 +217,8 @@ def _check_backend(name: str, server: ServerConfig) -> Finding:
     except (DanError, ImportError) as error:
         if name in GPU_BACKENDS and cuda.find_device() is None:
             return Finding(subject, ABSENT, 'no CUDA device')
-        return Finding(subject, WARNING, 'cannot be used', str(error))
+        state = ERROR if REGISTRY[name].kind == SERVER else WARNING  # a server was asked for
+        return Finding(subject, state, 'cannot be used', str(error))
     height, width = backend.model.input_size
     speed = f'{time_ms:.1f} ms per face of {width}x{height}'
     return Finding(subject, OK, f'{speed}, {backend.model_name} on {backend.device}')

@@ -22,3 +22,11 @@ def test_doctor_runs_every_backend_and_detector(run):
         findings['GPU']['state'] == 'ok'
     )
     assert findings['backend tensorrt']['state'] in ('ok', 'warning', 'absent')
+
+
+def test_doctor_fails_if_the_server_that_was_given_is_silent(run):
+    result = run('doctor', '--json', '--url', 'grpc://127.0.0.1:9')
+    assert result.exit_code == 1
+    findings = {f['subject']: f for f in json.loads(result.stdout)['findings']}
+    assert findings['backend kserve']['state'] == 'error'
+    assert 'Connection refused' in findings['backend kserve']['remedy']
