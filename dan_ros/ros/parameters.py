@@ -472,8 +472,14 @@ class Settings:
         """Check rules that concern several parameters, since they may be set one by one.
 
         Raises:
-            ParameterError: depth_topics and image_topics differ in length.
+            ParameterError: depth_topics and image_topics differ in length, or results are to be
+                published for camera images although there are none.
         """
+        if self.input == CROPPED_FACES and self.packages:
+            raise ParameterError(
+                f'publish.{self.packages[0]} needs input: {IMAGES}; there is no camera image to '
+                f'which the results of {CROPPED_FACES} belong'
+            )
         if len(self.depths) != len(self.cameras):
             raise ParameterError(
                 f'depth_topics has {count_of(len(self.depths), "entry", "entries")}, but the '

@@ -107,3 +107,10 @@ def test_there_are_as_many_depth_topics_as_cameras():
     assert Settings.from_values({**two, 'depth_topics': ['', '/d']}).depths == ['', '/d']
     with pytest.raises(ParameterError, match='^depth_topics has 1 entry, but .* is 2 '):
         Settings.from_values({**two, 'depth_topics': ['/d']}).check()
+
+
+def test_results_of_camera_images_cannot_be_published_for_cropped_faces():
+    values = {name: spec.default for name, spec in SPECS.items()} | {'publish.vision_msgs': True}
+    Settings.from_values(values).check()
+    with pytest.raises(ParameterError, match='^publish.vision_msgs needs input: images'):
+        Settings.from_values({**values, 'input': 'cropped_faces'}).check()
