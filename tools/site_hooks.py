@@ -27,11 +27,7 @@ PYTHON_PAGE = {
     'Data': ('types.Frame', 'types.Face', 'types.FaceExpression', 'types.Attention', 'labels'),
     'Tracking': ('tracking.face_tracker.TrackedFace', 'tracking.config.TrackerConfig'),
     'Detectors': ('detect.open_detector', 'detect.base.DetectorConfig', 'detect.base.Detector'),
-    'Backends': (
-        'backends.open_backend',
-        'backends.base.Backend',
-        'backends.base.BackendConfig',
-    ),
+    'Backends': ('backends.open_backend', 'backends.base.Backend', 'backends.base.BackendConfig'),
     'Training': ('train.losses.AffinityLoss', 'train.losses.PartitionLoss'),
     'Errors': ('errors',),
 }

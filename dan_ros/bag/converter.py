@@ -18,12 +18,7 @@ from dan_ros.bag.video import Videos
 from dan_ros.bag.writer import ExpressionBagWriter
 from dan_ros.errors import DataError, FrameError, count_of
 from dan_ros.faces.blur import blur_faces
-from dan_ros.faces.camera_model import (
-    Camera,
-    describe_problem,
-    info_to_camera,
-    info_topic,
-)
+from dan_ros.faces.camera_model import Camera, describe_problem, info_to_camera, info_topic
 from dan_ros.faces.head_pose import solve_poses
 from dan_ros.messages import stamp_to_ns
 from dan_ros.storage.atomic import atomic_directory

@@ -101,10 +101,7 @@ class Networks:
 
 
 def open_networks(
-    models: Sequence[str],
-    threads: int,
-    on_progress: OnProgress,
-    server: ServerConfig = NO_SERVER,
+    models: Sequence[str], threads: int, on_progress: OnProgress, server: ServerConfig = NO_SERVER
 ) -> Networks:
     """Open every model on every backend.
 

@@ -119,9 +119,7 @@ def _comparison_to_json(comparison: Comparison) -> dict[str, Any]:
     'pipeline runs the first one.',
 )
 @click.option(
-    '--image',
-    type=PATH,
-    help='Measure on the largest face of this image instead of a drawn face.',
+    '--image', type=PATH, help='Measure on the largest face of this image instead of a drawn face.'
 )
 @click.option(
     '--seconds',
@@ -168,10 +166,7 @@ def command(
 
 
 def measure(
-    models: Sequence[str],
-    image: Path | None,
-    seconds: float,
-    server: ServerConfig = NO_SERVER,
+    models: Sequence[str], image: Path | None, seconds: float, server: ServerConfig = NO_SERVER
 ) -> Results:
     """Open and measure everything; show a progress bar on a terminal."""
     machine = describe_machine()

@@ -161,9 +161,7 @@ def _take_pictures(camera: str, folder: Path, person: str, count: int) -> None:
         click.echo(f'The pictures are saved in {folder}; delete them when you no longer need them.')
         for label in CANONICAL:
             answer = click.prompt(
-                f'Show {label}, then press Enter (s: skip)',
-                default='',
-                show_default=False,
+                f'Show {label}, then press Enter (s: skip)', default='', show_default=False
             )
             if answer.strip().lower() == 's':
                 continue

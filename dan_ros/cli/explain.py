@@ -32,9 +32,7 @@ FIGURE_SUFFIXES = ('.png', '.jpg', '.jpeg', '.pdf', '.svg')
 @click.command('explain')
 @click.argument('image', type=PATH)
 @click.option(
-    '--out',
-    type=PATH,
-    help='Output image; default IMAGE_explained.png in the current folder.',
+    '--out', type=PATH, help='Output image; default IMAGE_explained.png in the current folder.'
 )
 @click.option(
     '--model',

@@ -13,14 +13,7 @@ from dan_ros.cli.common import PATH
 from dan_ros.errors import DataError
 from dan_ros.model import store
 from dan_ros.serve.manifests import to_compose, to_inference_service
-from dan_ros.serve.repository import (
-    BACKENDS,
-    CPU,
-    DEVICES,
-    ONNXRUNTIME,
-    ServeConfig,
-    write_model,
-)
+from dan_ros.serve.repository import BACKENDS, CPU, DEVICES, ONNXRUNTIME, ServeConfig, write_model
 from dan_ros.storage.atomic import atomic_directory
 
 # The backend of dan_ros whose bundled model is the fastest on a device.
@@ -60,12 +53,7 @@ LIKE = {CPU: 'onnxruntime', 'gpu': 'onnxruntime_cuda'}
     help='Address of the models for KServe.',
 )
 def command(
-    out: Path,
-    models: tuple[str, ...],
-    backend: str,
-    device: str,
-    instances: int,
-    storage: str,
+    out: Path, models: tuple[str, ...], backend: str, device: str, instances: int, storage: str
 ) -> None:
     """Write a folder OUT with which Triton Inference Server runs models for many robots.
 

@@ -99,11 +99,7 @@ def _open_node(name: str, board: 'Board') -> Any:
 
 
 def _open_local(
-    source: str,
-    board: 'Board',
-    blur: bool,
-    topics: tuple[str, ...],
-    names: tuple[str, str, str],
+    source: str, board: 'Board', blur: bool, topics: tuple[str, ...], names: tuple[str, str, str]
 ) -> Any:
     from dan_ros.pipeline import ExpressionPipeline
     from dan_ros.video_pipeline import VideoConfig, VideoPipeline

@@ -239,12 +239,7 @@ def _start(program: str, *ros_arguments: str) -> 'subprocess.Popen[bytes]':
     prefix = Path(get_package_prefix('dan_ros'))
     profile = prefix / 'share' / 'dan_ros' / 'config' / 'fastdds_large_images.xml'
     return subprocess.Popen(  # noqa: S603
-        [
-            sys.executable,
-            str(prefix / 'lib' / 'dan_ros' / program),
-            '--ros-args',
-            *ros_arguments,
-        ],
+        [sys.executable, str(prefix / 'lib' / 'dan_ros' / program), '--ros-args', *ros_arguments],
         # Both processes publish large images.
         env={'FASTDDS_DEFAULT_PROFILES_FILE': str(profile), **os.environ},
         preexec_fn=_die_with_parent,  # noqa: PLW1509

@@ -20,14 +20,7 @@ from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
 from dan_ros.video_parameters import VIDEO_PARAMETERS, to_video_config
 from dan_ros.video_pipeline import StampedFrame, VideoPipeline
-from dan_ros.view.board import (
-    PICTURE_S,
-    Board,
-    SeenEvent,
-    SeenFace,
-    ViewStatus,
-    parameter_json,
-)
+from dan_ros.view.board import PICTURE_S, Board, SeenEvent, SeenFace, ViewStatus, parameter_json
 from dan_ros.view.playback import TimedImages
 
 STATUS_S = 1.0  # interval of the status, seconds

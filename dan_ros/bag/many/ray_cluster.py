@@ -89,10 +89,7 @@ class RayExecutor:
 
     def _to_task(self, function: Callable[..., Any], needs_gpu: bool) -> Any:
         return self._ray.remote(function).options(
-            num_cpus=1,
-            num_gpus=GPU_SHARE if needs_gpu else 0,
-            memory=WORKER_BYTES,
-            max_retries=0,
+            num_cpus=1, num_gpus=GPU_SHARE if needs_gpu else 0, memory=WORKER_BYTES, max_retries=0
         )
 
     def has_room(self) -> bool:
