@@ -28,8 +28,7 @@ class Spec:
         default: bool, int, float, str or list of str; defines the parameter's type.
         description: what it does, in full sentences.
         unit: unit of the value, or ''.
-        minimum: lowest allowed number.
-        maximum: highest allowed number.
+        limits: lowest and highest allowed number, or None.
         choices: allowed values; () for all.
         live: whether it may be changed while the node is configured.
         check: returns what else is wrong with a value, in one line; '' if it is valid.
@@ -40,8 +39,7 @@ class Spec:
     default: Any
     description: str
     unit: str = ''
-    minimum: float | None = None
-    maximum: float | None = None
+    limits: tuple[float, float] | None = None
     choices: tuple[Any, ...] = ()
     live: bool = False
     check: Callable[[Any], str] | None = None
@@ -55,8 +53,8 @@ class Spec:
         kind = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 'a string'}
         text = kind.get(type(self.default), 'a list of strings')
         text += ' or a list of numbers' if self.takes_numbers else ''
-        if self.minimum is not None:
-            text += f' from {self.minimum:.9g} to {self.maximum:.9g}'
+        if self.limits:
+            text += ' from {:.9g} to {:.9g}'.format(*self.limits)
         return f'{text} ({self.unit})' if self.unit else text
 
     def problem_with(self, value: Any) -> str:
@@ -89,7 +87,7 @@ class Spec:
     def _is_in_range(self, value: Any) -> bool:
         if self.choices:
             return value in self.choices
-        return self.minimum is None or self.minimum <= value <= self.maximum
+        return self.limits is None or self.limits[0] <= value <= self.limits[1]
 
 
 def _problem_with_prior(text: str) -> str:
@@ -107,8 +105,7 @@ VIDEO_PARAMETERS = (
         'Longer side of the downscaled copy on which faces are detected; crops come from the full '
         'image. Smaller is faster but misses small faces.',
         unit='pixels',
-        minimum=64,
-        maximum=4096,
+        limits=(64, 4096),
         live=True,
     ),
     Spec(
@@ -119,16 +116,14 @@ VIDEO_PARAMETERS = (
         'late, or N - 1 images late if it changes the image too little. 10 saves about a third of '
         'the work.',
         unit='images',
-        minimum=1,
-        maximum=100,
+        limits=(1, 100),
         live=True,
     ),
     Spec(
         'detector.min_score',
         0.6,
         'Minimum confidence of the detector.',
-        minimum=0.0,
-        maximum=1.0,
+        limits=(0.0, 1.0),
         live=True,
     ),
     Spec(
@@ -137,8 +132,7 @@ VIDEO_PARAMETERS = (
         'Maximum number of faces classified per image, the largest first. The rest are published '
         'as unknown.',
         unit='faces',
-        minimum=1,
-        maximum=1000,
+        limits=(1, 1000),
         live=True,
     ),
     Spec(
@@ -146,8 +140,7 @@ VIDEO_PARAMETERS = (
         TRACKER.min_confidence,
         'A face is published as unknown if its most likely expression is less probable than this.',
         unit='probability',
-        minimum=0.0,
-        maximum=1.0,
+        limits=(0.0, 1.0),
         live=True,
     ),
     Spec(
@@ -166,8 +159,7 @@ VIDEO_PARAMETERS = (
         TRACKER.max_missed_s,
         'A face that is missing for longer gets a new id.',
         unit='seconds',
-        minimum=0.0,
-        maximum=60.0,
+        limits=(0.0, 60.0),
         live=True,
     ),
     Spec(
@@ -175,8 +167,7 @@ VIDEO_PARAMETERS = (
         TRACKER.max_distance,
         'Maximum distance between a face and its predicted position at which it keeps its id.',
         unit='face sizes',
-        minimum=0.0,
-        maximum=10.0,
+        limits=(0.0, 10.0),
         live=True,
     ),
     Spec(
@@ -185,8 +176,7 @@ VIDEO_PARAMETERS = (
         'Number of consecutive images in which a new face must be found before it is published. 2 '
         'or 3 suppress false detections.',
         unit='images',
-        minimum=1,
-        maximum=100,
+        limits=(1, 100),
         live=True,
     ),
     Spec(
@@ -195,8 +185,7 @@ VIDEO_PARAMETERS = (
         'Time in which the weight of past probabilities halves, at any frame rate. 0 turns '
         'smoothing off.',
         unit='seconds',
-        minimum=0.0,
-        maximum=60.0,
+        limits=(0.0, 60.0),
         live=True,
     ),
     Spec(
@@ -204,8 +193,7 @@ VIDEO_PARAMETERS = (
         TRACKER.margin,
         'How much more probable another expression must be before the published label changes.',
         unit='probability',
-        minimum=0.0,
-        maximum=1.0,
+        limits=(0.0, 1.0),
         live=True,
     ),
     Spec(
@@ -213,16 +201,14 @@ VIDEO_PARAMETERS = (
         QUALITY.min_side_px,
         'A face with a smaller box is published as unknown.',
         unit='pixels of the longer side',
-        minimum=0.0,
-        maximum=4096.0,
+        limits=(0.0, 4096.0),
         live=True,
     ),
     Spec(
         'quality.min_frontality',
         QUALITY.min_frontality,
         'A face turned further away is published as unknown. 1: frontal, 0: turned by 90 degrees.',
-        minimum=0.0,
-        maximum=1.0,
+        limits=(0.0, 1.0),
         live=True,
     ),
     Spec(
@@ -230,8 +216,7 @@ VIDEO_PARAMETERS = (
         QUALITY.min_sharpness,
         'A less sharp face is published as unknown. Sharp faces have 7 to 12; 0 accepts all faces.',
         unit='cycles per face',
-        minimum=0.0,
-        maximum=100.0,
+        limits=(0.0, 100.0),
         live=True,
     ),
     Spec(
@@ -240,8 +225,7 @@ VIDEO_PARAMETERS = (
         'A face starts to look at the camera when its head is turned away by less than this, and '
         'stops beyond 1.4 times this angle. The measured angle is about 0.7 of the real one.',
         unit='degrees',
-        minimum=1.0,
-        maximum=60.0,
+        limits=(1.0, 60.0),
         live=True,
     ),
     Spec(
@@ -249,8 +233,7 @@ VIDEO_PARAMETERS = (
         VIDEO.attention.min_duration_s,
         'How long a head must be turned to the camera, or away from it, before `looking` changes.',
         unit='seconds',
-        minimum=0.0,
-        maximum=60.0,
+        limits=(0.0, 60.0),
         live=True,
     ),
     Spec(
@@ -258,8 +241,7 @@ VIDEO_PARAMETERS = (
         VIDEO.events.min_duration_s,
         'How long a new expression must last before an event is published.',
         unit='seconds',
-        minimum=0.0,
-        maximum=60.0,
+        limits=(0.0, 60.0),
         live=True,
     ),
     Spec(

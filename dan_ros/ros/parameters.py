@@ -90,16 +90,14 @@ PARAMETERS = (
         128,
         'Width of the pictures on /humans/faces/<id>/cropped and aligned.',
         unit='pixels',
-        minimum=16,
-        maximum=2048,
+        limits=(16, 2048),
     ),
     Spec(
         'humans.faces.height',
         128,
         'Height of the pictures on /humans/faces/<id>/cropped and aligned.',
         unit='pixels',
-        minimum=16,
-        maximum=2048,
+        limits=(16, 2048),
     ),
     Spec(
         'valence_from_expression',
@@ -171,8 +169,7 @@ PARAMETERS = (
         'Timeout of a call to the server. After it, the local model answers, and a late answer is '
         'dropped.',
         unit='milliseconds',
-        minimum=1.0,
-        maximum=10_000.0,
+        limits=(1.0, 10_000.0),
     ),
     Spec(
         'backend.token_file',
@@ -190,8 +187,7 @@ PARAMETERS = (
         'CPU threads of network and detector. 0: all cores except one, which is left to camera and '
         'middleware; on two cores, several faces of an image are split over both cores.',
         unit='threads',
-        minimum=0,
-        maximum=64,
+        limits=(0, 64),
     ),
     Spec(
         'detector.name',
@@ -240,8 +236,7 @@ PARAMETERS = (
         40_000_000,
         'Larger compressed images are dropped before they are decoded.',
         unit='pixels',
-        minimum=1,
-        maximum=MAX_PIXELS,
+        limits=(1, MAX_PIXELS),
         live=True,
     ),
     Spec(
@@ -249,8 +244,7 @@ PARAMETERS = (
         0.0,
         'Maximum number of images processed per second and camera, always the newest. 0: no limit.',
         unit='hertz',
-        minimum=0.0,
-        maximum=1000.0,
+        limits=(0.0, 1000.0),
         live=True,
     ),
 )
@@ -267,16 +261,13 @@ def _to_descriptor(spec: Spec) -> ParameterDescriptor:
         # Accept integers for floats; `problem_with` checks the type.
         dynamic_typing=isinstance(spec.default, float) or spec.takes_numbers,
     )
-    if spec.minimum is None or spec.maximum is None:
-        return descriptor
-    if isinstance(spec.default, float):
-        descriptor.floating_point_range = [
-            FloatingPointRange(from_value=float(spec.minimum), to_value=float(spec.maximum))
-        ]
-    else:
-        descriptor.integer_range = [
-            IntegerRange(from_value=int(spec.minimum), to_value=int(spec.maximum))
-        ]
+    if spec.limits:
+        low, high = spec.limits
+        if isinstance(spec.default, float):
+            limits = FloatingPointRange(from_value=float(low), to_value=float(high))
+            descriptor.floating_point_range = [limits]
+        else:
+            descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
     return descriptor
 
 

@@ -279,6 +279,7 @@ def _newer(items: 'deque[tuple[int, Any]]', number: int) -> list[Any]:
 
 def parameter_json(spec: Spec, value: Any) -> dict[str, Any]:
     """Return a parameter as the page reads it."""
+    minimum, maximum = spec.limits or (None, None)
     return {
         'name': spec.name,
         'value': value,
@@ -286,8 +287,8 @@ def parameter_json(spec: Spec, value: Any) -> dict[str, Any]:
         'kind': type(spec.default).__name__,
         'description': spec.description,
         'unit': spec.unit,
-        'minimum': spec.minimum,
-        'maximum': spec.maximum,
+        'minimum': minimum,
+        'maximum': maximum,
         'choices': list(spec.choices),
         'live': spec.live,
     }

@@ -221,4 +221,4 @@ def test_any_value_of_a_parameter_is_taken_or_refused_in_a_line(name, value):
     else:
         taken = spec.to_value(value)
         assert type(taken) is type(spec.default)
-        assert spec.minimum is None or spec.minimum <= taken <= spec.maximum
+        assert not spec.limits or spec.limits[0] <= taken <= spec.limits[1]

@@ -251,7 +251,7 @@ def test_a_network_address_needs_the_token():
 
 def test_a_browser_sees_faces_events_status_parameters_and_pictures():
     async def test(site, session):
-        spec = Spec('a.b', 0.3, 'Text.', 'seconds', 0, 1)
+        spec = Spec('a.b', 0.3, 'Text.', 'seconds', (0, 1))
         site.board.set_parameters([parameter_json(spec, 0.5)])
         site.board.set_status(ViewStatus(0, 'active', {'fps': '9.0'}))
         site.board.add_event(SeenEvent(0, CAMERA, 'f1', labels.UNKNOWN, labels.UNKNOWN, 0.0))
