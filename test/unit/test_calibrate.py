@@ -2,6 +2,7 @@
 """Priors and calibrations: fits to synthetic logits with a known answer, and the command."""
 
 import os
+import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from command import Command
-from model_files import write_model
-from recording import record_images
+from model_files import write_color_model, write_model
+from recording import IMAGE, PERIOD_NS, START_NS, raw, record, record_images
 
 from dan_ros import labels
 from dan_ros.calibrate.calibrate import calibrate
@@ -297,6 +298,103 @@ def test_a_camera_takes_pictures_of_each_expression_that_is_not_skipped(tmp_path
     runner.invoke(cli, again, answers)
     assert (folder / 'happy' / 'anna' / '003.png').read_bytes() == kept
     assert runner.invoke(cli, again, '').exit_code == EXIT_INTERRUPTED  # no answer, like Ctrl-C
+
+
+@pytest.fixture
+def color_model(tmp_path):
+    path = tmp_path / 'color.onnx'
+    write_color_model(path, bias=(0, 0, 0))
+    return path
+
+
+def write_colors(folder, colors, level=120):
+    """Write a picture per letter: r, g and b are happy, neutral and sad for the color model."""
+    for label, letters in colors.items():
+        for number, letter in enumerate(letters):
+            path = folder / label / f'{number}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = np.full((32, 32, 3), number, np.uint8)
+            image[..., 'bgr'.index(letter)] = level
+            cv2.imwrite(str(path), image)
+
+
+def test_a_calibration_that_makes_results_worse_is_not_written(run, color_model, tmp_path):
+    """Clearly happy faces are labeled sad, so a fit turns slightly happy faces into sad ones."""
+    write_colors(tmp_path / 'faces', {'sad': 'rrr', 'anger': 'g'})
+    write_colors(tmp_path / 'faces', {'happy': 'rrr'}, level=9)
+    shutil.copy(tmp_path / 'faces/happy/0.png', tmp_path / 'faces/sad/copy.png')
+    output = tmp_path / 'robot.yaml'
+    words = ('calibrate', tmp_path / 'faces', '--whole', '--model', color_model, '-o', output)
+    result = run(*words)
+    assert result.exit_code == 1
+    assert 'makes results on held-out faces worse, so it is not written' in result.stderr
+    assert 'no gain: check the labels, or add faces' in result.stdout
+    assert f'{tmp_path}/faces/happy/0.png is labeled happy, but its copy' in result.stderr
+    assert 'Warning: 1 face left out: the model lacks anger' in result.stderr
+    assert 'the labels do not fit the pictures' in result.stderr
+    assert not output.exists()
+    assert run(*words, '--force').exit_code == 0
+    assert set(Calibration.read(output).bias) == {'happy', 'neutral', 'sad'}
+
+
+def test_a_model_that_is_right_already_gains_nothing(run, color_model, tmp_path):
+    """Its file stores no prior."""
+    write_colors(tmp_path / 'faces', {'happy': 'rrrr', 'neutral': 'gggg', 'sad': 'bbb'})
+    output = tmp_path / 'robot.yaml'
+    words = ('--whole', '--model', color_model, '-o', output)
+    result = run('calibrate', tmp_path / 'faces', *words)
+    assert result.exit_code == 0, result.stderr
+    assert 'no gain: the model already classifies these faces correctly' in result.stdout
+    for row in ('happy 4 100% 100%', 'neutral 4 100% 100%', 'sad 3 100% 100%'):
+        assert row in re.sub(' +', ' ', result.stdout)
+    assert Calibration.read(output).notes['balanced_accuracy_after'] == 1
+
+
+def test_a_bag_of_several_cameras_needs_a_topic(run, color_model, tmp_path):
+    times = [START_NS + index * PERIOD_NS for index in range(20)]
+    messages = [
+        ('/cam', IMAGE, ns, raw(np.full((32, 32, 3), (9, 9, index * 9), np.uint8), ns))
+        for index, ns in enumerate(times)
+    ]
+    other = np.zeros((24, 24, 3), np.uint8)
+    messages += [('/other', IMAGE, ns + 1, raw(other, ns + 1)) for ns in times]
+    bag = record(tmp_path / 'bag', messages)
+    marks = tmp_path / 'marks.csv'
+    marks.write_text('start,end,label\n0.5,0.9,neutral\n1,1.9,happy\n')
+    output = tmp_path / 'robot.yaml'
+    options = ('--marks', marks, '--whole', '--model', color_model, '-o', output, '--force')
+    result = run('calibrate', bag, *options)
+    assert result.exit_code == 1
+    assert 'has several cameras: choose one with --topic: /cam, /other' in result.stderr
+    result = run('calibrate', bag, '--topic', '/cam', *options)
+    assert result.exit_code == 0, result.stderr
+    assert Calibration.read(output).notes['faces'] == {'neutral': 3, 'happy': 3}
+
+
+@pytest.mark.parametrize(
+    ('words', 'problem'),
+    [
+        (('faces', '-o', 'robot.PNG'), 'give a name that ends in .yaml'),
+        (('faces', '--person', 'anna'), '--person needs --camera'),
+        (('faces', '--camera', 'short.avi', '--marks', 'x'), 'which needs no --marks'),
+        (('faces', '--camera', 'none.avi'), 'camera none.avi cannot be opened: check its number'),
+        (('faces', '--camera', 'short.avi'), 'camera short.avi gives no more images: nothing was'),
+        (('none',), 'there is no folder none; make one with a folder per class'),
+        (('short.avi',), 'short.avi is not a folder of pictures; give --marks'),
+        (('none', '--marks', 'x.csv'), 'there is no bag or video none'),
+        (('short.avi', '--marks', 'x.csv'), 'the marks x.csv cannot be read: No such file'),
+    ],
+)
+def test_what_cannot_be_calibrated_is_said_in_one_line(monkeypatch, tmp_path, words, problem):
+    monkeypatch.chdir(tmp_path)
+    video = cv2.VideoWriter('short.avi', cv2.VideoWriter.fourcc(*'MJPG'), 10, (64, 64))
+    for _ in range(3):
+        video.write(np.zeros((64, 64, 3), np.uint8))
+    video.release()
+    result = CliRunner().invoke(cli, ['calibrate', *words], '\n')
+    assert result.exit_code in (1, 2)
+    assert problem in (result.output if result.exit_code == 2 else str(result.exception))
+    assert not list(tmp_path.glob('*.yaml'))
 
 
 @pytest.mark.parametrize(
