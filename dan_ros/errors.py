@@ -25,7 +25,7 @@ class BackendError(DanError):
 
 
 class MissingPackageError(BackendError):
-    """A backend needs a package that is not installed, or a newer version of it."""
+    """A package that a backend needs is not installed, does not load, or is too old."""
 
 
 class GpuMemoryError(BackendError):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-from dan_ros.errors import BackendError, MissingPackageError
+from dan_ros.errors import BackendError, MissingPackageError, one_line
 
 if TYPE_CHECKING:
     from dan_ros.backends.base import Backend, BackendConfig
@@ -43,7 +43,7 @@ class BackendEntry:
         """Import the backend and load a model into it.
 
         Raises:
-            MissingPackageError: a package is missing or too old.
+            MissingPackageError: a package is missing, does not load, or is too old.
             BackendError: the backend does not work here.
             ModelError: the model is damaged or not made by this package.
         """
@@ -56,7 +56,11 @@ class BackendEntry:
                 f'`pip install {self.packages or error.name}`'
                 + (f' (the extra {self.extra})' if self.extra else '')
             ) from None
-        except (ImportError, OSError, RuntimeError) as error:  # GPU libraries that do not match
+        except (ImportError, OSError) as error:  # a library that does not fit this machine
+            raise MissingPackageError(
+                f'the backend {self.name!r} does not load: {one_line(error)}'
+            ) from None
+        except RuntimeError as error:  # GPU libraries that do not match
             if self.kind != GPU:
                 raise
             raise BackendError(f'the backend {self.name!r} does not load: {error}') from None

@@ -53,7 +53,7 @@ def command(
     The result is compared with the original on noise, and with --faces on labeled faces, whose
     accuracy shows whether color, mean, standard deviation and labels are right.
     """
-    need('onnx', 'pydantic', 'yaml')
+    need('onnx', 'onnxruntime', 'pydantic', 'yaml')
     from dan_ros.adopt.descriptor import find_descriptor, read_descriptor
     from dan_ros.adopt.wrapper import adopt
     from dan_ros.model.onnx_writer import save_model

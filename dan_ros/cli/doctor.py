@@ -45,7 +45,12 @@ IMAGE_SHAPE = (480, 640, 3)  # shape of the blank image for timing detectors
 PACKAGES = (
     ('numpy', 'numpy', 'apt install python3-numpy, or pip install numpy', True),
     ('cv2', 'opencv-python-headless', 'apt install python3-opencv', True),
-    ('onnxruntime', 'onnxruntime', 'pip install onnxruntime; without it, OpenCV is slower', False),
+    (
+        'onnxruntime',
+        'onnxruntime',
+        'pip install onnxruntime; without it, OpenCV is slower, and adopt and export --int8 fail',
+        False,
+    ),
 )
 
 # Optional packages: module, pip package, what needs it.
@@ -116,7 +121,7 @@ def examine(server: ServerConfig = NO_SERVER) -> list[Finding]:
         *(_check_model(name) for name in store.KNOWN_MODELS),
         *(_check_backend(name, server) for name in REGISTRY),
         _check_automatic_choice(),
-        *(_check_detector(name) for name in DETECTORS if name != 'auto'),
+        *(_check_detector(name) for name in DETECTORS),
     ]
 
 
@@ -214,7 +219,7 @@ def _check_backend(name: str, server: ServerConfig) -> Finding:
         backend = open_backend(name, server=server)
         faces = np.zeros((1, *backend.model.input_size, 3), np.uint8)
         time_ms = _median_ms(lambda: backend.infer(faces))
-    except (DanError, ImportError) as error:
+    except DanError as error:
         if name in GPU_BACKENDS and cuda.find_device() is None:
             return Finding(subject, ABSENT, 'no CUDA device')
         state = ERROR if REGISTRY[name].kind == SERVER else WARNING  # a server was asked for
@@ -230,8 +235,10 @@ def _check_detector(name: str) -> Finding:
         image = np.zeros(IMAGE_SHAPE, np.uint8)
         time_ms = _median_ms(lambda: detector.detect(image))
     except (DanError, ImportError) as error:
-        return Finding(f'detector {name}', WARNING, str(error))
-    return Finding(f'detector {name}', OK, f'{time_ms:.1f} ms per image of 640x480')
+        state = ERROR if name == 'auto' else WARNING
+        return Finding(f'detector {name}', state, 'cannot be used', str(error))
+    found = f'{detector.name}, {time_ms:.1f} ms per image of 640x480'
+    return Finding(f'detector {name}', WARNING if detector.warning else OK, found, detector.warning)
 
 
 def _median_ms(run: Callable[[], object]) -> float:

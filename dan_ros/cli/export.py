@@ -117,6 +117,7 @@ def command(
         save_model(parse_onnx(file.content, where), info, output)
     elif data is not None:
         fused, _ = read_fused(file.content, where)
+        need('onnxruntime')
         from dan_ros.network.quantize import quantize_onnx
 
         name, training_faces = open_faces(data, dataset, TRAIN, info.labels)

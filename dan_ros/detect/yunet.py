@@ -8,13 +8,12 @@ module works with any version.
 
 import math
 from functools import lru_cache, partial
-from importlib.util import find_spec
 
 import numpy as np
 
 from dan_ros.detect.base import Detector, DetectorConfig
 from dan_ros.detect.yunet_file import IMAGE, for_images
-from dan_ros.errors import ModelError
+from dan_ros.errors import BackendError, ModelError, one_line
 from dan_ros.images.opencv import cv2
 from dan_ros.model import store
 from dan_ros.types import Face
@@ -61,18 +60,21 @@ class YuNetDetector(Detector):
     def open(cls, config: DetectorConfig) -> 'YuNetDetector':
         """Find, read and if necessary download the ONNX file.
 
-        Without ONNX Runtime, OpenCV runs it.
+        If ONNX Runtime is missing or does not load, OpenCV runs it.
 
         Raises:
             ModelError: the file is missing or damaged, and cannot be downloaded.
-            BackendError: the GPU cannot be used, or neither library is installed.
+            BackendError: the GPU cannot be used, or neither library can.
         """
         content = _read_file(config)
-        if config.device == 'cpu' and find_spec('onnxruntime') is None:
-            from dan_ros.detect.yunet_opencv import OpenCvYuNetDetector
+        try:
+            return cls(content, config.min_score, config.threads, config.device)
+        except ImportError as error:
+            if config.device != 'cpu':
+                raise BackendError(f'ONNX Runtime does not load: {one_line(error)}') from None
+        from dan_ros.detect.yunet_opencv import OpenCvYuNetDetector
 
-            return OpenCvYuNetDetector(content, config.min_score, config.threads)
-        return cls(content, config.min_score, config.threads, config.device)
+        return OpenCvYuNetDetector(content, config.min_score, config.threads)
 
     def detect(self, image_bgr: np.ndarray) -> list[Face]:
         """Find faces in a BGR image, uint8 [H, W, 3]; the highest score comes first."""

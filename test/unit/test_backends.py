@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 import pytest
 
-from dan_ros.backends import CPU_BACKENDS, REGISTRY, choose_backend, open_backend
+from dan_ros.backends import CPU_BACKENDS, REGISTRY, choose_backend, cuda, open_backend
 from dan_ros.backends.base import DEFAULT_CONFIG, smoke_test
-from dan_ros.backends.registry import CPU, BackendEntry
+from dan_ros.backends.registry import CPU, GPU, BackendEntry
 from dan_ros.detect import open_detector
 from dan_ros.errors import BackendError, DanError, MissingPackageError, ModelError
 from dan_ros.labels import logits_to_probabilities
@@ -52,6 +52,23 @@ def test_the_packages_of_a_backend_are_named_if_a_module_is_missing():
     entry = BackendEntry('odd', 'no.such.module:Backend', CPU, 'one two')
     with pytest.raises(BackendError, match="needs the Python module 'no': `pip install one two`"):
         entry.load(read_model('dan_ferplus'), DEFAULT_CONFIG)
+
+
+@pytest.mark.parametrize('error', ['ImportError("x.so:\\n no")', 'OSError("x.so:\\n no")'])
+@pytest.mark.parametrize('kind', [CPU, GPU])
+def test_a_backend_whose_library_does_not_load_is_passed_over(tmp_path, monkeypatch, error, kind):
+    (tmp_path / 'broken_library.py').write_text(f'raise {error}')
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = BackendEntry('odd', 'broken_library:Backend', kind)
+    monkeypatch.setattr(cuda, 'find_device', lambda: None)
+    monkeypatch.setattr(
+        'dan_ros.backends.REGISTRY', {'odd': entry, 'onnxruntime': REGISTRY['onnxruntime']}
+    )
+    with pytest.raises(MissingPackageError, match=r"the backend 'odd' does not load: x.so: no$"):
+        open_backend('odd')
+    choice = choose_backend()
+    assert choice.backend.name == 'onnxruntime'
+    assert ("'odd' does not load" in choice.reason) == (kind == CPU)
 
 
 @pytest.fixture(scope='module')
@@ -247,22 +264,22 @@ def rename_output(model, name: str) -> None:
     model.graph.output[0].name = model.graph.node[-1].output[0] = name
 
 
-WITHOUT_ONNX_RUNTIME = """
+ONLY_OPENCV = """
 import sys
-sys.modules.update(dict.fromkeys(('onnxruntime', 'openvino', 'torch')))
-import importlib.util
-real = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *a: None if name == 'onnxruntime' else real(name, *a)
+sys.modules.update(dict.fromkeys(('openvino', 'torch')))
+sys.path.insert(0, 'broken')
 from dan_ros.cli.main import main
 main()
 """
 
 
 def test_without_onnx_runtime_opencv_finds_and_classifies_faces(portrait, tmp_path):
-    """Apart from YuNet's file, only packages of the distribution are needed."""
+    """ONNX Runtime does not load. Besides YuNet's file, the distribution's packages are enough."""
     cv2.imwrite(str(tmp_path / 'face.png'), portrait)
+    (tmp_path / 'broken').mkdir()
+    (tmp_path / 'broken' / 'onnxruntime.py').write_text('raise ImportError("no executable stack")')
     result = subprocess.run(
-        [sys.executable, '-c', WITHOUT_ONNX_RUNTIME, 'predict', '--json', 'face.png'],
+        [sys.executable, '-c', ONLY_OPENCV, 'predict', '--json', 'face.png'],
         cwd=tmp_path,
         capture_output=True,
         text=True,

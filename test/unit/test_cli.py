@@ -2,6 +2,7 @@
 """The command `dan-ros`: output, exit codes, errors, signals."""
 
 import ast
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -22,6 +23,7 @@ from dan_ros.backends.tensorrt.engine_cache import Entry
 from dan_ros.cli import common, doctor, engine
 from dan_ros.cli.common import progress_bar
 from dan_ros.cli.main import SUBCOMMANDS
+from dan_ros.errors import BackendError, ModelError
 from dan_ros.images.files import MAX_BYTES
 from dan_ros.model import store
 from dan_ros.types import Frame
@@ -248,6 +250,7 @@ def needed_modules(command: ast.Module) -> set[str]:
 
 def test_doctor_names_every_command_that_needs_a_package():
     uses = {module: uses for module, _, uses in doctor.OPTIONAL_PACKAGES}
+    uses |= {module: remedy for module, _, remedy, is_needed in doctor.PACKAGES if not is_needed}
     found = set()
     for file in Path(doctor.__file__).parent.glob('*.py'):
         modules = needed_modules(ast.parse(file.read_text()))
@@ -255,6 +258,41 @@ def test_doctor_names_every_command_that_needs_a_package():
         missing = {module for module in modules if file.stem not in uses.get(module, '')}
         assert file.stem == 'common' or not missing, file.name
     assert found == set(uses)
+
+
+@pytest.mark.parametrize('broken', ['backend auto', 'detector auto', ''])
+def test_doctor_fails_without_a_backend_or_a_detector(run, monkeypatch, broken):
+    """OpenCV of Debian has no cascades; a package of another name has no metadata."""
+
+    def version(package):
+        if package == 'opencv-python-headless':
+            raise importlib.metadata.PackageNotFoundError
+        return '1.2.3'
+
+    def choose_backend():
+        raise BackendError('no backend')
+
+    def open_detector(name):
+        if broken == 'detector auto' or name == 'haar':
+            raise ModelError('no cascade')
+        return real_open(name)
+
+    real_open = doctor.open_detector
+    monkeypatch.setattr(importlib.metadata, 'version', version)
+    monkeypatch.setattr(doctor, 'REGISTRY', {})
+    monkeypatch.setattr(doctor, 'CPU_BACKENDS', ())
+    monkeypatch.setattr(doctor, 'open_detector', open_detector)
+    if broken == 'backend auto':
+        monkeypatch.setattr(doctor, 'choose_backend', choose_backend)
+    result = run('doctor', '--json')
+    findings = {f['subject']: f for f in json.loads(result.stdout)['findings']}
+    assert result.exit_code == (1 if broken else 0)
+    assert [name for name, found in findings.items() if found['state'] == 'error'] == (
+        [broken] if broken else []
+    )
+    assert findings['cv2']['found'] == cv2.__version__
+    assert findings['detector haar']['state'] == 'warning'
+    assert findings['detector haar']['remedy'] == 'no cascade'
 
 
 @pytest.mark.parametrize(('state', 'exit_code'), [('ok', 0), ('warning', 0), ('error', 1)])
