@@ -56,20 +56,17 @@ class ImageSource(ABC):
 
     Args:
         context: see `SourceContext`.
+
+    Attributes:
+        transport: transport of the images, one of `transports.TRANSPORTS`.
+        awaited: names of the topics whose images are awaited, for the log.
     """
+
+    transport: str
+    awaited: str
 
     def __init__(self, context: SourceContext) -> None:
         self._context = context
-
-    @property
-    @abstractmethod
-    def transport(self) -> str:
-        """Transport of the images, one of `transports.TRANSPORTS`."""
-
-    @property
-    @abstractmethod
-    def awaited(self) -> str:
-        """Names of the topics whose images are awaited, for the log."""
 
     @property
     @abstractmethod
@@ -118,6 +115,8 @@ class CameraSource(ImageSource):
             self._streams[topics.camera] = CameraStream(
                 node, topics, context.drops, context.qos_monitor, depth
             )
+        self.transport = settings.image_transport
+        self.awaited = ', '.join(stream.topics.listened for stream in self._streams.values())
         self._ros4hri: Ros4HriFacePublisher | None = None
         self._outputs: dict[str, CameraOutputs] = {}
         self._previews: dict[str, PreviewPublisher] = {}
@@ -127,16 +126,6 @@ class CameraSource(ImageSource):
         if not topic:
             return None
         return DepthStream(context.node, topic, context.statistics, context.qos_monitor)
-
-    @property
-    def transport(self) -> str:
-        """Value of the parameter `image_transport`."""
-        return self._context.settings.image_transport
-
-    @property
-    def awaited(self) -> str:
-        """The image topics."""
-        return ', '.join(stream.topics.listened for stream in self._streams.values())
 
     @property
     def face_count(self) -> int:
@@ -227,20 +216,13 @@ class CameraSource(ImageSource):
 class CroppedFaceSource(ImageSource):
     """Faces that another detector publishes under /humans/faces (ROS4HRI)."""
 
+    transport = RAW
+    awaited = f'{ros4hri.FACES}/<id>/cropped'
+
     def __init__(self, context: SourceContext) -> None:
         super().__init__(context)
         self._faces: Ros4HriFaceSource | None = None
         self._face_counts: dict[str, int] = {}
-
-    @property
-    def transport(self) -> str:
-        """Cropped faces are raw images."""
-        return RAW
-
-    @property
-    def awaited(self) -> str:
-        """Pattern of the topics."""
-        return f'{ros4hri.FACES}/<id>/cropped'
 
     @property
     def face_count(self) -> int:
