@@ -193,7 +193,7 @@ class DanNode(ManagedNode):
 
     def _log_awaited(self) -> None:
         if self._stream is not None:
-            awaited = f'waiting for images on {self._stream.awaited}'
+            awaited = f'waiting for images on {self._stream.source.awaited}'
             paused = 'paused, see ~/set_enabled'
             self.get_logger().info(f'active: {awaited if self._is_enabled else paused}')
 
@@ -213,7 +213,7 @@ class DanNode(ManagedNode):
                 model=self._settings.get().backend.model,
                 report=self._statistics.report(),
                 models=self._models,
-                face_count=stream.face_count if stream else 0,
-                stream_warnings=list(stream.warnings()) if stream else [],
+                face_count=stream.source.face_count if stream else 0,
+                stream_warnings=list(stream.source.warnings()) if stream else [],
             )
         )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The parts of an active node: a source, and the threads that receive and process images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from dan_ros.ros.image_receiver import ImageReceiver
 from dan_ros.ros.inference_thread import (
@@ -23,31 +23,20 @@ class PausableStream:
     Args:
         context: objects that the source needs; its settings choose the source.
         get_settings: returns the current settings.
+
+    Attributes:
+        source: where the images come from.
     """
 
     def __init__(self, context: SourceContext, get_settings: Callable[[], Settings]) -> None:
         self._context = context
         self._get_settings = get_settings
-        self._source = SOURCES[context.settings.input](context)
+        self.source = SOURCES[context.settings.input](context)
         self._session: StreamSession | None = None
-
-    @property
-    def awaited(self) -> str:
-        """Names of the topics whose images are awaited, for the log."""
-        return self._source.awaited
-
-    @property
-    def face_count(self) -> int:
-        """Number of faces in the last image of every camera."""
-        return self._source.face_count
-
-    def warnings(self) -> Iterator[str]:
-        """Yield problems of the images. Called by the diagnostics thread."""
-        return self._source.warnings()
 
     def resume(self) -> None:
         """Subscribe and process images; stay paused if that fails."""
-        self._session = StreamSession(self._source, self._context, self._get_settings)
+        self._session = StreamSession(self.source, self._context, self._get_settings)
         try:
             self._session.open()
         except Exception:
