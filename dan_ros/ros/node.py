@@ -7,7 +7,7 @@ from typing import Any
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from std_srvs.srv import SetBool
 
-from dan_ros.ros import outputs, process_tuning, ros4hri
+from dan_ros.ros import process_tuning
 from dan_ros.ros.consent import ConsentService
 from dan_ros.ros.diagnostics import DiagnosticsPublisher
 from dan_ros.ros.drops import DropReporter
@@ -15,11 +15,10 @@ from dan_ros.ros.live_settings import LiveSettings
 from dan_ros.ros.log_forwarder import LogForwarder
 from dan_ros.ros.managed_node import ManagedNode, reported
 from dan_ros.ros.models import Models, load_models
-from dan_ros.ros.parameters import CROPPED_FACES
 from dan_ros.ros.publishers import ExpressionPublishers
 from dan_ros.ros.qos import QosMonitor
 from dan_ros.ros.session import PausableStream
-from dan_ros.ros.sources import SourceContext
+from dan_ros.ros.sources import SourceContext, require_messages
 from dan_ros.ros.statistics import Statistics
 from dan_ros.ros.status import Snapshot, Status, status_of
 from dan_ros.tracking.face_tracker import unique_ids
@@ -55,9 +54,9 @@ class DanNode(ManagedNode):
         self._outputs: ExpressionPublishers | None = None
         self._stream: PausableStream | None = None
         self._face_ids = unique_ids()
-        self._settings = LiveSettings(self, self._get_models)
+        self._settings = LiveSettings(self, lambda: self._models)
         self.create_service(SetBool, '~/set_enabled', self._on_set_enabled)
-        ConsentService(self, self._settings.get, self._get_models)
+        ConsentService(self, self._settings.get, lambda: self._models)
         self._diagnostics = DiagnosticsPublisher(self, self._status)
 
     def start(self) -> None:
@@ -70,8 +69,6 @@ class DanNode(ManagedNode):
         self._release()
         self._diagnostics.stop()
         self._log_forwarder.close()
-
-    # --- lifecycle ---
 
     @reported
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -122,15 +119,12 @@ class DanNode(ManagedNode):
     def _configure(self) -> None:
         settings, started_s = self._settings.get(), time.monotonic()
         settings.check()
-        if settings.ros4hri or settings.input == CROPPED_FACES:
-            ros4hri.require_messages()
-        outputs.require_packages(settings.packages)
+        require_messages(settings)
         self._models = models = load_models(settings, self._face_ids, self.get_logger().info)
         for warning in models.warnings:
             self.get_logger().warning(warning)
         self._outputs = ExpressionPublishers(self, self._qos_monitor)
-        process_tuning.freeze_garbage()
-        process_tuning.release_memory()
+        process_tuning.settle_memory()
         self.get_logger().info(
             f'configured in {time.monotonic() - started_s:.2f} s: {models.description} on '
             f'{settings.detector.device}'
@@ -166,8 +160,6 @@ class DanNode(ManagedNode):
         self._outputs = self._models = None
         self._phase = 'unconfigured'
 
-    # --- services and parameters ---
-
     def _on_set_enabled(
         self, request: SetBool.Request, response: SetBool.Response
     ) -> SetBool.Response:
@@ -187,9 +179,6 @@ class DanNode(ManagedNode):
         response.success = True
         response.message = 'enabled' if request.data else 'paused'
         return response
-
-    def _get_models(self) -> Models | None:
-        return self._models
 
     def _log_awaited(self) -> None:
         if self._stream is not None:

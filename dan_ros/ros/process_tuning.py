@@ -59,8 +59,8 @@ def shorten_switch_interval() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
-def freeze_garbage() -> None:
-    """Exclude all existing objects from garbage collection.
+def settle_memory() -> None:
+    """Exclude all existing objects from garbage collection, and return unused memory to the system.
 
     Otherwise, each full collection would visit the 200,000 objects of the libraries and block every
     thread for 0.1 s. Imports leave no garbage; models that were replaced may.
@@ -68,10 +68,6 @@ def freeze_garbage() -> None:
     if gc.get_freeze_count():
         gc.collect()
     gc.freeze()
-
-
-def release_memory() -> None:
-    """Return memory to the system that was needed only to load libraries and models."""
     libc = ctypes.CDLL(None)
     if hasattr(libc, 'malloc_trim'):  # glibc
         libc.malloc_trim(0)

@@ -17,7 +17,7 @@ from dan_ros.ros.depth import DepthStream
 from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.image_receiver import ImageReceiver
 from dan_ros.ros.inference_thread import FrameResult
-from dan_ros.ros.outputs import CameraOutputs
+from dan_ros.ros.outputs import CameraOutputs, require_packages
 from dan_ros.ros.parameters import CROPPED_FACES, IMAGES, Settings
 from dan_ros.ros.preview import PreviewPublisher
 from dan_ros.ros.publishers import ExpressionPublishers
@@ -285,6 +285,13 @@ def _stamp_warnings(video: VideoPipeline) -> Iterator[str]:
             f'the stamps of the images on {", ".join(cameras)} step back: check that the driver '
             'stamps and publishes its images in order'
         )
+
+
+def require_messages(settings: Settings) -> None:
+    """Raise a BackendError that says how to install messages of other packages that are missing."""
+    if settings.ros4hri or settings.input == CROPPED_FACES:
+        ros4hri.require_messages()
+    require_packages(settings.packages)
 
 
 SOURCES: dict[str, Callable[[SourceContext], ImageSource]] = {
