@@ -22,8 +22,10 @@ from dan_ros.backends.registry import (
     GPU,
     GPU_BACKENDS,
     REGISTRY,
+    BackendEntry,
+    load_first,
 )
-from dan_ros.errors import BackendError, DanError, MissingPackageError, ModelError
+from dan_ros.errors import BackendError, ModelError
 from dan_ros.model import store
 
 __all__ = [
@@ -115,7 +117,7 @@ def choose_backend(
         known = ', '.join(('auto', *REGISTRY))
         raise BackendError(f'unknown backend {name!r}; the backends are {known}')
     try:
-        return Selection(_load(name, model, config), f'{name} was requested')
+        return Selection(_load(REGISTRY[name], model, config), f'{name} was requested')
     except BackendError as error:
         if not (fallback and REGISTRY[name].kind == GPU):
             raise
@@ -138,42 +140,19 @@ def _choose_automatically(model: str, config: BackendConfig) -> Selection:
     device = cuda.find_device()
     if device is None:
         return _load_on_cpu(model, config, 'no CUDA device')
-    backend, problems = _load_first(GPU, model, config, (BackendError, ModelError))
-    if backend is not None:
-        return Selection(backend, '; '.join([f'fastest that works on {device.name}', *problems]))
-    return _fall_back(model, config, f'{device.name} is not used: {"; ".join(problems)}')
+    try:
+        backend, problems = load_first(
+            GPU, lambda entry: _load(entry, model, config), (BackendError, ModelError)
+        )
+    except BackendError as error:
+        return _fall_back(model, config, f'{device.name} is not used: {error}')
+    return Selection(backend, '; '.join([f'fastest that works on {device.name}', *problems]))
 
 
 def _load_on_cpu(model: str, config: BackendConfig, reason: str) -> Selection:
     """Load the fastest CPU backend whose package is installed."""
-    backend, problems = _load_first(CPU, model, config, (MissingPackageError,))
-    if backend is None:
-        raise BackendError('; '.join(problems))
+    backend, problems = load_first(CPU, lambda entry: _load(entry, model, config))
     return Selection(backend, '; '.join([reason, *problems, 'fastest on a CPU']))
-
-
-def _load_first(
-    kind: str, model: str, config: BackendConfig, passed_over: tuple[type[DanError], ...]
-) -> tuple[Backend | None, list[str]]:
-    """Load the first backend of a kind that loads; the fastest come first.
-
-    Args:
-        kind: `CPU` or `GPU`.
-        model, config: see `choose_backend`.
-        passed_over: error types after which the next backend is tried.
-
-    Returns:
-        The backend, or None if none loads, and the errors of those before it.
-    """
-    problems: list[str] = []
-    for name, entry in REGISTRY.items():
-        if entry.kind != kind or entry.only_by_name:
-            continue
-        try:
-            return _load(name, model, config), problems
-        except passed_over as error:
-            problems.append(f'{name}: {error}')
-    return None, problems
 
 
 def _fall_back(model: str, config: BackendConfig, problem: str) -> Selection:
@@ -182,10 +161,9 @@ def _fall_back(model: str, config: BackendConfig, problem: str) -> Selection:
     return replace(_load_on_cpu(model, on_cpu, problem), warning=warning)
 
 
-def _load(name: str, model: str, config: BackendConfig) -> Backend:
+def _load(entry: BackendEntry, model: str, config: BackendConfig) -> Backend:
     """Load a backend; a GPU backend must also run once before it is used."""
-    entry = REGISTRY[name]
-    file = store.read_model(model_for(name, model, config.precision))
+    file = store.read_model(model_for(entry.name, model, config.precision))
     backend = entry.load(file, config)
     if entry.kind == GPU:
         backend.infer(np.zeros((1, *backend.model.input_size, 3), np.uint8))

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of inference backends. A new backend is one `register` call here."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING
 
-from dan_ros.errors import BackendError, MissingPackageError, one_line
+from dan_ros.errors import BackendError, DanError, MissingPackageError, one_line
 
 if TYPE_CHECKING:
     from dan_ros.backends.base import Backend, BackendConfig
@@ -110,18 +111,29 @@ CPU_BACKENDS = tuple(name for name, entry in REGISTRY.items() if entry.kind == C
 BACKENDS = ('auto', *REGISTRY)
 
 
-def load_on_cpu(file: 'ModelFile', config: 'BackendConfig') -> 'Backend':
-    """Load a model file into the fastest CPU backend that is installed.
+def load_first(
+    kind: str,
+    load: 'Callable[[BackendEntry], Backend]',
+    passed_over: tuple[type[DanError], ...] = (MissingPackageError,),
+) -> 'tuple[Backend, list[str]]':
+    """Load the first backend of a kind that loads; the fastest come first.
+
+    Args:
+        kind: `CPU`, `GPU` or `SERVER`; backends that are used only by name are left out.
+        load: loads a backend.
+        passed_over: error types after which the next backend is tried.
+
+    Returns:
+        The backend, and the errors of those before it.
 
     Raises:
-        MissingPackageError: none is installed.
-        ModelError: the model is damaged or not made by this package.
+        BackendError: none loads.
     """
-    problems = []
+    problems: list[str] = []
     for entry in REGISTRY.values():
-        if entry.kind == CPU and not entry.only_by_name:
+        if entry.kind == kind and not entry.only_by_name:
             try:
-                return entry.load(file, config)
-            except MissingPackageError as error:
-                problems.append(str(error))
-    raise MissingPackageError('; '.join(problems))
+                return load(entry), problems
+            except passed_over as error:
+                problems.append(f'{entry.name}: {error}')
+    raise BackendError('; '.join(problems))

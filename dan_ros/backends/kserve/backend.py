@@ -11,7 +11,7 @@ from dan_ros.backends.kserve.client import Client, open_client
 from dan_ros.backends.kserve.compatibility import check_answers, check_model, probe_pictures
 from dan_ros.backends.kserve.config import EXAMPLE, MAX_BATCH, Address, ServerConfig
 from dan_ros.backends.kserve.server import Server, checked_answer
-from dan_ros.backends.registry import load_on_cpu
+from dan_ros.backends.registry import CPU, load_first
 from dan_ros.errors import BackendError, DanError
 from dan_ros.model.store import ModelFile
 
@@ -49,7 +49,7 @@ class KServeBackend(Backend):
                 f'or --url of predict, evaluate, bench and doctor, such as {EXAMPLE}'
             )
         self._url = server.url
-        self._local = load_on_cpu(file, config)
+        self._local, _ = load_first(CPU, lambda entry: entry.load(file, config))
         smoke_test(self._local)
         self._server = _open_server(file, self._local, server)
         weakref.finalize(self, self._server.close)
