@@ -73,16 +73,7 @@ def load_models(
     """
     with ThreadPoolExecutor(1) as thread:  # so that detector and network load at the same time
         opened = thread.submit(_open_detector, settings, on_progress)
-        selection = choose_backend(
-            settings.backend.name,
-            settings.backend.model,
-            settings.backend.threads,
-            settings.backend.precision,
-            settings.backend.fallback,
-            on_progress,
-            settings.backend.server,
-            settings.backend.parallel_runs,
-        )
+        selection = choose_backend(**vars(settings.backend), on_progress=on_progress)
     detector = opened.result() or FullFrameDetector(selection.backend.model.crop_scale)
     path = settings.calibration
     calibration = Calibration.read(expand_path(path)) if path else None
@@ -98,11 +89,4 @@ def _open_detector(settings: Settings, on_progress: Callable[[str], object]) -> 
     """Open the detector of camera images; cropped faces need none."""
     if settings.input == CROPPED_FACES:
         return None
-    return open_detector(
-        settings.detector.name,
-        settings.detector.min_score,
-        settings.detector.model_file,
-        settings.detector.threads,
-        settings.detector.device,
-        on_progress,
-    )
+    return open_detector(**vars(settings.detector), on_progress=on_progress)

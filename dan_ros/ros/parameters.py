@@ -357,7 +357,7 @@ def _is_always_settable(node: Node, name: str) -> bool:
 
 @dataclass(frozen=True)
 class BackendSettings:
-    """Parameters of the backend and its model; see `choose_backend`."""
+    """Parameters of the backend and its model: the arguments of `choose_backend`."""
 
     name: str
     model: str
@@ -370,7 +370,7 @@ class BackendSettings:
 
 @dataclass(frozen=True)
 class DetectorSettings:
-    """Parameters of the detector; see `open_detector`."""
+    """Parameters of the detector: the arguments of `open_detector`."""
 
     name: str
     min_score: float
