@@ -3,6 +3,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from dan_ros.errors import FrameError, GpuLostError, GpuMemoryError, count_of
@@ -16,31 +17,29 @@ LOST_HINT = (
 )
 
 
+@dataclass(frozen=True)
 class DropReporter:
     """Counts and logs dropped images. Its methods may be called from any thread.
 
-    Args:
+    Attributes:
         statistics: receives the counts.
         logger: logger of the node.
         on_gpu_lost: called when this process cannot use the GPU any more.
     """
 
-    def __init__(
-        self, statistics: Statistics, logger: Any, on_gpu_lost: Callable[[Exception], None]
-    ) -> None:
-        self._statistics = statistics
-        self._logger = logger
-        self._on_gpu_lost = on_gpu_lost
+    statistics: Statistics
+    logger: Any
+    on_gpu_lost: Callable[[Exception], None]
 
     def superseded(self, camera: str) -> None:
         """Count an image that a newer one replaced."""
         LOG.debug('dropped an image of %s: superseded by a newer one', camera)
-        self._statistics.count_dropped('superseded', camera)
+        self.statistics.count_dropped('superseded', camera)
 
     def deactivated(self, images: int) -> None:
         """Count images that were not processed before the stream was closed."""
         if images:
-            self._statistics.count_dropped('deactivated', '', images)
+            self.statistics.count_dropped('deactivated', '', images)
 
     def lost(self, camera: str, images: int) -> None:
         """Count images that were sent and did not arrive.
@@ -50,15 +49,15 @@ class DropReporter:
         if images == 0:
             return
         if not 0 < images <= MAX_LOST:
-            self._logger.warning(
+            self.logger.warning(
                 f'the middleware reports {count_of(images, "lost image")} of {camera} at once, '
                 'which is implausible: each such report is counted as one',
                 once=True,
             )
             images = 1
         LOG.debug('%s of %s lost by the middleware', count_of(images, 'image'), camera)
-        if self._statistics.count_dropped('lost', camera, images):
-            self._logger.warning(f'{LOST_HINT} ({camera})')
+        if self.statistics.count_dropped('lost', camera, images):
+            self.logger.warning(f'{LOST_HINT} ({camera})')
 
     def failed(self, camera: str, source: str, error: Exception) -> None:
         """Count an image that could not be processed.
@@ -69,11 +68,11 @@ class DropReporter:
             error: why it was dropped.
         """
         if isinstance(error, GpuLostError):
-            self._on_gpu_lost(error)
+            self.on_gpu_lost(error)
         cause = _cause_of(error)
         LOG.debug('dropped an image of %s: %s, %s', camera, cause, error)
-        if self._statistics.count_dropped(cause, source):
-            self._logger.warning(
+        if self.statistics.count_dropped(cause, source):
+            self.logger.warning(
                 f'dropped an image of {camera}: {error} (further ones are counted in /diagnostics '
                 f'as frames_dropped.{cause})'
             )

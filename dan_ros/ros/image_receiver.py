@@ -3,6 +3,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
@@ -13,12 +14,13 @@ from dan_ros.ros.statistics import Statistics
 from dan_ros.ros.transports import Transport
 
 
+@dataclass(frozen=True)
 class ImageReceiver:
     """Checks arriving images and stores the newest valid one of each camera.
 
     An invalid image never replaces a valid one.
 
-    Args:
+    Attributes:
         transport: raw or compressed.
         buffer: buffer of the inference thread.
         statistics: counts the images.
@@ -27,21 +29,12 @@ class ImageReceiver:
         group: callback group of the image subscriptions.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        buffer: LatestFrameBuffer[StampedMessage],
-        statistics: Statistics,
-        drops: DropReporter,
-        source_of: Callable[[str], str],
-        group: CallbackGroup,
-    ) -> None:
-        self.transport = transport
-        self.group = group
-        self._buffer = buffer
-        self._statistics = statistics
-        self._drops = drops
-        self._source_of = source_of
+    transport: Transport
+    buffer: LatestFrameBuffer[StampedMessage]
+    statistics: Statistics
+    drops: DropReporter
+    source_of: Callable[[str], str]
+    group: CallbackGroup
 
     def receive(self, camera: str, read: Callable[[], Any]) -> None:
         """Take one image.
@@ -51,12 +44,12 @@ class ImageReceiver:
             read: returns the image message.
         """
         received_s = time.monotonic()
-        self._statistics.count_received()
+        self.statistics.count_received()
         try:
             message = read()
             decode = self.transport.check(message, camera)
         except Exception as error:  # FrameError, or out of memory for a copy
-            self._drops.failed(camera, self._source_of(camera), error)
+            self.drops.failed(camera, self.source_of(camera), error)
             return
-        if self._buffer.put(camera, StampedMessage(message, decode, received_s)):
-            self._drops.superseded(self._source_of(camera))
+        if self.buffer.put(camera, StampedMessage(message, decode, received_s)):
+            self.drops.superseded(self.source_of(camera))

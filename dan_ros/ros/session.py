@@ -70,8 +70,6 @@ class StreamSession:
         self._source = source
         self._context = context
         self._get_settings = get_settings
-        self._statistics = context.statistics
-        self._drops = context.drops
         self._transport = open_transport(
             source.transport,
             lambda: get_settings().max_pixels,
@@ -88,8 +86,8 @@ class StreamSession:
             ImageReceiver(
                 self._transport,
                 self._buffer,
-                self._statistics,
-                self._drops,
+                self._context.statistics,
+                self._context.drops,
                 self._source.source_of,
                 self._receiving.group,
             )
@@ -99,7 +97,7 @@ class StreamSession:
     def close(self) -> None:
         """Stop the threads after their current run, and close the source."""
         self._receiving.stop()
-        self._drops.deactivated(self._thread.stop())
+        self._context.drops.deactivated(self._thread.stop())
         self._source.close()
 
     # --- called by the inference thread ---
@@ -128,8 +126,8 @@ class StreamSession:
 
     def count_stages(self, images: int, seconds: dict[str, float]) -> None:
         """Record the times of the stages."""
-        self._statistics.count_stages(images, seconds)
+        self._context.statistics.count_stages(images, seconds)
 
     def report_failure(self, camera: str, error: Exception) -> None:
         """Count an image that could not be processed."""
-        self._drops.failed(camera, self._source.source_of(camera), error)
+        self._context.drops.failed(camera, self._source.source_of(camera), error)
