@@ -7,7 +7,6 @@ from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
 
@@ -17,7 +16,7 @@ from dan_ros.ros.camera_topics import CameraTopics
 from dan_ros.ros.depth import DepthStream
 from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.image_receiver import ImageReceiver
-from dan_ros.ros.qos import QosMonitor, create_image_subscription
+from dan_ros.ros.qos import NEWEST_QOS, QosMonitor, create_image_subscription
 from dan_ros.tracking.attention import AttentionConfig, AttentionTracker
 from dan_ros.tracking.face_tracker import TrackedFace
 
@@ -162,7 +161,7 @@ class CameraStream:
             CameraInfo,
             self.topics.info,
             self._on_info,
-            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
+            NEWEST_QOS,
             callback_group=group,
             raw=True,
         )

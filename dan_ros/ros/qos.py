@@ -38,6 +38,7 @@ OVERRIDE_ERRORS = (
 )  # fmt: skip
 
 OUTPUT_QOS = QoSProfile(depth=10)
+NEWEST_QOS = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 INCOMPATIBLE = (
     'a peer on {} has an incompatible QoS, so no messages arrive: compare '
     'with `ros2 topic info --verbose`, and see the parameters qos.reliability and qos_overrides'

@@ -17,7 +17,6 @@ import numpy as np
 from rclpy.clock import Clock, ClockType  # type: ignore[attr-defined]
 from rclpy.duration import Duration
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
@@ -27,7 +26,7 @@ from dan_ros.faces.head_pose import HeadPose
 from dan_ros.faces.picture import aligned_face, cropped_face
 from dan_ros.ros.camera_stream import SILENCE_S
 from dan_ros.ros.publishers import bgr_to_image
-from dan_ros.ros.qos import PublisherEventCallbacks
+from dan_ros.ros.qos import NEWEST_QOS, PublisherEventCallbacks
 from dan_ros.tracking.engagement import EngagementTracker
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
@@ -267,7 +266,7 @@ class Ros4HriFaceSource:
         self._faces: dict[str, tuple[Any, Any]] = {}
         self._heard_s = time.monotonic()
         self._timer = node.create_timer(SILENCE_S / 4, self._check_silence, clock=STEADY)
-        self._list = node.create_subscription(hri.IdsList, TRACKED, self._on_list, _newest())
+        self._list = node.create_subscription(hri.IdsList, TRACKED, self._on_list, NEWEST_QOS)
 
     @property
     def face_ids(self) -> set[str]:
@@ -317,7 +316,7 @@ class Ros4HriFaceSource:
             self._on_image(face_id, message)
 
         topic = f'{FACES}/{face_id}/cropped'
-        images = self._node.create_subscription(Image, topic, on_image, _newest())
+        images = self._node.create_subscription(Image, topic, on_image, NEWEST_QOS)
         expressions = _publisher(self._node, hri.Expression, f'{FACES}/{face_id}/expression')
         self._faces[face_id] = images, expressions
 
@@ -349,10 +348,6 @@ def _publisher(node: Node, kind: type, topic: str) -> Any:
     # events would make the executor wait for them.
     events = PublisherEventCallbacks(use_default_callbacks=False)
     return node.create_publisher(kind, topic, 10, event_callbacks=events)
-
-
-def _newest() -> QoSProfile:
-    return QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def _region(face: TrackedFace, frame: Frame, header: Header) -> Any:

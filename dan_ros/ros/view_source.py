@@ -18,7 +18,7 @@ from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.expand_topic_name import expand_topic_name
 from rclpy.parameter import Parameter, parameter_value_to_python
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile
 from rclpy.validate_full_topic_name import validate_full_topic_name
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool
@@ -29,13 +29,13 @@ from dan_ros.messages import stamp_to_ns
 from dan_ros.msg import FacialExpression, FacialExpressionArray, FacialExpressionEvent
 from dan_ros.ros.parameters import SPECS
 from dan_ros.ros.preview import original_size, preview_topic
+from dan_ros.ros.qos import NEWEST_QOS
 from dan_ros.ros.spin import init_rclpy
 from dan_ros.view.board import Board, SeenEvent, SeenFace, ViewStatus, parameter_json
 
 CHECK_S = 0.2  # interval at which subscriptions are opened and closed as needed, seconds
 SILENT_S = 3.5  # time without diagnostics after which a node counts as gone, seconds
 ANSWER_S = 5.0  # longest wait for an answer of the node, seconds
-NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 EVENTS = QoSProfile(depth=100)
 STATUS_SUFFIX = ': facial expressions'  # suffix of the name of the node's diagnostic status
 ASK = 'a person in view has not been asked for consent yet, so this person is not shown'
@@ -83,11 +83,13 @@ class NodeSource:
         """Subscribe, and receive in a thread."""
         namespace = self.title.rpartition('/')[0]
         subscribe = self._node.create_subscription
-        subscribe(FacialExpressionArray, f'{namespace}/facial_expressions', self._on_faces, NEWEST)
+        subscribe(
+            FacialExpressionArray, f'{namespace}/facial_expressions', self._on_faces, NEWEST_QOS
+        )
         subscribe(
             FacialExpressionEvent, f'{namespace}/facial_expression_events', self._on_event, EVENTS
         )
-        subscribe(Bool, f'{self.title}/consent_needed', self._on_consent, NEWEST)
+        subscribe(Bool, f'{self.title}/consent_needed', self._on_consent, NEWEST_QOS)
         subscribe(DiagnosticArray, '/diagnostics', self._on_diagnostics, QoSProfile(depth=10))
         subscribe(ParameterEvent, '/parameter_events', self._on_parameters, EVENTS)
         self._node.create_timer(CHECK_S, self._check)
@@ -215,7 +217,7 @@ class NodeSource:
                 CompressedImage,
                 preview_topic(self.title, camera),
                 lambda message, camera=camera: self._on_picture(camera, message),
-                NEWEST,
+                NEWEST_QOS,
             )
 
     def _check_node(self) -> None:
