@@ -12,11 +12,6 @@ from dan_ros.errors import DanError, one_line
 from dan_ros.ros.qos import UnsupportedEventTypeError
 
 
-def is_enabled() -> bool:
-    """Return whether this process runs under SROS2; rcl accepts only `true`."""
-    return os.environ.get('ROS_SECURITY_ENABLE') == 'true'
-
-
 def _explained(create: Callable[..., Any], action: str) -> Callable[..., Any]:
     """Name the topic or service in the error of `create` under SROS2.
 
@@ -30,12 +25,11 @@ def _explained(create: Callable[..., Any], action: str) -> Callable[..., Any]:
         except UnsupportedEventTypeError:
             raise
         except RuntimeError as error:
-            if not is_enabled():
+            if os.environ.get('ROS_SECURITY_ENABLE') != 'true':  # rcl accepts only `true`
                 raise
             full_name = node.resolve_topic_name(name)  # after remapping, as in a policy
-            reason = one_line(error)
             raise DanError(
-                f'cannot {action} {full_name}: {reason}. SROS2 is enabled, and the '
+                f'cannot {action} {full_name}: {one_line(error)}. SROS2 is enabled, and the '
                 'policy of this enclave probably does not allow it: add this name to the policy '
                 'and run `ros2 security create_permission` again, see docs/sros2.md'
             ) from error

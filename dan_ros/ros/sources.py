@@ -111,7 +111,9 @@ class CameraSource(ImageSource):
         self._streams: dict[str, CameraStream] = {}
         for image_topic, depth_topic in zip(images, settings.depths, strict=True):
             topics = CameraTopics.resolve(node, image_topic, suffix, is_only)
-            depth = self._depth_stream(depth_topic)
+            depth = None
+            if depth_topic:
+                depth = DepthStream(node, depth_topic, context.statistics, context.qos_monitor)
             self._streams[topics.camera] = CameraStream(
                 node, topics, context.drops, context.qos_monitor, depth
             )
@@ -120,12 +122,6 @@ class CameraSource(ImageSource):
         self._ros4hri: Ros4HriFacePublisher | None = None
         self._outputs: dict[str, CameraOutputs] = {}
         self._previews: dict[str, PreviewPublisher] = {}
-
-    def _depth_stream(self, topic: str) -> DepthStream | None:
-        context = self._context
-        if not topic:
-            return None
-        return DepthStream(context.node, topic, context.statistics, context.qos_monitor)
 
     @property
     def face_count(self) -> int:

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from dan_ros.errors import DanError
 from dan_ros.ros import process_tuning
 
 if TYPE_CHECKING:
@@ -87,8 +88,6 @@ def run_until_signal(make_node: Callable[[], Any]) -> int:
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.utilities import remove_ros_args
 
-    from dan_ros.errors import DanError
-
     try:
         init_rclpy()
     except DanError as error:
@@ -128,8 +127,6 @@ def init_rclpy(**options: Any) -> None:
     """
     import rclpy
     from rclpy.signals import SignalHandlerOptions
-
-    from dan_ros.errors import DanError
 
     try:
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO, **options)
