@@ -100,174 +100,120 @@ def _problem_with_prior(text: str) -> str:
 
 VIDEO_PARAMETERS = (
     Spec(
-        'detector.max_side_px',
-        PIPELINE.max_side_px,
+        'detector.max_side_px', PIPELINE.max_side_px,
         'Longer side of the downscaled copy on which faces are detected; crops come from the full '
         'image. Smaller is faster but misses small faces.',
-        unit='pixels',
-        limits=(64, 4096),
-        live=True,
+        unit='pixels', limits=(64, 4096), live=True,
     ),
     Spec(
-        'detector.interval',
-        VIDEO.detector_interval,
+        'detector.interval', VIDEO.detector_interval,
         'Run full-frame detection on every Nth image; in between, search around known faces, and '
         'in every second image where the image changed. A new face is found at most one image '
         'late, or N - 1 images late if it changes the image too little. 10 saves about a third of '
         'the work.',
-        unit='images',
-        limits=(1, 100),
-        live=True,
+        unit='images', limits=(1, 100), live=True,
     ),
     Spec(
-        'detector.min_score',
-        0.6,
+        'detector.min_score', 0.6,
         'Minimum confidence of the detector.',
-        limits=(0.0, 1.0),
-        live=True,
+        limits=(0.0, 1.0), live=True,
     ),
     Spec(
-        'max_faces',
-        PIPELINE.max_faces,
+        'max_faces', PIPELINE.max_faces,
         'Maximum number of faces classified per image, the largest first. The rest are published '
         'as unknown.',
-        unit='faces',
-        limits=(1, 1000),
-        live=True,
+        unit='faces', limits=(1, 1000), live=True,
     ),
     Spec(
-        'expression.min_confidence',
-        TRACKER.min_confidence,
+        'expression.min_confidence', TRACKER.min_confidence,
         'A face is published as unknown if its most likely expression is less probable than this.',
-        unit='probability',
-        limits=(0.0, 1.0),
-        live=True,
+        unit='probability', limits=(0.0, 1.0), live=True,
     ),
     Spec(
-        'expression.prior',
-        'model',
+        'expression.prior', 'model',
         'How often each expression is assumed to occur. model: as the model file or the '
         'calibration says. none: as in the training data. balanced: all equally often, which finds '
         'rare expressions but also causes false alarms. Or eight shares with sum 1, in the order '
         'of the message, such as [0.6, 0.2, 0.05, 0.05, 0.02, 0.02, 0.05, 0.01].',
-        live=True,
-        check=_problem_with_prior,
-        takes_numbers=True,
+        live=True, check=_problem_with_prior, takes_numbers=True,
     ),
     Spec(
-        'tracker.max_missed_s',
-        TRACKER.max_missed_s,
+        'tracker.max_missed_s', TRACKER.max_missed_s,
         'A face that is missing for longer gets a new id.',
-        unit='seconds',
-        limits=(0.0, 60.0),
-        live=True,
+        unit='seconds', limits=(0.0, 60.0), live=True,
     ),
     Spec(
-        'tracker.max_distance',
-        TRACKER.max_distance,
+        'tracker.max_distance', TRACKER.max_distance,
         'Maximum distance between a face and its predicted position at which it keeps its id.',
-        unit='face sizes',
-        limits=(0.0, 10.0),
-        live=True,
+        unit='face sizes', limits=(0.0, 10.0), live=True,
     ),
     Spec(
-        'tracker.min_hits',
-        TRACKER.min_hits,
+        'tracker.min_hits', TRACKER.min_hits,
         'Number of consecutive images in which a new face must be found before it is published. 2 '
         'or 3 suppress false detections.',
-        unit='images',
-        limits=(1, 100),
-        live=True,
+        unit='images', limits=(1, 100), live=True,
     ),
     Spec(
-        'smoothing.half_life_s',
-        TRACKER.half_life_s,
+        'smoothing.half_life_s', TRACKER.half_life_s,
         'Time in which the weight of past probabilities halves, at any frame rate. 0 turns '
         'smoothing off.',
-        unit='seconds',
-        limits=(0.0, 60.0),
-        live=True,
+        unit='seconds', limits=(0.0, 60.0), live=True,
     ),
     Spec(
-        'smoothing.margin',
-        TRACKER.margin,
+        'smoothing.margin', TRACKER.margin,
         'How much more probable another expression must be before the published label changes.',
-        unit='probability',
-        limits=(0.0, 1.0),
-        live=True,
+        unit='probability', limits=(0.0, 1.0), live=True,
     ),
     Spec(
-        'quality.min_side_px',
-        QUALITY.min_side_px,
+        'quality.min_side_px', QUALITY.min_side_px,
         'A face with a smaller box is published as unknown.',
-        unit='pixels of the longer side',
-        limits=(0.0, 4096.0),
-        live=True,
+        unit='pixels of the longer side', limits=(0.0, 4096.0), live=True,
     ),
     Spec(
-        'quality.min_frontality',
-        QUALITY.min_frontality,
+        'quality.min_frontality', QUALITY.min_frontality,
         'A face turned further away is published as unknown. 1: frontal, 0: turned by 90 degrees.',
-        limits=(0.0, 1.0),
-        live=True,
+        limits=(0.0, 1.0), live=True,
     ),
     Spec(
-        'quality.min_sharpness',
-        QUALITY.min_sharpness,
+        'quality.min_sharpness', QUALITY.min_sharpness,
         'A less sharp face is published as unknown. Sharp faces have 7 to 12; 0 accepts all faces.',
-        unit='cycles per face',
-        limits=(0.0, 100.0),
-        live=True,
+        unit='cycles per face', limits=(0.0, 100.0), live=True,
     ),
     Spec(
-        'attention.angle_deg',
-        VIDEO.attention.angle_deg,
+        'attention.angle_deg', VIDEO.attention.angle_deg,
         'A face starts to look at the camera when its head is turned away by less than this, and '
         'stops beyond 1.4 times this angle. The measured angle is about 0.7 of the real one.',
-        unit='degrees',
-        limits=(1.0, 60.0),
-        live=True,
+        unit='degrees', limits=(1.0, 60.0), live=True,
     ),
     Spec(
-        'attention.min_duration_s',
-        VIDEO.attention.min_duration_s,
+        'attention.min_duration_s', VIDEO.attention.min_duration_s,
         'How long a head must be turned to the camera, or away from it, before `looking` changes.',
-        unit='seconds',
-        limits=(0.0, 60.0),
-        live=True,
+        unit='seconds', limits=(0.0, 60.0), live=True,
     ),
     Spec(
-        'events.min_duration_s',
-        VIDEO.events.min_duration_s,
+        'events.min_duration_s', VIDEO.events.min_duration_s,
         'How long a new expression must last before an event is published.',
-        unit='seconds',
-        limits=(0.0, 60.0),
-        live=True,
+        unit='seconds', limits=(0.0, 60.0), live=True,
     ),
     Spec(
-        'image_rotation',
-        PIPELINE.rotation,
+        'image_rotation', PIPELINE.rotation,
         'Clockwise rotation that makes the image of a camera mounted on its side upright. Results '
         'are given in pixels of the image as received.',
-        unit='degrees',
-        choices=ROTATIONS,
-        live=True,
+        unit='degrees', choices=ROTATIONS, live=True,
     ),
     Spec(
-        'consent.required',
-        VIDEO.consent_required,
+        'consent.required', VIDEO.consent_required,
         'Classify and publish a face only after the service ~/grant_consent has released it. '
         'Published images do not show other faces.',
     ),
     Spec(
-        'privacy.blur',
-        VIDEO.blur,
+        'privacy.blur', VIDEO.blur,
         'Replace every face by its average color in all images that are shown or published '
         '(~/debug_image, ~/preview and the faces of ROS4HRI). Every image is then searched in '
         'full, as with detector.interval 1.',
         live=True,
     ),
-)
+)  # fmt: skip
 
 
 def to_video_config(values: Mapping[str, Any]) -> VideoConfig:

@@ -54,200 +54,162 @@ def _problem_with_topics(topics: Iterable[str]) -> str:
 
 PARAMETERS = (
     Spec(
-        'autostart',
-        True,
+        'autostart', True,
         'Configure and activate at start, without a lifecycle manager.',
     ),
     Spec(
-        'image_topics',
-        [''],
+        'image_topics', [''],
         'Image topics of several cameras. The default [""] stands for the single topic `image`, '
         'which can be remapped.',
         check=_problem_with_topics,
     ),
     Spec(
-        'depth_topics',
-        [''],
+        'depth_topics', [''],
         'Depth topics of the cameras, in the order of image_topics; "" for a camera without depth. '
         'Depth must be aligned to the image and have its size, as 16UC1 (mm) or 32FC1 (m). It '
         'gives the true distance of faces, which is otherwise that of an average adult.',
         check=_problem_with_topics,
     ),
     Spec(
-        'input',
-        IMAGES,
+        'input', IMAGES,
         'images: camera images. cropped_faces: faces that another detector publishes under '
         '/humans/faces (ROS4HRI); the node adds only their expressions.',
         choices=INPUTS,
     ),
     Spec(
-        'ros4hri',
-        False,
+        'ros4hri', False,
         'Also publish the faces under /humans/faces as described in REP-155; needs hri_msgs.',
     ),
     Spec(
-        'humans.faces.width',
-        128,
+        'humans.faces.width', 128,
         'Width of the pictures on /humans/faces/<id>/cropped and aligned.',
-        unit='pixels',
-        limits=(16, 2048),
+        unit='pixels', limits=(16, 2048),
     ),
     Spec(
-        'humans.faces.height',
-        128,
+        'humans.faces.height', 128,
         'Height of the pictures on /humans/faces/<id>/cropped and aligned.',
-        unit='pixels',
-        limits=(16, 2048),
+        unit='pixels', limits=(16, 2048),
     ),
     Spec(
-        'valence_from_expression',
-        False,
+        'valence_from_expression', False,
         'Fill valence and arousal of hri_msgs/Expression with the mean position of the expressions '
         'on the circumplex, weighted by their probabilities. false: both are NaN, because no model '
         'measures them.',
     ),
     Spec(
-        'image_transport',
-        RAW,
+        'image_transport', RAW,
         'raw: uncompressed images. compressed: JPEG or PNG on each image topic plus /compressed.',
         choices=TRANSPORTS,
     ),
     Spec(
-        'qos.reliability',
-        'best_effort',
+        'qos.reliability', 'best_effort',
         'Reliability of the image subscriptions. best_effort receives from every publisher.',
         choices=('best_effort', 'reliable'),
     ),
     Spec(
-        'model.file',
-        DEFAULT_MODEL,
+        'model.file', DEFAULT_MODEL,
         'The network. auto: the bundled model, in int8 where that is fastest. Otherwise the name '
         'of a known model (see `dan-ros models`) or the path of an ONNX file from '
         '`dan-ros convert`.',
     ),
     Spec(
-        'backend.name',
-        'auto',
+        'backend.name', 'auto',
         'Library that runs the network. auto: on a GPU, the first of TensorRT, torch and ONNX '
         'Runtime that works; otherwise the fastest on the CPU. kserve: a server, to which pictures '
         'of faces are sent.',
         choices=BACKENDS,
     ),
     Spec(
-        'backend.precision',
-        'auto',
+        'backend.precision', 'auto',
         'Precision of the network on a GPU. auto: fp16, or int8 for an int8 model.',
         choices=PRECISIONS,
     ),
     Spec(
-        'backend.fallback',
-        False,
+        'backend.fallback', False,
         'What to do if the GPU or the server for backend.name cannot be used. false: fail to '
         'configure. true: use the CPU, with a warning in diagnostics, and a server as soon as it '
         'answers. If a server fails later, the CPU is used in any case.',
     ),
     Spec(
-        'backend.url',
-        SERVER.url,
+        'backend.url', SERVER.url,
         'Address of the server for kserve: grpc://host:8001 or http://host:8000, with TLS '
         'grpcs://host:443 or https://host:443.',
         check=problem_with_url,
     ),
     Spec(
-        'backend.model_name',
-        SERVER.model_name,
+        'backend.model_name', SERVER.model_name,
         'Name of the model on the server. Empty: the name of the local model file.',
     ),
     Spec(
-        'backend.model_version',
-        SERVER.model_version,
+        'backend.model_version', SERVER.model_version,
         'Version of the model on the server. Empty: the server chooses.',
     ),
     Spec(
-        'backend.timeout_ms',
-        SERVER.timeout_ms,
+        'backend.timeout_ms', SERVER.timeout_ms,
         'Timeout of a call to the server. After it, the local model answers, and a late answer is '
         'dropped.',
-        unit='milliseconds',
-        limits=(1.0, 10_000.0),
+        unit='milliseconds', limits=(1.0, 10_000.0),
     ),
     Spec(
-        'backend.token_file',
-        SERVER.token_file,
+        'backend.token_file', SERVER.token_file,
         'File with a bearer token for the server; it is read again when it changes. Empty: none.',
     ),
     Spec(
-        'backend.ca_file',
-        SERVER.ca_file,
+        'backend.ca_file', SERVER.ca_file,
         'PEM file with the certificates to trust for TLS. Empty: the default ones of the system.',
     ),
     Spec(
-        'backend.threads',
-        0,
+        'backend.threads', 0,
         'CPU threads of network and detector. 0: all cores except one, which is left to camera and '
         'middleware; on two cores, several faces of an image are split over both cores.',
-        unit='threads',
-        limits=(0, 64),
+        unit='threads', limits=(0, 64),
     ),
     Spec(
-        'detector.name',
-        'auto',
+        'detector.name', 'auto',
         'Face detector. auto: YuNet, or Haar with a warning if the file of YuNet is missing.',
         choices=DETECTORS,
     ),
     Spec(
-        'detector.device',
-        'cpu',
+        'detector.device', 'cpu',
         'Device that runs YuNet. cuda needs the GPU build of ONNX Runtime.',
         choices=DEVICES,
     ),
     Spec(
-        'detector.model_file',
-        '',
+        'detector.model_file', '',
         "Path of YuNet's file. Empty: search the default locations.",
     ),
     *VIDEO_PARAMETERS,
     Spec(
-        'expression.calibration',
-        '',
+        'expression.calibration', '',
         'Path of the file that `dan-ros calibrate` wrote for the model with this camera. Empty: '
         'none.',
     ),
     Spec(
-        'publish.tf',
-        True,
+        'publish.tf', True,
         'Publish each face as the frames face_<id> and gaze_<id> on /tf if the camera publishes '
         'camera_info and tf2_msgs is installed.',
         live=True,
     ),
     Spec(
-        'publish.vision_msgs',
-        False,
+        'publish.vision_msgs', False,
         'Also publish vision_msgs/Detection2DArray on each image topic plus /detections.',
     ),
     Spec(
-        'publish.foxglove_msgs',
-        False,
+        'publish.foxglove_msgs', False,
         'Also publish foxglove_msgs/ImageAnnotations on each image topic plus /annotations, for '
         'the image panel of Foxglove.',
     ),
     Spec(
-        'limits.max_pixels',
-        40_000_000,
+        'limits.max_pixels', 40_000_000,
         'Larger compressed images are dropped before they are decoded.',
-        unit='pixels',
-        limits=(1, MAX_PIXELS),
-        live=True,
+        unit='pixels', limits=(1, MAX_PIXELS), live=True,
     ),
     Spec(
-        'rate.max_hz',
-        0.0,
+        'rate.max_hz', 0.0,
         'Maximum number of images processed per second and camera, always the newest. 0: no limit.',
-        unit='hertz',
-        limits=(0.0, 1000.0),
-        live=True,
+        unit='hertz', limits=(0.0, 1000.0), live=True,
     ),
-)
+)  # fmt: skip
 SPECS = {spec.name: spec for spec in PARAMETERS}
 
 
