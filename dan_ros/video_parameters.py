@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dan_ros.errors import ParameterError
+from dan_ros.errors import DanError, one_line
 from dan_ros.faces.quality import QualityThresholds
 from dan_ros.pipeline import ROTATIONS, PipelineConfig
 from dan_ros.probabilities import Prior
@@ -31,7 +31,7 @@ class Spec:
         limits: lowest and highest allowed number, or None.
         choices: allowed values; () for all.
         live: whether it may be changed while the node is configured.
-        check: returns what else is wrong with a value, in one line; '' if it is valid.
+        check: raises a DanError or ValueError if a value is invalid for another reason.
         takes_numbers: whether a list of numbers may replace the text with commas.
     """
 
@@ -42,7 +42,7 @@ class Spec:
     limits: tuple[float, float] | None = None
     choices: tuple[Any, ...] = ()
     live: bool = False
-    check: Callable[[Any], str] | None = None
+    check: Callable[[Any], object] | None = None
     takes_numbers: bool = False
 
     @property
@@ -61,8 +61,12 @@ class Spec:
         """Return why a value is invalid, in one line; '' if it is valid."""
         if not (self._has_right_type(value) and self._is_in_range(value)):
             return f'{self.name} cannot be {value!r}: it must be {self.allowed}{self._hint(value)}'
-        problem = self.check(self.to_value(value)) if self.check else ''
-        return f'{self.name}: {problem}' if problem else ''
+        try:
+            if self.check:
+                self.check(self.to_value(value))
+        except (DanError, ValueError) as error:
+            return f'{self.name}: {one_line(error)}'
+        return ''
 
     def _hint(self, value: Any) -> str:
         if isinstance(self.default, str) and type(value) in (bool, int, float):
@@ -88,14 +92,6 @@ class Spec:
         if self.choices:
             return value in self.choices
         return self.limits is None or self.limits[0] <= value <= self.limits[1]
-
-
-def _problem_with_prior(text: str) -> str:
-    try:
-        Prior.parse(text)
-    except ParameterError as error:
-        return str(error)
-    return ''
 
 
 VIDEO_PARAMETERS = (
@@ -135,7 +131,7 @@ VIDEO_PARAMETERS = (
         'calibration says. none: as in the training data. balanced: all equally often, which finds '
         'rare expressions but also causes false alarms. Or eight shares with sum 1, in the order '
         'of the message, such as [0.6, 0.2, 0.05, 0.05, 0.02, 0.02, 0.05, 0.01].',
-        live=True, check=_problem_with_prior, takes_numbers=True,
+        live=True, check=Prior.parse, takes_numbers=True,
     ),
     Spec(
         'tracker.max_missed_s', TRACKER.max_missed_s,

@@ -23,9 +23,9 @@ from rclpy.validate_full_topic_name import validate_full_topic_name
 
 from dan_ros.backends import BACKENDS, PRECISIONS, ServerConfig
 from dan_ros.backends.base import node_parallel_runs, node_threads
-from dan_ros.backends.kserve.config import problem_with_url
+from dan_ros.backends.kserve.config import Address
 from dan_ros.detect import DETECTORS, DEVICES
-from dan_ros.errors import ParameterError, count_of, one_line
+from dan_ros.errors import ParameterError, count_of
 from dan_ros.images.opencv import MAX_PIXELS
 from dan_ros.model.store import DEFAULT_MODEL
 from dan_ros.ros.transports import RAW, TRANSPORTS
@@ -43,13 +43,12 @@ SERVER = ServerConfig()
 FOREIGN_PREFIXES = ('use_sim_time', 'qos_overrides.', 'start_type_description_service')
 
 
-def _problem_with_topics(topics: Iterable[str]) -> str:
+def _check_topics(topics: Iterable[str]) -> None:
     for topic in filter(None, topics):
         try:
             validate_full_topic_name(expand_topic_name(topic, 'dan_node', '/robot'))
-        except (InvalidTopicNameException, ValueError) as error:
-            return one_line(error)
-    return ''
+        except InvalidTopicNameException as error:
+            raise ParameterError(str(error)) from None
 
 
 PARAMETERS = (
@@ -61,14 +60,14 @@ PARAMETERS = (
         'image_topics', [''],
         'Image topics of several cameras. The default [""] stands for the single topic `image`, '
         'which can be remapped.',
-        check=_problem_with_topics,
+        check=_check_topics,
     ),
     Spec(
         'depth_topics', [''],
         'Depth topics of the cameras, in the order of image_topics; "" for a camera without depth. '
         'Depth must be aligned to the image and have its size, as 16UC1 (mm) or 32FC1 (m). It '
         'gives the true distance of faces, which is otherwise that of an average adult.',
-        check=_problem_with_topics,
+        check=_check_topics,
     ),
     Spec(
         'input', IMAGES,
@@ -134,7 +133,7 @@ PARAMETERS = (
         'backend.url', SERVER.url,
         'Address of the server for kserve: grpc://host:8001 or http://host:8000, with TLS '
         'grpcs://host:443 or https://host:443.',
-        check=problem_with_url,
+        check=lambda url: url and Address.parse(url),
     ),
     Spec(
         'backend.model_name', SERVER.model_name,

@@ -104,16 +104,6 @@ class Address:
             return self.host == 'localhost'
 
 
-def problem_with_url(url: str) -> str:
-    """Return why a URL is invalid, in one line; '' if it is valid or empty."""
-    try:
-        if url:
-            Address.parse(url)
-    except BackendError as error:
-        return str(error)
-    return ''
-
-
 class Credentials:
     """The headers that authenticate the caller.
 
