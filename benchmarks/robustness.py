@@ -145,12 +145,7 @@ def make_scene(
 def classify_scenes(
     pipeline: ExpressionPipeline, faces: np.ndarray, condition: Condition
 ) -> np.ndarray:
-    """Classify the largest face of each scene.
-
-    Args:
-        pipeline: the pipeline to measure.
-        faces: uint8 [N, h, h], gray.
-        condition: how the faces are shown.
+    """Classify the largest face of each scene, made of faces, uint8 [N, h, h], gray.
 
     Returns:
         Probabilities, float32 [N, 8]; zeros where no face is found.
@@ -172,8 +167,7 @@ def classify_moving_scenes(
     """Classify the largest face in each image of the moving scenes, except the first one.
 
     Args:
-        pipeline: the pipeline to measure.
-        faces: uint8 [N, h, h], gray.
+        pipeline, faces: see `classify_scenes`.
         images: number of images per scene.
         interval: `detector.interval`.
 

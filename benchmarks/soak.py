@@ -122,12 +122,7 @@ def make_bad_images(good: Image) -> list[Image]:
 
 
 class Plan:
-    """Decides what is sent and when the node is disturbed.
-
-    Args:
-        client: sends the images and requests.
-        rate_hz: usual image rate.
-    """
+    """Decides what is sent, usually at `rate_hz`, and when the node is disturbed."""
 
     def __init__(self, client: Client, rate_hz: float) -> None:
         self._client, self._rate_hz, self._count = client, rate_hz, 0
@@ -192,12 +187,7 @@ class Plan:
 
 
 class Soak:
-    """One run.
-
-    Args:
-        process: the node.
-        client: exchanges messages with it.
-        plan: decides what happens.
+    """One run of a node.
 
     Attributes:
         samples: one per second.

@@ -51,13 +51,7 @@ def annotate_tracked(frame: Frame, faces: Sequence[TrackedFace]) -> np.ndarray:
 
 
 def caption(face: FaceExpression, name: str, expression: int) -> str:
-    """Return the text for a face, such as `kqzw1 happy 93%`.
-
-    Args:
-        face: the face.
-        name: name of the face, such as its id, or ''.
-        expression: canonical index of the label, or `labels.UNKNOWN`.
-    """
+    """Return the text for a face, such as `kqzw1 happy 93%`; `name` may be ''."""
     parts = [
         name,
         labels.label_of(expression),

@@ -47,12 +47,7 @@ class Adopted:
 
 
 class Classifier:
-    """A classifier as its author published it, run by ONNX Runtime.
-
-    Args:
-        content: the ONNX file.
-        descriptor: information that the file lacks.
-        where: its name, for messages.
+    """A classifier as its author published it, run by ONNX Runtime; arguments as for `adopt`.
 
     Raises:
         ModelError: it cannot be run, or does not fit the descriptor.

@@ -269,15 +269,10 @@ class BagConverter:
 
 
 def check_output_folder(out: Path, source: Path, force: bool) -> None:
-    """Check that `out` can be written.
-
-    Args:
-        out: folder to write.
-        source: bag to read.
-        force: whether an existing bag at `out` may be replaced.
+    """Check that `out` can be written; with `force`, an existing bag may be replaced.
 
     Raises:
-        DataError: `out` exists and must not or cannot be replaced, or one of the two paths is
+        DataError: `out` exists and must not or cannot be replaced, or one of `out` and `source` is
             inside the other.
     """
     target, read = out.resolve(), source.resolve()

@@ -32,11 +32,7 @@ COLUMNS = (
 
 
 class FaceTable:
-    """Writes one row per face and frame. A context manager.
-
-    Args:
-        folder: existing folder for the table.
-    """
+    """Writes faces.csv into a folder, one row per face and frame. A context manager."""
 
     def __init__(self, folder: Path) -> None:
         self._file = (folder / FILENAME).open('w', newline='', encoding='utf-8')

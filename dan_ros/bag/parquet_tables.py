@@ -71,11 +71,8 @@ def schema(table: str) -> pyarrow.Schema:
 class ParquetTables:
     """Writes `frames.parquet`, a row per image, and `faces.parquet`, a row per face and image.
 
-    A context manager. Equal rows give equal bytes. At most `ROWS_PER_GROUP` rows of each table are
-    in memory.
-
-    Args:
-        folder: existing folder for the two files.
+    A context manager for both files in an existing folder. Equal rows give equal bytes. At most
+    `ROWS_PER_GROUP` rows of each table are in memory.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -104,13 +101,7 @@ class ParquetTables:
         self._add(FRAMES, (*self._keys(record), None, None, 0, cause))
 
     def add_frame(self, record: Record, size: tuple[int, int], faces: list[TrackedFace]) -> None:
-        """Add an image and its faces.
-
-        Args:
-            record: the message.
-            size: width and height, pixels.
-            faces: its faces.
-        """
+        """Add an image of a (width, height), pixels, and its faces."""
         keys = self._keys(record)
         self._add(FRAMES, (*keys, *size, len(faces), None))
         for face in faces:

@@ -92,12 +92,9 @@ class _Camera:
 
 
 class Timelines:
-    """Collects the faces of a bag and writes `timeline_<id>.png` for each.
+    """Collects the faces of a bag and writes `timeline_<id>.png` for each into a folder.
 
     A face seen in fewer than `MIN_FRAMES` frames gets no picture.
-
-    Args:
-        folder: existing folder for the pictures.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -107,13 +104,7 @@ class Timelines:
         self._begin_ns: int | None = None
 
     def add(self, camera: str, faces: list[TrackedFace], time_ns: int) -> None:
-        """Add the faces of one frame.
-
-        Args:
-            camera: name of the image topic.
-            faces: faces of the frame.
-            time_ns: bag time, nanoseconds.
-        """
+        """Add the faces of one frame; arguments as for `FaceTable.write`."""
         if self._begin_ns is None:
             self._begin_ns = time_ns
         time_s = (time_ns - self._begin_ns) / 1e9

@@ -113,12 +113,7 @@ class ExpressionBagWriter:
             self._writer.abort()
 
     def write(self, array: Any, time_ns: int) -> None:
-        """Write a FacialExpressionArray and each of its faces.
-
-        Args:
-            array: the message of one frame.
-            time_ns: bag time, nanoseconds.
-        """
+        """Write the FacialExpressionArray of one frame, and each of its faces, at a bag time."""
         namespace = posixpath.dirname(array.camera)
         face_topic = self._connect(posixpath.join(namespace, 'facial_expression'), FACE)
         array_topic = self._connect(posixpath.join(namespace, 'facial_expressions'), FACES)

@@ -31,12 +31,7 @@ INT8, FP32 = 'int8', 'fp32'
 
 @dataclass(frozen=True)
 class Unavailable:
-    """Something that cannot be measured on this machine.
-
-    Attributes:
-        name: a backend, a `Variant` or a detector.
-        reason: the error message.
-    """
+    """A backend, `Variant` or detector that cannot be measured here, and the error message."""
 
     name: str
     reason: str

@@ -22,13 +22,7 @@ MAX_COLUMNS = 4
 
 @styled
 def draw_bench(comparisons: Sequence[Comparison], steps_ms: Steps, title: str) -> Figure:
-    """Plot comparisons, with the same variants side by side, and below them the steps.
-
-    Args:
-        comparisons: at least one.
-        steps_ms: one stacked bar per case; may be empty.
-        title: drawn on top.
-    """
+    """Plot comparisons, those of the same variants side by side, and below them any steps."""
     groups = _group(comparisons)
     heights = [HEAD_IN + ROW_IN * len(group[0].times_ms) for group in groups]
     heights += [HEAD_IN + ROW_IN * (len(steps_ms) + 1)] * bool(steps_ms)

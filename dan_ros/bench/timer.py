@@ -85,9 +85,7 @@ def compare(
     """Time all variants alternately and take the median of each.
 
     Args:
-        title: the task.
-        variants: functions to time, by name.
-        limit: when to end.
+        title, variants, limit: the task, the functions to time by name, and when to end.
         images: number of images per run of a variant, default 1. Times are per image.
         baseline: name of the variant to compare with, default the first.
     """

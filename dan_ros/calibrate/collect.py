@@ -147,12 +147,7 @@ def _persons(entries: Sequence[tuple[Path, Path, str]]) -> list[str]:
 def faces_at_marks(
     frames: Iterator[TimedFrame], marks: Sequence[Mark], cutter: FaceCutter
 ) -> tuple[list[LabeledFace], list[str]]:
-    """Cut faces out of the marked time spans of a recording.
-
-    Args:
-        frames: in order of time.
-        marks: the time spans.
-        cutter: finds the faces.
+    """Cut faces out of the marked time spans of a recording, whose frames are in order of time.
 
     Returns:
         The faces, and a sentence for each image that cannot be read and each mark without an image.

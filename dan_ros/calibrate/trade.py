@@ -65,13 +65,9 @@ class LabeledLogits:
         size: int,
         infer: Callable[[np.ndarray], np.ndarray],
     ) -> 'LabeledLogits':
-        """Run a model on the faces whose class it has.
+        """Run a model, `Backend.infer`, on the faces whose class it has.
 
-        Args:
-            faces: the faces.
-            model_labels: canonical label of each class of the model.
-            size: side of the model's input, pixels.
-            infer: `Backend.infer`.
+        `size` is the side of the model's input, pixels.
 
         Raises:
             DataError: a class of the model has no face, or neutral is not one of them.

@@ -50,8 +50,7 @@ def convert_many(
     Args:
         sources: bags, patterns and folders of bags.
         out: the result folder.
-        settings: how to convert each bag.
-        force: also convert bags that are done.
+        settings, force: how to convert each bag, and whether to convert bags that are done.
         jobs: number of bags at the same time; None to choose it.
         ray_address: see `RayExecutor`; None for processes of this machine.
 

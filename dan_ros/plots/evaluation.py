@@ -24,7 +24,6 @@ def draw_confusion(labels: Sequence[str], confusion: np.ndarray, title: str) -> 
     Args:
         labels: names of the C classes.
         confusion: int [C, C], faces per true class (rows) and predicted class (columns).
-        title: drawn on top.
     """
     count, faces = len(labels), confusion.sum(axis=1)
     figure = new_figure(1.5 + CELL_IN * count, title, width_in=min(WIDTH_IN, 1.9 + 0.66 * count))
@@ -68,7 +67,6 @@ def draw_reliability(
         faces: int [B], faces per bin; the bins divide [0, 1] evenly.
         accuracy, confidence: float [B], [0, 1], means per bin.
         error: the expected calibration error.
-        title: drawn on top.
     """
     figure = new_figure(5.4, title, width_in=4.8)
     upper, lower = figure.subplots(2, 1, height_ratios=(3.4, 1), sharex=True)
@@ -96,7 +94,6 @@ def draw_recall(
         labels: names of C classes.
         faces: number of faces per class.
         before, after: float [C], [0, 1].
-        title: drawn on top.
     """
     figure = new_figure(3.4, title, width_in=min(WIDTH_IN, 1.6 + 0.75 * len(labels)))
     axes = figure.add_subplot()

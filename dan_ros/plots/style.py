@@ -72,11 +72,9 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
 
 def new_figure(height_in: float, title: str = '', width_in: float = WIDTH_IN) -> Figure:
-    """Return an empty figure, at most as high as a page.
+    """Return an empty figure of a size in inches, at most as high as a page.
 
-    Args:
-        height_in, width_in: size in inches.
-        title: drawn on the upper left; may have two lines.
+    The title, on the upper left, may have two lines.
     """
     size = (width_in, min(height_in, MAX_HEIGHT_IN))
     figure = Figure(figsize=size, layout='constrained')

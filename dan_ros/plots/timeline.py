@@ -30,7 +30,6 @@ def draw_timeline(
         rows: float [N, 8], probabilities by canonical index.
         expressions: N canonical indices of the published label, or `labels.UNKNOWN`.
         after_gap: whether the face was missing before each moment; gaps stay empty.
-        title: drawn on top.
     """
     figure = new_figure(2.9, title)
     areas, band = figure.subplots(2, 1, height_ratios=(6, 1), sharex=True)

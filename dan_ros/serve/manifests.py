@@ -42,12 +42,7 @@ services:
 
 
 def to_inference_service(config: ServeConfig, storage: str) -> str:
-    """Return an InferenceService of KServe.
-
-    Args:
-        config: defines whether it needs a GPU.
-        storage: address to which the folder `models` is copied, such as s3://bucket/models.
-    """
+    """Return an InferenceService of KServe for models at `storage`, such as s3://bucket/models."""
     package = ''
     if config.backend == PYTHON:
         package = ' The image needs the Python package onnxruntime.'

@@ -50,15 +50,7 @@ class ServeConfig:
 
 
 def write_model(folder: Path, file: ModelFile, config: ServeConfig) -> str:
-    """Write one model into a repository.
-
-    Args:
-        folder: the repository.
-        file: the model.
-        config: how to run it.
-
-    Returns:
-        The name of the model on the server.
+    """Write one model into a repository; return the name of the model on the server.
 
     Raises:
         ModelError: the file is not a model of this package.

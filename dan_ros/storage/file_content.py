@@ -129,10 +129,7 @@ EMPTY = FileContent('an empty file', 'copy or download it again')
 
 
 def name_content(start: bytes) -> FileContent | None:
-    """Name the content of a file, or return None for unknown content.
-
-    Args:
-        start: the first `START_BYTES` of the file, or all of it.
+    """Name the content of a file by its first `START_BYTES`; None for unknown content.
 
     Example:
         >>> name_content(b'<!DOCTYPE html><html>').name

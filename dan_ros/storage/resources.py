@@ -6,11 +6,7 @@ from pathlib import Path
 
 
 def data_folders(name: str) -> Iterator[Path]:
-    """Yield the folders that may hold data: in the source tree, then under install prefixes.
-
-    Args:
-        name: 'models', 'msg' or 'recipes'.
-    """
+    """Yield folders of 'models', 'msg' or 'recipes': in the source tree, then of installations."""
     package = Path(__file__).absolute().parents[1]
     yield package.resolve().parent / name
     for parent in package.parents:

@@ -40,11 +40,7 @@ SETTINGS = {spec.name: spec for spec in VIDEO_PARAMETERS if spec.name not in HID
 class LocalSource:
     """Reads images in one thread and processes the newest ones in another.
 
-    Args:
-        title: what is shown on the page.
-        images: see `TimedImages`.
-        video: processes the images; used only by this object.
-        board: shows the results.
+    It shows the results on `board`. Nothing else may use `video`.
     """
 
     kind = 'without ROS'
@@ -244,12 +240,7 @@ class LocalSource:
 
 
 def seen_face(face: TrackedFace, size: tuple[int, int]) -> SeenFace:
-    """Return what the page shows of a face.
-
-    Args:
-        face: the face, with its attention.
-        size: (width, height) of its image, pixels.
-    """
+    """Return what the page shows of a face with its attention, in an image of (width, height)."""
     return SeenFace(
         face.face_id,
         box_to_region(face.detection.box_xyxy, size),

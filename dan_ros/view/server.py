@@ -96,13 +96,7 @@ class _Client:
 
 
 class ViewServer:
-    """Serves the page of one source.
-
-    Args:
-        board: what is shown.
-        source: answers the page's requests.
-        access: who may open the page.
-    """
+    """Serves a board as the page of one source, which answers the page's requests."""
 
     def __init__(self, board: Board, source: ViewSource, access: Access) -> None:
         self._board, self._source, self._access = board, source, access

@@ -42,12 +42,7 @@ def free_bytes() -> int:
 
 
 class ProcessExecutor:
-    """Runs one job in each of several processes, which start when they are needed.
-
-    Args:
-        jobs: number of processes.
-        threads: CPU threads of each.
-    """
+    """Runs a job in each of `jobs` processes with `threads` CPU threads; they start when needed."""
 
     def __init__(self, jobs: int, threads: int) -> None:
         self._jobs, self._threads = jobs, threads
