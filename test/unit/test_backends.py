@@ -61,9 +61,9 @@ def test_a_backend_whose_library_does_not_load_is_passed_over(tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     entry = BackendEntry('odd', 'broken_library:Backend', kind)
     monkeypatch.setattr(cuda, 'find_device', lambda: None)
-    monkeypatch.setattr(
-        'dan_ros.backends.REGISTRY', {'odd': entry, 'onnxruntime': REGISTRY['onnxruntime']}
-    )
+    table = {'odd': entry, 'onnxruntime': REGISTRY['onnxruntime']}
+    monkeypatch.setattr('dan_ros.backends.REGISTRY', table)
+    monkeypatch.setattr('dan_ros.backends.registry.REGISTRY', table)
     with pytest.raises(MissingPackageError, match=r"the backend 'odd' does not load: x.so: no$"):
         open_backend('odd')
     choice = choose_backend()
