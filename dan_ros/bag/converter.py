@@ -16,7 +16,7 @@ from dan_ros.bag.reader import CAMERA_INFO, Bag, Record, Topic, record_to_frame
 from dan_ros.bag.timeline import Timelines
 from dan_ros.bag.video import Videos
 from dan_ros.bag.writer import ExpressionBagWriter
-from dan_ros.errors import DataError, FrameError, count_of
+from dan_ros.errors import DataError, FrameError, count_of, one_line
 from dan_ros.faces.blur import blur_faces
 from dan_ros.faces.camera_model import Camera, describe_problem, info_to_camera, info_topic
 from dan_ros.faces.head_pose import solve_poses
@@ -222,7 +222,7 @@ class BagConverter:
         except FrameError as error:
             dropped = error
         except MemoryError as error:
-            dropped = FrameError('out_of_memory', str(error))
+            dropped = FrameError('out_of_memory', one_line(error))
         self.summary.add_error(dropped)
         if self._tables:
             self._tables.add_dropped(record, dropped.cause)

@@ -129,8 +129,6 @@ def _read_rows(paths: list[Path]) -> Iterator[tuple[str, bytes, str]]:
                     content = (row['path'] or {}).get('bytes') or b''
                     yield f'{path}, row {number}', content, row['label']
                     number += 1
-        except DataError:
-            raise
         except Exception as error:  # errors of pyarrow have no common base class
             reason = one_line(error)
             raise DataError(f'{path} is not a Parquet file of EmoNet-Face: {reason}') from None

@@ -39,7 +39,8 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from dan_ros import labels, palette
-from dan_ros.bag import timeline
+from dan_ros.bag import converter, timeline
+from dan_ros.bag.reader import record_to_frame
 from dan_ros.bag.recovery import DamageError, read_mcap, read_sqlite3
 from dan_ros.bag.timeline import MAX_MOMENTS, Timelines
 from dan_ros.errors import DanError
@@ -571,6 +572,54 @@ def test_an_invalid_message_is_skipped(tmp_path, images):
         '1 message dropped, bad_data: invalid sensor_msgs/msg/Image on /camera/image_raw'
         in result.output
     )
+
+
+def test_an_invalid_calibration_and_an_image_without_memory_are_counted(
+    tmp_path, images, monkeypatch
+):
+    def decode(record):
+        if record.time_ns == START_NS:
+            raise MemoryError
+        return record_to_frame(record)
+
+    monkeypatch.setattr(converter, 'record_to_frame', decode)
+    info = TYPES.types[IMAGE](header(START_NS), 0, 0, '', 0, 0, np.zeros(0, np.uint8))
+    messages = [('/cam/camera_info', IMAGE, START_NS, info)]
+    messages += [
+        ('/cam/image_raw', IMAGE, ns := START_NS + i * PERIOD_NS, raw(image, ns))
+        for i, image in enumerate(images[1:4])
+    ]
+    bag = record(tmp_path / 'in', messages)
+    with sqlite3.connect(bag / 'in.db3') as database:
+        database.execute("UPDATE topics SET type = ? WHERE name LIKE '%info'", (INFO,))
+    result = run_bag(bag, tmp_path / 'out')
+    assert result.exit_code == 1
+    assert '2 images, 2 faces, 1 id' in result.output
+    assert '1 message dropped, out_of_memory: MemoryError' in result.output
+    assert f'1 message dropped, bad_data: invalid {INFO} on /cam/camera_info' in result.output
+
+
+def test_lost_faces_are_drawn_and_forgotten_at_intervals(tmp_path, images, monkeypatch):
+    """Otherwise the memory for a long bag would grow with its faces."""
+    visits = [*images[1:3], *[images[0]] * 10, *images[1:3]]
+    messages = [
+        ('/cam', IMAGE, ns := START_NS + i * 10**9, raw(image, ns))
+        for i, image in enumerate(visits)
+    ]
+    bag, kept, finish = record(tmp_path / 'in', messages), [], Timelines.finish
+
+    def finish_and_count(timelines, ids_in_view=()):
+        finish(timelines, ids_in_view)
+        kept.append(len(timelines._faces))
+
+    monkeypatch.setattr(Timelines, 'finish', finish_and_count)
+    monkeypatch.setattr(timeline, 'MIN_FRAMES', 1)
+    monkeypatch.setattr(timeline._Moments, 'draw', lambda moments, title: str(moments.frames))
+    monkeypatch.setattr(timeline, 'encode', str.encode)
+    monkeypatch.setattr(converter, 'CLEANUP_FRAMES', 1)
+    assert run_bag(bag, tmp_path / 'out').exit_code == 0
+    assert (kept[0], max(kept), kept[-1]) == (1, 1, 0)
+    assert [file.read_bytes() for file in (tmp_path / 'out').glob('*.png')] == [b'2', b'2']
 
 
 def test_frozen_stamps_are_reported(tmp_path, images):

@@ -16,6 +16,7 @@ pytest.importorskip('torch')  # the data sets need the extra `train`, which inst
 
 from dan_ros import labels
 from dan_ros.datasets.catalog import DATASETS, guess_dataset, open_faces
+from dan_ros.datasets.csv_files import read_csv, read_header
 from dan_ros.datasets.faces import MAX_LISTED_SKIPS, Faces, summarize, summarize_skipped
 from dan_ros.datasets.ferplus import FerPlus
 from dan_ros.errors import DataError
@@ -875,3 +876,26 @@ def test_an_unreadable_folder_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'scandir', scandir)
     with pytest.raises(PermissionError):
         open_faces('folder', tmp_path, 'valid')
+
+
+def test_lines_of_a_csv_file_are_counted_with_blank_ones(tmp_path):
+    (tmp_path / 'a.csv').write_text('\ufeffName, "Two\nlines"\n\n\nx ,  y\n', encoding='utf-8')
+    assert list(read_csv(tmp_path / 'a.csv')) == [(2, ['Name', 'Two\nlines']), (5, ['x', 'y'])]
+    assert read_header(tmp_path / 'a.csv') == ['name', 'two\nlines']
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        (None, 'a.csv cannot be read: No such file'),
+        (b'a,\xff\n', 'a.csv is not a UTF-8 text file'),
+        (b'a,b\n"' + b'x' * (1 << 18), r'a.csv, line 2: not a CSV file \(field larger'),
+    ],
+)
+def test_a_file_that_is_not_a_csv_file_is_named(tmp_path, content, words):
+    path = tmp_path / 'a.csv'
+    if content:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        list(read_csv(path))
+    assert read_header(path) == ([] if content is None or b'\xff' in content else ['a', 'b'])

@@ -2,6 +2,7 @@
 """CREMA-D, DiffusionFER and EmoNet-Face, on small sets in their published layouts."""
 
 import contextlib
+import sys
 from pathlib import Path
 
 import cv2
@@ -180,6 +181,26 @@ def test_emonet_face(tmp_path):
     with pytest.raises(DataError, match='is not a Parquet file of EmoNet-Face') as error:
         open_faces('emonet_face', folder, 'train')
     assert '\n' not in str(error.value)
+
+
+def test_what_emonet_face_cannot_read_is_named(tmp_path, monkeypatch):
+    """The second row has no ratings, and the third one is not an image."""
+    image = cv2.imencode('.png', np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+    labels = [repr(RATINGS['anger']), '[]', *[repr(RATINGS['anger'])] * 3]
+    path = tmp_path / 'emonet-face-hq.parquet'
+    write_parquet(path, labels, [image, image, b'web page', image, image])
+    monkeypatch.setattr(emonet_face, 'tenth_of', lambda content: 0)
+    assert guess_dataset(path, ('happy',)) == 'emonet_face'
+    faces = open_faces('emonet_face', path, 'train')
+    assert faces.counts == {'anger': 3}
+    assert faces.excluded == {'no agreement': 1}
+    assert faces.skipped == {f'{path}, row 2': 'is not an image'}
+    write_parquet(path, labels, [b''] * 5)
+    with pytest.raises(DataError, match=r'none of 4 images can be read; the first is .*, row 0'):
+        open_faces('emonet_face', path, 'train')
+    monkeypatch.setitem(sys.modules, 'pyarrow', None)
+    with pytest.raises(DataError, match='needs the Python package pyarrow: `pip install pyarrow`'):
+        open_faces('emonet_face', path, 'train')
 
 
 def test_a_tie_of_emonet_face_is_no_agreement():
