@@ -103,7 +103,8 @@ class Classifier:
             raise ModelError(
                 f'{self.where} has no output {self.descriptor.output}; it has {", ".join(names)}'
             )
-        widths = dict(zip(names, map(_width, self._run(self.noise(1))), strict=True))
+        outputs = zip(names, self._run(self.noise(1)), strict=True)
+        widths = {name: output.size for name, output in outputs}
         count = len(self.descriptor.labels)
         if self.descriptor.output:
             names = [self.descriptor.output]
@@ -152,7 +153,7 @@ class Classifier:
             except Exception as error:  # ONNX Runtime's exceptions have no common base class
                 reason = shorten(one_line(error))
                 raise ModelError(f'{self.where} cannot be run: {reason}') from None
-            rows.append([np.asarray(output)[:1] for output in outputs])
+            rows.append([np.atleast_1d(output)[:1] for output in outputs])
         return [np.concatenate(column) for column in zip(*rows, strict=True)]
 
     def scores(self, faces_rgb: np.ndarray) -> np.ndarray:
@@ -215,10 +216,6 @@ def _open(content: bytes, where: str) -> onnxruntime.InferenceSession:
         return open_session(content)
     except ModelError as error:
         raise ModelError(f'{where}: {shorten(one_line(error))}') from None
-
-
-def _width(output: np.ndarray) -> int:
-    return int(np.asarray(output)[0].size) if np.ndim(output) else 0
 
 
 def _check_kind(kept: np.ndarray, values: np.ndarray, descriptor: Descriptor, where: str) -> None:

@@ -188,6 +188,14 @@ def test_a_file_that_is_no_model_is_refused(content):
     assert '\n' not in str(error.value)
 
 
+def test_an_output_without_a_batch_is_passed_over():
+    """Such as the loss of a training, which is one number."""
+    model = onnx.load_from_string(classifier())
+    model.graph.node.append(helper.make_node('ReduceMean', ['logits'], ['loss'], keepdims=0))
+    model.graph.output.append(helper.make_tensor_value_info('loss', TensorProto.FLOAT, []))
+    assert adopt(model.SerializeToString(), describe(), 'x', NO_FACES).difference < 1e-4
+
+
 def test_a_batch_that_is_part_of_the_graph_is_refused():
     """The weights have the batch in their shape, so no other batch is possible."""
     model = onnx.load_from_string(classifier(batch=1))
