@@ -35,7 +35,6 @@ from dan_ros.bag.many import job as job_module
 from dan_ros.bag.many import processes, ray_cluster, sources, strip
 from dan_ros.bag.many import run as run_module
 from dan_ros.bag.many.job import FATAL, PROGRESS, Job, run_job, stat_files
-from dan_ros.bag.many.result_folder import ResultFolder
 from dan_ros.bag.parquet_tables import TABLES, schema
 from dan_ros.bag.settings import BagSettings
 from dan_ros.cli import many_bags
@@ -311,7 +310,7 @@ def test_a_summary_that_cannot_be_written_hides_no_error(tmp_path, bags, executo
 
     monkeypatch.setattr(executor, 'wait', fail)
     for error, warnings in ((OSError(28, 'No space left'), 1), (BrokenPipeError(), 0)):
-        monkeypatch.setattr(ResultFolder, 'write', Mock(side_effect=error))
+        monkeypatch.setattr(many_bags, 'atomic_write_bytes', Mock(side_effect=error))
         result = run_bag(bags, tmp_path / 'out')
         assert str(result.exception) == 'the disk of out is full'
         assert result.output.count('index.html and bags.csv are not up to date') == warnings
