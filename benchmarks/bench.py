@@ -64,8 +64,8 @@ class Results:
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of bench.json."""
-        ratios = [{**asdict(c), 'times_faster': c.times_faster} for c in self.comparisons]
-        return {**asdict(self), 'node_threads': node_threads(), 'comparisons': ratios}
+        comparisons = [comparison.to_json() for comparison in self.comparisons]
+        return {**asdict(self), 'node_threads': node_threads(), 'comparisons': comparisons}
 
 
 @click.command()

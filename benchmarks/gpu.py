@@ -124,8 +124,7 @@ def load_faces(data: Path | None, size: int) -> np.ndarray:
 
 def classify(backend: Backend, faces: np.ndarray) -> np.ndarray:
     """Return the probabilities of faces, float32 [N, 8]."""
-    parts = [backend.infer(faces[start : start + 64]) for start in range(0, len(faces), 64)]
-    return Calibrator.create(backend.model).probabilities(np.concatenate(parts))
+    return Calibrator.create(backend.model).probabilities(backend.infer(faces))
 
 
 def measure(

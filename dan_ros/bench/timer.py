@@ -5,8 +5,8 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
 WARM_UP_RUNS = 3  # runs of each variant before the first block
 BLOCK_RUNS = 5  # consecutive runs of one variant
@@ -47,6 +47,10 @@ class Comparison:
     def times_faster(self) -> dict[str, float]:
         """Time of the baseline divided by the time of each variant."""
         return {name: self.times_ms[self.baseline] / ms for name, ms in self.times_ms.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the attributes and `times_faster`."""
+        return {**asdict(self), 'times_faster': self.times_faster}
 
 
 def run_interleaved(variants: Mapping[str, Callable[[], T]], limit: Limit) -> dict[str, list[T]]:

@@ -97,17 +97,13 @@ class Results:
             'version': __version__,
             'machine': self.machine,
             'defaults': self.defaults,
-            'networks': [_comparison_to_json(comparison) for comparison in self.networks],
-            'detectors': _comparison_to_json(self.detectors),
-            'pipelines': [_comparison_to_json(times) for times in self.pipelines],
+            'networks': [comparison.to_json() for comparison in self.networks],
+            'detectors': self.detectors.to_json(),
+            'pipelines': [times.to_json() for times in self.pipelines],
             'absent': [{'what': one.name, 'why': one.reason} for one in self.unavailable],
             'notes': self.notes,
             'advice': asdict(self.advice),
         }
-
-
-def _comparison_to_json(comparison: Comparison) -> dict[str, Any]:
-    return {**asdict(comparison), 'times_faster': comparison.times_faster}
 
 
 @click.command('bench')

@@ -10,7 +10,6 @@ import click
 import numpy as np
 from rich.table import Table
 
-from dan_ros.backends import Backend
 from dan_ros.cli.common import PATH, need, pipeline_options, print_table, warn
 from dan_ros.errors import DataError, count_of
 from dan_ros.images.files import readable, write_picture
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from dan_ros.calibrate.calibrate import Result
     from dan_ros.calibrate.collect import FaceCutter, LabeledFace, TimedFrame
 
-BATCH_SIZE = 32
 PAUSE_S = 0.4  # pause between two pictures of one expression, seconds
 MAX_SHOWN = 5  # number of images named in a warning
 
@@ -92,7 +90,8 @@ def command(
     _report_left_out(cutter)
     if not faces:
         raise DataError(f'{data} contains no face that can be used: nothing was written')
-    result = calibrate(faces, _infer(pipeline.backend, faces), pipeline.backend.model)
+    logits = pipeline.backend.infer(np.stack([face.crop for face in faces]))
+    result = calibrate(faces, logits, pipeline.backend.model)
     _print(result)
     if result.validation.gain < 0 and not force:
         raise DataError(
@@ -182,12 +181,6 @@ def _fresh_frame(source: cv2.VideoCapture, camera: str) -> np.ndarray:
     if not succeeded:
         raise DataError(f'camera {camera} gives no more images: nothing was calibrated')
     return np.asarray(image)
-
-
-def _infer(backend: Backend, faces: list['LabeledFace']) -> np.ndarray:
-    crops = np.stack([face.crop for face in faces])
-    parts = [crops[start : start + BATCH_SIZE] for start in range(0, len(crops), BATCH_SIZE)]
-    return np.concatenate([backend.infer(part) for part in parts])
 
 
 def _report_left_out(cutter: 'FaceCutter') -> None:

@@ -74,16 +74,19 @@ def command(
     out = out or Path(f'{image.stem}_explained.png')
     if out.suffix.lower() not in FIGURE_SUFFIXES:
         raise DanError(f'--out {out}: unknown image format; use a name such as {out}.png')
-    picture = open_picture(image)
+    frame = Frame(open_picture(image))
     backend = open_torch_model(model, label_set)
-    boxes = [_whole_box(picture)] if whole else _face_boxes(picture, backend, detector, max_faces)
+    if whole:
+        boxes = [np.array([0, 0, *frame.size], np.float32)]
+    else:
+        boxes = _face_boxes(frame, backend, detector, max_faces)
     if not boxes:
         raise DanError(f'{image}: no face is found; if the image is a cropped face, use --whole')
     # Only a detected face is cropped by the model's rule.
     scale = 1.0 if whole else backend.model.crop_scale
     faces = np.empty((len(boxes), *backend.model.input_size, 3), np.uint8)
     for face, box in zip(faces, boxes, strict=True):
-        crop_face(Frame(picture), box, scale, face)
+        crop_face(frame, box, scale, face)
     calibrator = Calibrator.create(backend.model, calibration)
     probabilities = calibrator.probabilities(backend.infer(faces), prior)
     figure = draw_attention(faces, backend.attend(faces), probabilities, labels.CANONICAL)
@@ -95,16 +98,9 @@ def command(
     click.echo(f'figure: {out}')
 
 
-def _whole_box(picture: np.ndarray) -> np.ndarray:
-    height, width = picture.shape[:2]
-    return np.array([0, 0, width, height], np.float32)
-
-
-def _face_boxes(
-    picture: np.ndarray, backend: Backend, detector: str, max_faces: int
-) -> list[np.ndarray]:
+def _face_boxes(frame: Frame, backend: Backend, detector: str, max_faces: int) -> list[np.ndarray]:
     """Detect faces and return the boxes of the largest ones, in descending size."""
     found = open_detector(detector)
     warn(found.warning)
-    faces = ExpressionPipeline(found, backend).find_faces(Frame(picture))
+    faces = ExpressionPipeline(found, backend).find_faces(frame)
     return [face.box_xyxy for face in faces[:max_faces]]

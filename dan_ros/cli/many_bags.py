@@ -61,9 +61,11 @@ def convert_many(
     bags = find_bags(sources, _print_unreadable)
     _check_apart(bags, out)
     with ExitStack() as stack:
-        cluster = _connect(ray_address, jobs) if ray_address else None
-        if cluster:
-            stack.enter_context(closing(cluster))
+        cluster = None
+        if ray_address:
+            from dan_ros.bag.many.ray_cluster import RayExecutor
+
+            cluster = stack.enter_context(closing(RayExecutor(ray_address, jobs)))
         settings = _resolve(settings, cluster)
         sha256 = store.read_model(settings.model).sha256
         folder = stack.enter_context(ResultFolder.open(out))
@@ -99,12 +101,6 @@ def _check_apart(bags: Sequence[Path], out: Path) -> None:
     for bag in bags:
         if bag.is_relative_to(out) or (bag.is_dir() and out.is_relative_to(bag)):
             raise DataError(f'one of {out} and {bag} is inside the other; choose another folder')
-
-
-def _connect(address: str, jobs: int | None) -> 'RayExecutor':
-    from dan_ros.bag.many.ray_cluster import RayExecutor
-
-    return RayExecutor(address, jobs)
 
 
 def _resolve(settings: BagSettings, cluster: 'RayExecutor | None') -> BagSettings:
