@@ -11,12 +11,11 @@ DATA contains FER+ (see `dan_ros.datasets.ferplus`). The script
   smaller, darker, blurred or turned in steps, and runs the pipeline of the node on them. A face
   that is not found counts as wrong.
 
-It writes `accuracy.json` and `accuracy.png`, and with `--page` it replaces the tables between the
-marks of that page. One model and 150 faces take about two minutes on two cores.
+It prints two tables in Markdown, and writes `accuracy.json` and `accuracy.png`. One model and 150
+faces take about two minutes on two cores.
 """
 
 import json
-import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,7 +38,6 @@ from dan_ros.plots.style import encode
 from dan_ros.types import Frame
 
 SIDE_PX = 160  # side of a face that is not made smaller
-MARKS = '<!-- {name}: made by benchmarks/accuracy.py -->'
 
 
 PLAIN = Condition('plain', side=SIDE_PX)
@@ -167,34 +165,13 @@ def table_of_conditions(varied: dict[str, dict]) -> str:
     return '\n'.join(lines)
 
 
-def replace_tables(page: Path, tables: dict[str, str]) -> None:
-    """Replace the text between the two marks of each name."""
-    text = page.read_text(encoding='utf-8')
-    for name, table in tables.items():
-        mark = MARKS.format(name=name)
-        if text.count(mark) != 2:
-            raise click.ClickException(f'{page} does not have the mark {mark} twice')
-        pattern = re.compile(f'{re.escape(mark)}.*{re.escape(mark)}', re.DOTALL)
-        new = f'{mark}\n\n{table}\n\n{mark}'
-        text = pattern.sub(lambda _, new=new: new, text)
-    page.write_text(text, encoding='utf-8')
-
-
 @click.command()
 @click.argument('data', type=click.Path(path_type=Path))
 @click.option('--model', 'models', multiple=True, default=(store.INT8_MODEL,), show_default=True)
 @click.option('--set', 'sets', multiple=True, help='A further data set: name=folder[:dataset].')
 @click.option('--faces', 'count', default=150, show_default=True, type=click.IntRange(1))
 @click.option('--out', type=click.Path(path_type=Path), default='accuracy', show_default=True)
-@click.option('--page', type=click.Path(path_type=Path), help='Page whose tables are replaced.')
-def main(
-    data: Path,
-    models: tuple[str, ...],
-    sets: tuple[str, ...],
-    count: int,
-    out: Path,
-    page: Path | None,
-) -> None:
+def main(data: Path, models: tuple[str, ...], sets: tuple[str, ...], count: int, out: Path) -> None:
     """Measure the accuracy of models; the last one is also measured in scenes."""
     ferplus = open_faces('ferplus', data, VALID)
     opened = [('FER+ validation', ferplus), *map(open_set, sets)]
@@ -214,10 +191,6 @@ def main(
     (out / 'accuracy.json').write_text(json.dumps(content, indent=1) + '\n')
     title = f'{Path(models[-1]).stem}, {len(chosen)} validation faces of FER+ in scenes'
     (out / 'accuracy.png').write_bytes(encode(draw_series(varied, title)))
-    if page:
-        replace_tables(
-            page, {'data sets': table_of_rows(rows), 'scenes': table_of_conditions(varied)}
-        )
 
 
 if __name__ == '__main__':
