@@ -64,6 +64,7 @@ class NodeSource:
         )
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._spin, name='view', daemon=True)
         self._clients: dict[type, Any] = {
             kind: self._node.create_client(kind, f'{self.title}/{name}')
@@ -97,9 +98,11 @@ class NodeSource:
 
     def close(self) -> None:
         """Stop the thread and leave the graph."""
-        self._executor.shutdown()
+        self._stopping.set()
         if self._thread.is_alive():
+            self._executor.wake()
             self._thread.join(timeout=2.0)
+        self._executor.shutdown()
         self._node.destroy_node()
         rclpy.shutdown(context=self._context)
 
@@ -145,7 +148,7 @@ class NodeSource:
     # --- messages ---
 
     def _spin(self) -> None:
-        while self._context.ok():
+        while not self._stopping.is_set() and self._context.ok():
             try:
                 self._executor.spin_once(timeout_sec=1.0)
             except ExternalShutdownException:

@@ -1,0 +1,313 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parts of the node in this process: rare errors, and outputs in messages of other packages.
+
+Messages of packages that are not installed are replaced by plain objects with the same fields.
+"""
+
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from processes import RosDomain
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header, String
+from std_srvs.srv import SetBool
+
+from dan_ros import labels
+from dan_ros.errors import DanError
+from dan_ros.faces.head_pose import HeadPose
+from dan_ros.pipeline import FaceExpression
+from dan_ros.ros import data_declaration, diagnostics, outputs, publishers, view_source
+from dan_ros.ros.consent import ConsentService
+from dan_ros.ros.inference_thread import FrameResult, StampedMessage
+from dan_ros.ros.managed_node import ManagedNode, reported
+from dan_ros.ros.parameters import CROPPED_FACES
+from dan_ros.ros.qos import QosMonitor, UnsupportedEventTypeError, create_with_events
+from dan_ros.ros.status import Status
+from dan_ros.srv import Consent
+from dan_ros.tracking.consent import ConsentRegistry
+from dan_ros.tracking.face_tracker import TrackedFace
+from dan_ros.types import Face, Frame
+from dan_ros.view.board import Board, SeenFace
+
+HEADER = Header(frame_id='optical')
+POSE = HeadPose(np.array([0.1, 0.2, 1.5]), np.array([0.5, 0.5, 0.5, 0.5]))
+
+
+class Peer:
+    """A lifecycle node in this process, in its own domain, and its log."""
+
+    def __init__(self, monkeypatch):
+        self.domain, self.context, self.log = RosDomain(), rclpy.Context(), []
+        rclpy.init(context=self.context, domain_id=self.domain.number)
+        self.node = ManagedNode('dan_node', context=self.context)
+        logger = SimpleNamespace(
+            **dict.fromkeys(('info', 'warning', 'error', 'debug'), self._write)
+        )
+        monkeypatch.setattr(self.node, 'get_logger', lambda: logger)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+
+    def _write(self, text, **_):
+        self.log.append(text)
+
+    def spin_until(self, condition, every=lambda: None):
+        end_s = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < end_s, self.log
+            every()
+            self._executor.spin_once(timeout_sec=0.02)
+
+    def close(self):
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+        self.domain.close()
+
+
+@pytest.fixture
+def peer(monkeypatch):
+    peer = Peer(monkeypatch)
+    yield peer
+    peer.close()
+
+
+def tracked(face_id='a1', expression=1, box=(-5, 10, 55, 80)):
+    """A face with the probabilities 0.3 neutral and 0.6 happy and 0.1 sad."""
+    face = Face(np.float32(box), 0.9, np.zeros((5, 2), np.float32))
+    probabilities = np.float32([0.3, 0.6, 0.1, 0, 0, 0, 0, 0])
+    return TrackedFace(face_id, FaceExpression(face, probabilities), probabilities, expression)
+
+
+def result(*faces):
+    message = StampedMessage(SimpleNamespace(header=HEADER), 0, 0.0)
+    return FrameResult('/image', message, Frame(np.zeros((60, 50, 3), np.uint8)), list(faces))
+
+
+# --- outputs ---
+
+
+def plain(name):
+    return type(name, (SimpleNamespace,), {})
+
+
+def test_detections_are_inside_the_image_and_the_published_label_comes_first(monkeypatch):
+    names = ('Detection2DArray', 'Detection2D', 'Point2D', 'BoundingBox2D', 'Pose2D')
+    names += ('ObjectHypothesisWithPose', 'ObjectHypothesis')
+    monkeypatch.setattr(outputs, 'vision', SimpleNamespace(**{n: plain(n) for n in names}))
+    faces = [tracked('a1', 0), tracked('a2'), tracked('a3', labels.UNKNOWN)]
+    message = outputs.detections(result(*faces), [POSE, None, POSE])
+    first, second, third = message.detections
+    assert (message.header, first.header, first.id, third.id) == (HEADER, HEADER, 'a1', 'a3')
+    box = first.bbox
+    assert (box.center.position.x, box.center.position.y) == (25, 35)
+    assert (box.size_x, box.size_y) == (50, 50)
+    assert [h.hypothesis.class_id for h in first.results] == ['neutral', 'happy', 'sad']
+    assert [h.hypothesis.class_id for h in second.results] == ['happy', 'neutral', 'sad']
+    assert [h.hypothesis.score for h in second.results] == pytest.approx([0.6, 0.3, 0.1])
+    assert first.results[0].pose.pose.position.z == 1.5
+    assert second.results[0].pose.pose.position.z == 0
+    assert third.results == []
+
+
+def test_an_output_of_another_package_is_published_while_somebody_subscribes(peer, monkeypatch):
+    built = []
+
+    def build(frame, poses):
+        built.append(poses)
+        return String(data=frame.camera)
+
+    monkeypatch.setitem(outputs.OUTPUTS, 'x', outputs.Output('/x', String, build))
+    camera = outputs.CameraOutputs(peer.node, '/image', ['x'], QosMonitor(peer.node))
+    camera.publish(result(), [])
+    assert built == []
+    received = []
+    subscription = peer.node.create_subscription(
+        String, '/image/x', lambda m: received.append(m.data), 10
+    )
+    peer.spin_until(lambda: received, every=lambda: camera.publish(result(), [POSE]))
+    assert set(received) == {'/image'}
+    assert built[-1] == [POSE]
+    camera.close()
+    assert peer.node.count_publishers('/image/x') == 0
+    peer.node.destroy_subscription(subscription)
+
+
+def test_faces_with_a_pose_are_frames_of_tf(peer, monkeypatch):
+    sent = []
+    publisher = SimpleNamespace(publish=lambda message: sent.append(message.transforms))
+    monkeypatch.setattr(publishers, 'TFMessage', plain('TFMessage'))
+    monkeypatch.setattr(peer.node, 'create_lifecycle_publisher', lambda *_: publisher)
+    broadcaster = publishers.FaceTfBroadcaster(peer.node)
+    broadcaster.publish([tracked('a1'), tracked('a2')], [None, POSE], HEADER)
+    broadcaster.publish([tracked('a1')], [None], HEADER)
+    broadcaster.publish([tracked('a1')], [POSE], Header())  # a camera without a frame
+    ((face, gaze),) = sent
+    assert (face.header.frame_id, face.child_frame_id) == ('optical', 'face_a2')
+    assert (gaze.header.frame_id, gaze.child_frame_id) == ('face_a2', 'gaze_a2')
+    move, turn = face.transform.translation, face.transform.rotation
+    assert (move.x, move.y, move.z) == (0.1, 0.2, 1.5)
+    assert (turn.x, turn.y, turn.z, turn.w) == (0.5, 0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize('receiver', ['', 'grpc://gpu:8001'])
+def test_the_declaration_names_the_server_that_gets_the_faces(peer, monkeypatch, receiver):
+    sent = []
+    publisher = SimpleNamespace(publish=sent.append)
+    monkeypatch.setattr(data_declaration, 'PersonalDataProcessor', plain('X'))
+    monkeypatch.setattr(peer.node, 'create_lifecycle_publisher', lambda *_: publisher)
+    data_declaration.DataDeclaration(peer.node).publish(receiver)
+    (message,) = sent
+    assert message.data_source_node == '/dan_node'
+    assert ('sent to the server grpc://gpu:8001' in message.data_purpose) == bool(receiver)
+    assert message.data_purpose.startswith('Reads the facial expressions')
+
+
+def test_a_debug_image_that_cannot_be_drawn_is_logged(peer, monkeypatch):
+    def fail(*_):
+        raise ValueError('odd box')
+
+    output = publishers.ExpressionPublishers(peer.node, QosMonitor(peer.node))
+    output.publish_debug_image(result())
+    peer.node.create_subscription(Image, '/dan_node/debug_image', print, 10)
+    monkeypatch.setattr(publishers, 'annotate_tracked', fail)
+    peer.spin_until(lambda: peer.log, every=lambda: output.publish_debug_image(result()))
+    assert set(peer.log) == {'debug image: odd box'}
+    output.destroy()
+
+
+# --- errors ---
+
+
+@pytest.mark.parametrize(
+    ('error', 'failure'),
+    [
+        (DanError('no model'), 'configure failed: no model'),
+        (KeyError('x'), "configure failed: KeyError: 'x'"),
+    ],
+)
+def test_a_transition_that_fails_is_reported_until_it_succeeds(peer, error, failure):
+    errors = [error]
+
+    @reported
+    def on_configure(node, state):
+        if errors:
+            raise errors.pop()
+        return TransitionCallbackReturn.SUCCESS
+
+    assert on_configure(peer.node, None) == TransitionCallbackReturn.FAILURE
+    assert peer.node.failure == failure
+    assert peer.log[0].startswith(failure)
+    assert ('Traceback' in peer.log[0]) == (not isinstance(error, DanError))
+    assert on_configure(peer.node, None) == TransitionCallbackReturn.SUCCESS
+    assert peer.node.failure == ''
+
+
+def test_diagnostics_survive_an_error(peer, monkeypatch):
+    monkeypatch.setattr(diagnostics, 'PERIOD_S', 0.05)
+    calls, received = [], []
+
+    def get_status():
+        calls.append(0)
+        if len(calls) < 3:
+            raise ValueError('odd value')
+        return Status(DiagnosticStatus.OK, 'fine', {'device': 'cpu'})
+
+    peer.node.create_subscription(DiagnosticArray, '/diagnostics', received.append, 10)
+    publisher = diagnostics.DiagnosticsPublisher(peer.node, get_status)
+    peer.spin_until(lambda: received)
+    publisher.stop()
+    assert peer.log == ['diagnostics: odd value'] * 2
+    (status,) = received[0].status
+    assert (status.name, status.hardware_id) == ('dan_node: facial expressions', 'cpu')
+
+
+def test_a_middleware_without_events_gets_none():
+    def create(events):
+        if events is not None:
+            raise UnsupportedEventTypeError('no events')
+        return 'publisher'
+
+    def fail(events):
+        raise RuntimeError('no memory')
+
+    parameters = {}
+    node = SimpleNamespace(get_parameters_by_prefix=lambda prefix: parameters)
+    assert create_with_events(node, create, object()) == 'publisher'
+    with pytest.raises(RuntimeError, match='^no memory$'):
+        create_with_events(node, fail, object())
+    parameters['/image.subscription.depth'] = -1
+    with pytest.raises(DanError, match='no memory. Check the parameters qos_overrides'):
+        create_with_events(node, fail, object())
+
+
+def test_consent_for_cropped_faces_needs_only_their_id(peer):
+    video = SimpleNamespace(consent_required=True)
+    settings = SimpleNamespace(video=video, input=CROPPED_FACES)
+    registry = ConsentRegistry()
+    registry.update('abc', {'f1': 9.0}, {'f1'})  # the id of the face names its camera
+    models = None
+    service = ConsentService(peer.node, lambda: settings, lambda: models)
+
+    def ask(**request):
+        return service._on_request(Consent.Request(**request), Consent.Response())
+
+    answer = ask(face_id='abc', granted=True)
+    assert (answer.success, answer.message) == (
+        False,
+        'the node is not configured, so no face is in view',
+    )
+    models = SimpleNamespace(video=SimpleNamespace(consent=registry))
+    answer = ask(face_id='abc', camera='/image', granted=True)
+    assert answer.message == 'cropped faces have no camera: leave it empty'
+    answer = ask(face_id='abc', granted=True)
+    assert (answer.success, answer.face_id) == (True, 'abc')
+    assert answer.message == 'abc is published while it stays in view'
+    assert registry.released == {'f1'}
+    answer = ask(face_id='abc', granted=False)
+    assert (answer.success, answer.message) == (True, 'abc is no longer published')
+    assert registry.released == set()
+    video.consent_required = False
+    assert 'consent.required is false' in ask(face_id='abc', granted=True).message
+
+
+# --- dan-ros view ---
+
+
+def test_the_page_of_a_node_that_is_gone_is_empty(peer, monkeypatch):
+    """Its services are there, but nobody answers; others publish diagnostics, too."""
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(peer.domain.number))
+    monkeypatch.setattr(view_source, 'SILENT_S', 0.4)
+    monkeypatch.setattr(view_source, 'ANSWER_S', 0.2)
+    peer.node.create_service(SetBool, '~/set_enabled', lambda _, response: response)
+    publisher = peer.node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+    values = [KeyValue(key='enabled', value='false'), KeyValue(key='fps', value='7')]
+    own = DiagnosticStatus(name='dan_node: facial expressions', message='ok', values=values)
+    message = DiagnosticArray(status=[DiagnosticStatus(name='arm: motor', message='hot'), own])
+    board = Board()
+    view = view_source.NodeSource('/dan_node', board)
+    view.start()
+
+    def status():
+        return board.changes()[1]['status']
+
+    try:
+        peer.spin_until(
+            lambda: status()['message'] == 'ok', every=lambda: publisher.publish(message)
+        )
+        assert (status()['is_enabled'], status()['values']) == (False, {'fps': '7'})
+        board.add_frame('/image', 0, [SeenFace('a1', (0, 0, 9, 9), 1, 0.9, [0.0] * 8, 0.9, 0, 0)])
+        board.set_notice(view_source.ASK)
+        assert view.set_enabled(True) == '/dan_node does not answer; is it running?'
+        peer.spin_until(lambda: status()['message'] == 'waiting for the node /dan_node')
+        changes = board.changes()[1]
+        assert (changes['faces'], changes['notice']) == ({}, '')
+    finally:
+        start_s = time.monotonic()
+        view.close()
+    assert time.monotonic() < start_s + 1
