@@ -118,10 +118,7 @@ class ExpressionPipeline:
         Raises:
             DanError: a name is unknown, or a file or library is missing or invalid.
         """
-        loaded = (
-            open_detector(detector),
-            open_backend(backend, model, server=server),
-        )
+        loaded = (open_detector(detector), open_backend(backend, model, server=server))
         return cls(*loaded, PipelineConfig(**config), calibration)
 
     def run(

@@ -6,12 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from dan_ros import labels as label_sets
-from dan_ros.datasets.base import (
-    find_file,
-    gray_faces,
-    numbered,
-    why_empty,
-)
+from dan_ros.datasets.base import find_file, gray_faces, numbered, why_empty
 from dan_ros.datasets.csv_files import read_header, read_table
 from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces
 from dan_ros.datasets.folders import FolderDataset

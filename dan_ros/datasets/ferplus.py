@@ -10,13 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dan_ros import labels as label_sets
-from dan_ros.datasets.base import (
-    READ_THREADS,
-    FaceDataset,
-    gray_faces,
-    try_picture,
-    why_empty,
-)
+from dan_ros.datasets.base import READ_THREADS, FaceDataset, gray_faces, try_picture, why_empty
 from dan_ros.datasets.csv_files import read_csv, read_table
 from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces
 from dan_ros.datasets.fer2013 import (

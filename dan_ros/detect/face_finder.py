@@ -29,11 +29,7 @@ MIN_PART = 0.5  # smallest share of a known face that a cut-off face must show
 
 REDUCE, DETECT = 'reduce', 'detect'  # stages of the timer
 
-_ROTATIONS = {
-    1: cv2.ROTATE_90_CLOCKWISE,
-    2: cv2.ROTATE_180,
-    3: cv2.ROTATE_90_COUNTERCLOCKWISE,
-}
+_ROTATIONS = {1: cv2.ROTATE_90_CLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 
 @dataclass(frozen=True)

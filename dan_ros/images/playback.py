@@ -117,8 +117,7 @@ def _place(portrait: np.ndarray, time_s: float) -> np.ndarray:
     x = WIDTH * (0.5 + 0.25 * np.sin(phase))
     y = HEIGHT * (0.42 + 0.12 * np.cos(2 * phase))
     placement = np.array(
-        [[scale, 0, x - scale * FACE_CENTER[0]], [0, scale, y - scale * FACE_CENTER[1]]],
-        np.float32,
+        [[scale, 0, x - scale * FACE_CENTER[0]], [0, scale, y - scale * FACE_CENTER[1]]], np.float32
     )
     image: np.ndarray = cv2.warpAffine(
         portrait, placement, (WIDTH, HEIGHT), borderValue=(190, 180, 175)

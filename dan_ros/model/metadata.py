@@ -19,12 +19,7 @@ DEFAULT_CROP_SCALE = 0.956  # side of FER+'s crop / longer side of YuNet's box; 
 TEMPERATURES = (0.01, 100.0)  # lowest and highest
 MAX_SUM_ERROR = 0.01  # deviation of a prior's sum from 1, so that rounded numbers are accepted
 REQUIRED_KEYS = ('dan_ros.input_size', 'dan_ros.crop')
-NUMERIC_KEYS = (
-    *REQUIRED_KEYS,
-    'dan_ros.temperature',
-    'dan_ros.prior',
-    'dan_ros.prior_strength',
-)
+NUMERIC_KEYS = (*REQUIRED_KEYS, 'dan_ros.temperature', 'dan_ros.prior', 'dan_ros.prior_strength')
 REMEDY = 'Convert the checkpoint again with `dan-ros convert`.'
 
 # Name, NumPy's name of the element type, and shape without the batch, see `without_batch`.

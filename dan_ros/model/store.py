@@ -15,13 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dan_ros.errors import (
-    DamagedModelError,
-    DanError,
-    MissingModelError,
-    ModelError,
-    shorten,
-)
+from dan_ros.errors import DamagedModelError, DanError, MissingModelError, ModelError, shorten
 from dan_ros.model.onnx_file import inspect_onnx
 from dan_ros.storage.atomic import atomic_write_bytes
 from dan_ros.storage.cache import cache_path, make_cache_folder

@@ -158,12 +158,7 @@ class CameraStream:
 
     def _subscribe_to_info(self, group: CallbackGroup) -> Any:
         return self._node.create_subscription(
-            CameraInfo,
-            self.topics.info,
-            self._on_info,
-            NEWEST_QOS,
-            callback_group=group,
-            raw=True,
+            CameraInfo, self.topics.info, self._on_info, NEWEST_QOS, callback_group=group, raw=True
         )
 
     def _on_info(self, content: bytes) -> None:

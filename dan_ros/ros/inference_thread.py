@@ -146,10 +146,7 @@ class InferenceThread:
     """
 
     def __init__(
-        self,
-        video: VideoPipeline,
-        buffer: LatestFrameBuffer[StampedMessage],
-        handler: FrameHandler,
+        self, video: VideoPipeline, buffer: LatestFrameBuffer[StampedMessage], handler: FrameHandler
     ) -> None:
         self._video = video
         self._buffer = buffer

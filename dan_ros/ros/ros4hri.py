@@ -80,11 +80,7 @@ def expression_message(face: TrackedFace, header: Header, has_valence: bool) -> 
     if has_valence:
         valence, arousal = circumplex.valence_arousal(face.probabilities)
     return hri.Expression(
-        header=header,
-        expression=word,
-        valence=valence,
-        arousal=arousal,
-        confidence=face.confidence,
+        header=header, expression=word, valence=valence, arousal=arousal, confidence=face.confidence
     )
 
 

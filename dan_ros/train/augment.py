@@ -36,11 +36,7 @@ def plain_faces(faces: np.ndarray, size: int, recipe: Recipe, device: torch.devi
 
 
 def augmented_faces(
-    faces: np.ndarray,
-    size: int,
-    recipe: Recipe,
-    rng: np.random.Generator,
-    device: torch.device,
+    faces: np.ndarray, size: int, recipe: Recipe, rng: np.random.Generator, device: torch.device
 ) -> torch.Tensor:
     """Augment, resize and normalize faces, without mixing; arguments as in `plain_faces`."""
     settings = recipe.augmentation

@@ -121,11 +121,7 @@ def train_epoch(
 
 
 def _train_step(
-    learner: Learner,
-    x: torch.Tensor,
-    targets: torch.Tensor,
-    classes: torch.Tensor,
-    recipe: Recipe,
+    learner: Learner, x: torch.Tensor, targets: torch.Tensor, classes: torch.Tensor, recipe: Recipe
 ) -> dict[str, float]:
     with autocast(recipe, x.device):
         outputs = learner.dan(x)

@@ -28,14 +28,7 @@ from dan_ros.storage.settings_file import check_settings
 from dan_ros.train import checkpoints
 from dan_ros.train.data_loader import plain_batches
 from dan_ros.train.ema import ModelEma
-from dan_ros.train.epoch import (
-    Learner,
-    Objective,
-    autocast,
-    predict_logits,
-    train_epoch,
-    validate,
-)
+from dan_ros.train.epoch import Learner, Objective, autocast, predict_logits, train_epoch, validate
 from dan_ros.train.optimizer import build_optimizer
 from dan_ros.train.pretrained import load_pretrained
 from dan_ros.train.progress import TrainingProgress
