@@ -15,6 +15,7 @@ from dan_ros.tracking.config import TrackerConfig
 from dan_ros.tracking.consent import ConsentRegistry
 from dan_ros.tracking.events import EventConfig
 from dan_ros.tracking.face_tracker import FaceTracker, TrackedFace
+from dan_ros.tracking.frame_clock import FrameClock
 from dan_ros.types import Frame, SearchHint
 
 
@@ -160,15 +161,10 @@ class VideoPipeline:
         shown = set() if self.config.blur else self._released
         return [box for face_id, box in known.tracker.places if face_id not in shown]
 
-    def cameras_with_frozen_stamps(self) -> list[str]:
-        """Return the cameras whose images all have the same stamp. May be called by any thread."""
-        return [c for c, known in self._cameras.copy().items() if known.tracker.has_frozen_stamps]
-
-    def cameras_with_unordered_stamps(self) -> list[str]:
-        """Return the cameras whose stamps recently stepped back. May be called by any thread."""
-        return [
-            c for c, known in self._cameras.copy().items() if known.tracker.has_unordered_stamps
-        ]
+    @property
+    def clocks(self) -> dict[str, FrameClock]:
+        """The clock of each camera, which tells whether its stamps are good. Thread-safe."""
+        return {camera: known.tracker.clock for camera, known in self._cameras.copy().items()}
 
     def search_again(self) -> None:
         """Search the next images in full, because the detector has changed."""
@@ -227,11 +223,11 @@ class _Camera:
             return hint
         parts = self.changes.parts_to_search(
             frame,
-            self.tracker.known_boxes,
+            self.tracker.boxes,
             config.pipeline.max_side_px,
             self.tracker.is_full_search_due(interval),
             self.tracker.missing_boxes,
         )
         if parts is None:
             return replace(hint, predicted_boxes=())
-        return replace(hint, predicted_boxes=self.tracker.known_boxes, changed_boxes=parts)
+        return replace(hint, predicted_boxes=self.tracker.boxes, changed_boxes=parts)

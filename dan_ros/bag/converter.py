@@ -256,9 +256,10 @@ class BagConverter:
         return faces
 
     def _warnings(self, camera: str, size: tuple[int, int]) -> Iterator[str]:
-        if camera in self._pipeline.cameras_with_frozen_stamps():
+        clock = self._pipeline.clocks.get(camera)
+        if clock and clock.is_frozen:
             yield f'all images of {camera} have the same stamp; faces were tracked by bag time'
-        if camera in self._pipeline.cameras_with_unordered_stamps():
+        if clock and clock.is_unordered:
             yield f'the stamps of {camera} step back; the ids of its faces were kept'
         known = self._calibrations
         if camera in known and (problem := describe_problem(camera, known[camera], size)):

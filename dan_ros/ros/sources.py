@@ -271,12 +271,13 @@ class CroppedFaceSource(ImageSource):
 
 
 def _stamp_warnings(video: VideoPipeline) -> Iterator[str]:
-    if cameras := video.cameras_with_frozen_stamps():
+    clocks = video.clocks
+    if cameras := [camera for camera, clock in clocks.items() if clock.is_frozen]:
         yield (
             f'the images on {", ".join(cameras)} all have the same stamp: faces are tracked by '
             'the arrival time of the images'
         )
-    if cameras := video.cameras_with_unordered_stamps():
+    if cameras := [camera for camera, clock in clocks.items() if clock.is_unordered]:
         yield (
             f'the stamps of the images on {", ".join(cameras)} step back: check that the driver '
             'stamps and publishes its images in order'

@@ -66,12 +66,13 @@ class FaceTracker:
 
     Args:
         new_ids: source of ids for new faces. Trackers that share it never give the same id.
-        config: see `TrackerConfig`.
         phase: number of the first frame. Cameras with different phases are searched in full at
             different times.
 
     Attributes:
-        config: may be replaced between two frames.
+        config: see `TrackerConfig`; may be replaced between two frames.
+        boxes: boxes of the faces of the last frame, float [4] each.
+        clock: time of the frames, replaced when a new recording begins.
     """
 
     def __init__(
@@ -81,14 +82,14 @@ class FaceTracker:
         self._new_ids = new_ids
         self._forget()
         self._classified_boxes: list[np.ndarray] = []
-        self._boxes: list[np.ndarray] = []
+        self.boxes: list[np.ndarray] = []
         self._ids: list[str] = []
         self._frames = phase
 
     def _forget(self) -> None:
         self._box_tracker = BoxTracker(self._new_ids)
         self._smoothers: dict[str, Smoother] = {}
-        self._clock = FrameClock()
+        self.clock = FrameClock()
 
     def update(
         self, faces: Sequence[FaceExpression], stamp_ns: int, arrived_ns: int | None = None
@@ -106,13 +107,13 @@ class FaceTracker:
             The faces in the same order, without those that have too few hits for an id.
         """
         self._frames += 1
-        self._boxes = [face.face.box_xyxy for face in faces]
+        self.boxes = [face.face.box_xyxy for face in faces]
         self._classified_boxes = [face.face.box_xyxy for face in faces if face.is_classified]
-        if self._clock.is_restart(stamp_ns):
+        if self.clock.is_restart(stamp_ns):
             self._forget()
-        now_ns = self._clock.advance(stamp_ns, arrived_ns)
+        now_ns = self.clock.advance(stamp_ns, arrived_ns)
         self._box_tracker.config = self.config
-        self._ids = self._box_tracker.update(self._boxes, now_ns)
+        self._ids = self._box_tracker.update(self.boxes, now_ns)
         pairs = zip(self._ids, faces, strict=True)
         tracked = [self._smooth(face_id, face, now_ns) for face_id, face in pairs if face_id]
         alive = self.face_ids
@@ -122,7 +123,7 @@ class FaceTracker:
     def rescale(self, x: float, y: float) -> None:
         """Continue in images of another size; x and y are new pixels per old pixel."""
         scale = np.array([x, y, x, y], np.float32)
-        self._boxes = [box * scale for box in self._boxes]
+        self.boxes = [box * scale for box in self.boxes]
         self._classified_boxes = [box * scale for box in self._classified_boxes]
         self._box_tracker.rescale(x, y)
 
@@ -134,31 +135,16 @@ class FaceTracker:
                 come back is missing.
         """
         is_full = self.is_full_search_due(interval) or bool(self.missing_boxes)
-        return SearchHint(self._classified_boxes, () if is_full else self._boxes)
+        return SearchHint(self._classified_boxes, () if is_full else self.boxes)
 
     def is_full_search_due(self, interval: int) -> bool:
         """Return whether the next frame is an Nth one."""
         return self._frames % interval == 0
 
     @property
-    def known_boxes(self) -> list[np.ndarray]:
-        """Boxes of the faces of the last frame, float [4] each."""
-        return self._boxes
-
-    @property
     def missing_boxes(self) -> list[np.ndarray]:
         """Possible positions of the faces that were missing in the last frame, float [4] each."""
         return [box for _, box in self._box_tracker.missing_boxes]
-
-    @property
-    def has_frozen_stamps(self) -> bool:
-        """Whether all images have the same stamp, so that arrival times are used instead."""
-        return self._clock.is_frozen
-
-    @property
-    def has_unordered_stamps(self) -> bool:
-        """Whether a recent image was stamped before the previous one."""
-        return self._clock.is_unordered
 
     @property
     def places(self) -> list[tuple[str, np.ndarray]]:
@@ -167,7 +153,7 @@ class FaceTracker:
         The id is '' for a face that has too few hits. The box of a missing face covers where it was
         and where it is expected.
         """
-        found = zip(self._ids, self._boxes, strict=True)
+        found = zip(self._ids, self.boxes, strict=True)
         return [*found, *self._box_tracker.missing_boxes]
 
     @property

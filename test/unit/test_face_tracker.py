@@ -294,7 +294,7 @@ def test_frozen_stamps_are_replaced_by_the_arrival_time(stamp):
     for step in range(10):
         (found,) = tracker.update([face(0, happy=0.8)], stamp, 7 + step * SECOND // 10)
     assert (found.face_id, found.expression) == ('f1', HAPPY)
-    assert tracker.has_frozen_stamps
+    assert tracker.clock.is_frozen
     for step in range(10, 20):
         (found,) = tracker.update([face(0, sad=0.8)], stamp, 7 + step * SECOND // 10)
     assert (found.face_id, found.expression) == ('f1', SAD)
@@ -302,7 +302,7 @@ def test_frozen_stamps_are_replaced_by_the_arrival_time(stamp):
         tracker.update([], stamp, 7 + step * SECOND // 10)
     assert tracker.face_ids == set()
     tracker.update([], stamp + 1, 5 * SECOND)
-    assert not tracker.has_frozen_stamps
+    assert not tracker.clock.is_frozen
 
 
 def test_two_equal_stamps_are_the_same_time():
@@ -310,7 +310,7 @@ def test_two_equal_stamps_are_the_same_time():
     tracker.update([face(0, happy=0.8)], 0, 0)
     (found,) = tracker.update([face(0, sad=0.8)], 0, SECOND)
     assert (found.face_id, found.expression) == ('f1', HAPPY)
-    assert not tracker.has_frozen_stamps
+    assert not tracker.clock.is_frozen
 
 
 @pytest.mark.parametrize('tick_ns', [SECOND // 10, SECOND])
@@ -336,7 +336,7 @@ def test_another_image_size_scales_what_is_known():
     (_, hidden), scale = tracker.places[1], np.array([2, 0.5, 2, 0.5], np.float32)
     tracker.rescale(2, 0.5)
     np.testing.assert_allclose(tracker.places[1][1], hidden * scale, rtol=1e-5)
-    np.testing.assert_array_equal(tracker.known_boxes, [face(100).face.box_xyxy * scale])
+    np.testing.assert_array_equal(tracker.boxes, [face(100).face.box_xyxy * scale])
     seen = [
         FaceExpression(replace(one.face, box_xyxy=one.face.box_xyxy * scale), one.probabilities)
         for one in (face(510), face(110))
@@ -407,7 +407,7 @@ def test_unordered_stamps_keep_the_ids_and_the_smoothing(stamp):
     assert {found.face_id for (found,) in results} == {'f1'}
     (outlier,) = tracker.update([face(0, sad=0.9)], stamp(60))
     assert outlier.expression == HAPPY
-    assert tracker.has_unordered_stamps
+    assert tracker.clock.is_unordered
 
 
 @pytest.mark.parametrize('stamp', [usb_cam, two_threads, noise, sudden_clock_correction])
@@ -436,7 +436,7 @@ def test_a_loop_of_any_length_starts_anew(frames, lost):
         for steps in rounds
     ]
     assert ids == [{'f1'}, {'f2'}]
-    assert not tracker.has_unordered_stamps
+    assert not tracker.clock.is_unordered
 
 
 def test_a_simulation_that_is_reset_to_zero_starts_anew():
