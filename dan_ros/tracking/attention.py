@@ -43,11 +43,8 @@ class AttentionConfig:
 class AttentionTracker:
     """Estimates the attention of the faces of one camera.
 
-    Args:
-        config: see `AttentionConfig`.
-
     Attributes:
-        config: may be replaced between two frames.
+        config: see `AttentionConfig`; may be replaced between two frames.
     """
 
     def __init__(self, config: AttentionConfig | None = None) -> None:

@@ -88,11 +88,8 @@ class EventDetector:
     Unknown does not count as an expression: while a face cannot be classified, it keeps the last
     one. So a face that turns away and back does not change its expression.
 
-    Args:
-        config: see `EventConfig`.
-
     Attributes:
-        config: may be replaced between two frames.
+        config: see `EventConfig`; may be replaced between two frames.
 
     Example:
         >>> EventDetector().update([], face_ids=set())

@@ -21,14 +21,11 @@ class Smoother:
     `margin`: a single frame never changes it, neither to another class nor to UNKNOWN and back.
     While the average moves from one class to another and neither leads clearly, the label stays.
 
-    Args:
-        config: `half_life_s`, `margin` and `min_confidence` apply. A face that became UNKNOWN gets
-            a label again once its probability exceeds `min_confidence` by `margin`. UNKNOWN
-            requires that both the average and the median of the last three frames fall below
-            `min_confidence`.
-
     Attributes:
-        config: may be replaced between two frames.
+        config: `half_life_s`, `margin` and `min_confidence` apply; may be replaced between two
+            frames. A face that became UNKNOWN gets a label again once its probability exceeds
+            `min_confidence` by `margin`. UNKNOWN requires that both the average and the median of
+            the last three frames fall below `min_confidence`.
     """
 
     def __init__(self, config: TrackerConfig | None = None) -> None:

@@ -139,10 +139,9 @@ class BoxTracker:
 
     Args:
         new_ids: source of ids for new faces. Trackers that share it never give the same id.
-        config: `max_missed_s`, `max_distance` and `min_hits` apply.
 
     Attributes:
-        config: may be replaced between two frames.
+        config: `max_missed_s`, `max_distance` and `min_hits` apply; may be replaced between frames.
     """
 
     def __init__(self, new_ids: Iterator[str], config: TrackerConfig | None = None) -> None:

@@ -48,7 +48,6 @@ class Server:
             DanError.
 
     Attributes:
-        name: as above.
         calls: batches sent for an answer.
         failures: batches that were not answered in time, or answered incorrectly.
         problem: why the server is not used at present, in one line; '' while it is used.
