@@ -162,15 +162,8 @@ def _open_video(source: int | str, name: str, rate_hz: float | None) -> Source:
     capture = new_capture(source)
     if not capture.isOpened():
         words = explain_wrong_file(Path(name), 'a picture or video that OpenCV can read', VIDEO)
-        raise DanError(
-            f'{name} cannot be opened: '
-            + (
-                f'it {words}'
-                if words
-                else 'no such camera or stream, no access to it, or not a '
-                'video that OpenCV can read'
-            )
-        )
+        unknown = 'no such camera or stream, no access to it, or not a video that OpenCV can read'
+        raise DanError(f'{name} cannot be opened: {f"it {words}" if words else unknown}')
     own_rate_hz = capture.get(cv2.CAP_PROP_FPS)
     if not MIN_RATE_HZ <= own_rate_hz <= MAX_RATE_HZ:
         own_rate_hz = DEFAULT_RATE_HZ
