@@ -7,7 +7,7 @@ only once.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -342,12 +342,17 @@ class DetectorSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Typed values of all parameters; the table describes them."""
+    """Typed values of all parameters; the table describes them.
+
+    Attributes:
+        cameras: image topic of each camera.
+        depths: depth topic of each of `cameras`; '' for none.
+    """
 
     autostart: bool
     input: str
-    image_topics: tuple[str, ...]
-    depth_topics: tuple[str, ...]
+    cameras: list[str]
+    depths: list[str]
     image_transport: str
     reliability: str
     ros4hri: bool
@@ -365,6 +370,8 @@ class Settings:
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> 'Settings':
         """Build the settings from the value of each parameter by name."""
+        cameras = [topic for topic in values['image_topics'] if topic] or [IMAGE_TOPIC]
+        depths = values['depth_topics']
         threads = values['backend.threads'] or node_threads()
         video = to_video_config(values)
         # A cropped face fills its image, so there is no region to search.
@@ -372,8 +379,8 @@ class Settings:
         return cls(
             autostart=values['autostart'],
             input=values['input'],
-            image_topics=tuple(values['image_topics']),
-            depth_topics=tuple(values['depth_topics']),
+            cameras=cameras,
+            depths=depths if any(depths) else [''] * len(cameras),
             image_transport=values['image_transport'],
             reliability=values['qos.reliability'],
             ros4hri=values['ros4hri'],
@@ -387,12 +394,7 @@ class Settings:
                 values['backend.precision'],
                 values['backend.fallback'],
                 ServerConfig(
-                    values['backend.url'],
-                    values['backend.model_name'],
-                    values['backend.model_version'],
-                    values['backend.timeout_ms'],
-                    values['backend.token_file'],
-                    values['backend.ca_file'],
+                    **{field.name: values[f'backend.{field.name}'] for field in fields(SERVER)}
                 ),
                 1 if values['backend.threads'] else node_parallel_runs(),
             ),
@@ -409,16 +411,6 @@ class Settings:
             max_pixels=values['limits.max_pixels'],
             max_hz=values['rate.max_hz'],
         )
-
-    @property
-    def cameras(self) -> list[str]:
-        """Image topic of each camera."""
-        return [topic for topic in self.image_topics if topic] or [IMAGE_TOPIC]
-
-    @property
-    def depths(self) -> list[str]:
-        """Depth topic of each of `cameras`; '' for none."""
-        return list(self.depth_topics) if any(self.depth_topics) else [''] * len(self.cameras)
 
     def check(self) -> None:
         """Check rules that concern several parameters, since they may be set one by one.
