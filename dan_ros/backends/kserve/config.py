@@ -10,8 +10,6 @@ from dan_ros.errors import BackendError, shorten
 
 # Default port of each scheme: those of Triton, and of TLS behind a proxy.
 PORTS = {'grpc': 8001, 'grpcs': 443, 'http': 8000, 'https': 443}
-ENCRYPTED = ('grpcs', 'https')
-WITH_PATHS = ('http', 'https')
 EXAMPLE = 'grpc://server.local:8001'
 URL = re.compile(
     r'(?P<scheme>[a-z]+)://(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])'
@@ -81,7 +79,7 @@ class Address:
         path = (match['path'] or '').rstrip('/')
         if not 1 <= port <= 65535:
             raise BackendError(f'{url}: the port is outside 1 .. 65535')
-        if path and scheme not in WITH_PATHS:
+        if path and scheme.startswith('grpc'):
             raise BackendError(f'{url}: gRPC has no paths; leave out {path}')
         return cls(scheme, match['host'], port, path)
 
@@ -93,7 +91,7 @@ class Address:
     @property
     def is_encrypted(self) -> bool:
         """Whether connections use TLS."""
-        return self.scheme in ENCRYPTED
+        return self.scheme in ('grpcs', 'https')
 
     @property
     def is_this_machine(self) -> bool:
