@@ -15,6 +15,7 @@ from playwright.sync_api import expect, sync_playwright
 from processes import Process
 from robot import Program
 
+from dan_ros.video_parameters import Spec
 from dan_ros.view.access import Access
 from dan_ros.view.board import Board, parameter_json
 from dan_ros.view.server import ViewServer
@@ -237,7 +238,8 @@ class SlowSource:
 def slow_source():
     """A source with five parameters, and a server of its page at `url`."""
     source, board, loop = SlowSource(), Board(), asyncio.new_event_loop()
-    board.set_parameters(parameter_json(f'p.{n}', 0.5, 0.5, '', '', 0, 1) for n in range(5))
+    specs = [Spec(f'p.{n}', 0.5, '', limits=(0, 1), live=True) for n in range(5)]
+    board.set_parameters(parameter_json(spec, 0.5) for spec in specs)
     server = ViewServer(board, source, Access.create('127.0.0.1'))
     runner = web.AppRunner(server.app())
 
