@@ -25,6 +25,7 @@ from dan_ros.bag.many.result_folder import ResultFolder
 from dan_ros.bag.many.run import BagTask, ManyBags
 from dan_ros.bag.many.sources import find_bags
 from dan_ros.bag.settings import BagSettings
+from dan_ros.cli.common import warn
 from dan_ros.errors import DanError, DataError, count_of
 from dan_ros.model import store
 from dan_ros.storage.atomic import atomic_write_bytes
@@ -83,7 +84,7 @@ def convert_many(
 
 
 def _print_unreadable(error: OSError) -> None:
-    click.echo(f'Warning: {error.filename} is left out: {error.strerror}', err=True)
+    warn(f'{error.filename} is left out: {error.strerror}')
 
 
 def _print_begin(many: ManyBags) -> None:
@@ -117,8 +118,7 @@ def _resolve(settings: BagSettings, cluster: 'RayExecutor | None') -> BagSetting
         found = resolve_settings(settings.to_json())
     if found['error']:
         raise DanError(f'{"on a node: " if cluster else ""}{found["error"]}')
-    if found['warning']:
-        click.echo(f'Warning: {found["warning"]}', err=True)
+    warn(found['warning'])
     return BagSettings.from_json(found['settings'])
 
 
@@ -213,7 +213,7 @@ def _finish_early(many: ManyBags, folder: ResultFolder, settings: BagSettings) -
         pass
     except OSError as error:
         reason = error.strerror or error
-        click.echo(f'Warning: {PAGE} and {LIST} are not up to date: {reason}', err=True)
+        warn(f'{PAGE} and {LIST} are not up to date: {reason}')
 
 
 def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
@@ -221,10 +221,9 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
     folder.drop_removed()
     if strays := folder.strays():
         others = f' and {count_of(len(strays) - 1, "other")}' if strays[1:] else ''
-        click.echo(
-            f'Warning: {strays[0]}{others}: parts of these results are missing; delete the rest or '
-            'convert the bag again',
-            err=True,
+        warn(
+            f'{strays[0]}{others}: parts of these results are missing; delete the rest or convert '
+            'the bag again'
         )
     done = [n for n, task in many.tasks.items() if task.is_done and n in folder.records]
     records = {name: folder.records[name] for name in done}
@@ -232,13 +231,12 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
         item for record in records.values() for item in record['summary']['left_out'].items()
     )
     for (topic, reason), count in left_out.items():
-        click.echo(
-            f'Warning: {topic} is left out in {count_of(count, "bag")}: {reason}; to process it, '
-            f'use --topic {topic}',
-            err=True,
+        warn(
+            f'{topic} is left out in {count_of(count, "bag")}: {reason}; to process it, use '
+            f'--topic {topic}'
         )
     for name, other in _find_copies(folder):
-        click.echo(f'Warning: {name} has the same content as {other}; both are counted', err=True)
+        warn(f'{name} has the same content as {other}; both are counted')
     failures = {name: task.failure for name, task in many.tasks.items() if task.failure}
     sources = {name: record['source'] for name, record in folder.records.items()}
     sources |= {name: str(task.source) for name, task in many.tasks.items()}
