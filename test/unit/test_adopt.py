@@ -181,6 +181,83 @@ def test_what_does_not_fit_is_refused_in_one_line(form, changes, words):
     assert '\n' not in str(error.value)
 
 
+def add_output(model):
+    model.graph.node.append(helper.make_node('Identity', ['logits'], ['second']))
+    model.graph.output.append(helper.make_tensor_value_info('second', TensorProto.FLOAT, ['n', 3]))
+
+
+def take_integers(model):
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.INT64
+    model.graph.node.insert(0, helper.make_node('Cast', ['faces'], ['x'], to=TensorProto.FLOAT))
+    model.graph.node[1].input[0] = 'x'
+
+
+def take_rows(model):
+    del model.graph.input[0].type.tensor_type.shape.dim[3]
+    model.graph.node.insert(0, helper.make_node('Unsqueeze', ['faces', 'last'], ['x']))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([3]), 'last'))
+    model.graph.node[1].input[0] = 'x'
+
+
+def store_nan(model):
+    model.graph.initializer[0].CopyFrom(
+        numpy_helper.from_array(np.full((3, 3, 1, 1), np.nan, np.float32), 'w')
+    )
+
+
+def reshape_wrongly(model):
+    model.graph.initializer[1].CopyFrom(numpy_helper.from_array(np.array([-1, 7]), 'shape'))
+    del model.graph.output[0].type.tensor_type.shape.dim[:]
+
+
+@pytest.mark.parametrize(
+    ('change', 'words'),
+    [
+        (add_output, r'several outputs have 3 values \(logits, second\); name one in the descrip'),
+        (take_integers, r'its input faces is tensor\(int64\), not float'),
+        (take_rows, r"its input is \['n', 3, 40\], not a batch of images"),
+        (store_nan, 'gives results that are not finite; check mean and std'),
+        (reshape_wrongly, 'x.onnx cannot be run: .*shape'),
+    ],
+)
+def test_an_unusual_classifier_is_refused_in_one_line(change, words):
+    model = onnx.load_from_string(classifier())
+    change(model)
+    with pytest.raises(ModelError, match=words) as error:
+        adopt(model.SerializeToString(), describe(), 'x.onnx', NO_FACES)
+    assert str(error.value).startswith('x.onnx')
+    assert '\n' not in str(error.value)
+
+
+def test_one_of_several_outputs_may_be_named():
+    model = onnx.load_from_string(classifier())
+    add_output(model)
+    model.graph.node[-1].op_type = 'Neg'  # the other output gives other results
+    faces = np.random.default_rng(1).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    found = []
+    for output in ('logits', 'second'):
+        adopted = adopt(model.SerializeToString(), describe(output=output), 'x', faces)
+        wrapped = adopted.model.SerializeToString()
+        found.append(probabilities(wrapped, faces, describe().expressions))
+    happy, neutral = (list(labels.CANONICAL).index(name) for name in ('happy', 'neutral'))
+    ratios = [np.log(p[:, happy] / p[:, neutral]) for p in found]
+    np.testing.assert_allclose(ratios[0], -ratios[1], atol=1e-3)
+
+
+def test_constants_in_nodes_and_casts_to_half_precision_are_converted():
+    """Exporters write shapes as nodes, here with a fixed batch."""
+    model = onnx.load_from_string(classifier(batch=1, reshape=(1, 3), half=True))
+    shape = model.graph.initializer.pop(1)
+    model.graph.node.insert(0, helper.make_node('Constant', [], ['shape'], value=shape))
+    model.graph.node.insert(1, helper.make_node('Cast', ['faces'], ['x'], to=TensorProto.FLOAT16))
+    model.graph.node[2].input[0] = 'x'
+    faces = np.random.default_rng(1).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
+    adopted = adopt(model.SerializeToString(), describe(), 'x', faces)
+    assert adopted.difference < 1e-3
+    types = {t.data_type for t in adopted.model.graph.initializer}
+    assert TensorProto.FLOAT16 not in types
+
+
 @pytest.mark.parametrize('content', [b'', b'no model', classifier()[:200]])
 def test_a_file_that_is_no_model_is_refused(content):
     with pytest.raises(ModelError, match=r'x.onnx') as error:

@@ -11,9 +11,11 @@ import weakref
 import cv2
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
 from dan_ros.backends import CPU_BACKENDS, REGISTRY, choose_backend, cuda, open_backend
+from dan_ros.backends import onnxruntime as ort
 from dan_ros.backends.base import DEFAULT_CONFIG, smoke_test
 from dan_ros.backends.registry import CPU, GPU, BackendEntry
 from dan_ros.detect import open_detector
@@ -296,6 +298,27 @@ def test_an_old_opencv_is_told(monkeypatch):
     monkeypatch.setattr('dan_ros.backends.opencv.version', lambda: (4, 6))
     with pytest.raises(MissingPackageError, match=r'needs OpenCV 4\.10 or newer'):
         open_backend('opencv')
+
+
+@pytest.mark.parametrize('device', [ort.CUDA, ort.TENSORRT])
+def test_onnx_runtime_without_gpu_support_never_runs_on_the_cpu_instead(monkeypatch, device):
+    content, provider = read_model('dan_ferplus').content, ort.PROVIDERS[device]
+    monkeypatch.setattr(cuda, 'require_device', lambda: None)
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: ['CPUExecutionProvider'])
+    with pytest.raises(BackendError, match=f'has no {provider}: `pip uninstall onnxruntime`'):
+        ort.open_session(content, device=device)
+    monkeypatch.setattr(onnxruntime, 'get_available_providers', lambda: [provider])
+    cpu = ort.open_session(content)
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', lambda *_, **options: cpu)
+    with pytest.raises(BackendError, match=f'fell back from {provider} to CPUExecutionProvider'):
+        ort.open_session(content, device=device)
+
+    def fail(*_, **options):
+        raise RuntimeError('no cuDNN')
+
+    monkeypatch.setattr(onnxruntime, 'InferenceSession', fail)
+    with pytest.raises(BackendError, match=f'cannot start {provider}: no cuDNN'):
+        ort.open_session(content, device=device)
 
 
 @pytest.mark.parametrize('count', [0, 1, 2, 5])

@@ -23,6 +23,7 @@ from processes import Process
 
 from dan_ros import labels, palette
 from dan_ros.errors import DataError
+from dan_ros.images import playback as playback_images
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.types import Frame
 from dan_ros.video_parameters import Spec
@@ -429,6 +430,25 @@ def test_nothing_is_encoded_while_nobody_looks(monkeypatch):
     run(test)
 
 
+def test_a_picture_that_cannot_be_encoded_is_told_until_the_next_one():
+    async def test(site, session):
+        def fail():
+            raise ValueError('no memory')
+
+        socket = await site.connect(session)
+        site.board.add_frame(CAMERA, 1, [seen()])
+        site.board.put_picture(CAMERA, 1, (640, 480), fail)
+        notices = []
+        while 'a picture cannot be shown: no memory' not in notices:
+            notices.append((await receive(socket, 'state')).get('notice'))
+        site.put(2, b'good')
+        assert (await receive(socket, 'picture')).endswith(b'good')
+        while notices[-1] != '':
+            notices.append((await receive(socket, 'state')).get('notice', notices[-1]))
+
+    run(test)
+
+
 def test_a_page_too_many_is_refused():
     async def test(site, session):
         sockets = [await site.connect(session) for _ in range(MAX_CLIENTS)]
@@ -557,6 +577,18 @@ def test_faces_leave_when_no_more_images_are_shown(end, pipeline, portrait, monk
         assert state['samples'] == []
     finally:
         source.close()
+
+
+@pytest.mark.parametrize('is_live', [True, False])
+def test_a_camera_sets_the_pace_itself_and_a_video_is_played_at_its_rate(portrait, is_live):
+    rate_hz = 0.1 if is_live else 5.0
+    images = playback_images.Source(iter([portrait, None, portrait]), rate_hz, is_live)
+    start_s = time.monotonic()
+    shown = list(playback.play_source(images, 'eye'))
+    assert [camera for camera, _ in shown] == ['eye'] * 3
+    assert [frame is not None for _, frame in shown] == [True, False, True]
+    seconds = time.monotonic() - start_s
+    assert playback.RETRY_S <= seconds < 9 if is_live else seconds >= 2 / rate_hz
 
 
 def test_a_bag_is_played_at_its_pace_again_and_again(smile, nobody, tmp_path):
