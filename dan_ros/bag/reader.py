@@ -127,10 +127,7 @@ class Bag:
         channels = storage.merge_channels(
             item for file in self._files for item in file.channels.items()
         )
-        self.topics = {
-            name: Topic(name, channel.kind, channel.count, channel.start_ns, channel.end_ns)
-            for name, channel in channels.items()
-        }
+        self.topics = {name: Topic(name, **vars(channel)) for name, channel in channels.items()}
         if not self.topics and self.damage:
             raise DataError(f'{self.damage}, and no message of it can be read')
 

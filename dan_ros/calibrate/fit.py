@@ -23,15 +23,14 @@ class Penalty:
 
     Attributes:
         bias: standard deviation of a bias.
-        scale: standard deviation of 1 / temperature, relative to its start; 0 keeps the
-            temperature.
+        scale: standard deviation of 1 / temperature, relative to its start.
     """
 
     bias: float = 1.0
     scale: float = 0.15
 
 
-WEAK = Penalty(bias=10.0, scale=0.0)  # to measure a model's prior on thousands of faces
+WEAK = Penalty(bias=10.0, scale=1e-6)  # keeps the temperature; for a prior of thousands of faces
 WIDE = Penalty(bias=1.5)  # for a model file without the learned prior
 
 
@@ -77,7 +76,7 @@ def fit_bias(
     weights = (1 / np.bincount(classes, minlength=count).clip(1))[classes]  # [N]
     weights *= len(z) / weights.sum()
     center = np.append(np.zeros(count), 1.0)  # change of the bias, factor of 1 / temperature
-    precision = np.append(np.full(count, penalty.bias**-2), _precision(penalty.scale))
+    precision = np.append(np.full(count, penalty.bias**-2), penalty.scale**-2)
     theta = center
     for _ in range(MAX_STEPS):
         p = np.exp(log_softmax(theta[-1] * z + start.bias + theta[:-1]))
@@ -114,10 +113,6 @@ def log_softmax(values: np.ndarray) -> np.ndarray:
     values = values - values.max(axis=1, keepdims=True)
     result: np.ndarray = values - np.log(np.exp(values).sum(axis=1, keepdims=True))
     return result
-
-
-def _precision(deviation: float) -> float:
-    return deviation**-2 if deviation else 1e12
 
 
 def _derivatives(

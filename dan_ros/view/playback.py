@@ -26,12 +26,8 @@ def is_bag(source: str) -> bool:
     if source.isdecimal() or URL.match(source):
         return False
     path = Path(source)
-    if path.is_dir():
-        files = list(path.iterdir())
-        return any(file.name == 'metadata.yaml' for file in files) or any(
-            file.suffix in BAG_SUFFIXES for file in files
-        )
-    return path.suffix in BAG_SUFFIXES
+    files = path.iterdir() if path.is_dir() else [path]
+    return any(file.name == 'metadata.yaml' or file.suffix in BAG_SUFFIXES for file in files)
 
 
 def play_source(source: Source, camera: str) -> TimedImages:
