@@ -14,7 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from processes import RosDomain
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 from std_srvs.srv import SetBool
 
@@ -22,13 +22,24 @@ from dan_ros import labels
 from dan_ros.errors import DanError
 from dan_ros.faces.head_pose import HeadPose
 from dan_ros.pipeline import FaceExpression
-from dan_ros.ros import data_declaration, diagnostics, outputs, publishers, view_source
+from dan_ros.probabilities import Calibrator, Prior
+from dan_ros.ros import (
+    data_declaration,
+    diagnostics,
+    outputs,
+    preview,
+    publishers,
+    subscription_thread,
+    view_source,
+)
 from dan_ros.ros.consent import ConsentService
 from dan_ros.ros.inference_thread import FrameResult, StampedMessage
 from dan_ros.ros.managed_node import ManagedNode, reported
+from dan_ros.ros.models import Models
 from dan_ros.ros.parameters import CROPPED_FACES
 from dan_ros.ros.qos import QosMonitor, UnsupportedEventTypeError, create_with_events
 from dan_ros.ros.status import Status
+from dan_ros.ros.subscription_thread import SubscriptionThread
 from dan_ros.srv import Consent
 from dan_ros.tracking.consent import ConsentRegistry
 from dan_ros.tracking.face_tracker import TrackedFace
@@ -181,7 +192,81 @@ def test_a_debug_image_that_cannot_be_drawn_is_logged(peer, monkeypatch):
     output.destroy()
 
 
+def test_a_preview_that_cannot_be_drawn_is_logged_and_the_next_one_is_drawn(peer, monkeypatch):
+    def draw(frame):
+        if not peer.log:
+            raise ValueError('odd picture')
+        return b'jpeg'
+
+    received = []
+    monkeypatch.setattr(preview, 'to_preview', draw)
+    publisher = preview.PreviewPublisher(peer.node, '/image', QosMonitor(peer.node))
+    peer.node.create_subscription(
+        CompressedImage, '/dan_node/preview/image/compressed', received.append, 10
+    )
+    peer.spin_until(lambda: received, every=lambda: publisher.publish(result()))
+    assert peer.log == ['preview: odd picture']
+    assert (received[0].data.tobytes(), received[0].header) == (b'jpeg', HEADER)
+    publisher.close()
+
+
 # --- errors ---
+
+
+def test_messages_are_received_after_an_error_of_a_callback(peer):
+    received = []
+
+    def receive(content):
+        received.append(content)
+        if len(received) == 1:
+            raise ValueError('odd message')
+
+    thread = SubscriptionThread(peer.node)
+    subscription = peer.node.create_subscription(
+        String, '/text', receive, 10, callback_group=thread.group, raw=True
+    )
+    thread.start()
+    publisher = peer.node.create_publisher(String, '/text', 10)
+    peer.spin_until(lambda: len(received) > 1, every=lambda: publisher.publish(String(data='x')))
+    thread.stop()
+    peer.node.destroy_subscription(subscription)
+    assert peer.log == ['ignored a message or event: ValueError: odd message']
+
+
+def test_a_wait_for_messages_that_fails_is_repeated(peer, monkeypatch):
+    received, failures = [], iter(range(2))
+    wait = SubscriptionThread._wait
+
+    def fail_twice(thread, wait_set):
+        if next(failures, None) is not None:
+            raise RuntimeError('no memory')
+        wait(thread, wait_set)
+
+    monkeypatch.setattr(SubscriptionThread, '_wait', fail_twice)
+    monkeypatch.setattr(subscription_thread, 'RETRY_S', 0.01)
+    thread = SubscriptionThread(peer.node)
+    subscription = peer.node.create_subscription(
+        String, '/text', received.append, 10, callback_group=thread.group, raw=True
+    )
+    thread.start()
+    publisher = peer.node.create_publisher(String, '/text', 10)
+    peer.spin_until(lambda: received, every=lambda: publisher.publish(String(data='x')))
+    thread.stop()
+    peer.node.destroy_subscription(subscription)
+    assert peer.log == ['could not wait for messages: RuntimeError: no memory'] * 2
+
+
+def test_a_prior_that_the_model_cannot_use_is_a_problem_of_live_settings():
+    calibrator = Calibrator(labels.CANONICAL)  # of a model that stores no prior
+    models = Models(None, SimpleNamespace(pipeline=SimpleNamespace(calibrator=calibrator)))
+
+    def problem_with(prior):
+        pipeline = SimpleNamespace(prior=Prior.parse(prior))
+        return models.problem_with(SimpleNamespace(video=SimpleNamespace(pipeline=pipeline)))
+
+    assert problem_with('none') == problem_with('model') == ''
+    problem = problem_with('balanced')
+    assert problem.startswith('expression.prior: the model file does not say which prior')
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,15 @@ def test_smoothing_and_quality_limits_change_live(robot, smile, neutral):
         )
 
 
+def test_the_lowest_score_of_a_face_changes_live(robot, smile):
+    (face,) = robot.show(smile).faces
+    assert robot.set_parameters(detector__min_score=0.99).successful
+    assert face.detection_confidence < 0.99
+    assert robot.show(smile).faces == []
+    assert robot.set_parameters(detector__min_score=0.6).successful
+    assert len(robot.show(smile).faces) == 1
+
+
 def test_a_face_appears_after_min_hits(robot, smile, nobody):
     assert robot.set_parameters(tracker__min_hits=3).successful
     robot.show(nobody)

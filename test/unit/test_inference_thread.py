@@ -113,6 +113,21 @@ def test_a_lost_gpu_is_not_used_again(pipeline, portrait, broken):
     assert [camera for camera, _ in rig.failures] == ['/broken', '/right']
 
 
+def test_results_that_cannot_be_published_are_failures(pipeline, portrait, monkeypatch):
+    rig = Rig(pipeline, MemoryError('no room'))
+    publish = rig.publish
+
+    def publish_right(result):
+        if result.camera == '/left':
+            raise RuntimeError('no writer')
+        publish(result)
+
+    monkeypatch.setattr(rig, 'publish', publish_right)
+    rig.run({'/left': portrait, '/right': portrait})
+    assert [result.camera for result in rig.results] == ['/right']
+    assert [(camera, str(error)) for camera, error in rig.failures] == [('/left', 'no writer')]
+
+
 def test_stages_are_timed_for_images_with_a_result(pipeline, portrait, broken):
     rig = Rig(pipeline, MemoryError('no room'))
     rig.run({'/left': portrait, '/right': None})

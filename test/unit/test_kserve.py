@@ -6,6 +6,7 @@ test/slow/test_kserve_triton.py has the tests with a real server.
 
 import gc
 import json
+import logging
 import os
 import shlex
 import sys
@@ -24,6 +25,7 @@ from google.protobuf import text_format
 from processes import wait_until
 
 from dan_ros.backends import REGISTRY, ServerConfig, choose_backend, open_backend
+from dan_ros.backends.kserve.backend import _announce
 from dan_ros.backends.kserve.client import ServedModel, ServerError, open_client
 from dan_ros.backends.kserve.compatibility import (
     check_answers,
@@ -54,6 +56,28 @@ def test_addresses_are_parsed(url, expected):
     address = Address.parse(url)
     assert (address.scheme, address.host, address.port, address.path) == expected
     assert address.is_encrypted == url.partition(':')[0].endswith('s')
+
+
+@pytest.mark.parametrize(
+    ('url', 'is_warned'),
+    [
+        ('grpc://gpu.local:8001', True),
+        ('http://10.0.0.5:8000', True),
+        ('grpc://localhost.example.com', True),
+        ('grpcs://gpu.local:8001', False),
+        ('https://10.0.0.5', False),
+        ('grpc://localhost:8001', False),
+        ('grpc://127.0.0.7', False),
+        ('http://[::1]:8000', False),
+    ],
+)
+def test_faces_that_leave_the_robot_without_encryption_are_a_warning(caplog, url, is_warned):
+    caplog.set_level(logging.INFO)
+    _announce(url)
+    (record,) = caplog.records
+    assert f'sent to {url}' in record.getMessage()
+    assert ('without encryption' in record.getMessage()) == is_warned
+    assert record.levelno == (logging.WARNING if is_warned else logging.INFO)
 
 
 @pytest.mark.parametrize(
