@@ -224,6 +224,22 @@ def test_a_rectified_copy_elsewhere_is_known_by_the_calibration(choose, scene, r
     assert list(choice.left_out) == ['/straight/image']
 
 
+@pytest.mark.parametrize('is_covered', [True, False])
+def test_images_of_a_covered_camera_are_copies_of_each_other_only(choose, scene, is_covered):
+    """They have no contrast to compare."""
+
+    def black(number: int) -> np.ndarray:
+        return np.zeros((240, 320, 3), np.uint8)
+
+    choice = choose(
+        Images('/cam/image_raw', black),
+        Images('/cam/image_rect', black if is_covered else scene, delay_ns=3),
+        Images('/other/image_raw', black, delay_ns=4),
+        Images('/small/image_raw', lambda n: scene(n)[::5, ::5], delay_ns=5),
+    )
+    assert list(choice.left_out) == (['/cam/image_rect'] if is_covered else [])
+
+
 def test_gray_small_and_compressed_copies_are_left_out(choose, scene):
     def gray(number: int) -> np.ndarray:
         return cv2.cvtColor(scene(number), cv2.COLOR_BGR2GRAY)

@@ -7,6 +7,7 @@ import re
 import resource
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -20,9 +21,9 @@ from training import RECIPE, SHORT, TinyDan, assert_same, change, run  # noqa: E
 from dan_ros import labels  # noqa: E402
 from dan_ros.datasets.catalog import open_faces  # noqa: E402
 from dan_ros.datasets.faces import Faces  # noqa: E402
-from dan_ros.errors import TrainingError  # noqa: E402
+from dan_ros.errors import ModelError, TrainingError  # noqa: E402
 from dan_ros.network.dan import DAN  # noqa: E402
-from dan_ros.train import trainer  # noqa: E402
+from dan_ros.train import interpolate, trainer  # noqa: E402
 from dan_ros.train.checkpoints import load_checkpoint, save_checkpoint  # noqa: E402
 from dan_ros.train.data_loader import training_batches  # noqa: E402
 from dan_ros.train.epoch import Objective, validate  # noqa: E402
@@ -338,3 +339,26 @@ def test_too_few_faces_and_wrong_devices(folder):
 def test_one_file_for_both_splits_is_refused(folder):
     with pytest.raises(TrainingError, match='is a file'):
         run(folder / 'ferplus_train.npz', 'out')
+
+
+def test_only_equal_networks_are_averaged(monkeypatch):
+    first = {'fc.weight': torch.zeros(8, 2), 'seen': torch.tensor(3)}
+    networks = {
+        Path('first'): first,
+        Path('second'): {'fc.weight': torch.ones(8, 2), 'seen': torch.tensor(9)},
+        Path('seven'): {'fc.weight': torch.ones(7, 2), 'seen': torch.tensor(9)},
+        Path('other'): {**first, 'cat_head4.weight': torch.ones(1)},
+    }
+    monkeypatch.setattr(
+        interpolate, 'load_dan', lambda path: SimpleNamespace(state_dict=lambda: networks[path])
+    )
+    monkeypatch.setattr(interpolate, 'read_notes', lambda path: {'labels': ['happy']})
+    state, _ = interpolate.interpolate_checkpoints(Path('first'), Path('second'), 0.25)
+    assert (state['fc.weight'] == 0.25).all()
+    assert state['seen'] == 3
+    for second, words in (
+        ('seven', r'fc.weight is \[8, 2\] in the first and \[7, 2\] in the second'),
+        ('other', 'cannot be averaged: only one of them has cat_head4.weight'),
+    ):
+        with pytest.raises(ModelError, match=words):
+            interpolate.interpolate_checkpoints(Path('first'), Path(second), 0.5)
