@@ -3,7 +3,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -59,29 +59,24 @@ class Backend(ABC):
         model: metadata of the model file.
         model_name: known name or path of the model.
         device: where it runs, such as 'cpu' or 'cuda:0 NVIDIA H200'.
-        max_batch: largest number of faces that `_run` accepts.
-        warm_up_batches: batch sizes that `warm_up` runs.
 
     Attributes:
         name: its name in the registry.
+        max_batch: largest number of faces that `_run` accepts.
+        warm_up_batches: batch sizes that `warm_up` runs.
         model, model_name, device: as above.
         batcher: splits sets of faces into batches; `batcher.limit` is the current batch limit.
     """
 
     name: ClassVar[str]
+    max_batch: ClassVar[int] = 32
+    warm_up_batches: ClassVar[tuple[int, ...]] = (1,)
 
-    def __init__(
-        self,
-        model: ModelInfo,
-        model_name: str,
-        device: str = 'cpu',
-        max_batch: int = 32,
-        warm_up_batches: Sequence[int] = (1,),
-    ) -> None:
+    def __init__(self, model: ModelInfo, model_name: str, device: str = 'cpu') -> None:
         self.model = model
         self.model_name = model_name
         self.device = device
-        self.batcher = Batcher(len(model.labels), max_batch, warm_up_batches)
+        self.batcher = Batcher(len(model.labels), self.max_batch)
 
     @property
     def receiver(self) -> str:
@@ -104,7 +99,8 @@ class Backend(ABC):
             GpuMemoryError: the GPU has too little memory for even one face.
             GpuLostError: this process can no longer use the GPU.
         """
-        self.batcher.warm_up(self._run, self.model.input_size)
+        for count in self.warm_up_batches:
+            self.infer(np.zeros((count, *self.model.input_size, 3), np.uint8))
 
     def infer(self, faces_rgb: np.ndarray) -> np.ndarray:
         """Run the network.

@@ -22,7 +22,6 @@ class Batcher:
     Args:
         classes: number of logits per face, C.
         max_batch: largest batch, at least 1.
-        warm_up_batches: batch sizes that `warm_up` runs.
 
     Attributes:
         max_batch: as above.
@@ -30,10 +29,9 @@ class Batcher:
             and doubles after `GROW_AFTER` full batches, because the memory may be free again.
     """
 
-    def __init__(self, classes: int, max_batch: int, warm_up_batches: Sequence[int] = (1,)) -> None:
+    def __init__(self, classes: int, max_batch: int) -> None:
         self.max_batch = self.limit = max_batch
         self._classes = classes
-        self._warm_up_batches = warm_up_batches
         self._full_batches = 0  # since `limit` changed
         self._lock = threading.Lock()
 
@@ -50,15 +48,6 @@ class Batcher:
         with self._lock:
             parts = self._infer_parts(run, faces_rgb)
         return np.concatenate(parts) if parts else np.zeros((0, self._classes), np.float32)
-
-    def warm_up(self, run: Run, size: tuple[int, int]) -> None:
-        """Run blank faces of a size (H, W), once per warm-up batch size.
-
-        Raises:
-            GpuMemoryError: there is no memory for a single face.
-        """
-        for count in self._warm_up_batches:
-            self.infer(run, np.zeros((count, *size, 3), np.uint8))
 
     def _infer_parts(self, run: Run, faces_rgb: np.ndarray) -> list[np.ndarray]:
         parts, start = [], 0

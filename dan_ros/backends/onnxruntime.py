@@ -133,9 +133,9 @@ class OnnxRuntimeBackend(Backend):
     """
 
     name = 'onnxruntime'
+    max_batch = MAX_BATCH
     _session_device: ClassVar[str] = CPU
     _batches: tuple[int, ...] = ()  # sizes that batches are padded to; () for no padding
-    _warm_up_batches: ClassVar[tuple[int, ...]] = (1,)
 
     def __init__(self, file: ModelFile, config: BackendConfig = DEFAULT_CONFIG) -> None:
         where = str(file.path)
@@ -147,7 +147,7 @@ class OnnxRuntimeBackend(Backend):
         described = CPU if self._session_device == CPU else f'cuda:0 {cuda.require_device().name}'
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         model.check_graph([*map(_tensor, inputs)], [*map(_tensor, outputs)], where)
-        super().__init__(model, file.name, described, MAX_BATCH, self._warm_up_batches)
+        super().__init__(model, file.name, described)
         self._parallel_runs = config.parallel_runs if self._session_device == CPU else 1
         self._helpers = ThreadPoolExecutor(self._parallel_runs)  # starts its threads when needed
 
@@ -168,7 +168,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
     name = 'onnxruntime_cuda'
     _session_device = CUDA
     _batches = GPU_BATCHES
-    _warm_up_batches = GPU_WARM_UP_BATCHES
+    warm_up_batches = GPU_WARM_UP_BATCHES
 
 
 class OnnxRuntimeTensorRTBackend(OnnxRuntimeCudaBackend):

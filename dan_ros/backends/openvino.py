@@ -13,8 +13,6 @@ from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo, Tensor
 from dan_ros.model.store import ModelFile
 
-WARM_UP_BATCHES = (1, 2, 3, 4)  # the first run of a batch size takes about 10 ms longer
-
 
 class OpenVinoBackend(Backend):
     """OpenVINO on the CPU; on CPUs with fast bf16 it computes float models in bf16.
@@ -29,6 +27,7 @@ class OpenVinoBackend(Backend):
     """
 
     name = 'openvino'
+    warm_up_batches = (1, 2, 3, 4)  # the first run of a batch size takes about 10 ms longer
 
     def __init__(self, file: ModelFile, config: BackendConfig = DEFAULT_CONFIG) -> None:
         where = str(file.path)
@@ -37,7 +36,7 @@ class OpenVinoBackend(Backend):
         inputs, outputs = [*map(_tensor, compiled.inputs)], [*map(_tensor, compiled.outputs)]
         model.check_graph(inputs, outputs, where)
         self._request = compiled.create_infer_request()
-        super().__init__(model, file.name, warm_up_batches=WARM_UP_BATCHES)
+        super().__init__(model, file.name)
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
         result = self._request.infer({metadata.INPUT_NAME: faces_rgb}, share_inputs=True)

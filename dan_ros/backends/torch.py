@@ -10,8 +10,6 @@ from dan_ros.model.store import ModelFile
 from dan_ros.network.export import read_fused
 from dan_ros.network.fuse import FusedDAN
 
-MAX_BATCH = 64
-
 
 class TorchBackend(Backend):
     """PyTorch on the CPU.
@@ -24,6 +22,7 @@ class TorchBackend(Backend):
     """
 
     name = 'torch'
+    max_batch = 64
 
     def __init__(
         self, network: FusedDAN, model: ModelInfo, model_name: str, threads: int = 0
@@ -31,7 +30,7 @@ class TorchBackend(Backend):
         if threads:
             torch.set_num_threads(threads)
         self.network = network
-        super().__init__(model, model_name, max_batch=MAX_BATCH)
+        super().__init__(model, model_name)
 
     @classmethod
     def read(cls, file: ModelFile, config: BackendConfig = DEFAULT_CONFIG) -> 'TorchBackend':

@@ -32,6 +32,8 @@ class TorchCudaBackend(Backend):  # needs a GPU
     """
 
     name = 'torch_cuda'
+    max_batch = MAX_BATCH
+    warm_up_batches = GRAPH_BATCHES
 
     def __init__(self, file: ModelFile, config: BackendConfig = DEFAULT_CONFIG) -> None:
         device = cuda.require_device()
@@ -53,7 +55,7 @@ class TorchCudaBackend(Backend):  # needs a GPU
         self._faces = torch.zeros(shape, dtype=torch.uint8, device='cuda')
         self._logits = torch.zeros(MAX_BATCH, len(model.labels), device='cuda')
         described = f'cuda:0 {device.name}, torch {torch.__version__} {self.precision}'
-        super().__init__(model, file.name, described, MAX_BATCH, GRAPH_BATCHES)
+        super().__init__(model, file.name, described)
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
         try:

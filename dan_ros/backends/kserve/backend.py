@@ -40,6 +40,7 @@ class KServeBackend(Backend):
     """
 
     name = 'kserve'
+    max_batch = MAX_BATCH
 
     def __init__(self, file: ModelFile, config: BackendConfig = DEFAULT_CONFIG) -> None:
         server = config.server
@@ -57,7 +58,7 @@ class KServeBackend(Backend):
             self._server.start(is_required=not config.fallback)
         except BackendError as error:
             raise type(error)(f'{error}; or set backend.fallback to start without it') from None
-        super().__init__(self._local.model, file.name, self._url, MAX_BATCH)
+        super().__init__(self._local.model, file.name, self._url)
         _announce(server.url)
 
     @property

@@ -112,6 +112,8 @@ class TensorRTBackend(Backend):
     """
 
     name = 'tensorrt'
+    max_batch = MAX_BATCH
+    warm_up_batches = (*GRAPH_BATCHES, MAX_BATCH)
 
     def __init__(self, file: ModelFile, config: BackendConfig = DEFAULT_CONFIG) -> None:
         device = cuda.require_device()
@@ -139,7 +141,7 @@ class TensorRTBackend(Backend):
         kernels = _KernelCache(cache, f'{runtime_of(trt)}-{device.name}.kernels', self._engine)
         self._runner = _Runner(kernels, model)
         described = f'cuda:0 {device.name}, {runtime_of(trt)} {self.precision}'
-        super().__init__(model, file.name, described, MAX_BATCH, (*GRAPH_BATCHES, MAX_BATCH))
+        super().__init__(model, file.name, described)
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:
         return self._runner.run(faces_rgb)
