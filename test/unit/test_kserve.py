@@ -261,6 +261,15 @@ def test_a_server_with_metadata_alone_is_described(info):
     )
 
 
+def test_a_server_whose_model_takes_one_face_at_a_time_is_refused(file, info):
+    faces = {'name': 'faces', 'datatype': 'UINT8', 'shape': [1, 96, 96, 3]}
+    with http_server(json.dumps({**METADATA, 'inputs': [faces]}).encode()) as url:
+        client = open_client(ServerConfig(url), 'model')
+        with pytest.raises(ModelError, match=r'inputs .*\[1, 96, 96, 3\].* instead of'):
+            check_model(client.describe(), file, info, 'server')
+        client.close()
+
+
 @pytest.mark.parametrize('answer', [b'', b'[]', b'{"inputs": 3}', b'<html>', b'{"inputs": [{}]}'])
 def test_a_server_that_describes_nonsense_is_refused_in_one_line(answer):
     with http_server(answer) as url:

@@ -319,4 +319,5 @@ def _to_model(described: dict[str, Any], config: dict[str, Any]) -> ServedModel:
 
 def _to_tensor(tensor: dict[str, Any]) -> Tensor:
     kind = str(tensor['datatype'])
-    return tensor['name'], NUMPY_NAMES.get(kind, kind), [int(side) for side in tensor['shape'][1:]]
+    sides = ['N' if int(side) < 0 else int(side) for side in tensor['shape']]
+    return tensor['name'], NUMPY_NAMES.get(kind, kind), metadata.without_batch(sides)
