@@ -275,21 +275,14 @@ class HttpClient(Client):
         return dict(self._client.get_model_config(**self._options()))
 
 
-CLIENTS: dict[str, type[Client]] = {
-    'grpc': GrpcClient,
-    'grpcs': GrpcClient,
-    'http': HttpClient,
-    'https': HttpClient,
-}
-
-
 def open_client(config: ServerConfig, model_name: str) -> Client:
     """Create the client for the scheme of a URL; it connects with its first call.
 
     Raises:
         BackendError: the URL or the certificate file is invalid.
     """
-    return CLIENTS[Address.parse(config.url).scheme](config, model_name)
+    is_grpc = Address.parse(config.url).scheme.startswith('grpc')
+    return (GrpcClient if is_grpc else HttpClient)(config, model_name)
 
 
 def _readable(ca_file: str) -> str | None:
