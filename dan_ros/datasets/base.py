@@ -118,7 +118,8 @@ class ImageDataset(FaceDataset):
         """Decode every image once and leave out the unreadable ones."""
         listing = self.list_images(root, split)
         with ThreadPoolExecutor(READ_THREADS) as threads:
-            problems = list(threads.map(_find_problem, listing.images))
+            checks = threads.map(lambda image: try_picture(image.path)[1], listing.images)
+            problems = list(checks)
         checked = list(zip(listing.images, problems, strict=True))
         unreadable = {str(image.path): problem for image, problem in checked if problem}
         skipped = {**listing.skipped, **unreadable}
@@ -184,10 +185,6 @@ def try_picture(path: Path) -> tuple[np.ndarray | None, str]:
         return open_picture(path), ''
     except DataError as error:
         return None, str(error).removeprefix(f'{path}: ')
-
-
-def _find_problem(image: LabeledImage) -> str:
-    return try_picture(image.path)[1]
 
 
 def _read_face(image: LabeledImage, size: int) -> np.ndarray:
