@@ -38,19 +38,12 @@ SYNONYMS = MappingProxyType(
     {
         **SPELLINGS,
         'natural': 'neutral',
-        'joy': 'happy',
-        'joyful': 'happy',
-        'smile': 'happy',
-        'smiling': 'happy',
+        **dict.fromkeys(('joy', 'joyful', 'smile', 'smiling'), 'happy'),
         'sorrow': 'sad',
-        'surprising': 'surprise',
-        'astonished': 'surprise',
-        'astonishment': 'surprise',
-        'afraid': 'fear',
-        'scared': 'fear',
+        **dict.fromkeys(('surprising', 'astonished', 'astonishment'), 'surprise'),
+        **dict.fromkeys(('afraid', 'scared'), 'fear'),
         'mad': 'anger',
-        'contemptuous': 'contempt',
-        'scorn': 'contempt',
+        **dict.fromkeys(('contemptuous', 'scorn'), 'contempt'),
     }
 )
 

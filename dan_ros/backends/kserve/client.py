@@ -29,14 +29,13 @@ NO_CONFIGURATION = ('UNIMPLEMENTED', '404', '405')  # status of a server without
 REMEDIES = {
     'certificate': 'check date and host name of the certificate, and backend.ca_file',
     'ssl': 'check that the server uses TLS on this port',
-    'unauthenticated': 'check backend.token_file',
-    'permission': 'check backend.token_file',
-    'restricted': 'check backend.token_file',
-    '401': 'check backend.token_file',
-    '403': 'check backend.token_file',
-    'unknown model': 'check backend.model_name and backend.model_version',
-    'not_found': 'check backend.model_name and backend.model_version',
-    'does not exist': 'check backend.model_name and backend.model_version',
+    **dict.fromkeys(
+        ('unauthenticated', 'permission', 'restricted', '401', '403'), 'check backend.token_file'
+    ),
+    **dict.fromkeys(
+        ('unknown model', 'not_found', 'does not exist'),
+        'check backend.model_name and backend.model_version',
+    ),
     'not ready': 'wait until it has loaded the model',
     '': 'check backend.url and the server',
 }
