@@ -75,7 +75,8 @@ class SceneChanges:
         for box in known_boxes:
             changed[_cells_around(box / cells.scale)] = False
         parts = _boxes_around(changed)
-        if _cost(parts) > changed.size * CELL_PX**2:
+        cost = sum(CALL_PX + area(part) for part in parts)  # pixels of the reduced copy
+        if cost > changed.size * CELL_PX**2:
             return None
         self._next = cells.replace_in(self._searched, changed)
         return [part * cells.scale for part in parts]
@@ -149,8 +150,3 @@ def _boxes_around(changed: np.ndarray) -> list[np.ndarray]:
         end = np.minimum([left + width, top + height], limits)
         boxes.append(np.array([left, top, *end], np.float32))
     return boxes
-
-
-def _cost(parts: Sequence[np.ndarray]) -> float:
-    """Return the time to search the parts, as a number of pixels of the reduced copy."""
-    return sum(CALL_PX + area(box) for box in parts)

@@ -145,7 +145,7 @@ class DanNode(ManagedNode):
         self._stream = PausableStream(context, self._settings.get)
         if self._is_enabled:
             self._stream.resume()
-        self._outputs.declare_data(self._models.selection.backend.receiver)
+        self._outputs.declaration.publish(self._models.selection.backend.receiver)
 
     def _close_stream(self) -> None:
         if self._stream is not None:

@@ -66,6 +66,7 @@ class ExpressionPublishers:
 
     Attributes:
         events: publishes events and the scene.
+        declaration: declares the processing of personal data.
     """
 
     def __init__(self, node: LifecycleNode, qos_monitor: QosMonitor) -> None:
@@ -82,7 +83,7 @@ class ExpressionPublishers:
         scene = self._create(FaceScene, 'facial_expression_scene', LATCHED_QOS)
         self.events = EventPublisher(ROS, self._event_publisher, scene)
         self._tf = FaceTfBroadcaster(node)
-        self._declaration = DataDeclaration(node)
+        self.declaration = DataDeclaration(node)
 
     def publish(
         self, result: FrameResult, poses: Sequence[HeadPose | None], publishes_tf: bool
@@ -102,10 +103,6 @@ class ExpressionPublishers:
         self._array_publisher.publish(array)
         if publishes_tf:
             self._tf.publish(result.faces, poses, result.header)
-
-    def declare_data(self, receiver: str) -> None:
-        """Declare the processing of personal data, see `DataDeclaration`."""
-        self._declaration.publish(receiver)
 
     def publish_consent_needed(self, is_needed: bool) -> None:
         """Publish whether a face in view is not released, and nothing else about it."""
@@ -127,7 +124,7 @@ class ExpressionPublishers:
         """Destroy all publishers, after the last events have arrived."""
         self._event_publisher.wait_for_all_acked(Duration(seconds=CLOSING_S))
         self._tf.destroy()
-        self._declaration.destroy()
+        self.declaration.destroy()
         for publisher in self._publishers:
             self._node.destroy_lifecycle_publisher(publisher)
 
