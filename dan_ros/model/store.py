@@ -19,7 +19,7 @@ from dan_ros.errors import DamagedModelError, DanError, MissingModelError, Model
 from dan_ros.model.onnx_file import inspect_onnx
 from dan_ros.storage.atomic import atomic_write_bytes
 from dan_ros.storage.cache import cache_path, make_cache_folder
-from dan_ros.storage.file_content import explain_wrong_content
+from dan_ros.storage.file_content import MODEL, explain_wrong_content
 from dan_ros.storage.resources import data_folders
 
 FETCH_TIMEOUT_S = 30  # timeout of a whole transfer: name lookup, redirects, headers and content
@@ -143,7 +143,7 @@ def read_pinned(name: str, path: str) -> ModelFile:
     if file is None:
         raise ModelError(f'there is no file {shorten(path)}; it should contain {model.filename}')
     if file.sha256 != model.sha256:
-        if words := explain_wrong_content(file.content, model.filename):
+        if words := explain_wrong_content(file.content, model.filename, MODEL):
             raise ModelError(f'{path} {words}')
         raise ModelError(
             f'{path} is not {model.filename}: its SHA-256 is {file.sha256}, expected '
@@ -243,7 +243,7 @@ def _download(url: str, timeout_s: float) -> bytes:
 def _check_hash(content: bytes, model: KnownModel) -> None:
     found = hashlib.sha256(content).hexdigest()
     if found != model.sha256:
-        words = explain_wrong_content(content, 'a model')
+        words = explain_wrong_content(content, 'a model', MODEL)
         raise ModelError(
             (f'it {words}; ' if words else '')
             + f'its SHA-256 is {found}, expected {model.sha256}, so it was not kept'
@@ -259,7 +259,7 @@ def _read_valid(model: KnownModel, path: Path, problems: list[ModelError]) -> Mo
         return None
     if file is None or file.sha256 == model.sha256:
         return file
-    words = explain_wrong_content(file.content, model.filename)
+    words = explain_wrong_content(file.content, model.filename, MODEL)
     problems.append(
         DamagedModelError(
             f'{path} {words}'

@@ -33,6 +33,7 @@ class FileContent:
 DOWNLOAD = 'open it in a browser to see why, and download the file itself'
 CONVERT_PICTURE = 'convert it to JPEG or PNG'
 CONVERT_CHECKPOINT = 'convert it with `dan-ros convert`'
+ADOPT = 'use it as a model; a classifier of another project needs `dan-ros adopt`'
 UNPACK = 'unpack it'
 
 # Regular expressions that match at the start of a file; the first match counts.
@@ -75,6 +76,8 @@ SIGNATURES: tuple[tuple[bytes, FileContent], ...] = (
     ),
     (rb'\x80[\x02-\x05].', FileContent('a Python pickle', CONVERT_CHECKPOINT, CHECKPOINT)),
     (rb'.{5}\0{3}\{"', FileContent('a safetensors file', CONVERT_CHECKPOINT, CHECKPOINT)),
+    # An ONNX file begins with its IR version; then follows its producer, version or graph.
+    (rb'\x08[\x03-\x20][\x12\x1a\x22\x28\x32\x3a]', FileContent('an ONNX model', ADOPT, MODEL)),
     (rb'\x89hdf\r\n\x1a\n', FileContent('an HDF5 file')),
     (rb'.{4}tfl3', FileContent('a TensorFlow Lite model')),
     (rb'.{4}ortm', FileContent("a model in ONNX Runtime's own format", group=MODEL)),

@@ -249,6 +249,7 @@ def test_a_pickled_model_says_what_to_do(tmp_path):
         (b'Quota exceeded', "is a text that begins with 'Quota exceeded'"),
         (b'PK\3\4' + bytes(26) + b'affecnet8.pth', 'is a ZIP archive.*unpack it'),
         (b'\x1f\x8b' + bytes(99), 'is a gzip archive.*unpack it'),
+        (b'\x08\x08\x12\x07pytorch', 'is an ONNX model, not a checkpoint: .*dan-ros adopt'),
         (b'', 'is an empty file'),
     ],
 )

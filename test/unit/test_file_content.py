@@ -12,8 +12,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save as safetensors
 
-from dan_ros.model.store import FLOAT_MODEL, read_model
-from dan_ros.storage.file_content import CHECKPOINT, explain_wrong_content, name_content
+from dan_ros.model.store import KNOWN_MODELS, read_model
+from dan_ros.storage.file_content import (
+    CHECKPOINT,
+    MODEL,
+    explain_wrong_content,
+    name_content,
+)
 
 
 def saved(save, *arguments, **options) -> bytes:
@@ -92,7 +97,7 @@ def test_content_is_named(content, name):
 
 
 @pytest.mark.parametrize(
-    'content', [bytes(range(256)), b'\x08\x08\x12\x07dan_ros:', b'\xff\xfe\xd8']
+    'content', [bytes(range(256)), b'\x08\x08\xff\x07dan_ros:', b'\xff\xfe\xd8']
 )
 def test_unknown_content_has_no_name(content):
     assert name_content(content) is None
@@ -111,5 +116,9 @@ def test_nothing_is_said_about_content_that_is_expected():
     assert explain_wrong_content(saved(torch.save, STATE), 'a checkpoint', CHECKPOINT) == ''
 
 
-def test_the_bundled_model_is_not_mistaken_for_anything():
-    assert name_content(read_model(FLOAT_MODEL).content) is None
+@pytest.mark.parametrize('name', KNOWN_MODELS)
+def test_a_model_is_named_only_where_none_is_expected(name):
+    content = read_model(name).content
+    assert name_content(content).name == 'an ONNX model'
+    assert explain_wrong_content(content, 'a model', MODEL) == ''
+    assert '`dan-ros adopt`' in explain_wrong_content(content, 'a checkpoint', CHECKPOINT)
