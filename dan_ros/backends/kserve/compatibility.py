@@ -65,14 +65,10 @@ def check_model(served: 'ServedModel', file: ModelFile, info: ModelInfo, where: 
     other = ModelInfo.from_metadata(told, where)
     _require_same(where, 'labels', ','.join(other.labels), ','.join(info.labels))
     _require_same(where, 'crop scale', other.crop_scale, info.crop_scale)
-    if told[SHA256] != file.sha256:
-        _require_same(
-            where,
-            'SHA-256 of file and weights',
-            (told[SHA256], other.source_sha256),
-            (file.sha256, info.source_sha256),
-            bool(info.source_sha256) and other.source_sha256 == info.source_sha256,
-        )
+    has_same_weights = info.source_sha256 and other.source_sha256 == info.source_sha256
+    if told[SHA256] != file.sha256 and not has_same_weights:
+        hashes = (told[SHA256], other.source_sha256), (file.sha256, info.source_sha256)
+        _require_same(where, 'SHA-256 of file and weights', *hashes)
     return True
 
 
@@ -110,10 +106,8 @@ def check_answers(
         )
 
 
-def _require_same(
-    where: str, what: str, served: object, local: object, is_same: bool | None = None
-) -> None:
-    if not (served == local if is_same is None else is_same):
+def _require_same(where: str, what: str, served: object, local: object) -> None:
+    if served != local:
         raise ModelError(
             f"{where} differs from this robot's model: {what} {shorten(served)} instead of "
             f'{shorten(local)}; {REMEDY}'

@@ -76,8 +76,6 @@ class Server:
         """
         try:
             self._use(self._connect())
-        except ModelError:
-            raise
         except BackendError as error:
             if is_required:
                 raise
