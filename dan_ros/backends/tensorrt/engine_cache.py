@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from dan_ros.backends.base import OnProgress, ignore_progress
 from dan_ros.errors import BackendError, DanError
@@ -202,26 +202,25 @@ def _read(path: Path, key: EngineKey) -> bytes:
     if stat.S_IMODE(status.st_mode) & 0o022 or status.st_uid != os.getuid():
         raise ValueError('others can write to it')
     with path.open('rb') as file:
-        header = _read_header(file)
+        _, sha256, found = _read_header(file)
         plan = file.read()
-    if header['key'] != asdict(key):
+    if found != key:
         raise ValueError('its key does not match')
-    if hashlib.sha256(plan).hexdigest() != header['sha256']:
+    if hashlib.sha256(plan).hexdigest() != sha256:
         raise ValueError('it is damaged')
     return plan
 
 
-def _read_header(file: BinaryIO) -> dict[str, Any]:
-    """Model, key and hash of an engine.
+def _read_header(file: BinaryIO) -> tuple[str, str, EngineKey]:
+    """Model, hash and key of an engine.
 
     Raises:
         ValueError: it is not an engine file of this package.
     """
     if file.readline(len(MAGIC)) == MAGIC:
         with suppress(ValueError, KeyError, TypeError):
-            header: dict[str, Any] = json.loads(file.readline(MAX_HEADER_BYTES))
-            key = EngineKey(**header['key'])
-            return {'model': header['model'], 'sha256': header['sha256'], 'key': asdict(key)}
+            header = json.loads(file.readline(MAX_HEADER_BYTES))
+            return header['model'], header['sha256'], EngineKey(**header['key'])
     raise ValueError('it is damaged')
 
 
@@ -229,6 +228,6 @@ def _to_entry(path: Path) -> Entry:
     size = path.stat().st_size
     with suppress(ValueError), path.open('rb') as file:
         if path.suffix == SUFFIX:
-            header = _read_header(file)
-            return Entry(path, header['model'], EngineKey(**header['key']), size)
+            model, _, key = _read_header(file)
+            return Entry(path, model, key, size)
     return Entry(path, path.stem, None, size)
