@@ -78,6 +78,8 @@ def command(
         )
     if marks and camera is not None:
         raise click.UsageError('--camera saves pictures in a folder, which needs no --marks')
+    if topic and marks is None:
+        raise click.UsageError('--topic needs a bag with --marks')
     from dan_ros.calibrate.calibrate import calibrate
     from dan_ros.calibrate.collect import FaceCutter
 
