@@ -87,8 +87,6 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
     penalty = None if model.log_prior else WIDE
 
     def fit(some_logits: np.ndarray, their_classes: np.ndarray) -> Fit:
-        if not len(their_classes):
-            return start
         return fit_bias(some_logits, their_classes, start, penalty)
 
     units, by_person = _units(chosen)

@@ -229,6 +229,45 @@ def test_an_unusual_classifier_is_refused_in_one_line(change, words):
     assert '\n' not in str(error.value)
 
 
+def keep_places(model):
+    """Leave out the reshape: the output is [N, 3, 1, 1]."""
+    del model.graph.node[2]
+    model.graph.node[1].output[0] = 'logits'
+    for _ in range(2):
+        model.graph.output[0].type.tensor_type.shape.dim.add().dim_value = 1
+
+
+def pool_in_a_function(model):
+    opset = [helper.make_opsetid('', 13)]
+    pool = helper.make_node('GlobalAveragePool', ['x'], ['y'])
+    model.functions.append(helper.make_function('mine', 'Pool', ['x'], ['y'], [pool], opset))
+    model.graph.node[1].op_type, model.graph.node[1].domain = 'Pool', 'mine'
+    model.opset_import.append(helper.make_opsetid('mine', 1))
+
+
+@pytest.mark.parametrize(('change', 'ir_version'), [(keep_places, 7), (pool_in_a_function, 8)])
+def test_other_forms_of_the_same_classifier_give_the_same_results(change, ir_version):
+    model = onnx.load_from_string(classifier(ir_version=ir_version))
+    change(model)
+    faces = np.random.default_rng(1).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
+    adopted = adopt(model.SerializeToString(), describe(), 'x.onnx', faces)
+    assert adopted.difference < 1e-4
+    expected = adopt(classifier(), describe(), 'x.onnx', faces).model.SerializeToString()
+    found = adopted.model.SerializeToString()
+    names = describe().expressions
+    np.testing.assert_allclose(
+        probabilities(found, faces, names), probabilities(expected, faces, names), atol=1e-6
+    )
+
+
+def test_an_operator_that_opset_17_lacks_is_refused_in_one_line():
+    model = onnx.load_from_string(classifier(opset=20, ir_version=9))
+    model.graph.node.append(helper.make_node('Gelu', ['logits'], ['gelu']))
+    model.graph.output[0].name = 'gelu'
+    with pytest.raises(ModelError, match='cannot be converted to opset 17 .*export it again with'):
+        adopt(model.SerializeToString(), describe(), 'x.onnx', NO_FACES)
+
+
 def test_one_of_several_outputs_may_be_named():
     model = onnx.load_from_string(classifier())
     add_output(model)

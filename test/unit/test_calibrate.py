@@ -196,6 +196,11 @@ def test_one_person_and_unknown_persons_are_said(model):
     assert 'one person (anna)' in one
     (unknown,) = calibrate(*made_faces(model[0], FULL, ['']), model[0]).warnings
     assert 'unknown who' in unknown
+    result = calibrate(*made_faces(model[0], {**FULL, 'sad': 2}, ['anna', '', 'ben']), model[0])
+    few, some = result.warnings
+    assert few == 'fewer than 3 faces of sad: add some'
+    assert some == 'the person of some faces is unknown, so each face was held out separately'
+    assert result.calibration.notes['held_out'] == 'each face'
 
 
 def test_a_mislabeled_face_is_named(model):

@@ -8,6 +8,7 @@ import io
 import os
 import re
 import shutil
+import socket
 import sqlite3
 import sys
 import threading
@@ -543,6 +544,23 @@ def test_two_runs_into_one_folder_and_a_storage_that_is_not_shared(tmp_path, bag
     del executor.wait
     assert run_bag(bags, out).exit_code == 1
     assert len(read_frames(out)) == 11
+
+
+@pytest.mark.parametrize('error', [OSError(28, 'No space left'), OSError(122, 'Quota exceeded')])
+def test_a_full_disk_is_known_by_the_cause_of_an_error(tmp_path, error):
+    job = Job('a', 'a', str(tmp_path), 'out', {}, '', 1, '', 'x')
+    wrapped = DataError('cannot write')
+    wrapped.__cause__ = error
+    assert job_module._explain(job, wrapped)['state'] == FATAL
+
+
+def test_a_node_that_cannot_open_the_model_stops_the_run(tmp_path, bags, monkeypatch):
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'token').write_text('x')
+    monkeypatch.setattr(job_module, 'open_pipeline', Mock(side_effect=DanError('no driver')))
+    settings, folder = BagSettings().to_json(), str(tmp_path / 'work')
+    outcome = run_job(vars(Job('a', str(bags / 'a'), folder, 'out', settings, '', 1, '', 'x')))
+    assert outcome == {'state': FATAL, 'reason': f'on {socket.gethostname()}: no driver'}
 
 
 def test_a_node_with_another_model_is_refused(tmp_path, bags):
