@@ -237,7 +237,9 @@ def _check_detector(name: str) -> Finding:
     except (DanError, ImportError) as error:
         state = ERROR if name == 'auto' else WARNING
         return Finding(f'detector {name}', state, 'cannot be used', str(error))
-    found = f'{detector.name}, {time_ms:.1f} ms per image of 640x480'
+    found = f'{time_ms:.1f} ms per image of 640x480'
+    if name == 'auto':
+        found = f'{detector.name}: {found}'
     return Finding(f'detector {name}', WARNING if detector.warning else OK, found, detector.warning)
 
 
