@@ -8,12 +8,13 @@ module works with any version.
 
 import math
 from functools import lru_cache, partial
+from importlib.util import find_spec
 
 import numpy as np
 
 from dan_ros.detect.base import Detector, DetectorConfig
 from dan_ros.detect.yunet_file import IMAGE, for_images
-from dan_ros.errors import BackendError, ModelError, one_line
+from dan_ros.errors import BackendError, MissingPackageError, ModelError, one_line
 from dan_ros.images.opencv import cv2
 from dan_ros.model import store
 from dan_ros.types import Face
@@ -70,11 +71,18 @@ class YuNetDetector(Detector):
         try:
             return cls(content, config.min_score, config.threads, config.device)
         except ImportError as error:
+            problem = f'ONNX Runtime does not load: {one_line(error)}'
             if config.device != 'cpu':
-                raise BackendError(f'ONNX Runtime does not load: {one_line(error)}') from None
+                raise BackendError(problem) from None
         from dan_ros.detect.yunet_opencv import OpenCvYuNetDetector
 
-        return OpenCvYuNetDetector(content, config.min_score, config.threads)
+        try:
+            detector = OpenCvYuNetDetector(content, config.min_score, config.threads)
+        except MissingPackageError as error:
+            raise MissingPackageError(f'{error}; {problem}') from None
+        if find_spec('onnxruntime') is not None:  # somebody installed it to be used
+            detector.warning = f'YuNet runs in OpenCV, which is slower: {problem}'
+        return detector
 
     def detect(self, image_bgr: np.ndarray) -> list[Face]:
         """Find faces in a BGR image, uint8 [H, W, 3]; the highest score comes first."""

@@ -24,7 +24,9 @@ class OpenCvYuNetDetector(YuNetDetector):
     def __init__(self, content: bytes, min_score: float = 0.6, threads: int = 0) -> None:
         Detector.__init__(self, min_score)
         if version() < MIN_VERSION:
-            raise MissingPackageError('YuNet needs onnxruntime: `pip install onnxruntime`')
+            raise MissingPackageError(
+                'YuNet needs onnxruntime (`pip install onnxruntime`), or OpenCV 4.9 or newer'
+            )
         if threads:
             cv2.setNumThreads(threads)
         model = np.frombuffer(content, np.uint8)

@@ -287,6 +287,7 @@ def test_without_onnx_runtime_opencv_finds_and_classifies_faces(portrait, tmp_pa
         text=True,
         check=True,
     )
+    assert 'slower: ONNX Runtime does not load: no executable stack' in result.stderr
     (face,) = json.loads(result.stdout)['faces']
     assert face['label'] == 'happy'
     expected = open_detector('yunet').detect(portrait)[0]
@@ -298,6 +299,10 @@ def test_an_old_opencv_is_told(monkeypatch):
     monkeypatch.setattr('dan_ros.backends.opencv.version', lambda: (4, 6))
     with pytest.raises(MissingPackageError, match=r'needs OpenCV 4\.10 or newer'):
         open_backend('opencv')
+    monkeypatch.setattr('dan_ros.detect.yunet_opencv.version', lambda: (4, 6))
+    monkeypatch.setitem(sys.modules, 'dan_ros.backends.onnxruntime', None)
+    with pytest.raises(MissingPackageError, match=r'OpenCV 4\.9 or newer; ONNX Runtime does not'):
+        open_detector('yunet')
 
 
 @pytest.mark.parametrize('device', [ort.CUDA, ort.TENSORRT])
