@@ -2,7 +2,7 @@
 """Loads detector, model and backend, and runs them once."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +73,8 @@ def load_models(
     """
     with ThreadPoolExecutor(1) as thread:  # so that detector and network load at the same time
         opened = thread.submit(_open_detector, settings, on_progress)
+        if settings.detector.device != 'cpu':
+            wait([opened])  # CUDA graphs cannot be recorded while another thread uses the GPU
         selection = choose_backend(**vars(settings.backend), on_progress=on_progress)
     detector = opened.result() or FullFrameDetector(selection.backend.model.crop_scale)
     path = settings.calibration

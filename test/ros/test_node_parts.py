@@ -19,6 +19,7 @@ from std_msgs.msg import Header, String
 from std_srvs.srv import SetBool
 
 from dan_ros import labels
+from dan_ros.detect.full_frame import FullFrameDetector
 from dan_ros.errors import DanError
 from dan_ros.faces.head_pose import HeadPose
 from dan_ros.pipeline import FaceExpression
@@ -35,8 +36,8 @@ from dan_ros.ros import (
 from dan_ros.ros.consent import ConsentService
 from dan_ros.ros.inference_thread import FrameResult, StampedMessage
 from dan_ros.ros.managed_node import ManagedNode, reported
-from dan_ros.ros.models import Models
-from dan_ros.ros.parameters import CROPPED_FACES
+from dan_ros.ros.models import Models, load_models
+from dan_ros.ros.parameters import CROPPED_FACES, SPECS, Settings
 from dan_ros.ros.qos import QosMonitor, UnsupportedEventTypeError, create_with_events
 from dan_ros.ros.status import Status
 from dan_ros.ros.subscription_thread import SubscriptionThread
@@ -398,3 +399,18 @@ def test_the_page_of_a_node_that_is_gone_is_empty(peer, monkeypatch):
         start_s = time.monotonic()
         view.close()
     assert time.monotonic() < start_s + 1.8
+
+
+def test_detector_and_network_load_side_by_side():
+    values = {name: spec.default for name, spec in SPECS.items()}
+    values['detector.model_file'] = '/no/such'
+    with pytest.raises(DanError, match='/no/such'):
+        load(values)
+    with pytest.raises(DanError, match='/nowhere'):  # the network is named first
+        load({**values, 'model.file': '/nowhere'})
+    detector = load({**values, 'input': CROPPED_FACES}).video.pipeline.detector
+    assert isinstance(detector, FullFrameDetector)
+
+
+def load(values):
+    return load_models(Settings.from_values(values), iter('ab'), print)
