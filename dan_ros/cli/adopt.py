@@ -40,7 +40,7 @@ MIN_SHARE = 0.5  # share of a column of the confusion matrix that suggests swapp
 @click.argument('descriptor')
 @output_option
 @click.option('--faces', 'data', type=PATH, help='Labeled faces to check the result on.')
-@dataset_option
+@dataset_option('--faces')
 @click.option('--split', default=VALID, show_default=True, type=click.Choice(SPLITS))
 def command(
     model: Path, descriptor: str, output: Path, data: Path | None, dataset: str, split: str

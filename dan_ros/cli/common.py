@@ -56,13 +56,6 @@ labels_option = click.option(
     type=click.Choice(list(LABEL_SETS)),
     help='Class order of an official checkpoint.',
 )
-dataset_option = click.option(
-    '--dataset',
-    default='auto',
-    show_default=True,
-    type=click.Choice(('auto', *catalog.DATASETS)),
-    help='Name of the data set; auto recognizes it by its files, never by numbered folders.',
-)
 detector_option = click.option(
     '--detector', default='auto', show_default=True, type=click.Choice(DETECTORS)
 )
@@ -74,6 +67,18 @@ max_side_option = click.option(
     type=click.IntRange(64, 4096),
     help='Longer side of the downscaled image that the detector searches, pixels.',
 )
+
+
+def dataset_option(source: str) -> Callable[..., Any]:
+    """Return the option --dataset for the data in `source`, an argument or option."""
+    return click.option(
+        '--dataset',
+        default='auto',
+        show_default=True,
+        type=click.Choice(('auto', *catalog.DATASETS)),
+        help=f'Name of the data set in {source}; auto recognizes it by its files, never by '
+        'numbered folders.',
+    )
 
 
 def pipeline_options(command: Callable[..., Any]) -> Callable[..., Any]:

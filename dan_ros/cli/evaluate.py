@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     show_default=True,
     help='Folder for the report, its figures and scores.json.',
 )
-@dataset_option
+@dataset_option('DATA')
 @click.option('--split', default='valid', show_default=True, type=click.Choice(SPLITS))
 @click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
 @labels_option

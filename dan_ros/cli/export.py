@@ -56,7 +56,7 @@ SHOWN_STRENGTHS = (0.0, 0.3, 0.5, 1.0)
     type=PATH,
     help='Data set whose training faces define the ranges of int8 activations.',
 )
-@dataset_option
+@dataset_option('--calibrate or --fit-prior')
 @click.option(
     '--faces', default=1024, show_default=True, type=click.IntRange(1), help='Number of faces.'
 )
