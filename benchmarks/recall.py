@@ -66,7 +66,7 @@ class Group:
 
 
 def pan(photo: np.ndarray) -> Iterator[np.ndarray]:
-    """Move the camera over the photo on a diagonal, forth and back."""
+    """Move the camera over the photo on a diagonal, back and forth."""
     free = np.maximum(np.array(photo.shape[1::-1]) - (WIDTH, HEIGHT), 0)
     for index in range(IMAGES):
         left, top = (triangle(PAN_PX * index, int(limit)) for limit in free)
@@ -172,7 +172,7 @@ def main(photos: tuple[Path, ...], interval: int, output: Path | None) -> None:
             late, later = group.late(0) - group.late(1), group.late(1)
             share = group.found / group.seen
             side = f'{low} to {limit}' if limit < SIZES_PX[-1] else f'from {low}'
-            numbers = (len(group.delays), late, later, max(group.delays))
+            numbers = (len(group.delays), late, later, max(group.delays, default=0))
             table.add_row(make_video.__name__, side, *map(str, numbers), f'{share:.1%}')
             report.append([make_video.__name__, low, limit, *numbers, share])
     Console().print(table)
