@@ -96,6 +96,12 @@ class Spec:
 
 VIDEO_PARAMETERS = (
     Spec(
+        'privacy.blur', VIDEO.blur,
+        'Replace every face by its average color in all images that are shown or published. Every '
+        'image is then searched in full, as with detector.interval 1.',
+        live=True,
+    ),
+    Spec(
         'detector.max_side_px', PIPELINE.max_side_px,
         'Longer side of the downscaled copy on which faces are detected; crops come from the full '
         'image. Smaller is faster but misses small faces.',
@@ -201,13 +207,6 @@ VIDEO_PARAMETERS = (
         'consent.required', VIDEO.consent_required,
         'Classify and publish a face only after the service ~/grant_consent has released it. '
         'Published images do not show other faces.',
-    ),
-    Spec(
-        'privacy.blur', VIDEO.blur,
-        'Replace every face by its average color in all images that are shown or published '
-        '(~/debug_image, ~/preview and the faces of ROS4HRI). Every image is then searched in '
-        'full, as with detector.interval 1.',
-        live=True,
     ),
 )  # fmt: skip
 

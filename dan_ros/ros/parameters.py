@@ -191,12 +191,13 @@ PARAMETERS = (
     ),
     Spec(
         'publish.vision_msgs', False,
-        'Also publish vision_msgs/Detection2DArray on each image topic plus /detections.',
+        'Also publish vision_msgs/Detection2DArray on each image topic plus /detections; needs '
+        'input: images.',
     ),
     Spec(
         'publish.foxglove_msgs', False,
         'Also publish foxglove_msgs/ImageAnnotations on each image topic plus /annotations, for '
-        'the image panel of Foxglove.',
+        'the image panel of Foxglove; needs input: images.',
     ),
     Spec(
         'limits.max_pixels', 40_000_000,

@@ -28,13 +28,12 @@ SILENT_S = PICTURE_S  # time without an image after which a camera's faces count
 PAUSE_S = 0.05  # interval at which a paused source checks whether it is resumed, seconds
 HIDDEN_SETTINGS = {  # parameters of the node that the page does not show
     'attention.min_duration_s',
-    'consent.required',
     'expression.prior',
     'image_rotation',
     'tracker.max_distance',
     'tracker.min_hits',
 }
-SETTINGS = {spec.name: spec for spec in VIDEO_PARAMETERS if spec.name not in HIDDEN_SETTINGS}
+SETTINGS = {s.name: s for s in VIDEO_PARAMETERS if s.live and s.name not in HIDDEN_SETTINGS}
 
 
 class LocalSource:
