@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 from data_sets import write_noise
-from test_train_command import arguments, run, write_recipe
+from test_train_command import arguments, recipe_file, run, tiny_network, write_recipe
 
 from dan_ros.cli.main import cli
 from dan_ros.evaluate import report
@@ -18,6 +18,7 @@ from dan_ros.network.checkpoint import fuse_checkpoint, load_dan, read_notes
 from dan_ros.network.dan import DAN
 from dan_ros.train import trainer
 from dan_ros.train.checkpoints import save_weights
+from dan_ros.train.progress import TrainingProgress
 
 
 @pytest.fixture(scope='module')
@@ -107,3 +108,32 @@ def test_weights_of_two_trainings_are_averaged(run, trained, tmp_path):
     result = run('average', first, second, '-o', output)
     assert (result.exit_code, result.stderr.count('\n')) == (1, 1)
     assert 'fc.weight is [8, 512] in the first and [3, 512] in the second' in result.stderr
+
+
+@pytest.mark.usefixtures('tiny_network')
+def test_an_interrupted_training_says_how_to_resume(run, recipe_file, monkeypatch):
+    def interrupt(self, epoch, step, steps):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, 'step', interrupt)
+        result = run(*arguments(recipe_file))
+    assert (result.exit_code, result.stdout) == (130, '')
+    *summary, last = result.stderr.splitlines()
+    assert last == 'Stopped; no epoch was completed, so nothing is saved'
+    assert [line.split(': ')[0] for line in summary] == [
+        'data set ferplus, split train',
+        '14 faces',
+        'data set ferplus, split valid',
+        '8 faces',
+    ]
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingProgress, 'epoch', lambda self, line: interrupt(self, 0, 0, 0))
+        result = run(*arguments(recipe_file))
+    assert result.exit_code == 130
+    assert 'with --resume continues after the last complete epoch' in result.stderr
+    result = run(*arguments(recipe_file, '--resume'))
+    assert result.exit_code == 0, result.stderr
+    assert 'epoch 2/2' in result.stderr
+    assert 'epoch 1/2' not in result.stderr
+    assert (recipe_file.parent / 'out' / 'training.png').read_bytes().startswith(b'\x89PNG')

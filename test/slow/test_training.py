@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trainings of the real network in processes that are killed or interrupted, and its learning."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -12,12 +13,15 @@ import pytest
 torch = pytest.importorskip('torch')
 
 import yaml  # noqa: E402
+from rich.console import Console  # noqa: E402
 from training import assert_same, change, run  # noqa: E402
 
 from dan_ros.network.checkpoint import load_dan  # noqa: E402
+from dan_ros.train import trainer  # noqa: E402
 from dan_ros.train.checkpoints import load_checkpoint  # noqa: E402
 
 SUPPORT = Path(__file__).parents[1] / 'support'
+START = Path(__file__).parents[2] / 'models' / 'dan_ferplus.safetensors'
 KILLED_IN_THE_SECOND_EPOCH = """
 import os, pathlib, signal, sys
 sys.path.insert(0, {support!r})
@@ -87,3 +91,21 @@ def test_ctrl_c_ends_the_command_and_it_can_be_resumed(ferplus_folder):
     shorter = change(stages=((done + 1, 32),))
     assert run(folder, 'out', shorter, resume=True)['epoch'] <= done + 1
     assert len(load_checkpoint(folder / 'out' / 'last.pt')['history']) == done + 1
+
+
+def test_frozen_stages_keep_weights_and_statistics(ferplus_folder):
+    folder = ferplus_folder
+    recipe = change(stages=((1, 32), (1, 40)), frozen_stages=2)
+    built = trainer.Trainer(recipe, folder, folder / 'out', torch.device('cpu'), Console())
+    built.begin(START)
+    before = {name: value.clone() for name, value in built.learner.dan.state_dict().items()}
+    frozen = {name for name in before if re.match(r'features\.[0-5]\.', name)}
+    trained = {name for name in before if name.startswith('features.6.')}
+    built.run()
+    for network in (built.learner.dan, built.ema.module, built._network_to_validate(0)):
+        after = network.state_dict()
+        assert list(after) == list(before)
+        changed = {name for name in before if not torch.equal(before[name], after[name])}
+        assert frozen
+        assert not changed & frozen
+        assert trained <= changed

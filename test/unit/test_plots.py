@@ -35,12 +35,10 @@ def smile(after_gap: bool) -> Figure:
 
 
 FIGURES = {
-    'bench': lambda: draw_bench(many_comparisons(), {'case': {'detect': 1.0}}, 'a $title'),
     'confusion': lambda: evaluation.draw_confusion(
         labels.CANONICAL, np.arange(COUNT**2).reshape(COUNT, COUNT), 'a $title'
     ),
     'one class': lambda: evaluation.draw_confusion(['happy'], np.array([[3]]), 'one'),
-    'mistakes': lambda: evaluation.draw_mistakes([np.zeros((9, 9, 3), np.uint8)] * 99, ['x'] * 99),
     'training': lambda: training.draw_training(epochs(1), 'a $title'),
     'soak': lambda: lines.draw_lines([0.0, 1.0], [lines.Panel('x', {'y': [np.nan, 1.0]})] * 9, 'x'),
     'timeline': lambda: smile(after_gap=True),

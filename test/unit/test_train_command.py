@@ -12,7 +12,6 @@ from command import Command
 from training import RECIPE, TinyDan
 
 from dan_ros.train import trainer
-from dan_ros.train.progress import TrainingProgress
 from dan_ros.train.recipe import find_recipe, load_recipe
 
 
@@ -42,35 +41,6 @@ def arguments(recipe_file: Path, *options: object) -> list[str]:
     folder = recipe_file.parent
     words = ['train', recipe_file, '--data', folder, '--out', folder / 'out', *options]
     return [str(word) for word in words]
-
-
-@pytest.mark.usefixtures('tiny_network')
-def test_an_interrupted_training_says_how_to_resume(run, recipe_file, monkeypatch):
-    def interrupt(self, epoch, step, steps):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingProgress, 'step', interrupt)
-        result = run(*arguments(recipe_file))
-    assert (result.exit_code, result.stdout) == (130, '')
-    *summary, last = result.stderr.splitlines()
-    assert last == 'Stopped; no epoch was completed, so nothing is saved'
-    assert [line.split(': ')[0] for line in summary] == [
-        'data set ferplus, split train',
-        '14 faces',
-        'data set ferplus, split valid',
-        '8 faces',
-    ]
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingProgress, 'epoch', lambda self, line: interrupt(self, 0, 0, 0))
-        result = run(*arguments(recipe_file))
-    assert result.exit_code == 130
-    assert 'with --resume continues after the last complete epoch' in result.stderr
-    result = run(*arguments(recipe_file, '--resume'))
-    assert result.exit_code == 0, result.stderr
-    assert 'epoch 2/2' in result.stderr
-    assert 'epoch 1/2' not in result.stderr
-    assert (recipe_file.parent / 'out' / 'training.png').read_bytes().startswith(b'\x89PNG')
 
 
 @pytest.mark.parametrize(

@@ -128,24 +128,6 @@ def test_the_second_opinion_changes_targets_but_not_classes(folder):
     assert built.best is built.history[1]
 
 
-def test_frozen_stages_keep_weights_and_statistics(folder, monkeypatch):
-    monkeypatch.setattr(trainer, 'DAN', DAN)
-    recipe = change(stages=((1, 32), (1, 40)), frozen_stages=2)
-    built = trainer.Trainer(recipe, folder, folder / 'out', torch.device('cpu'), Console())
-    built.begin(START)
-    before = {name: value.clone() for name, value in built.learner.dan.state_dict().items()}
-    frozen = {name for name in before if re.match(r'features\.[0-5]\.', name)}
-    trained = {name for name in before if name.startswith('features.6.')}
-    built.run()
-    for network in (built.learner.dan, built.ema.module, built._network_to_validate(0)):
-        after = network.state_dict()
-        assert list(after) == list(before)
-        changed = {name for name in before if not torch.equal(before[name], after[name])}
-        assert frozen
-        assert not changed & frozen
-        assert trained <= changed
-
-
 def test_random_weights_are_not_frozen(folder, monkeypatch):
     monkeypatch.setattr(trainer, 'DAN', DAN)
     with pytest.raises(TrainingError, match='frozen_stages 1 .* give --start'):
