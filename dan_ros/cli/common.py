@@ -5,7 +5,7 @@ import functools
 import importlib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,6 +36,7 @@ PATH = click.Path(path_type=Path)  # type of the options and arguments that are 
 CHECKPOINT_SUFFIXES = ('.pth', '.pt', '.safetensors')
 TRAINING_MODULES = ('torch', 'yaml', 'safetensors', 'pydantic')
 KSERVE = 'kserve'
+LOCAL_BACKENDS = tuple(name for name in BACKENDS if name != KSERVE)  # these need no --url
 PIPED_COLUMNS = 1000  # more than any table needs
 SERVER_OPTIONS = {  # fields of ServerConfig
     'url': f'Address of the server of the backend kserve, such as {EXAMPLE}.',
@@ -81,11 +82,13 @@ def dataset_option(source: str) -> Callable[..., Any]:
     )
 
 
-def pipeline_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --model, --backend and --detector."""
+def pipeline_options(
+    command: Callable[..., Any], backends: Sequence[str] = LOCAL_BACKENDS
+) -> Callable[..., Any]:
+    """Add --model, --backend and --detector; kserve needs `server_options` as well."""
     model = click.option('--model', default=store.DEFAULT_MODEL, show_default=True)
     backend = click.option(
-        '--backend', default='auto', show_default=True, type=click.Choice(BACKENDS)
+        '--backend', default='auto', show_default=True, type=click.Choice(backends)
     )
     return model(backend(detector_option(command)))
 

@@ -4,6 +4,7 @@
 import json
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from dan_ros import labels
 from dan_ros.annotate import annotate
-from dan_ros.backends import ServerConfig
+from dan_ros.backends import BACKENDS, ServerConfig
 from dan_ros.cli.common import (
     PATH,
     max_side_option,
@@ -35,7 +36,7 @@ from dan_ros.types import FaceExpression, Frame
 @click.option('--json', 'as_json', is_flag=True, help='Print each image as one line of JSON.')
 @click.option('--out', type=PATH, help='Folder for annotated images.')
 @click.option('--blur', is_flag=True, help='Hide the faces in the annotated images.')
-@pipeline_options
+@partial(pipeline_options, backends=BACKENDS)
 @max_side_option
 @server_options
 @probability_options

@@ -35,7 +35,7 @@ from dan_ros.backends.kserve.compatibility import (
 )
 from dan_ros.backends.kserve.config import Address, Credentials
 from dan_ros.backends.kserve.server import MAX_DELAY_S, Server, backoff_s
-from dan_ros.cli.main import cli
+from dan_ros.cli.main import SUBCOMMANDS, cli
 from dan_ros.errors import BackendError, MissingPackageError, ModelError
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.model.store import read_model
@@ -418,6 +418,13 @@ def test_a_command_without_a_usable_server_says_so(portrait_file, arguments, sai
     assert result.exit_code != 0
     text = str(result.exception) if isinstance(result.exception, BackendError) else result.output
     assert said in text
+
+
+@pytest.mark.parametrize('command', SUBCOMMANDS)
+def test_every_command_that_offers_the_backend_kserve_has_its_address(command):
+    options = {option.name: option for option in cli.get_command(None, command).params}
+    choices = getattr(options.get('backend'), 'type', None)
+    assert 'kserve' not in getattr(choices, 'choices', ()) or 'url' in options
 
 
 # --- serve-config ---------------------------------------------------------------------------------
