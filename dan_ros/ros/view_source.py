@@ -181,7 +181,7 @@ class NodeSource:
         )
 
     def _on_consent(self, message: Bool) -> None:
-        self._board.set_notice(ASK if message.data else '')
+        self._board.set_notice('consent', ASK if message.data else '')
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -227,7 +227,7 @@ class NodeSource:
         if time.monotonic() - self._heard_s > SILENT_S:
             if self._heard_s:
                 self._board.clear()
-                self._board.set_notice('')
+                self._board.set_notice('consent', '')
                 self._heard_s = 0.0
             self._has_parameters = False
             self._board.set_status(ViewStatus(3, self._waiting()))

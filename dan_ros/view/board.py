@@ -134,7 +134,7 @@ class Board:
         self._events: deque[tuple[int, dict[str, Any]]] = deque(maxlen=MAX_EVENTS)
         self._status = (0, ViewStatus(3, 'starting'))
         self._parameters: dict[str, tuple[int, dict[str, Any]]] = {}
-        self._notice = ''
+        self._notices: dict[str, str] = {}
 
     # --- written by the source ---
 
@@ -183,9 +183,10 @@ class Board:
             if status != self._status[1]:
                 self._status = (self._next(), status)
 
-    def set_notice(self, notice: str) -> None:
-        """Show a sentence above the pictures; '' for none."""
-        self._notice = notice
+    def set_notice(self, subject: str, notice: str) -> None:
+        """Show a sentence about a subject above the pictures, beside others; '' for none."""
+        with self._lock:
+            self._notices[subject] = notice
 
     def set_parameters(self, parameters: Iterable[Mapping[str, Any]]) -> None:
         """Add or replace parameters, each as `parameter_json` returns it."""
@@ -235,7 +236,7 @@ class Board:
                     camera: [face.to_json() for face in faces[:MAX_FACES]]
                     for camera, (_, faces) in self._faces.items()
                 },
-                'notice': self._notice,
+                'notice': '\n'.join(filter(None, self._notices.values())),
                 'samples': _newer(self._samples, seen),
                 'events': _newer(self._events, seen),
             }

@@ -232,20 +232,18 @@ class ViewServer:
             await asyncio.wait_for(asyncio.gather(*closing, return_exceptions=True), CLOSE_S)
 
     async def _tick(self) -> None:
-        problem = ''
         while True:
             await asyncio.sleep(1 / MAX_HZ)
             self._board.is_watched = any(client.is_watching for client in self._clients)
             if not self._board.is_watched:
                 self._encoded = {}
                 continue
-            last_problem, problem = problem, ''
+            problem = ''
             try:
                 await self._encode()
             except Exception as error:  # the next picture may be valid
                 problem = f'a picture cannot be shown: {error}'
-            if problem != last_problem:
-                self._board.set_notice(problem)
+            self._board.set_notice('pictures', problem)
             self._states.clear()
             for client in self._clients:
                 client.is_due = True

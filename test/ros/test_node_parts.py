@@ -388,7 +388,7 @@ def test_the_page_of_a_node_that_is_gone_is_empty(peer, monkeypatch):
         )
         assert (status()['is_enabled'], status()['values']) == (False, {'fps': '7'})
         board.add_frame('/image', 0, [SeenFace('a1', (0, 0, 9, 9), 1, 0.9, [0.0] * 8, 0.9, 0, 0)])
-        board.set_notice(view_source.ASK)
+        board.set_notice('consent', view_source.ASK)
         peer.spin_until(lambda: peer.node.count_clients('/dan_node/set_enabled'))
         assert view.set_enabled(True) == '/dan_node does not answer; is it running?'
         monkeypatch.setattr(view_source, 'SILENT_S', 0.1)

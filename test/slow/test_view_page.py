@@ -271,11 +271,11 @@ def test_the_page_never_shows_a_value_that_was_not_set(slow_source, page):
     for n in range(1, 5):
         sliders[n].press('End')
         page.wait_for_timeout(200)
-    refusal = page.locator('.refusal:visible')
-    expect(refusal).to_have_text('4 requests are being answered; wait for one')
+    refusal = '4 requests are being answered; wait for one'
+    expect(page.locator('.refusal:visible')).to_have_text(refusal)
     expect(numbers[4]).to_have_value('0.5')
     page.locator('#pause').click()
-    expect(page.locator('#notice')).to_have_text('4 requests are being answered; wait for one')
+    expect(page.locator('#notice')).to_have_text(f'{refusal} starting')  # beside the status
     slow_source.may_answer.set()
     numbers[1].fill('')
     numbers[1].press('Enter')

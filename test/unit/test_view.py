@@ -430,7 +430,7 @@ def test_nothing_is_encoded_while_nobody_looks(monkeypatch):
     run(test)
 
 
-def test_a_picture_that_cannot_be_encoded_is_told_until_the_next_one():
+def test_a_picture_that_cannot_be_encoded_is_told_beside_other_notices_until_the_next_one():
     async def test(site, session):
         def fail():
             raise ValueError('no memory')
@@ -438,13 +438,14 @@ def test_a_picture_that_cannot_be_encoded_is_told_until_the_next_one():
         socket = await site.connect(session)
         site.board.add_frame(CAMERA, 1, [seen()])
         site.board.put_picture(CAMERA, 1, (640, 480), fail)
+        site.board.set_notice('consent', 'ask')
         notices = []
-        while 'a picture cannot be shown: no memory' not in notices:
-            notices.append((await receive(socket, 'state')).get('notice'))
+        while set(notices) != {'a picture cannot be shown: no memory', 'ask'}:
+            notices = (await receive(socket, 'state'))['notice'].split('\n')
         site.put(2, b'good')
         assert (await receive(socket, 'picture')).endswith(b'good')
-        while notices[-1] != '':
-            notices.append((await receive(socket, 'state')).get('notice', notices[-1]))
+        while notices != ['ask']:
+            notices = (await receive(socket, 'state'))['notice'].split('\n')
 
     run(test)
 
