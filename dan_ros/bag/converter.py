@@ -110,7 +110,7 @@ class BagConverter:
         with_annotations: bool = False,
         tables: 'ParquetTables | None' = None,
     ) -> None:
-        self.summary = ConversionSummary()
+        self.summary = ConversionSummary(warnings={bag.warning} - {''})
         self._with_annotations, self._tables = with_annotations, tables
         self._bag, self._topics, self._pipeline = bag, topics, pipeline
         self._calibrations: dict[str, Camera | None] = {}

@@ -108,6 +108,7 @@ class Bag:
         storage: sqlite3 or mcap.
         version: version of the metadata; `NEWEST_VERSION` if unknown.
         topics: all topics by name.
+        warning: a sentence if several files may be recordings of their own, or ''.
 
     Raises:
         DataError: there is no bag, or no message of it can be read.
@@ -121,6 +122,12 @@ class Bag:
         self.version = self._metadata.version
         files = [StorageFile(file) for file in _storage_files(path, self._metadata)]
         self._files = sorted(files, key=lambda file: file.start_ns)
+        self.warning = ''
+        if len(files) > 1 and not (path / METADATA).exists():
+            self.warning = (
+                f'{path} has no {METADATA}, so its {len(files)} files are read as one recording; '
+                'if they are not, give each file'
+            )
         self.storage = self._files[0].storage
         if any(file.storage != self.storage for file in files):
             raise DataError(f'{path} contains SQLite and MCAP files; choose one of the files')

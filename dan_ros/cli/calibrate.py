@@ -140,6 +140,7 @@ def _frames_of_bag(path: Path, topic: str | None) -> Iterator['TimedFrame']:
     from dan_ros.bag.reader import Bag, record_to_frame
 
     bag = Bag(path)
+    warn(bag.warning)
     topics = choose_image_topics(bag, (topic,) if topic else ()).topics
     if len(topics) > 1:
         names = ', '.join(one.name for one in topics)

@@ -120,6 +120,7 @@ def _open_images(source: str, topics: tuple[str, ...]) -> 'TimedImages':
         from dan_ros.bag.reader import Bag
 
         bag = Bag(Path(source))
+        warn(bag.warning)
         return playback.play_bag(bag, choose_image_topics(bag, topics).topics)
     if topics:
         raise click.UsageError('--topic needs a bag')

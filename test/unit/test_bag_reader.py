@@ -229,6 +229,7 @@ def test_split_recordings_are_read_in_order(tmp_path, storage, has_metadata, is_
         shutil.move(part / 'metadata.yaml', bag)
         edit(bag / 'metadata.yaml', r'  - .*\.(db3|mcap).*', listed)
     check_whole(bag)
+    assert ('4 files are read as one recording' in Bag(bag).warning) != has_metadata
 
 
 def test_bag_times_before_1970_are_read(tmp_path):
