@@ -45,7 +45,7 @@ from dan_ros.storage.atomic import atomic_write_bytes
 BUSY_SHARE = 0.5  # load average per core above which the times are not reliable
 PARTS = len(BATCHES) + 1 + len(SIZES) * len(COUNTS)  # steps of the progress bar
 
-T = TypeVar('T')
+T = TypeVar('T', bound=Comparison)
 
 
 class UsageProblem(click.ClickException):
@@ -147,7 +147,7 @@ def command(
         models = tuple(model for model in models if model != store.DEFAULT_MODEL)
         for model in models:
             store.read_model(model)
-        results = measure(models, image, seconds, server)
+        results = measure(models, image, seconds, server, None if as_json else _console())
     except ModelError as error:
         raise UsageProblem(str(error)) from None
     if as_json:
@@ -162,9 +162,16 @@ def command(
 
 
 def measure(
-    models: Sequence[str], image: Path | None, seconds: float, server: ServerConfig = NO_SERVER
+    models: Sequence[str],
+    image: Path | None,
+    seconds: float,
+    server: ServerConfig = NO_SERVER,
+    console: Console | None = None,
 ) -> Results:
-    """Open and measure everything; show a progress bar on a terminal."""
+    """Open and measure everything; show a progress bar on a terminal.
+
+    Machine and comparisons are printed on `console` at once, so that Ctrl-C does not lose them.
+    """
     machine = describe_machine()
     threads, limit = node_threads(), Limit(seconds=seconds / PARTS)
     detectors, unavailable = open_detectors(threads)
@@ -180,9 +187,14 @@ def measure(
             on_progress(title)
             result = function(*arguments, limit)
             bar.advance(task)
+            if console:
+                console.print()
+                console.print(comparison_table(result))
             return result
 
         networks = open_networks(models, threads, on_progress, server)
+        if console:
+            console.print(escape(', '.join(f'{key} {value}' for key, value in machine.items())))
         by_batch = [run('network', compare_networks, networks, batch) for batch in BATCHES]
         by_width = run('detectors', compare_detectors, detectors, face)
         pipelines = open_pipelines(networks.selection.backend, detector)
@@ -272,12 +284,13 @@ def _notes(machine: dict[str, str], times: list[PipelineTimes]) -> list[str]:
     return notes
 
 
+def _console() -> Console:
+    return Console(soft_wrap=True)
+
+
 def _print(results: Results) -> None:
-    console = Console(soft_wrap=True)
-    console.print(escape(', '.join(f'{key} {value}' for key, value in results.machine.items())))
-    for comparison in results.comparisons:
-        console.print()
-        console.print(comparison_table(comparison))
+    """Print what `measure` has not printed yet."""
+    console = _console()
     console.print()
     threads = threads_variant(node_threads())
     console.print(steps_table(results.steps_ms, f'steps of the pipeline, {threads}, median ms'))

@@ -356,4 +356,5 @@ def progress_bar() -> Progress:
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # otherwise it would also go to standard error
     )
