@@ -32,7 +32,6 @@ class MessageClasses:
     def array(
         self,
         faces: Sequence[TrackedFace],
-        poses: Sequence[HeadPose | None],
         header: Any,
         camera: str,
         size: tuple[int, int],
@@ -41,7 +40,6 @@ class MessageClasses:
 
         Args:
             faces: faces of the frame.
-            poses: one per face, in the frame of the header; None if unknown.
             header: std_msgs/Header of the image, copied unchanged.
             camera: resolved name of the image topic.
             size: (width, height) of the image, pixels.
@@ -49,10 +47,7 @@ class MessageClasses:
         return self.FacialExpressionArray(
             header=header,
             camera=camera,
-            faces=[
-                self._face(face, pose, header, camera, size)
-                for face, pose in zip(faces, poses, strict=True)
-            ],
+            faces=[self._face(face, header, camera, size) for face in faces],
         )
 
     def pose(self, pose: HeadPose) -> Any:
@@ -63,14 +58,7 @@ class MessageClasses:
             position=self.Point(x=x, y=y, z=z), orientation=self.Quaternion(x=qx, y=qy, z=qz, w=qw)
         )
 
-    def _face(
-        self,
-        face: TrackedFace,
-        pose: HeadPose | None,
-        header: Any,
-        camera: str,
-        size: tuple[int, int],
-    ) -> Any:
+    def _face(self, face: TrackedFace, header: Any, camera: str, size: tuple[int, int]) -> Any:
         detection = face.detection
         x_offset, y_offset, width, height = box_to_region(detection.box_xyxy, size)
         return self.FacialExpression(
@@ -87,7 +75,7 @@ class MessageClasses:
             confidence=face.confidence,
             probabilities=face.probabilities,
             raw_probabilities=face.raw.probabilities,
-            pose=[] if pose is None else [self.pose(pose)],
+            pose=[] if face.pose is None else [self.pose(face.pose)],
             looking_at_camera=face.attention.score,
             looking=face.attention.is_looking,
             looking_s=face.attention.seconds,

@@ -2,15 +2,16 @@
 """The pipeline over time: stamped frames of several cameras in, tracked faces out."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from dan_ros.detect.scene_changes import SceneChanges
 from dan_ros.faces.boxes import area
+from dan_ros.faces.camera_model import Camera
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
-from dan_ros.tracking.attention import AttentionConfig
+from dan_ros.tracking.attention import AttentionConfig, AttentionTracker
 from dan_ros.tracking.config import TrackerConfig
 from dan_ros.tracking.consent import ConsentRegistry
 from dan_ros.tracking.events import EventConfig
@@ -78,6 +79,8 @@ class VideoPipeline:
         pipeline: as given; its config is replaced in each run.
         config: may be replaced between two runs.
         consent: the released faces, if `config.consent_required` is set.
+        calibrations: calibration of a camera by its name, None if it is invalid; used for the
+            attention. Any thread may add one.
 
     Example:
         >>> import numpy as np
@@ -97,6 +100,7 @@ class VideoPipeline:
         self.config = config or VideoConfig(pipeline=pipeline.config)
         self._new_ids = new_ids or (f'f{number}' for number in itertools.count(1))
         self.consent = ConsentRegistry()
+        self.calibrations: dict[str, Camera | None] = {}
         self._released: set[str] = set()  # ids released at the last run
         self._cameras: dict[str, _Camera] = {}
 
@@ -126,15 +130,10 @@ class VideoPipeline:
             camera: cameras[camera].tracker.update(faces, stamped.stamp_ns, stamped.arrived_ns)
             for (camera, stamped), faces in zip(frames.items(), results, strict=True)
         }
-        if not self.config.consent_required:
-            return tracked
-        for camera, faces in tracked.items():
-            areas = {face.face_id: area(face.detection.box_xyxy) for face in faces}
-            self.consent.update(camera, areas, cameras[camera].tracker.face_ids)
-        # Kept until the next run, so that faces, ids and hidden boxes of an image agree.
-        self._released = self.consent.released
+        if self.config.consent_required:
+            tracked = self._only_released(tracked, cameras)
         return {
-            camera: [face for face in faces if face.face_id in self._released]
+            camera: self._with_attention(camera, cameras[camera], faces)
             for camera, faces in tracked.items()
         }
 
@@ -171,15 +170,45 @@ class VideoPipeline:
         for known in self._cameras.copy().values():
             known.changes = SceneChanges()
 
+    def end_visits(self, camera: str) -> None:
+        """Withdraw all consent and restart the attention, since a camera sends no images.
+
+        The ids of its faces are kept. Thread-safe.
+        """
+        self.consent.forget(camera)
+        if known := self._cameras.get(camera):
+            known.attention = AttentionTracker()
+
     def forget(self, camera: str) -> None:
         """Forget the faces of a camera. May be called by any thread."""
         self._cameras.pop(camera, None)
         self.consent.forget(camera)
 
     def reset(self) -> None:
-        """Forget the faces of every camera."""
+        """Forget the faces and the calibration of every camera."""
         self._cameras.clear()
+        self.calibrations.clear()
         self.consent.clear()
+
+    def _only_released(
+        self, tracked: dict[str, list[TrackedFace]], cameras: Mapping[str, '_Camera']
+    ) -> dict[str, list[TrackedFace]]:
+        for camera, faces in tracked.items():
+            areas = {face.face_id: area(face.detection.box_xyxy) for face in faces}
+            self.consent.update(camera, areas, cameras[camera].tracker.face_ids)
+        # Kept until the next run, so that faces, ids and hidden boxes of an image agree.
+        self._released = self.consent.released
+        return {
+            camera: [face for face in faces if face.face_id in self._released]
+            for camera, faces in tracked.items()
+        }
+
+    def _with_attention(
+        self, name: str, camera: '_Camera', faces: Sequence[TrackedFace]
+    ) -> list[TrackedFace]:
+        camera.attention.config = self.config.attention
+        calibration = self.calibrations.get(name)
+        return camera.attention.update(faces, self.face_ids(name), calibration, camera.size)
 
     def _hint(self, camera: '_Camera', frame: Frame) -> SearchHint:
         hint = camera.hint(frame, self.config)
@@ -209,11 +238,13 @@ class _Camera:
         tracker: its faces.
         size: (width, height) of its images, pixels.
         changes: parts of the images that changed.
+        attention: attention of its faces.
     """
 
     tracker: FaceTracker
     size: tuple[int, int]
     changes: SceneChanges = field(default_factory=SceneChanges)
+    attention: AttentionTracker = field(default_factory=AttentionTracker)
 
     def hint(self, frame: Frame, config: VideoConfig) -> SearchHint:
         """Return the hints for the search in the next frame."""

@@ -20,7 +20,6 @@ from dan_ros import labels
 from dan_ros.annotate import annotate_tracked
 from dan_ros.palette import DARK, color_of
 from dan_ros.pipeline import ExpressionPipeline
-from dan_ros.tracking.attention import AttentionTracker
 from dan_ros.tracking.events import EventDetector, EventKind, FaceEvent
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
@@ -142,15 +141,13 @@ def main(out: Path, rate_hz: float) -> None:
     """Run the pipeline on the moving picture and write it as an animated WebP."""
     portrait = astronaut()[..., ::-1]
     scene = np.hstack([portrait[:, ::-1], portrait])
-    video, attention = VideoPipeline(ExpressionPipeline.open()), AttentionTracker()
+    video = VideoPipeline(ExpressionPipeline.open())
     detector, history = EventDetector(), History()
     pictures = []
     for time_s in np.arange(0, DURATION_S, 1 / rate_hz):
         frame = Frame(view(scene, time_s))
         faces = video.run({'image': StampedFrame(frame, round((1 + time_s) * 1e9))})['image']
-        face_ids = video.face_ids('image')
-        faces = attention.update(faces, face_ids, None, frame.size)
-        history.add(time_s, faces, detector.update(faces, face_ids))
+        history.add(time_s, faces, detector.update(faces, video.face_ids('image')))
         pictures.append(draw(annotate_tracked(frame, faces), history, time_s))
     pictures[0].save(
         out,

@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,10 @@ from dan_ros.bag.video import Videos
 from dan_ros.bag.writer import ExpressionBagWriter
 from dan_ros.errors import DataError, FrameError, count_of, one_line
 from dan_ros.faces.blur import blur_faces
-from dan_ros.faces.camera_model import Camera, describe_problem, info_to_camera, info_topic
+from dan_ros.faces.camera_model import describe_problem, info_to_camera, info_topic
 from dan_ros.faces.head_pose import solve_poses
 from dan_ros.messages import stamp_to_ns
 from dan_ros.storage.atomic import atomic_directory
-from dan_ros.tracking.attention import AttentionTracker
 from dan_ros.tracking.events import EventDetector
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
@@ -113,10 +112,6 @@ class BagConverter:
         self.summary = ConversionSummary(warnings={bag.warning} - {''})
         self._with_annotations, self._tables = with_annotations, tables
         self._bag, self._topics, self._pipeline = bag, topics, pipeline
-        self._calibrations: dict[str, Camera | None] = {}
-        self._attention: defaultdict[str, AttentionTracker] = defaultdict(
-            lambda: AttentionTracker(pipeline.config.attention)
-        )
         self._events: defaultdict[str, EventDetector] = defaultdict(
             lambda: EventDetector(pipeline.config.events)
         )
@@ -213,7 +208,7 @@ class BagConverter:
             self.summary.add_error(record.to_error())
             return
         for camera in self._cameras_by_info_topic[record.topic.name]:
-            self._calibrations[camera] = info_to_camera(record.message, camera)
+            self._pipeline.calibrations[camera] = info_to_camera(record.message, camera)
 
     def _decode(self, record: Record) -> Frame | None:
         """Return the image of a record, or count its error and return None."""
@@ -236,12 +231,11 @@ class BagConverter:
         stamped = StampedFrame(frame, stamp_to_ns(header.stamp), record.time_ns)
         faces = self._pipeline.run({camera: stamped})[camera]
         face_ids = self._pipeline.face_ids(camera)
-        calibration = self._calibrations.get(camera)
-        faces = self._attention[camera].update(faces, face_ids, calibration, frame.size)
-        landmarks = [face.detection.landmarks for face in faces]
         self.summary.warnings.update(self._warnings(camera, frame.size))
-        poses = solve_poses(landmarks, calibration, frame.size)
-        array = bag.classes.array(faces, poses, header, camera, frame.size)
+        landmarks = [face.detection.landmarks for face in faces]
+        poses = solve_poses(landmarks, self._pipeline.calibrations.get(camera), frame.size)
+        faces = [replace(face, pose=pose) for face, pose in zip(faces, poses, strict=True)]
+        array = bag.classes.array(faces, header, camera, frame.size)
         bag.write(array, record.time_ns)
         bag.write_events(
             self._events[camera].update(faces, face_ids), header, camera, record.time_ns
@@ -261,7 +255,7 @@ class BagConverter:
             yield f'all images of {camera} have the same stamp; faces were tracked by bag time'
         if clock and clock.is_unordered:
             yield f'the stamps of {camera} step back; the ids of its faces were kept'
-        known = self._calibrations
+        known = self._pipeline.calibrations
         if camera in known and (problem := describe_problem(camera, known[camera], size)):
             yield problem
 

@@ -2,7 +2,8 @@
 """Everything about one camera: subscriptions, calibration, missing images, warnings."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
@@ -11,14 +12,16 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
 
 from dan_ros.faces.camera_model import Camera, describe_problem, info_to_camera
-from dan_ros.faces.head_pose import HeadPose, solve_poses
+from dan_ros.faces.head_pose import solve_poses
+from dan_ros.messages import stamp_to_ns
 from dan_ros.ros.camera_topics import CameraTopics
 from dan_ros.ros.depth import DepthStream
 from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.image_receiver import ImageReceiver
+from dan_ros.ros.inference_thread import FrameResult
 from dan_ros.ros.qos import NEWEST_QOS, QosMonitor, create_image_subscription
-from dan_ros.tracking.attention import AttentionConfig, AttentionTracker
 from dan_ros.tracking.face_tracker import TrackedFace
+from dan_ros.video_pipeline import VideoPipeline
 
 STAMP_END = 12  # bytes of a serialized message up to the end of its stamp
 SILENCE_S = 2.0  # time without an image that is worth a warning, seconds
@@ -33,6 +36,7 @@ class CameraStream:
     Args:
         node: node that subscribes.
         topics: topics of the camera.
+        video: gets the calibration.
         drops: counts images that the middleware lost.
         qos_monitor: notified of publishers with an incompatible QoS.
         depth: the camera's depth images, opened and closed with it; None if it has none.
@@ -47,6 +51,7 @@ class CameraStream:
         self,
         node: Node,
         topics: CameraTopics,
+        video: VideoPipeline,
         drops: DropReporter,
         qos_monitor: QosMonitor,
         depth: DepthStream | None = None,
@@ -56,12 +61,10 @@ class CameraStream:
         self.topic = topics.camera
         self.face_count = 0
         self._node = node
+        self._video = video
         self._drops = drops
         self._qos_monitor = qos_monitor
         self._subscriptions: list[Any] = []
-        self._camera: Camera | None = None
-        self._attention = AttentionTracker()
-        self._has_info = False
         self._info = b''  # the last calibration, without its stamp
         self._misfit = ''
         self._last_image_s: float | None = None  # None while closed
@@ -90,38 +93,17 @@ class CameraStream:
         self._last_image_s = None
         self.face_count = 0
 
-    def poses(
-        self, faces: Sequence[TrackedFace], size: tuple[int, int], stamp_ns: int
-    ) -> list[HeadPose | None]:
-        """Return the pose of each face; None without a calibration for images of this size.
-
-        Args:
-            faces: faces of one image.
-            size: (width, height) of the image, pixels.
-            stamp_ns: time of the image, nanoseconds.
-        """
-        landmarks = [face.detection.landmarks for face in faces]
-        camera = self._camera  # the thread of the subscriptions may replace it at any time
-        scaled = camera and camera.scaled_to(size)
-        self._check_fit(camera, scaled is not None, size)
-        poses = solve_poses(landmarks, scaled, size)
-        return self._depth.poses(poses, landmarks, stamp_ns, size) if self._depth else poses
-
-    def attend(
-        self,
-        faces: Sequence[TrackedFace],
-        face_ids: set[str],
-        size: tuple[int, int],
-        config: AttentionConfig,
-    ) -> list[TrackedFace]:
-        """Return the faces of one image with their attention; see `AttentionTracker.update`."""
-        attention = self._attention
-        attention.config = config
-        return attention.update(faces, face_ids, self._camera, size)
-
-    def forget_attention(self) -> None:
-        """Reset the attention of all faces. May be called by any thread."""
-        self._attention = AttentionTracker()
+    def with_poses(self, result: FrameResult) -> list[TrackedFace]:
+        """Return the faces of an image with their poses, if the calibration fits the image."""
+        landmarks = [face.detection.landmarks for face in result.faces]
+        camera = self._video.calibrations.get(self.topic)
+        scaled = camera and camera.scaled_to(result.size)
+        self._check_fit(camera, scaled is not None, result.size)
+        poses = solve_poses(landmarks, scaled, result.size)
+        if self._depth is not None:
+            stamp_ns = stamp_to_ns(result.header.stamp)
+            poses = self._depth.poses(poses, landmarks, stamp_ns, result.size)
+        return [replace(face, pose=pose) for face, pose in zip(result.faces, poses, strict=True)]
 
     @property
     def is_silent(self) -> bool:
@@ -166,10 +148,10 @@ class CameraStream:
             return
         self._info = content[STAMP_END:]
         message = deserialize_message(content, CameraInfo)
-        camera = info_to_camera(message, self.topic)
-        if camera is None and (self._camera is not None or not self._has_info):
+        camera, known = info_to_camera(message, self.topic), self._video.calibrations
+        if camera is None and (self.topic not in known or known[self.topic] is not None):
             self._node.get_logger().warning(describe_problem(self.topic, None))
-        self._camera, self._has_info = camera, True
+        known[self.topic] = camera
 
     def _check_fit(self, camera: Camera | None, is_fitting: bool, size: tuple[int, int]) -> None:
         """Warn about a calibration for images of another aspect ratio."""

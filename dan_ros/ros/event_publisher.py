@@ -8,8 +8,8 @@ from typing import Any
 from std_msgs.msg import Header
 
 from dan_ros.messages import MessageClasses
+from dan_ros.ros.inference_thread import FrameResult
 from dan_ros.tracking.events import EventConfig, EventDetector, FaceEvent
-from dan_ros.tracking.face_tracker import TrackedFace
 
 
 class EventPublisher:
@@ -36,28 +36,19 @@ class EventPublisher:
         with self._lock:
             self._scene.publish(self._classes.scene({}, Header()))
 
-    def update(
-        self,
-        camera: str,
-        faces: Sequence[TrackedFace],
-        face_ids: set[str],
-        header: Header,
-        config: EventConfig,
-    ) -> None:
+    def update(self, result: FrameResult, face_ids: set[str], config: EventConfig) -> None:
         """Publish what changed with an image.
 
         Args:
-            camera: resolved name of the image topic.
-            faces: faces of the image, with their attention.
+            result: the image and its faces.
             face_ids: ids in view of this camera, and of missing faces that may come back.
-            header: header of the image.
             config: see `EventConfig`.
         """
         with self._lock:
-            detector = self._detectors.setdefault(camera, EventDetector())
+            detector = self._detectors.setdefault(result.camera, EventDetector())
             detector.config = config
-            self._headers[camera] = header
-            self._publish(camera, detector.update(faces, face_ids))
+            self._headers[result.camera] = result.header
+            self._publish(result.camera, detector.update(result.faces, face_ids))
 
     def end(self, cameras: Iterable[str]) -> None:
         """Publish that the faces of cameras without new images have left."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optional outputs per camera, in the messages of other packages."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,6 @@ from rclpy.node import Node
 
 from dan_ros import labels
 from dan_ros.errors import BackendError
-from dan_ros.faces.head_pose import HeadPose
 from dan_ros.image_annotations import TOPIC_SUFFIX, AnnotationClasses
 from dan_ros.ros.inference_thread import FrameResult
 from dan_ros.ros.publishers import ROS
@@ -27,8 +26,6 @@ try:
 except ModuleNotFoundError:
     foxglove = None
 
-Poses = Sequence[HeadPose | None]
-
 
 @dataclass(frozen=True)
 class Output:
@@ -37,15 +34,15 @@ class Output:
     Attributes:
         suffix: follows the name of the image topic.
         message_type: class of the message; None if the package is not installed.
-        build: converts the faces of an image and their poses.
+        build: converts the faces of an image.
     """
 
     suffix: str
     message_type: Any
-    build: Callable[[FrameResult, Poses], Any]
+    build: Callable[[FrameResult], Any]
 
 
-def detections(result: FrameResult, poses: Poses) -> Any:
+def detections(result: FrameResult) -> Any:
     """Return the faces as a vision_msgs/Detection2DArray.
 
     The published expression of a face comes first in `results`, then the others by probability.
@@ -58,9 +55,9 @@ def detections(result: FrameResult, poses: Poses) -> Any:
                 header=result.header,
                 id=face.face_id,
                 bbox=_bounding_box(face, result.size),
-                results=_hypotheses(face, pose),
+                results=_hypotheses(face),
             )
-            for face, pose in zip(result.faces, poses, strict=True)
+            for face in result.faces
         ],
     )
 
@@ -74,23 +71,23 @@ def _bounding_box(face: TrackedFace, size: tuple[int, int]) -> Any:
     )
 
 
-def _hypotheses(face: TrackedFace, pose: HeadPose | None) -> list[Any]:
+def _hypotheses(face: TrackedFace) -> list[Any]:
     if face.expression == labels.UNKNOWN:
         return []
-    known = PoseWithCovariance() if pose is None else PoseWithCovariance(pose=ROS.pose(pose))
+    pose = PoseWithCovariance(pose=ROS.pose(face.pose)) if face.pose else PoseWithCovariance()
     scores = dict(zip(labels.CANONICAL, face.probabilities.tolist(), strict=True))
     published = labels.label_of(face.expression)
     order = sorted(scores, key=lambda label: (label != published, -scores[label]))
     return [
         vision.ObjectHypothesisWithPose(
-            hypothesis=vision.ObjectHypothesis(class_id=label, score=scores[label]), pose=known
+            hypothesis=vision.ObjectHypothesis(class_id=label, score=scores[label]), pose=pose
         )
         for label in order
         if scores[label] > 0  # a class that the model lacks has 0
     ]
 
 
-def annotations(result: FrameResult, poses: Poses) -> Any:
+def annotations(result: FrameResult) -> Any:
     """Return the faces as foxglove_msgs/ImageAnnotations."""
     classes = AnnotationClasses(
         foxglove.ImageAnnotations,
@@ -139,11 +136,11 @@ class CameraOutputs:
             publisher = create_output(node, node.create_publisher, kind, topic, qos_monitor)
             self._publishers.append((output, publisher))
 
-    def publish(self, result: FrameResult, poses: Poses) -> None:
+    def publish(self, result: FrameResult) -> None:
         """Publish the faces of an image to those who subscribe."""
         for output, publisher in self._publishers:
             if publisher.get_subscription_count() > 0:
-                publisher.publish(output.build(result, poses))
+                publisher.publish(output.build(result))
 
     def close(self) -> None:
         """Remove the publishers."""

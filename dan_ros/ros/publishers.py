@@ -85,24 +85,21 @@ class ExpressionPublishers:
         self._tf = FaceTfBroadcaster(node)
         self.declaration = DataDeclaration(node)
 
-    def publish(
-        self, result: FrameResult, poses: Sequence[HeadPose | None], publishes_tf: bool
-    ) -> None:
+    def publish(self, result: FrameResult, publishes_tf: bool) -> None:
         """Publish the faces of an image.
 
         Args:
             result: the image and its faces.
-            poses: pose of each face, or None.
             publishes_tf: whether to publish the poses on /tf as well.
         """
-        array = ROS.array(result.faces, poses, result.header, result.camera, result.size)
+        array = ROS.array(result.faces, result.header, result.camera, result.size)
         # This is half the cost of publishing, so it is skipped while nobody subscribes.
         if self._face_publisher.get_subscription_count() > 0:
             for face in array.faces:
                 self._face_publisher.publish(face)
         self._array_publisher.publish(array)
         if publishes_tf:
-            self._tf.publish(result.faces, poses, result.header)
+            self._tf.publish(result.faces, result.header)
 
     def publish_consent_needed(self, is_needed: bool) -> None:
         """Publish whether a face in view is not released, and nothing else about it."""
@@ -146,17 +143,15 @@ class FaceTfBroadcaster:
                 TFMessage, TF_TOPIC, QoSProfile(depth=TF_DEPTH)
             )
 
-    def publish(
-        self, faces: Sequence[TrackedFace], poses: Sequence[HeadPose | None], header: Header
-    ) -> None:
+    def publish(self, faces: Sequence[TrackedFace], header: Header) -> None:
         """Publish the faces of one image that have a pose."""
         if self._publisher is None or not header.frame_id:
             return
         transforms = [
             transform
-            for face, pose in zip(faces, poses, strict=True)
-            if pose is not None
-            for transform in _frames_of(face.face_id, pose, header)
+            for face in faces
+            if face.pose is not None
+            for transform in _frames_of(face.face_id, face.pose, header)
         ]
         if transforms:
             self._publisher.publish(TFMessage(transforms=transforms))

@@ -10,7 +10,7 @@ import posixpath
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,9 @@ from std_msgs.msg import Header
 
 from dan_ros import circumplex, labels
 from dan_ros.errors import BackendError
-from dan_ros.faces.head_pose import HeadPose
 from dan_ros.faces.picture import aligned_face, cropped_face
 from dan_ros.ros.camera_stream import SILENCE_S
+from dan_ros.ros.inference_thread import FrameResult
 from dan_ros.ros.publishers import bgr_to_image
 from dan_ros.ros.qos import NEWEST_QOS, PublisherEventCallbacks
 from dan_ros.tracking.engagement import EngagementTracker
@@ -140,32 +140,20 @@ class Ros4HriFacePublisher:
             return f'{rival} publishes {TRACKED}, so this node does not: {advice}'
         return f'{rival} publishes {TRACKED} as well, so faces come and go there: {advice}'
 
-    def publish(
-        self,
-        camera: str,
-        faces: Sequence[TrackedFace],
-        poses: Sequence[HeadPose | None],
-        alive: set[str],
-        frame: Frame,
-        header: Header,
-    ) -> None:
-        """Publish the faces of one frame.
+    def publish(self, result: FrameResult, alive: set[str]) -> None:
+        """Publish the faces of an image.
 
         Args:
-            camera: image topic.
-            faces: faces in the frame.
-            poses: pose of each face, or None.
+            result: the image and its faces.
             alive: ids in view of this camera, and of missing faces that may come back.
-            frame: the image.
-            header: header of the image.
         """
         with self._lock:
             if self._tracked is None:
                 return
-            self._alive[camera] = alive
-            self._list(header)
-            for face, pose in zip(faces, poses, strict=True):
-                self._publish_face(face, pose, frame, header)
+            self._alive[result.camera] = alive
+            self._list(result.header)
+            for face in result.faces:
+                self._publish_face(face, result.frame, result.header)
 
     def forget(self, cameras: Iterable[str]) -> None:
         """Remove the faces of cameras that stopped sending images."""
@@ -218,11 +206,9 @@ class Ros4HriFacePublisher:
         for publisher in self._faces.pop(face_id).values():
             self._node.destroy_publisher(publisher)
 
-    def _publish_face(
-        self, face: TrackedFace, pose: HeadPose | None, frame: Frame, header: Header
-    ) -> None:
+    def _publish_face(self, face: TrackedFace, frame: Frame, header: Header) -> None:
         topics = self._faces[face.face_id]
-        level = self._engagement[face.face_id].update(pose, face.time_ns)
+        level = self._engagement[face.face_id].update(face.pose, face.time_ns)
         topics['engagement_status'].publish(hri.EngagementLevel(header=header, level=int(level)))
         topics['roi'].publish(_region(face, frame, header))
         topics['landmarks'].publish(_landmarks(face, frame, header))

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
-from dan_ros.messages import stamp_to_ns
 from dan_ros.ros import ros4hri
 from dan_ros.ros.camera_stream import SILENCE_S, CameraStream
 from dan_ros.ros.camera_topics import CameraTopics
@@ -115,7 +114,7 @@ class CameraSource(ImageSource):
             if depth_topic:
                 depth = DepthStream(node, depth_topic, context.statistics, context.qos_monitor)
             self._streams[topics.camera] = CameraStream(
-                node, topics, context.drops, context.qos_monitor, depth
+                node, topics, context.video, context.drops, context.qos_monitor, depth
             )
         self.transport = settings.image_transport
         self.awaited = ', '.join(stream.topics.listened for stream in self._streams.values())
@@ -162,20 +161,13 @@ class CameraSource(ImageSource):
     def publish(self, result: FrameResult, publishes_tf: bool) -> None:
         """Publish expressions, TF frames, ROS4HRI topics and the debug image."""
         context, stream = self._context, self._streams[result.camera]
-        config, size = context.video.config, result.size
         face_ids = context.video.face_ids(result.camera)
-        faces = stream.attend(result.faces, face_ids, size, config.attention)
-        result = replace(result, faces=faces)
-        poses = stream.poses(faces, size, stamp_to_ns(result.header.stamp))
-        context.publishers.publish(result, poses, publishes_tf)
-        context.publishers.events.update(
-            result.camera, faces, face_ids, result.header, config.events
-        )
-        self._outputs[result.camera].publish(result, poses)
+        result = replace(result, faces=stream.with_poses(result))
+        context.publishers.publish(result, publishes_tf)
+        context.publishers.events.update(result, face_ids, context.video.config.events)
+        self._outputs[result.camera].publish(result)
         if self._ros4hri is not None:
-            self._ros4hri.publish(
-                result.camera, result.faces, poses, face_ids, result.frame, result.header
-            )
+            self._ros4hri.publish(result, face_ids)
         stream.face_count = len(result.faces)
         self._count(result)
         context.publishers.publish_debug_image(result)
@@ -205,8 +197,7 @@ class CameraSource(ImageSource):
         """Remove the faces of cameras that send no images."""
         self._context.publishers.events.end(cameras)
         for camera in cameras:
-            self._streams[camera].forget_attention()
-            self._context.video.consent.forget(camera)
+            self._context.video.end_visits(camera)
 
 
 class CroppedFaceSource(ImageSource):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dan_ros import labels
+from dan_ros.faces.head_pose import HeadPose
 from dan_ros.tracking.config import TrackerConfig
 from dan_ros.tracking.frame_clock import FrameClock
 from dan_ros.tracking.smoother import Smoother
@@ -36,6 +37,7 @@ class TrackedFace:
         expression: canonical index of the label, or `labels.UNKNOWN`.
         time_ns: time of the frame on the camera's `FrameClock`, nanoseconds.
         attention: see `AttentionTracker`.
+        pose: in the camera's optical frame; None if it is unknown or was not estimated.
     """
 
     face_id: str
@@ -44,6 +46,7 @@ class TrackedFace:
     expression: int
     time_ns: int = 0
     attention: Attention = NO_ATTENTION
+    pose: HeadPose | None = None
 
     @property
     def detection(self) -> Face:

@@ -14,7 +14,6 @@ from dan_ros.errors import DanError
 from dan_ros.faces.blur import blur_faces
 from dan_ros.images.jpeg import to_preview
 from dan_ros.messages import box_to_region
-from dan_ros.tracking.attention import AttentionTracker
 from dan_ros.tracking.events import EventDetector, FaceEvent
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
@@ -56,7 +55,6 @@ class LocalSource:
         self._received_s: dict[str, float] = {}  # arrival of a camera's last image, monotonic
         self._changed = threading.Condition()
         self._is_closed = False
-        self._attention: dict[str, AttentionTracker] = defaultdict(AttentionTracker)
         self._events: dict[str, EventDetector] = defaultdict(EventDetector)
         self._counts = {'received': 0, 'processed': 0, 'superseded': 0, 'bad_data': 0}
         self._latencies_s: list[float] = []  # latencies since the last status
@@ -160,32 +158,27 @@ class LocalSource:
         """Remove the faces of cameras."""
         for camera in cameras:
             self._add_events(camera, self._events.pop(camera).end())
-            self._attention.pop(camera, None)
+            self._video.end_visits(camera)
 
     def _run(self, taken: dict[str, tuple[Frame, float]]) -> None:
-        config = self._video.config = self._config
+        self._video.config = self._config
         self._video.pipeline.detector.min_score = self._values['detector.min_score']
         stamped = {
             camera: StampedFrame(frame, round(arrived_s * 1e9))
             for camera, (frame, arrived_s) in taken.items()
         }
-        for camera, tracked in self._video.run(stamped).items():
-            frame, arrived_s = taken[camera]
-            ids = self._video.face_ids(camera)
-            self._attention[camera].config = config.attention
-            faces = self._attention[camera].update(tracked, ids, None, frame.size)
-            self._show(camera, stamped[camera], faces, ids)
-            self._latencies_s.append(time.monotonic() - arrived_s)
+        for camera, faces in self._video.run(stamped).items():
+            self._show(camera, stamped[camera], faces)
+            self._latencies_s.append(time.monotonic() - taken[camera][1])
             self._counts['processed'] += 1
 
-    def _show(
-        self, camera: str, stamped: StampedFrame, faces: Sequence[TrackedFace], ids: set[str]
-    ) -> None:
+    def _show(self, camera: str, stamped: StampedFrame, faces: Sequence[TrackedFace]) -> None:
         board, frame = self._board, stamped.frame
         if not self._is_enabled:  # paused in the meantime
             return
         board.add_frame(camera, stamped.stamp_ns, [seen_face(face, frame.size) for face in faces])
         self._events[camera].config = self._config.events
+        ids = self._video.face_ids(camera)
         self._add_events(camera, self._events[camera].update(faces, ids))
         if board.is_watched:
             encode = partial(_encode, frame, self._video.hidden_boxes(camera))

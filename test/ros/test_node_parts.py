@@ -89,11 +89,12 @@ def peer(monkeypatch):
     peer.close()
 
 
-def tracked(face_id='a1', expression=1, box=(-5, 10, 55, 80)):
+def tracked(face_id='a1', expression=1, pose=None):
     """A face with the probabilities 0.3 neutral and 0.6 happy and 0.1 sad."""
-    face = Face(np.float32(box), 0.9, np.zeros((5, 2), np.float32))
+    face = Face(np.float32([-5, 10, 55, 80]), 0.9, np.zeros((5, 2), np.float32))
     probabilities = np.float32([0.3, 0.6, 0.1, 0, 0, 0, 0, 0])
-    return TrackedFace(face_id, FaceExpression(face, probabilities), probabilities, expression)
+    raw = FaceExpression(face, probabilities)
+    return TrackedFace(face_id, raw, probabilities, expression, pose=pose)
 
 
 def result(*faces):
@@ -112,8 +113,8 @@ def test_detections_are_inside_the_image_and_the_published_label_comes_first(mon
     names = ('Detection2DArray', 'Detection2D', 'Point2D', 'BoundingBox2D', 'Pose2D')
     names += ('ObjectHypothesisWithPose', 'ObjectHypothesis')
     monkeypatch.setattr(outputs, 'vision', SimpleNamespace(**{n: plain(n) for n in names}))
-    faces = [tracked('a1', 0), tracked('a2'), tracked('a3', labels.UNKNOWN)]
-    message = outputs.detections(result(*faces), [POSE, None, POSE])
+    faces = [tracked('a1', 0, POSE), tracked('a2'), tracked('a3', labels.UNKNOWN, POSE)]
+    message = outputs.detections(result(*faces))
     first, second, third = message.detections
     assert (message.header, first.header, first.id, third.id) == (HEADER, HEADER, 'a1', 'a3')
     box = first.bbox
@@ -130,21 +131,20 @@ def test_detections_are_inside_the_image_and_the_published_label_comes_first(mon
 def test_an_output_of_another_package_is_published_while_somebody_subscribes(peer, monkeypatch):
     built = []
 
-    def build(frame, poses):
-        built.append(poses)
+    def build(frame):
+        built.append(frame)
         return String(data=frame.camera)
 
     monkeypatch.setitem(outputs.OUTPUTS, 'x', outputs.Output('/x', String, build))
     camera = outputs.CameraOutputs(peer.node, '/image', ['x'], QosMonitor(peer.node))
-    camera.publish(result(), [])
+    camera.publish(result())
     assert built == []
     received = []
     subscription = peer.node.create_subscription(
         String, '/image/x', lambda m: received.append(m.data), 10
     )
-    peer.spin_until(lambda: received, every=lambda: camera.publish(result(), [POSE]))
+    peer.spin_until(lambda: received, every=lambda: camera.publish(result()))
     assert set(received) == {'/image'}
-    assert built[-1] == [POSE]
     camera.close()
     assert peer.node.count_publishers('/image/x') == 0
     peer.node.destroy_subscription(subscription)
@@ -156,9 +156,9 @@ def test_faces_with_a_pose_are_frames_of_tf(peer, monkeypatch):
     monkeypatch.setattr(publishers, 'TFMessage', plain('TFMessage'))
     monkeypatch.setattr(peer.node, 'create_lifecycle_publisher', lambda *_: publisher)
     broadcaster = publishers.FaceTfBroadcaster(peer.node)
-    broadcaster.publish([tracked('a1'), tracked('a2')], [None, POSE], HEADER)
-    broadcaster.publish([tracked('a1')], [None], HEADER)
-    broadcaster.publish([tracked('a1')], [POSE], Header())  # a camera without a frame
+    broadcaster.publish([tracked('a1'), tracked('a2', pose=POSE)], HEADER)
+    broadcaster.publish([tracked('a1')], HEADER)
+    broadcaster.publish([tracked('a1', pose=POSE)], Header())  # a camera without a frame
     ((face, gaze),) = sent
     assert (face.header.frame_id, face.child_frame_id) == ('optical', 'face_a2')
     assert (gaze.header.frame_id, gaze.child_frame_id) == ('face_a2', 'gaze_a2')
