@@ -27,7 +27,7 @@ import psutil
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dan_ros.backends import Backend, ServerConfig, choose_backend
+from dan_ros.backends import Backend, BackendConfig, ServerConfig, choose_backend
 from dan_ros.backends.kserve.server import backoff_s
 from dan_ros.cli.main import cli
 from dan_ros.model.store import INT8_MODEL
@@ -318,7 +318,7 @@ def run(folder: Path, seconds: float, rounds: int) -> dict[str, Any]:
     arguments = ['serve-config', str(folder / 'fleet'), *options]
     cli(arguments, standalone_mode=False)
     (folder / 'scratch').mkdir()
-    own = choose_backend('onnxruntime', INT8_MODEL, threads=1).backend
+    own = choose_backend('onnxruntime', INT8_MODEL, BackendConfig(1)).backend
     triton = Triton(folder / 'fleet' / 'models', folder / 'scratch')
     try:
         process = psutil.Process(triton.pid)
@@ -350,7 +350,8 @@ def run(folder: Path, seconds: float, rounds: int) -> dict[str, Any]:
 
 def _robot(triton: Triton, timeout_ms: float) -> Backend:
     server = ServerConfig(triton.grpc, timeout_ms=timeout_ms)
-    return choose_backend('kserve', threads=1, server=server, fallback=True).backend
+    config = BackendConfig(threads=1, server=server, fallback=True)
+    return choose_backend('kserve', config=config).backend
 
 
 if __name__ == '__main__':

@@ -35,15 +35,14 @@ CLOCKS = {
 def open_node_pipeline() -> ExpressionPipeline:
     """Open the pipeline with as many threads as the node uses by default."""
     try:
-        from dan_ros.backends.base import node_parallel_runs, node_threads
+        from dan_ros.backends.base import BackendConfig, node_parallel_runs, node_threads
     except ImportError:
         from dan_ros.cores import node_threads  # the baseline
 
         backend = open_backend('onnxruntime', threads=node_threads())
     else:
-        backend = choose_backend(
-            'onnxruntime', threads=node_threads(), parallel_runs=node_parallel_runs()
-        ).backend
+        config = BackendConfig(node_threads(), parallel_runs=node_parallel_runs())
+        backend = choose_backend('onnxruntime', config=config).backend
     return ExpressionPipeline(open_detector('yunet', threads=node_threads()), backend)
 
 

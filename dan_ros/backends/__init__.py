@@ -7,11 +7,10 @@ import numpy as np
 
 from dan_ros.backends import cuda
 from dan_ros.backends.base import (
+    DEFAULT_CONFIG,
     PRECISIONS,
     Backend,
     BackendConfig,
-    OnProgress,
-    ignore_progress,
     smoke_test,
 )
 from dan_ros.backends.kserve.config import ServerConfig
@@ -36,6 +35,7 @@ __all__ = [
     'PRECISIONS',
     'REGISTRY',
     'Backend',
+    'BackendConfig',
     'Selection',
     'ServerConfig',
     'choose_backend',
@@ -70,13 +70,14 @@ def open_backend(
 ) -> Backend:
     """Load a model into a backend and check that its answers are usable.
 
-    See `choose_backend` for arguments and errors, and `smoke_test` for the check.
+    See `choose_backend` and `BackendConfig` for arguments and errors, and `smoke_test` for the
+    check.
 
     >>> backend = open_backend('onnxruntime', 'dan_ferplus')
     >>> backend.infer(np.zeros((2, 96, 96, 3), np.uint8)).shape
     (2, 8)
     """
-    backend = choose_backend(name, model, threads, server=server).backend
+    backend = choose_backend(name, model, BackendConfig(threads, server=server)).backend
     smoke_test(backend)
     return backend
 
@@ -84,12 +85,7 @@ def open_backend(
 def choose_backend(
     name: str = 'auto',
     model: str = store.DEFAULT_MODEL,
-    threads: int = 0,
-    precision: str = 'auto',
-    fallback: bool = False,
-    on_progress: OnProgress = ignore_progress,
-    server: ServerConfig = NO_SERVER,
-    parallel_runs: int = 1,
+    config: BackendConfig = DEFAULT_CONFIG,
 ) -> Selection:
     """Load a model into a backend.
 
@@ -98,19 +94,12 @@ def choose_backend(
             ONNX Runtime), or the fastest that is installed on the CPU.
         model: a known model's name, the path of an ONNX file, or 'auto': the bundled model, as
             int8 where that is fastest.
-        threads: CPU threads; 0 lets the backend choose.
-        precision: one of `PRECISIONS`, used on GPUs; 'auto' is int8 for an int8 model, else fp16.
-        fallback: if a requested GPU backend or server cannot be used, use the CPU with a warning;
-            a server is used as soon as it can be.
-        on_progress: called with one sentence before each potentially slow step.
-        server: the server of the backend kserve.
-        parallel_runs: see `BackendConfig`.
+        config: see `BackendConfig`.
 
     Raises:
         BackendError: the name is unknown, or the backend cannot be used here.
         ModelError: the model is missing, damaged or not made by this package.
     """
-    config = BackendConfig(threads, precision, on_progress, server, fallback, parallel_runs)
     if name == 'auto':
         return _choose_automatically(model, config)
     if name not in REGISTRY:
@@ -119,7 +108,7 @@ def choose_backend(
     try:
         return Selection(_load(REGISTRY[name], model, config), f'{name} was requested')
     except BackendError as error:
-        if not (fallback and REGISTRY[name].kind == GPU):
+        if not (config.fallback and REGISTRY[name].kind == GPU):
             raise
         return _fall_back(model, config, f'{name} cannot be used: {error}')
 

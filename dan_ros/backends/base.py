@@ -33,7 +33,8 @@ class BackendConfig:
         precision: one of `PRECISIONS`, used on GPUs; 'auto' is int8 for an int8 model, else fp16.
         on_progress: called with one sentence before each potentially slow step.
         server: the server of the backend kserve.
-        fallback: whether to start on the CPU while that server cannot be reached.
+        fallback: use the CPU with a warning if a requested GPU backend or server cannot be used; a
+            server is used as soon as it can be.
         parallel_runs: number of parts of a batch that run at the same time; each uses `threads`.
     """
 

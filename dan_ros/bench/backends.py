@@ -2,7 +2,7 @@
 """Times the network on every backend and in every precision that works on this machine."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -10,15 +10,13 @@ import numpy as np
 from dan_ros.backends import (
     CPU_BACKENDS,
     GPU_BACKENDS,
-    NO_SERVER,
     REGISTRY,
     Backend,
+    BackendConfig,
     Selection,
-    ServerConfig,
     choose_backend,
     cuda,
 )
-from dan_ros.backends.base import OnProgress
 from dan_ros.backends.registry import SERVER
 from dan_ros.backends.tensorrt.engine_builder import choose_precision
 from dan_ros.bench.timer import Comparison, Limit, compare
@@ -95,39 +93,35 @@ class Networks:
         return ', '.join(settings)
 
 
-def open_networks(
-    models: Sequence[str], threads: int, on_progress: OnProgress, server: ServerConfig = NO_SERVER
-) -> Networks:
+def open_networks(models: Sequence[str], config: BackendConfig) -> Networks:
     """Open every model on every backend.
 
     Args:
         models: names or paths; empty for the bundled model, in float and int8.
-        threads: number of CPU threads.
-        on_progress: called before each step.
-        server: measured as well if its URL is not empty.
+        config: settings of every backend; its server is measured if it has a URL.
 
     Raises:
         DanError: the node could not open the first model.
     """
     model = models[0] if models else store.DEFAULT_MODEL
-    selection = choose_backend('auto', model, threads, on_progress=on_progress)
+    selection = choose_backend('auto', model, config)
     name, model = selection.backend.name, selection.backend.model_name
     default = Variant(name, model, _precisions(name, model)[0])
     networks = Networks(selection, default, {default: selection.backend})
     has_gpu = cuda.find_device() is not None
-    servers = ('kserve',) if server.url else ()
+    servers = ('kserve',) if config.server.url else ()
     for name in (*CPU_BACKENDS, *GPU_BACKENDS, *servers):
         if name in GPU_BACKENDS and not has_gpu:
             networks.unavailable.append(Unavailable(name, 'no CUDA device'))
             continue
-        on_progress(f'opening {name}')
+        config.on_progress(f'opening {name}')
         default_models = (store.INT8_MODEL,) if name in servers else store.BUNDLED_MODELS
         variants = [
             Variant(name, model, precision)
             for model in models or default_models
             for precision in _precisions(name, model)
         ]
-        _open_variants(networks, variants, threads, on_progress, server)
+        _open_variants(networks, variants, config)
     return networks
 
 
@@ -139,19 +133,13 @@ def _precisions(backend: str, model: str) -> list[str]:
     return [precision, FP32] if REGISTRY[backend].takes_precision else [FP32]
 
 
-def _open_variants(
-    networks: Networks,
-    variants: Sequence[Variant],
-    threads: int,
-    on_progress: OnProgress,
-    server: ServerConfig,
-) -> None:
+def _open_variants(networks: Networks, variants: Sequence[Variant], config: BackendConfig) -> None:
     """Open the variants of one backend; stop if the backend itself does not work."""
     for variant in variants:
         if variant in networks.backends:
             continue
         try:
-            networks.backends[variant] = _open(variant, threads, on_progress, server)
+            networks.backends[variant] = _open(variant, config)
         except BackendError as error:
             networks.unavailable.append(Unavailable(variant.backend, str(error)))
             return
@@ -159,13 +147,11 @@ def _open_variants(
             networks.unavailable.append(Unavailable(str(variant), str(error)))
 
 
-def _open(variant: Variant, threads: int, on_progress: OnProgress, server: ServerConfig) -> Backend:
+def _open(variant: Variant, config: BackendConfig) -> Backend:
     """Open a backend and run it once, because some fail only then."""
-    name, model = variant.backend, variant.model
-    precision = variant.precision if REGISTRY[name].takes_precision else 'auto'
-    backend = choose_backend(
-        name, model, threads, precision, on_progress=on_progress, server=server
-    ).backend
+    takes_precision = REGISTRY[variant.backend].takes_precision
+    config = replace(config, precision=variant.precision if takes_precision else 'auto')
+    backend = choose_backend(variant.backend, variant.model, config).backend
     backend.infer(_noise(backend, 1))
     return backend
 

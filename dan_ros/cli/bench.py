@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dan_ros import __version__
-from dan_ros.backends import NO_SERVER, ServerConfig
+from dan_ros.backends import NO_SERVER, BackendConfig, ServerConfig
 from dan_ros.backends.base import available_cpus, node_threads
 from dan_ros.bench.backends import BATCHES, Networks, Unavailable, compare_networks, open_networks
 from dan_ros.bench.machine import describe_machine
@@ -192,7 +192,8 @@ def measure(
                 console.print(comparison_table(result))
             return result
 
-        networks = open_networks(models, threads, on_progress, server)
+        config = BackendConfig(threads, on_progress=on_progress, server=server)
+        networks = open_networks(models, config)
         if console:
             console.print(escape(', '.join(f'{key} {value}' for key, value in machine.items())))
         by_batch = [run('network', compare_networks, networks, batch) for batch in BATCHES]

@@ -3,7 +3,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -75,7 +75,8 @@ def load_models(
         opened = thread.submit(_open_detector, settings, on_progress)
         if settings.detector.device != 'cpu':
             wait([opened])  # CUDA graphs cannot be recorded while another thread uses the GPU
-        selection = choose_backend(**vars(settings.backend), on_progress=on_progress)
+        config = replace(settings.backend.config, on_progress=on_progress)
+        selection = choose_backend(settings.backend.name, settings.backend.model, config)
     detector = opened.result() or FullFrameDetector(selection.backend.model.crop_scale)
     path = settings.calibration
     calibration = Calibration.read(expand_path(path)) if path else None

@@ -21,7 +21,7 @@ from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.validate_full_topic_name import validate_full_topic_name
 
-from dan_ros.backends import BACKENDS, PRECISIONS, ServerConfig
+from dan_ros.backends import BACKENDS, PRECISIONS, BackendConfig, ServerConfig
 from dan_ros.backends.base import node_parallel_runs, node_threads
 from dan_ros.backends.kserve.config import Address
 from dan_ros.detect import DETECTORS, DEVICES
@@ -323,11 +323,7 @@ class BackendSettings:
 
     name: str
     model: str
-    threads: int
-    precision: str
-    fallback: bool
-    server: ServerConfig
-    parallel_runs: int
+    config: BackendConfig
 
 
 @dataclass(frozen=True)
@@ -391,13 +387,15 @@ class Settings:
             backend=BackendSettings(
                 values['backend.name'],
                 values['model.file'],
-                threads,
-                values['backend.precision'],
-                values['backend.fallback'],
-                ServerConfig(
-                    **{field.name: values[f'backend.{field.name}'] for field in fields(SERVER)}
+                BackendConfig(
+                    threads=threads,
+                    precision=values['backend.precision'],
+                    fallback=values['backend.fallback'],
+                    server=ServerConfig(
+                        **{field.name: values[f'backend.{field.name}'] for field in fields(SERVER)}
+                    ),
+                    parallel_runs=1 if values['backend.threads'] else node_parallel_runs(),
                 ),
-                1 if values['backend.threads'] else node_parallel_runs(),
             ),
             detector=DetectorSettings(
                 values['detector.name'],

@@ -13,7 +13,7 @@ from processes import wait_until
 from tls import make_certificate, tls_proxy
 from triton_server import Triton
 
-from dan_ros.backends import ServerConfig, choose_backend, open_backend
+from dan_ros.backends import BackendConfig, ServerConfig, choose_backend, open_backend
 from dan_ros.cli.main import cli
 from dan_ros.errors import BackendError, ModelError
 
@@ -257,8 +257,9 @@ def test_nonsense_is_replaced(servers, local, log, mode, said):
 def test_another_model_is_refused(servers, name, mode, said):
     servers.set_mode(name, mode)
     for fallback in (False, True):
+        config = BackendConfig(server=servers.config(model_name=name), fallback=fallback)
         with pytest.raises(ModelError) as error:
-            choose_backend('kserve', fallback=fallback, server=servers.config(model_name=name))
+            choose_backend('kserve', config=config)
         assert said in str(error.value)
         assert '\n' not in str(error.value)
     servers.set_mode(name, 'good')
@@ -317,7 +318,9 @@ def test_what_prevents_a_call_is_one_line(servers, certificates):
 
 def test_a_server_that_starts_later_is_used(mortal, local, log):
     mortal.triton.kill()
-    backend = choose_backend('kserve', fallback=True, server=mortal.config()).backend
+    backend = choose_backend(
+        'kserve', config=BackendConfig(server=mortal.config(), fallback=True)
+    ).backend
     np.testing.assert_array_equal(backend.infer(faces(2)), local.infer(faces(2)))
     assert backend.details()['server_calls'] == '0'
     assert 'Connection refused' in backend.warning

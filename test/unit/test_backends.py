@@ -14,7 +14,14 @@ import onnx
 import onnxruntime
 import pytest
 
-from dan_ros.backends import CPU_BACKENDS, REGISTRY, choose_backend, cuda, open_backend
+from dan_ros.backends import (
+    CPU_BACKENDS,
+    REGISTRY,
+    BackendConfig,
+    choose_backend,
+    cuda,
+    open_backend,
+)
 from dan_ros.backends import onnxruntime as ort
 from dan_ros.backends.base import DEFAULT_CONFIG, smoke_test
 from dan_ros.backends.registry import CPU, GPU, BackendEntry
@@ -329,6 +336,8 @@ def test_onnx_runtime_without_gpu_support_never_runs_on_the_cpu_instead(monkeypa
 @pytest.mark.parametrize('count', [0, 1, 2, 5])
 def test_a_batch_may_be_split_into_parallel_runs(count):
     faces = np.random.default_rng(0).integers(0, 256, (count, 96, 96, 3), np.uint8)
-    split = choose_backend('onnxruntime', threads=1, parallel_runs=2).backend.infer(faces)
-    whole = choose_backend('onnxruntime', threads=1).backend.infer(faces)
+    split = choose_backend('onnxruntime', config=BackendConfig(1, parallel_runs=2)).backend.infer(
+        faces
+    )
+    whole = open_backend('onnxruntime', threads=1).infer(faces)
     np.testing.assert_allclose(split, whole, atol=1e-5)

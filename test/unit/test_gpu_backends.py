@@ -17,7 +17,14 @@ import numpy as np
 import pytest
 from gpu_stand_in import DEVICE, METHODS, Engine, Gpu, RtxEngine, expected_logits, tensorrt_module
 
-from dan_ros.backends import GPU_BACKENDS, REGISTRY, choose_backend, cuda, open_backend
+from dan_ros.backends import (
+    GPU_BACKENDS,
+    REGISTRY,
+    BackendConfig,
+    choose_backend,
+    cuda,
+    open_backend,
+)
 from dan_ros.backends import onnxruntime as ort
 from dan_ros.backends.tensorrt import backend as tensorrt_backend
 from dan_ros.backends.tensorrt import engine_cache
@@ -48,7 +55,7 @@ def test_a_missing_gpu_is_an_error(name):
 @without_gpu
 @pytest.mark.parametrize('name', GPU_BACKENDS)
 def test_with_fallback_a_missing_gpu_is_a_warning(name):
-    choice = choose_backend(name, fallback=True)
+    choice = choose_backend(name, config=BackendConfig(fallback=True))
     assert choice.backend.name == 'onnxruntime'
     assert 'runs on the CPU' in choice.warning
     assert name in choice.reason

@@ -24,7 +24,7 @@ from click.testing import CliRunner
 from google.protobuf import text_format
 from processes import wait_until
 
-from dan_ros.backends import REGISTRY, ServerConfig, choose_backend, open_backend
+from dan_ros.backends import REGISTRY, BackendConfig, ServerConfig, choose_backend, open_backend
 from dan_ros.backends.kserve.backend import _announce
 from dan_ros.backends.kserve.client import ServedModel, ServerError, open_client
 from dan_ros.backends.kserve.compatibility import (
@@ -363,7 +363,8 @@ def test_no_thread_keeps_a_backend_alive(monkeypatch):
     gc.disable()
     try:
         server = ServerConfig(NOBODY)
-        backend = choose_backend('kserve', fallback=True, server=server).backend
+        config = BackendConfig(server=server, fallback=True)
+        backend = choose_backend('kserve', config=config).backend
         (probe,) = (thread for thread in threading.enumerate() if thread.name == 'probe')
         gone = weakref.ref(backend)
         del backend
@@ -379,7 +380,7 @@ def test_no_thread_keeps_a_backend_alive(monkeypatch):
 
 def test_a_server_is_never_chosen_unasked():
     assert REGISTRY['kserve'].only_by_name
-    assert choose_backend(server=ServerConfig(NOBODY)).backend.name == 'onnxruntime'
+    assert open_backend(server=ServerConfig(NOBODY)).name == 'onnxruntime'
 
 
 def test_a_missing_package_is_one_line_with_the_extra(monkeypatch):
