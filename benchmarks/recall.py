@@ -21,14 +21,13 @@ from against_baseline import add_noise
 from rich.console import Console
 from rich.table import Table
 
-from dan_ros.backends import open_backend
 from dan_ros.detect import open_detector
 from dan_ros.faces.boxes import is_same_place
 from dan_ros.faces.quality import QualityThresholds
 from dan_ros.images.files import open_picture
 from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
-from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
+from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.tracking.face_tracker import TrackedFace
 from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
@@ -43,7 +42,7 @@ PERIOD_NS = 33_333_333
 SIZES_PX = (24, 40, 64, 1000)  # upper limits of the groups of faces, by the longer side of the box
 CAMERA = '/camera'
 NEVER = IMAGES
-NOT_CLASSIFIED = PipelineConfig(quality=QualityThresholds(min_side_px=1e9))
+NOT_CLASSIFIED = QualityThresholds(min_side_px=1e9)
 
 
 @dataclass
@@ -138,8 +137,8 @@ def size_limit(face: TrackedFace) -> int:
 
 def open_video(interval: int) -> VideoPipeline:
     """Return a pipeline that finds faces, but does not classify them."""
-    pipeline = ExpressionPipeline(open_detector('yunet'), open_backend('auto'), NOT_CLASSIFIED)
-    return VideoPipeline(pipeline, VideoConfig(interval, pipeline=NOT_CLASSIFIED))
+    pipeline = ExpressionPipeline.open(detector='yunet', quality=NOT_CLASSIFIED)
+    return VideoPipeline(pipeline, VideoConfig(interval, pipeline=pipeline.config))
 
 
 @click.command()

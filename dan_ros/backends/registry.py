@@ -57,14 +57,12 @@ class BackendEntry:
                 f'`pip install {self.packages or error.name}`'
                 + (f' (the extra {self.extra})' if self.extra else '')
             ) from None
-        except (ImportError, OSError) as error:  # a library that does not fit this machine
+        except (ImportError, OSError, RuntimeError) as error:  # libraries that do not fit
+            if isinstance(error, RuntimeError) and self.kind != GPU:
+                raise
             raise MissingPackageError(
                 f'the backend {self.name!r} does not load: {one_line(error)}'
             ) from None
-        except RuntimeError as error:  # GPU libraries that do not match
-            if self.kind != GPU:
-                raise
-            raise BackendError(f'the backend {self.name!r} does not load: {error}') from None
         return backend
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import torch
 
 from dan_ros.backends.base import DEFAULT_CONFIG, Backend, BackendConfig
+from dan_ros.errors import BackendError
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.model.store import ModelFile
 from dan_ros.network.export import read_fused
@@ -37,8 +38,14 @@ class TorchBackend(Backend):
         """Load an ONNX file with float weights; `config.threads` is used.
 
         Raises:
+            BackendError: int8 was requested.
             ModelError: the file was not made by this package, or is quantized.
         """
+        if config.precision == 'int8':
+            raise BackendError(
+                'torch runs float weights only: set backend.precision to auto, or backend.name to '
+                'onnxruntime'
+            )
         return cls(*read_fused(file.content, str(file.path)), file.name, config.threads)
 
     @torch.inference_mode()

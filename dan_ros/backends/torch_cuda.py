@@ -43,7 +43,10 @@ class TorchCudaBackend(Backend):  # needs a GPU
                 "https://pytorch.org/get-started (on a Jetson, NVIDIA's wheels)"
             )
         if config.precision not in ('auto', 'fp16', 'fp32'):
-            raise BackendError(f'torch_cuda runs in fp16 or fp32, not in {config.precision}')
+            raise BackendError(
+                f'torch_cuda runs in fp16 or fp32, not in {config.precision}: set '
+                'backend.precision to auto'
+            )
         self.precision = 'fp32' if config.precision == 'fp32' else 'fp16'
         network, model = read_fused(file.content, str(file.path))
         if self.precision == 'fp16':

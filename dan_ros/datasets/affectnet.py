@@ -45,6 +45,7 @@ FIRST_RELEASE = (
     *(FILE_COLUMN, 'face_x', 'face_y', 'face_width', 'face_height', 'facial_landmarks'),
     *('expression', 'valence', 'arousal'),
 )
+NO_BOX = ('', 'NULL')  # cells of a face without a box; one in the first release's training.csv
 SET_FOLDERS = {TRAIN: 'train_set', VALID: 'val_set', TEST: 'test_set'}
 
 
@@ -164,7 +165,7 @@ def _find_columns(path: Path, columns: Sequence[str]) -> tuple[str, str]:
 
 def _crop(row: dict[str, str]) -> tuple[int, int, int, int] | None:
     names = ('face_x', 'face_y', 'face_width', 'face_height')
-    if any(not row.get(name) for name in names):
+    if any(row.get(name, '') in NO_BOX for name in names):
         return None
     left, top, width, height = (int(float(row[name])) for name in names)
     return (left, top, width, height) if width > 0 and height > 0 else None

@@ -8,6 +8,7 @@ reads ONNX.
 import hashlib
 import json
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,8 +152,9 @@ def load_dan(path: Path) -> DAN:
     if not num_head or 'fc.weight' not in state or state['fc.weight'].ndim != 2:
         raise ModelError(
             f'{path} is not a DAN: `cat_head0` or `fc.weight` is missing in '
-            f'{count_of(len(state), "entry", "entries")}. Use a checkpoint of the whole network, '
-            'not only of its ResNet-18.'
+            f'{count_of(len(state), "entry", "entries")}, the first of which is '
+            f'{next(iter(state), "")!r}. Use a checkpoint of the whole network, with the names of '
+            'the official ones, not only of its ResNet-18.'
         )
     with torch.device('meta'):  # skip random initialization
         dan = DAN(num_class=state['fc.weight'].shape[0], num_head=num_head)
@@ -186,6 +188,11 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
+    if 'TorchScript' in str(error):
+        return (
+            'is a TorchScript program, which can run any code; where you trust it, save its '
+            'weights: `torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)`'
+        )
     if words := explain_wrong_file(path, 'a checkpoint', CHECKPOINT):
         return words
     if isinstance(error, pickle.UnpicklingError):
@@ -208,7 +215,9 @@ def _unpickle_state(path: Path) -> dict[str, torch.Tensor]:
             f'torch {torch.__version__} can run code hidden in a checkpoint (CVE-2025-32434); '
             'install torch 2.6 or newer'
         )
-    with path.open('rb') as file:  # given a path, torch decides by its suffix
+    with path.open('rb') as file, warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # about TorchScript, which then raises an error
+        # Given a path, torch would decide by its suffix.
         content = torch.load(file, map_location='cpu', weights_only=True)
     state = content if isinstance(content, dict) else None
     for name in ('model_state_dict', 'state_dict'):

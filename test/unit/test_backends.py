@@ -63,10 +63,12 @@ def test_the_packages_of_a_backend_are_named_if_a_module_is_missing():
         entry.load(read_model('dan_ferplus'), DEFAULT_CONFIG)
 
 
-@pytest.mark.parametrize('error', ['ImportError("x.so:\\n no")', 'OSError("x.so:\\n no")'])
-@pytest.mark.parametrize('kind', [CPU, GPU])
+@pytest.mark.parametrize(
+    ('error', 'kind'),
+    [('ImportError', CPU), ('OSError', CPU), ('ImportError', GPU), ('RuntimeError', GPU)],
+)
 def test_a_backend_whose_library_does_not_load_is_passed_over(tmp_path, monkeypatch, error, kind):
-    (tmp_path / 'broken_library.py').write_text(f'raise {error}')
+    (tmp_path / 'broken_library.py').write_text(f'raise {error}("x.so:\\n no")')
     monkeypatch.syspath_prepend(tmp_path)
     entry = BackendEntry('odd', 'broken_library:Backend', kind)
     monkeypatch.setattr(cuda, 'find_device', lambda: None)
@@ -154,6 +156,8 @@ def test_auto_reports_its_choice():
     assert backend.model_name == 'dan_ferplus_int8'
     assert open_backend('torch').model_name == 'dan_ferplus'
     assert open_backend('openvino').model_name == 'dan_ferplus_int8'
+    with pytest.raises(BackendError, match=r'set backend\.precision to auto'):
+        choose_backend('torch', precision='int8')
 
 
 def test_the_int8_twin_has_the_same_metadata(backends):

@@ -67,6 +67,7 @@ def test_bare_parallel_and_safetensors(tmp_path):
         assert_same(dan, load_dan(tmp_path / name))
 
 
+@pytest.mark.filterwarnings('ignore:.*torch.jit')
 def test_files_that_are_not_checkpoints_are_refused_by_name(tmp_path):
     dan = seeded_dan(num_head=1)
     (tmp_path / 'text.pth').write_text('not a checkpoint')
@@ -79,8 +80,11 @@ def test_files_that_are_not_checkpoints_are_refused_by_name(tmp_path):
     state = dan.state_dict()
     state['fc.weight'] = torch.zeros(8, 100)
     torch.save(state, tmp_path / 'shape.pth')
+    torch.save({f'model.{k}': v for k, v in state.items()}, tmp_path / 'prefixed.pth')
+    torch.jit.save(torch.jit.trace(torch.nn.ReLU(), torch.ones(1)), tmp_path / 'script.pth')
+    words = {'prefixed.pth': "is 'model.features.0.weight'", 'script.pth': r'torch\.jit\.load'}
     for path in [*tmp_path.iterdir(), tmp_path / 'missing.pth']:
-        with pytest.raises(ModelError, match=path.name):
+        with pytest.raises(ModelError, match=f'{path.name}.*{words.get(path.name, "")}'):
             load_dan(path)
 
 

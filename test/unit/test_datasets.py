@@ -193,11 +193,13 @@ def test_affectnet_of_the_first_release_cuts_the_face_out(tmp_path):
     cv2.imwrite(str(tmp_path / 'Manually_Annotated_Images' / '12' / 'a.png'), picture)
     header = 'subDirectory_filePath,face_x,face_y,face_width,face_height,expression,valence'
     rows = ['12/a.png,30,20,40,40,5,-0.5', '12/a.png,30,20,40,40,10,-2']
+    rows += ['12/a.png,NULL,NULL,NULL,NULL,7,-0.2']  # as in the original
     (tmp_path / 'training.csv').write_text('\n'.join([header, *rows]))
     faces = open_faces('affectnet8', tmp_path, 'train')
-    assert faces.classes.tolist() == [5]
+    assert faces.classes.tolist() == [5, 7]
     np.testing.assert_array_equal(faces.read(np.array([0]), 32)[0, 16, 16], [255, 0, 0])
     assert (faces.read(np.array([0]), 32) == [255, 0, 0]).all()
+    assert not faces.read(np.array([1]), 32)[0, 0].any()  # the whole image
 
 
 def test_affectnet_csv_with_phases(tmp_path):

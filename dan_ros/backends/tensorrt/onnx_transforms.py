@@ -75,8 +75,8 @@ def expand_log_softmax(content: bytes) -> bytes:
     """Replace LogSoftmax by its formula, with the maximum subtracted first.
 
     TensorRT's parser takes the logarithm of a softmax, which is minus infinity where two heads
-    differ by more than 103; in trained networks they differ by thousands. Only models written by
-    older versions of `network.export` contain this operator.
+    differ by more than 103; in trained networks they differ by thousands. Of the models of this
+    package, only adopted classifiers contain this operator.
     """
     model = onnx.load_from_string(content)
     opset = max(entry.version for entry in model.opset_import if not entry.domain)
