@@ -247,6 +247,7 @@ def _modernize(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     """Convert to opset 17; only standard operators are accepted."""
     if model.functions:
         model = inliner.inline_local_functions(model)
+    _sort_nodes(model.graph)
     domains = {entry.domain: entry.version for entry in model.opset_import}
     used = {node.domain for node in model.graph.node} - {'', 'ai.onnx'}
     if used:
@@ -294,6 +295,22 @@ def _wrap(model: onnx.ModelProto, original: Classifier) -> onnx.ModelProto:
     )
     graph.sparse_initializer.extend(body.sparse_initializer)
     return make_model(graph)
+
+
+def _sort_nodes(graph: onnx.GraphProto) -> None:
+    """Move each node behind those it needs; converters to fp16 append their casts to the graph."""
+    nodes = list(graph.node)
+    maker = {name: index for index, node in enumerate(nodes) for name in node.output}
+    order: dict[int, None] = {}
+    waiting = [*reversed(range(len(nodes)))]
+    while waiting:
+        needed = (maker[name] for name in nodes[waiting[-1]].input if name in maker)
+        if first := [index for index in needed if index not in order]:
+            waiting += first
+        else:
+            order[waiting.pop()] = None
+    del graph.node[:]
+    graph.node.extend(nodes[index] for index in order)
 
 
 def _free_batch(graph: onnx.GraphProto, batch: int) -> None:

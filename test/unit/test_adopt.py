@@ -245,7 +245,14 @@ def pool_in_a_function(model):
     model.opset_import.append(helper.make_opsetid('mine', 1))
 
 
-@pytest.mark.parametrize(('change', 'ir_version'), [(keep_places, 7), (pool_in_a_function, 8)])
+def list_the_last_node_first(model):
+    model.graph.node.insert(0, model.graph.node.pop())
+
+
+@pytest.mark.parametrize(
+    ('change', 'ir_version'),
+    [(keep_places, 7), (pool_in_a_function, 8), (list_the_last_node_first, 7)],
+)
 def test_other_forms_of_the_same_classifier_give_the_same_results(change, ir_version):
     model = onnx.load_from_string(classifier(ir_version=ir_version))
     change(model)
