@@ -140,8 +140,9 @@ def smoke_test(backend: Backend) -> None:
     logits = backend.infer(np.zeros((1, *backend.model.input_size, 3), np.uint8))
     count = len(backend.model.labels)
     if logits.shape != (1, count) or not np.isfinite(logits).all():
+        shown = logits.ravel()[:MAX_SHOWN_NUMBERS].round(3).tolist()
         raise ModelError(
-            f'{backend.model_name} gives {logits.ravel()[:MAX_SHOWN_NUMBERS]} for a blank face, '
+            f'{backend.model_name} gives {shown} for a blank face, '
             f'expected {count_of(count, "finite number")}: convert the model again with '
             '`dan-ros convert` and check labels, mean and std'
         )

@@ -182,7 +182,8 @@ class ModelInfo:
         except KeyError as error:
             raise ModelError(
                 f'{where} is an ONNX file, but not a model of this package: its metadata has no '
-                f'{error.args[0]}. Make a model from a DAN checkpoint with `dan-ros convert`.'
+                f'{error.args[0]}. Make a model from a DAN checkpoint with `dan-ros convert`, or '
+                'from another classifier with `dan-ros adopt`.'
             ) from None
         except ValueError:
             values = {key: shorten(metadata[key]) for key in NUMERIC_KEYS if key in metadata}
