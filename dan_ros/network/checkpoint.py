@@ -58,8 +58,7 @@ def fuse_checkpoint(
     """
     dan = load_dan(path)
     notes = read_notes(path)
-    labels = labels or tuple(notes.get('labels', ()))
-    _check_labels(path, dan, labels)
+    labels = _choose_labels(path, dan, labels, tuple(notes.get('labels', ())))
     side = input_size or notes.get('input_size', OFFICIAL_INPUT_SIZE)
     try:
         info = ModelInfo(
@@ -80,7 +79,15 @@ def fuse_checkpoint(
     return fused, info
 
 
-def _check_labels(path: Path, dan: DAN, labels: tuple[str, ...]) -> None:
+def _choose_labels(
+    path: Path, dan: DAN, given: tuple[str, ...] | None, stored: tuple[str, ...]
+) -> tuple[str, ...]:
+    if given and stored and given != stored:
+        raise ModelError(
+            f'{path} was trained with the labels {", ".join(stored)}, but got {", ".join(given)}; '
+            'leave out --labels'
+        )
+    labels = given or stored
     if not labels:
         raise ModelError(f'{path} does not contain its labels; give them with --labels')
     if dan.fc.out_features != len(labels):
@@ -89,6 +96,7 @@ def _check_labels(path: Path, dan: DAN, labels: tuple[str, ...]) -> None:
             f'{count_of(len(labels), "label")}: '
             f'{", ".join(labels)}'
         )
+    return labels
 
 
 def read_notes(path: Path) -> dict[str, Any]:

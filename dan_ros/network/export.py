@@ -200,8 +200,8 @@ def _fused_from_arrays(arrays: dict[str, np.ndarray], where: str) -> FusedDAN:
         }
     except KeyError as error:
         raise ModelError(
-            f'{where}: the float weights {error.args[0]} are missing, because the file is '
-            'quantized or was not written by this package; use the fp32 or fp16 file'
+            f'{where}: the float weights {error.args[0]} are missing: only fp32 and fp16 files of '
+            'a DAN have them, not quantized or adopted models'
         ) from None
     fused.load_state_dict(state, assign=True)
     return fused.eval().requires_grad_(False)

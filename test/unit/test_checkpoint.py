@@ -14,7 +14,7 @@ from seeded import normalize, relative_difference, seeded_dan, seeded_images
 
 from dan_ros.cli.main import cli
 from dan_ros.errors import DanError, ModelError
-from dan_ros.labels import FERPLUS
+from dan_ros.labels import AFFECTNET8, FERPLUS
 from dan_ros.model.normalization import check_normalization
 from dan_ros.model.store import read_model
 from dan_ros.network.checkpoint import fuse_checkpoint, load_dan, read_notes
@@ -211,6 +211,8 @@ def test_what_a_checkpoint_was_trained_on_goes_into_the_file(tmp_path):
     _, info = fuse_checkpoint(tmp_path / 'a.safetensors')
     assert info.source == 'trained on faces'
     assert info.labels == FERPLUS
+    with pytest.raises(ModelError, match=r'was trained with the labels neutral, happy, surprise.*'):
+        fuse_checkpoint(tmp_path / 'a.safetensors', labels=AFFECTNET8)
 
 
 @pytest.mark.parametrize('name', ['evaluate', 'explain'])
