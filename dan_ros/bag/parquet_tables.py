@@ -51,9 +51,9 @@ FACE_COLUMNS = (
         (f'raw_{label}', FLOAT, 'probability in this image, not smoothed')
         for label in labels.CANONICAL
     ),
-    ('looking_at_camera', FLOAT, 'how directly the face is turned to the camera, [0, 1]'),
-    ('looking', BOOL, 'whether the face looks at the camera'),
-    ('looking_s', FLOAT, 'how long it has done so without a pause, seconds'),
+    ('looking_at_camera', FLOAT, 'how directly the head faces the camera, [0, 1]; NaN if unknown'),
+    ('looking', BOOL, 'whether the head is turned to the camera'),
+    ('looking_s', FLOAT, 'how long looking has had its value, seconds'),
 )
 TABLES = {FRAMES: FRAME_COLUMNS, FACES: FACE_COLUMNS}
 

@@ -166,6 +166,14 @@ def test_a_command_that_asks_a_node_runs_after_the_node_was_started(page):
         is_started = is_started or block.is_background
 
 
+@every_page
+def test_scripts_and_their_options_exist(page):
+    for words in commands_in(page, 'python3'):
+        if words and re.match(r'\w+/', words[0]):
+            source = (ROOT / words[0]).read_text()
+            assert all(f"'{word}'" in source for word in words if word.startswith('-')), words
+
+
 # --- the site -----------------------------------------------------------------------------------
 
 
@@ -227,6 +235,20 @@ def test_the_page_of_topics_has_every_cause_of_a_drop():
         assert f'`{name}`' in text, name
 
 
+def test_the_page_of_topics_has_every_key_of_the_diagnostics():
+    text = (ROOT / 'docs' / 'topics.md').read_text()
+    keys = {
+        key.value
+        for name in ('ros/status.py', 'backends/kserve/backend.py')
+        for node in ast.walk(ast.parse((PACKAGE / name).read_text()))
+        if isinstance(node, ast.Dict)
+        for key in node.keys
+        if isinstance(key, ast.Constant)
+    }
+    assert {'fps', 'backend_why', 'server_calls'} <= keys
+    assert [key for key in keys if f'`{key}`' not in text] == []
+
+
 # Constant parts of the node's messages.
 MESSAGES = (
     'waiting for images on',
@@ -248,6 +270,21 @@ def test_messages_in_troubleshooting_exist(text):
     sources = ''.join(file.read_text() for file in PACKAGE.rglob('*.py'))
     assert text in (ROOT / 'docs' / 'troubleshooting.md').read_text()
     assert text in sources
+
+
+# --- lists of folders and packages --------------------------------------------------------------
+
+
+def test_the_map_of_the_code_has_every_folder():
+    named = re.findall(r'^(\w+)/ ', (ROOT / 'CONTRIBUTING.md').read_text(), re.MULTILINE)
+    assert sorted(named) == sorted({path.parent.name for path in PACKAGE.glob('*/*.py')})
+
+
+def test_the_quality_declaration_has_every_ros_package():
+    text = (ROOT / 'QUALITY_DECLARATION.md').read_text()
+    package = ElementTree.parse(ROOT / 'package.xml').getroot()
+    needed = [entry.text for kind in ('depend', 'exec_depend') for entry in package.iter(kind)]
+    assert [n for n in needed if f'`{n}`' not in text and not n.startswith('python3-')] == []
 
 
 # --- examples -----------------------------------------------------------------------------------
