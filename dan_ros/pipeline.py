@@ -144,15 +144,10 @@ class ExpressionPipeline:
         self.timer.lap(INFER)
         return [[candidate.result(probabilities) for candidate in own] for own in candidates]
 
-    def find_faces(
-        self,
-        frame: Frame,
-        predicted_boxes: Sequence[np.ndarray] = (),
-        changed_boxes: Sequence[np.ndarray] | None = None,
-    ) -> list[Face]:
+    def find_faces(self, frame: Frame, hint: SearchHint = NO_HINT) -> list[Face]:
         """Find the faces of one frame; see `FaceFinder.find`."""
         finder = FaceFinder(self.detector, self.config.max_side_px, self._quarter_turns, self.timer)
-        return finder.find(frame, predicted_boxes, changed_boxes)
+        return finder.find(frame, hint)
 
     @property
     def _quarter_turns(self) -> int:
@@ -160,7 +155,7 @@ class ExpressionPipeline:
 
     def _candidates(self, frame: Frame, hint: SearchHint) -> list['_Candidate']:
         candidates = []
-        for face in self.find_faces(frame, hint.predicted_boxes, hint.changed_boxes):
+        for face in self.find_faces(frame, hint):
             is_known = any(is_same_place(face.box_xyxy, box) for box in hint.classified_boxes)
             thresholds = self.config.quality.relaxed() if is_known else self.config.quality
             reason = thresholds.rejection_reason(face)

@@ -68,9 +68,10 @@ class SearchHint:
         classified_boxes: faces classified in the last frame. They pass relaxed quality thresholds
             and count as larger, so that a face at a threshold does not flicker.
         predicted_boxes: where the faces are expected. Only the regions around these boxes are
-            searched, or the full frame if one of the faces is not found. Empty: the full frame.
+            searched, or the full frame if one of the faces is not found.
         changed_boxes: parts of the frame in which new faces may have appeared. If one is found,
-            the full frame is searched. None: unknown.
+            the full frame is searched. None: unknown; without predicted boxes, the full frame is
+            searched.
         allowed_boxes: only faces that overlap one of these boxes are classified; None: all faces.
     """
 

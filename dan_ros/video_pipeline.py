@@ -122,10 +122,15 @@ class VideoPipeline:
             self.search_again()
         self.pipeline.config = self.config.pipeline
         cameras = {camera: self._camera(camera, one.frame.size) for camera, one in frames.items()}
-        hints = [self._hint(cameras[camera], stamped.frame) for camera, stamped in frames.items()]
+        released = self.consent.released
+        hints = [
+            cameras[camera].hint(stamped.frame, self.config, released)
+            for camera, stamped in frames.items()
+        ]
         results = self.pipeline.run([stamped.frame for stamped in frames.values()], hints)
         for known in cameras.values():
             known.changes.mark_searched()
+            known.frames += 1
         tracked = {
             camera: cameras[camera].tracker.update(faces, stamped.stamp_ns, stamped.arrived_ns)
             for (camera, stamped), faces in zip(frames.items(), results, strict=True)
@@ -210,19 +215,12 @@ class VideoPipeline:
         calibration = self.calibrations.get(name)
         return camera.attention.update(faces, self.face_ids(name), calibration, camera.size)
 
-    def _hint(self, camera: '_Camera', frame: Frame) -> SearchHint:
-        hint = camera.hint(frame, self.config)
-        if not self.config.consent_required:
-            return hint
-        released = self.consent.released
-        allowed = [box for face_id, box in camera.tracker.places if face_id in released]
-        return replace(hint, allowed_boxes=allowed)
-
     def _camera(self, name: str, size: tuple[int, int]) -> '_Camera':
         camera = self._cameras.get(name)
         if camera is None:
-            tracker = FaceTracker(self._new_ids, phase=len(self._cameras))
-            camera = self._cameras[name] = _Camera(tracker, size)
+            # Different starts, so that the cameras are searched in full at different times.
+            camera = _Camera(FaceTracker(self._new_ids), size, frames=len(self._cameras))
+            self._cameras[name] = camera
         if camera.size != size:
             camera.tracker.rescale(size[0] / camera.size[0], size[1] / camera.size[1])
             camera.size = size
@@ -237,28 +235,33 @@ class _Camera:
     Attributes:
         tracker: its faces.
         size: (width, height) of its images, pixels.
+        frames: number of its images so far, plus an offset.
         changes: parts of the images that changed.
         attention: attention of its faces.
     """
 
     tracker: FaceTracker
     size: tuple[int, int]
+    frames: int
     changes: SceneChanges = field(default_factory=SceneChanges)
     attention: AttentionTracker = field(default_factory=AttentionTracker)
 
-    def hint(self, frame: Frame, config: VideoConfig) -> SearchHint:
-        """Return the hints for the search in the next frame."""
-        interval = 1 if config.blur or config.consent_required else config.detector_interval
-        hint = self.tracker.hint(interval)
-        if interval == 1:
+    def hint(self, frame: Frame, config: VideoConfig, released: set[str]) -> SearchHint:
+        """Return the hints for the search in the next frame, with the ids of the released faces."""
+        tracker = self.tracker
+        hint = SearchHint(tracker.classified_boxes)
+        if config.consent_required:
+            allowed = [box for face_id, box in tracker.places if face_id in released]
+            return replace(hint, allowed_boxes=allowed)
+        if config.blur or config.detector_interval == 1:
             return hint
         parts = self.changes.parts_to_search(
             frame,
-            self.tracker.boxes,
+            tracker.boxes,
             config.pipeline.max_side_px,
-            self.tracker.is_full_search_due(interval),
-            self.tracker.missing_boxes,
+            self.frames % config.detector_interval == 0,
+            tracker.missing_boxes,
         )
         if parts is None:
-            return replace(hint, predicted_boxes=())
-        return replace(hint, predicted_boxes=self.tracker.boxes, changed_boxes=parts)
+            return hint
+        return replace(hint, predicted_boxes=tracker.boxes, changed_boxes=parts)

@@ -15,7 +15,7 @@ from dan_ros.images.encodings import to_bgr
 from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
 from dan_ros.stage_timer import StageTimer
-from dan_ros.types import Face, Frame
+from dan_ros.types import Face, Frame, SearchHint
 
 LOG = logging.getLogger(__name__)
 
@@ -48,38 +48,29 @@ class FaceFinder:
     quarter_turns: int
     timer: StageTimer
 
-    def find(
-        self,
-        frame: Frame,
-        predicted_boxes: Sequence[np.ndarray] = (),
-        changed_boxes: Sequence[np.ndarray] | None = None,
-    ) -> list[Face]:
+    def find(self, frame: Frame, hint: SearchHint) -> list[Face]:
         """Find at most `MAX_FACES` faces, in pixels of the frame, the largest first.
 
-        Args:
-            frame: image to search.
-            predicted_boxes: float [4] each, where faces are expected. If every box has a face close
-                by, and searching around them is cheaper, the rest of the frame is not searched.
-            changed_boxes: float [4] each, where new faces may be; if one is found, the full frame
-                is searched. None: without expected faces, the full frame is searched.
+        Only parts of the frame are searched if `hint` names them, the expected faces are in them,
+        and this is cheaper than searching the full frame.
         """
-        faces = None
-        if predicted_boxes or changed_boxes is not None:
-            faces = self._find_in_parts(frame, predicted_boxes, changed_boxes or ())
+        faces = self._find_in_parts(frame, hint)
         where = 'the full frame' if faces is None else 'parts'
         if faces is None:
             faces = self._detect(self._copy(frame, (0, 0, *frame.size), self.max_side_px))
-        LOG.debug('searched %s: found %d, expected %d', where, len(faces), len(predicted_boxes))
+        expected = len(hint.predicted_boxes)
+        LOG.debug('searched %s: found %d, expected %d', where, len(faces), expected)
         return sorted(faces[:MAX_FACES], key=lambda face: -area(face.box_xyxy))
 
-    def _find_in_parts(
-        self, frame: Frame, expected: Sequence[np.ndarray], changed: Sequence[np.ndarray]
-    ) -> list[Face] | None:
+    def _find_in_parts(self, frame: Frame, hint: SearchHint) -> list[Face] | None:
         """Return the expected faces, or None if the full frame must be searched."""
+        expected, changed = hint.predicted_boxes, hint.changed_boxes
+        if not expected and changed is None:
+            return None
         if not self._regions_are_cheaper(frame, len(expected)):
             return None
         faces = self._find_near_all(frame, expected)
-        if faces is None or any(self._has_new_face(frame, box, faces) for box in changed):
+        if faces is None or any(self._has_new_face(frame, box, faces) for box in changed or ()):
             return None
         return faces
 

@@ -15,7 +15,7 @@ from dan_ros.tracking.config import TrackerConfig
 from dan_ros.tracking.frame_clock import FrameClock
 from dan_ros.tracking.smoother import Smoother
 from dan_ros.tracking.tracker import BoxTracker
-from dan_ros.types import NO_ATTENTION, Attention, Face, FaceExpression, SearchHint
+from dan_ros.types import NO_ATTENTION, Attention, Face, FaceExpression
 
 PREFIX_LETTERS = 4  # random letters in front of the numbers of `unique_ids`
 
@@ -69,25 +69,21 @@ class FaceTracker:
 
     Args:
         new_ids: source of ids for new faces. Trackers that share it never give the same id.
-        phase: number of the first frame. Cameras with different phases are searched in full at
-            different times.
 
     Attributes:
         config: see `TrackerConfig`; may be replaced between two frames.
         boxes: boxes of the faces of the last frame, float [4] each.
+        classified_boxes: those of the faces that were classified.
         clock: time of the frames, replaced when a new recording begins.
     """
 
-    def __init__(
-        self, new_ids: Iterator[str], config: TrackerConfig | None = None, phase: int = 0
-    ) -> None:
+    def __init__(self, new_ids: Iterator[str], config: TrackerConfig | None = None) -> None:
         self.config = config or TrackerConfig()
         self._new_ids = new_ids
         self._forget()
-        self._classified_boxes: list[np.ndarray] = []
         self.boxes: list[np.ndarray] = []
+        self.classified_boxes: list[np.ndarray] = []
         self._ids: list[str] = []
-        self._frames = phase
 
     def _forget(self) -> None:
         self._box_tracker = BoxTracker(self._new_ids)
@@ -109,9 +105,8 @@ class FaceTracker:
         Returns:
             The faces in the same order, without those that have too few hits for an id.
         """
-        self._frames += 1
         self.boxes = [face.face.box_xyxy for face in faces]
-        self._classified_boxes = [face.face.box_xyxy for face in faces if face.is_classified]
+        self.classified_boxes = [face.face.box_xyxy for face in faces if face.is_classified]
         if self.clock.is_restart(stamp_ns):
             self._forget()
         now_ns = self.clock.advance(stamp_ns, arrived_ns)
@@ -127,22 +122,8 @@ class FaceTracker:
         """Continue in images of another size; x and y are new pixels per old pixel."""
         scale = np.array([x, y, x, y], np.float32)
         self.boxes = [box * scale for box in self.boxes]
-        self._classified_boxes = [box * scale for box in self._classified_boxes]
+        self.classified_boxes = [box * scale for box in self.classified_boxes]
         self._box_tracker.rescale(x, y)
-
-    def hint(self, interval: int = 1) -> SearchHint:
-        """Return hints for the search in the next frame.
-
-        Args:
-            interval: every Nth frame is searched in full; so is every frame while a face that may
-                come back is missing.
-        """
-        is_full = self.is_full_search_due(interval) or bool(self.missing_boxes)
-        return SearchHint(self._classified_boxes, () if is_full else self.boxes)
-
-    def is_full_search_due(self, interval: int) -> bool:
-        """Return whether the next frame is an Nth one."""
-        return self._frames % interval == 0
 
     @property
     def missing_boxes(self) -> list[np.ndarray]:

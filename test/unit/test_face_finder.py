@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Search around known faces instead of in the full frame."""
 
-import itertools
-
 import cv2
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ from scenes import intersection_over_union
 from dan_ros.detect import open_detector
 from dan_ros.detect.face_finder import REGION_PX
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
-from dan_ros.tracking.face_tracker import FaceTracker
 from dan_ros.types import Frame, SearchHint
 
 
@@ -27,6 +24,8 @@ class Watched:
     def detect(self, image_bgr):
         self.sizes.append(image_bgr.shape[:2])
         return self._yunet.detect(image_bgr)
+
+    detect_in_part = detect
 
     @property
     def searched_full_frame(self) -> bool:
@@ -46,8 +45,9 @@ def pair(portrait) -> np.ndarray:
     return np.hstack([portrait[:360, 40:400], portrait[:360, 40:400]])
 
 
-def boxes_of(pipeline, image, **options) -> list[np.ndarray]:
-    return [face.box_xyxy for face in pipeline.find_faces(Frame(image), **options)]
+def boxes_of(pipeline, image, predicted_boxes=()) -> list[np.ndarray]:
+    hint = SearchHint(predicted_boxes=predicted_boxes)
+    return [face.box_xyxy for face in pipeline.find_faces(Frame(image), hint)]
 
 
 @pytest.mark.parametrize('scale', [0.6, 1.0, 3.0])
@@ -125,7 +125,7 @@ def test_regions_are_searched_only_while_that_is_cheaper(watched, size, max_side
     whole = (round(max_side_px * height / width), max_side_px)
     for faces in (max_regions, max_regions + 1):
         watched.detector.sizes.clear()
-        watched.find_faces(nobody, [box] * faces)
+        watched.find_faces(nobody, SearchHint(predicted_boxes=[box] * faces))
         assert (watched.detector.sizes[0] == whole) == (faces > max_regions)
 
 
@@ -135,31 +135,7 @@ def test_a_turned_camera(watched, portrait, rotation):
     image = np.ascontiguousarray(np.rot90(portrait, rotation // 90))
     (whole,) = watched.find_faces(Frame(image))
     watched.detector.sizes.clear()
-    (again,) = watched.find_faces(Frame(image), [whole.box_xyxy])
+    (again,) = watched.find_faces(Frame(image), SearchHint(predicted_boxes=[whole.box_xyxy]))
     assert not watched.detector.searched_full_frame
     assert intersection_over_union(again.box_xyxy, whole.box_xyxy) > 0.8
     np.testing.assert_allclose(again.landmarks, whole.landmarks, atol=8)
-
-
-def test_every_third_frame_is_searched_in_full(portrait, watched):
-    tracker = FaceTracker(itertools.count())
-    full = []
-    for index in range(7):
-        (found,) = watched.run([Frame(portrait)], [tracker.hint(interval=3)])
-        full.append(watched.detector.searched_full_frame)
-        tracker.update(found, index * 33_000_000)
-    assert full == [True, False, False, True, False, False, True]
-
-
-@pytest.mark.parametrize('stamps', [(0, 33, 66, 99), (0, 33, 33, 33), (0, 0, 0, 0)])
-def test_a_face_that_was_missed_once_is_searched_in_the_full_frame(portrait, watched, pair, stamps):
-    """Otherwise the face would be lost until the next full search."""
-    tracker = FaceTracker(f'f{n}' for n in itertools.count())
-    covered = pair.copy()
-    covered[:, 360:] = 128
-    counts = []
-    for stamp_ms, image in zip(stamps, [pair, covered, pair, pair], strict=True):
-        (found,) = watched.run([Frame(image)], [tracker.hint(interval=50)])
-        counts.append((len(found), watched.detector.searched_full_frame))
-        tracker.update(found, stamp_ms * 1_000_000)
-    assert counts == [(2, True), (1, True), (2, True), (2, False)]

@@ -11,7 +11,7 @@ from dan_ros.errors import BackendError
 from dan_ros.faces.quality import QualityThresholds
 from dan_ros.images.compressed import JpegDecoder
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
-from dan_ros.types import Frame
+from dan_ros.types import Frame, SearchHint
 from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
 
 CAMERA = '/camera/image_raw'
@@ -169,7 +169,7 @@ def test_known_faces_of_a_reduced_jpeg_need_no_full_picture(pipeline, portrait):
     content = cv2.imencode('.jpg', picture)[1].tobytes()
     (whole,) = pipeline.find_faces(Frame(picture))
     frame = JpegDecoder().decode(content, size, 640)
-    (found,) = pipeline.find_faces(frame, [whole.box_xyxy])
+    (found,) = pipeline.find_faces(frame, SearchHint(predicted_boxes=[whole.box_xyxy]))
     assert intersection_over_union(found.box_xyxy, whole.box_xyxy) > 0.8
     assert frame.pixels(0.5).shape[1::-1] == (640, 480)
 
