@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
+from sensor_msgs.msg import Image
 
 from dan_ros.errors import FrameError
 from dan_ros.faces.head_pose import HeadPose, pose_with_depth
@@ -17,7 +18,7 @@ from dan_ros.images.depth import DepthImage, message_to_depth
 from dan_ros.messages import stamp_to_ns
 from dan_ros.ros.qos import QosMonitor, create_image_subscription
 from dan_ros.ros.statistics import Statistics
-from dan_ros.ros.transports import RAW, open_transport
+from dan_ros.ros.transports import read_raw
 
 MAX_IMAGES = 6  # depth images kept per camera
 TOLERANCE_NS = 100_000_000  # longest time between an image and its depth, for cameras of 10 Hz
@@ -44,7 +45,6 @@ class DepthStream:
     ) -> None:
         self._node, self._topic = node, topic
         self._statistics, self._qos_monitor = statistics, qos_monitor
-        self._transport = open_transport(RAW, lambda: 0, lambda: 0)
         self._lock = threading.Lock()
         self._images: deque[tuple[int, DepthImage]] = deque(maxlen=MAX_IMAGES)
         self._subscription: Any = None
@@ -58,7 +58,7 @@ class DepthStream:
         self._last_s = time.monotonic()
         self._subscription = create_image_subscription(
             self._node,
-            self._transport.message_type,
+            Image,
             self._topic,
             self._on_depth,
             reliability,
@@ -148,7 +148,7 @@ class DepthStream:
     def _on_depth(self, content: bytes) -> None:
         self._last_s = time.monotonic()
         try:
-            message = self._transport.read(content)
+            message = read_raw(content)
             depth = message_to_depth(message)
         except FrameError as error:
             self._drop(FrameError(error.cause, f'a depth image of {self._name}: {error}'))

@@ -52,7 +52,7 @@ def open_transport(
         max_side_px: returns the longer side of the copy on which faces are detected, pixels.
     """
     if name == RAW:
-        return Transport(Image, lambda content: read_image(content, _header), _check_raw)
+        return Transport(Image, read_raw, _check_raw)
     decoders: defaultdict[str, JpegDecoder] = defaultdict(JpegDecoder)
 
     def check(message: Any, camera: str) -> Callable[[], Frame]:
@@ -60,6 +60,15 @@ def open_transport(
         return lambda: decoder.decode(message.data, size, max_side_px())
 
     return Transport(CompressedImage, lambda content: read_picture(content, _header), check)
+
+
+def read_raw(content: bytes) -> Any:
+    """Parse a serialized sensor_msgs/Image to a `cdr.SerializedImage`.
+
+    Raises:
+        FrameError: it is malformed.
+    """
+    return read_image(content, _header)
 
 
 def _check_raw(message: Any, camera: str) -> Callable[[], Frame]:
