@@ -132,6 +132,20 @@ def read_model(name: str) -> ModelFile:
     raise kind(f'{found}. {model.remedy}')
 
 
+def require_model(name: str) -> None:
+    """Refuse a wrong name without reading anything.
+
+    Raises:
+        ModelError: the name is neither 'auto' nor a known model, and there is no such path.
+    """
+    if name in (DEFAULT_MODEL, *KNOWN_MODELS):
+        return
+    path = expand_path(name)
+    with suppress(OSError):  # `read_model` explains it
+        if not path.exists():
+            raise _missing(name, path)
+
+
 def read_pinned(name: str, path: str) -> ModelFile:
     """Read a known model from the path that the user gave for it.
 
@@ -275,13 +289,17 @@ def _read_custom(name: str) -> ModelFile:
     path = expand_path(name)
     file = _read(path, name)
     if file is None:
-        raise ModelError(
-            f'there is no model {shorten(name)!r}: neither a file at {shorten(path.absolute())} '
-            f'nor one of the known models ({", ".join(KNOWN_MODELS)}). Give the path of an ONNX '
-            'file made by `dan-ros convert`.'
-        )
+        raise _missing(name, path)
     inspect_onnx(file.content, str(path))
     return file
+
+
+def _missing(name: str, path: Path) -> ModelError:
+    return ModelError(
+        f'there is no model {shorten(name)!r}: neither a file at {shorten(path.absolute())} '
+        f'nor one of the known models ({", ".join(KNOWN_MODELS)}). Give the path of an ONNX '
+        'file made by `dan-ros convert`.'
+    )
 
 
 def expand_path(path: str) -> Path:

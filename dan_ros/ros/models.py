@@ -12,7 +12,7 @@ from dan_ros.backends.base import smoke_test
 from dan_ros.detect import Detector, open_detector
 from dan_ros.detect.full_frame import FullFrameDetector
 from dan_ros.errors import ParameterError
-from dan_ros.model.store import expand_path
+from dan_ros.model.store import expand_path, require_model
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.probabilities import Calibration
 from dan_ros.ros.parameters import CROPPED_FACES, Settings
@@ -71,6 +71,9 @@ def load_models(
     Raises:
         DanError: a file or library is missing or invalid, or the model gives no usable answer.
     """
+    require_model(settings.backend.model)
+    path = settings.calibration
+    calibration = Calibration.read(expand_path(path)) if path else None
     with ThreadPoolExecutor(1) as thread:  # so that detector and network load at the same time
         opened = thread.submit(_open_detector, settings, on_progress)
         if settings.detector.device != 'cpu':
@@ -78,8 +81,6 @@ def load_models(
         config = replace(settings.backend.config, on_progress=on_progress)
         selection = choose_backend(settings.backend.name, settings.backend.model, config)
     detector = opened.result() or FullFrameDetector(selection.backend.model.crop_scale)
-    path = settings.calibration
-    calibration = Calibration.read(expand_path(path)) if path else None
     pipeline = ExpressionPipeline(detector, selection.backend, settings.video.pipeline, calibration)
     video = VideoPipeline(pipeline, settings.video, new_ids)
     pipeline.run([Frame(np.zeros((*WARM_UP_SIZE, 3), np.uint8))])
