@@ -73,13 +73,16 @@ def create_with_events(node: Node, create: Callable[[Any], Any], events: Any) ->
         except UnsupportedEventTypeError:
             return create(None)
     except OVERRIDE_ERRORS as error:
-        if not node.get_parameters_by_prefix('qos_overrides'):
+        # rclpy has no public API for them, and declares parameters of the same names itself.
+        is_overridden = any(name.startswith('qos_overrides.') for name in node._parameter_overrides)
+        if not is_overridden and not isinstance(error, RuntimeError):
             raise
-        reason = one_line(error)
-        raise ParameterError(
-            f'cannot open a topic with its QoS: {reason}. Check the parameters qos_overrides, and '
-            'restart the node with valid ones'
-        ) from error
+        advice = (
+            '. Check the parameters qos_overrides, and restart the node with valid ones'
+            if is_overridden
+            else ''
+        )
+        raise ParameterError(f'cannot open a topic: {one_line(error)}{advice}') from error
 
 
 def create_image_subscription(

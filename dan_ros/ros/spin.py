@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ def run_until_signal(make_node: Callable[[], Any]) -> int:
     except ImportError as error:
         return _refuse(make_node.__name__, f'a library is missing or broken: {error}')
     import rclpy
-    from rclpy.exceptions import ParameterException
+    from rclpy.exceptions import NameValidationException, ParameterException
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.utilities import remove_ros_args
 
@@ -93,11 +94,15 @@ def run_until_signal(make_node: Callable[[], Any]) -> int:
     except DanError as error:
         return _refuse(node_class.NAME, error)
     process_tuning.prepare_logging()
+    # For an invalid name, rclpy warns of this before it raises an error.
+    warnings.filterwarnings('ignore', 'Failed to fini rosout publisher')
     try:
         node = node_class()
-    except (DanError, ParameterException, ValueError) as error:
+    except (DanError, NameValidationException, ParameterException, ValueError) as error:
         return _refuse(node_class.NAME, error)
     except RuntimeError as error:  # for example, no network interface is up yet
+        if 'invalid node name' in str(error):  # or namespace, from a rule such as __ns:=/a/
+            return _refuse(node_class.NAME, error)
         return _refuse(node_class.NAME, f'the middleware does not start: {error}', NO_MIDDLEWARE)
     if ignored := remove_ros_args()[1:]:
         node.get_logger().warning(
@@ -137,7 +142,7 @@ def init_rclpy(**options: Any) -> None:
 
 
 def _refuse(name: str, reason: object, exit_code: int = BAD_USAGE) -> int:
-    print(f'{name}: {reason}'.replace('\n', ' '), file=sys.stderr)  # noqa: T201
+    print(f'{name}:', *str(reason).split(), file=sys.stderr)  # noqa: T201
     return exit_code
 
 

@@ -342,7 +342,7 @@ def test_the_installed_modules_are_compiled():
 @pytest.mark.parametrize(
     ('words', 'variables', 'message'),
     [
-        (['--ros-args', '-p', 'max_faces:=0'], {}, 'max_faces cannot be 0'),
+        (['--ros-args', '-r', '__ns:=/a/'], {}, '.*namespace must not end with'),
         ([], {'ROS_LOG_DIR': '/dev/null/log'}, '.*/dev/null/log.*; set ROS_LOG_DIR to a folder'),
     ],
 )
