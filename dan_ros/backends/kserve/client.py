@@ -165,9 +165,10 @@ class Client(ABC):
             raise self._failed(f'{error}' or type(error).__name__) from None
 
     def _late(self, timeout_s: float) -> ServerError:
+        remedy = ', or raise backend.timeout_ms' if timeout_s == self._timeout_s else ''
         return ServerError(
-            f'{self._url} did not answer within {1e3 * timeout_s:.0f} ms: check network and load, '
-            'or raise backend.timeout_ms'
+            f'{self._url} did not answer within {1e3 * timeout_s:.0f} ms: check network and load'
+            f'{remedy}'
         )
 
     def _failed(self, text: str, status: str = '') -> ServerError:
