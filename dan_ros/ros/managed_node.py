@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A lifecycle node that behaves the same on every distribution."""
 
+import gc
 import traceback
 from collections.abc import Callable
 from functools import wraps
@@ -35,6 +36,7 @@ def reported(transition: Transition[N]) -> Transition[N]:
         except Exception as error:
             node.failure = f'{transition.__name__[3:]} failed: {type(error).__name__}: {error}'
             node.get_logger().error(f'{node.failure}\n{traceback.format_exc()}')
+        gc.collect()  # the error, whose traceback may refer to models
         return TransitionCallbackReturn.FAILURE
 
     return run

@@ -107,12 +107,14 @@ class DanNode(ManagedNode):
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release the models and the publishers."""
         self._release()
+        process_tuning.unfreeze_garbage()
         return SUCCESS
 
     @reported
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Release everything, from any state."""
         self._release()
+        process_tuning.unfreeze_garbage()
         self._phase = 'finalized'
         return SUCCESS
 

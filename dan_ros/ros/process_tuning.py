@@ -63,10 +63,8 @@ def settle_memory() -> None:
     """Exclude all existing objects from garbage collection, and return unused memory to the system.
 
     Otherwise, each full collection would visit the 200,000 objects of the libraries and block every
-    thread for 0.1 s. Imports leave no garbage; models that were replaced may.
+    thread for 0.1 s. Imports leave no garbage.
     """
-    if gc.get_freeze_count():
-        gc.collect()
     gc.freeze()
     libc = ctypes.CDLL(None)
     if hasattr(libc, 'malloc_trim'):  # glibc
@@ -76,6 +74,7 @@ def settle_memory() -> None:
 def unfreeze_garbage() -> None:
     """Include all objects in garbage collection again, and destroy unused ones.
 
+    Threads, callbacks and errors refer to each other, and so to models that are not used any more.
     A frozen DDS participant would leave without notice, and other processes would keep it in the
     ROS graph for its lease of 20 s.
     """

@@ -4,7 +4,9 @@
 Messages of packages that are not installed are replaced by plain objects with the same fields.
 """
 
+import gc
 import time
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,11 +16,13 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from processes import RosDomain
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 from std_srvs.srv import SetBool
 
 from dan_ros import labels
+from dan_ros.backends import choose_backend
 from dan_ros.detect.full_frame import FullFrameDetector
 from dan_ros.errors import DanError
 from dan_ros.faces.head_pose import HeadPose
@@ -27,6 +31,7 @@ from dan_ros.probabilities import Calibrator, Prior
 from dan_ros.ros import (
     data_declaration,
     diagnostics,
+    models,
     outputs,
     preview,
     publishers,
@@ -37,6 +42,7 @@ from dan_ros.ros.consent import ConsentService
 from dan_ros.ros.inference_thread import FrameResult, StampedMessage
 from dan_ros.ros.managed_node import ManagedNode, reported
 from dan_ros.ros.models import Models, load_models
+from dan_ros.ros.node import DanNode
 from dan_ros.ros.parameters import CROPPED_FACES, SPECS, Settings
 from dan_ros.ros.qos import QosMonitor, UnsupportedEventTypeError, create_with_events
 from dan_ros.ros.status import Status
@@ -322,12 +328,11 @@ def test_a_middleware_without_events_gets_none():
     def fail(events):
         raise RuntimeError('no memory')
 
-    parameters = {}
-    node = SimpleNamespace(get_parameters_by_prefix=lambda prefix: parameters)
+    node = SimpleNamespace(_parameter_overrides={'autostart': False})
     assert create_with_events(node, create, object()) == 'publisher'
-    with pytest.raises(RuntimeError, match='^no memory$'):
+    with pytest.raises(DanError, match='^cannot open a topic: no memory$'):
         create_with_events(node, fail, object())
-    parameters['/image.subscription.depth'] = -1
+    node._parameter_overrides['qos_overrides./image.subscription.depth'] = -1
     with pytest.raises(DanError, match='no memory. Check the parameters qos_overrides'):
         create_with_events(node, fail, object())
 
@@ -401,16 +406,48 @@ def test_the_page_of_a_node_that_is_gone_is_empty(peer, monkeypatch):
     assert time.monotonic() < start_s + 1.8
 
 
-def test_detector_and_network_load_side_by_side():
+def test_detector_and_network_load_side_by_side(monkeypatch):
     values = {name: spec.default for name, spec in SPECS.items()}
     values['detector.model_file'] = '/no/such'
     with pytest.raises(DanError, match='/no/such'):
         load(values)
-    with pytest.raises(DanError, match='/nowhere'):  # the network is named first
-        load({**values, 'model.file': '/nowhere'})
+    with monkeypatch.context() as patch:
+        patch.setattr(models, 'ThreadPoolExecutor', None)  # nothing is loaded after a wrong name
+        for name in ('model.file', 'expression.calibration'):
+            with pytest.raises(DanError, match='/nowhere'):
+                load({**values, name: '/nowhere'})
     detector = load({**values, 'input': CROPPED_FACES}).video.pipeline.detector
     assert isinstance(detector, FullFrameDetector)
 
 
 def load(values):
     return load_models(Settings.from_values(values), iter('ab'), print)
+
+
+def test_unused_models_are_released_at_once(monkeypatch):
+    backends = []
+
+    def choose(**options):
+        selection = choose_backend(**options)
+        backends.append(weakref.ref(selection.backend))
+        return selection
+
+    monkeypatch.setattr(models, 'choose_backend', choose)
+    domain, context = RosDomain(), rclpy.Context()
+    rclpy.init(context=context, domain_id=domain.number)
+    node = DanNode(context=context)
+    gc.disable()
+    try:
+        for path, is_configured in (('/no/such', False), ('', True)):
+            node.set_parameters([Parameter('detector.model_file', value=path)])
+            assert (node.trigger_configure() == TransitionCallbackReturn.SUCCESS) == is_configured
+            if is_configured:
+                node.trigger_activate()
+                node.trigger_deactivate()
+                node.trigger_cleanup()
+            assert backends.pop()() is None
+    finally:
+        gc.enable()
+        node.close()
+        node.destroy_node()
+        rclpy.shutdown(context=context)
