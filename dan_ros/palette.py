@@ -39,7 +39,7 @@ class Theme:
         paper: background.
         panel: background of parts that stand out.
         ink: text.
-        muted: text of less weight, axes; at least 4.5 : 1 against `paper` and `panel`.
+        muted: less important text, axes; contrast with `paper` and `panel` at least 4.5 : 1.
         grid: thin lines.
     """
 

@@ -109,8 +109,8 @@ VIDEO_PARAMETERS = (
     ),
     Spec(
         'detector.interval', VIDEO.detector_interval,
-        'Run full-frame detection on every Nth image; in between, search around known faces, and '
-        'in every second image where the image changed. A new face is found at most one image '
+        'Run full-frame detection on every Nth image. In between, search around known faces and, '
+        'in every second image, where something changed. A new face is found at most one image '
         'late, or N - 1 images late if it changes the image too little. 10 saves about a third of '
         'the work.',
         unit='images', limits=(1, 100), live=True,
@@ -173,7 +173,7 @@ VIDEO_PARAMETERS = (
     ),
     Spec(
         'quality.min_frontality', QUALITY.min_frontality,
-        'A face turned further away is published as unknown. 1: frontal, 0: turned by 90 degrees.',
+        'A face that is less frontal is published as unknown. 1: frontal, 0: turned by 90 degrees.',
         limits=(0.0, 1.0), live=True,
     ),
     Spec(
@@ -199,8 +199,8 @@ VIDEO_PARAMETERS = (
     ),
     Spec(
         'image_rotation', PIPELINE.rotation,
-        'Clockwise rotation that makes the image of a camera mounted on its side upright. Results '
-        'are given in pixels of the image as received.',
+        'For a camera mounted on its side: clockwise rotation that turns its image upright. '
+        'Results are given in pixels of the image as received.',
         unit='degrees', choices=ROTATIONS, live=True,
     ),
     Spec(

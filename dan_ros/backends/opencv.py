@@ -31,7 +31,7 @@ class OpenCvBackend(Backend):
     def __init__(self, file: ModelFile, config: BackendConfig = DEFAULT_CONFIG) -> None:
         if version() < MIN_VERSION:
             raise MissingPackageError(
-                f"the backend 'opencv' needs OpenCV 4.10 or newer, this is {cv2.__version__}"
+                f"the backend 'opencv' needs OpenCV 4.10 or newer; this is {cv2.__version__}"
             )
         model = ModelInfo.from_onnx(file.content, str(file.path))
         if config.threads:

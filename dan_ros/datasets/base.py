@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Base classes and shared functions of the data set readers.
 
-A reader of image files only lists them (`ImageDataset.list_images`); this module checks that each
-image can be decoded, and crops and resizes it.
+The reader of a data set lists its image files (`ImageDataset.list_images`). This module checks that
+each can be decoded, and crops and resizes it.
 """
 
 import os

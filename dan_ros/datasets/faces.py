@@ -81,7 +81,7 @@ def summarize(dataset: str, split: str, faces: Faces) -> list[str]:
 
 
 def summarize_skipped(skipped: Mapping[str, str], full_list: str = '') -> list[str]:
-    """Describe the images that are left out in a few lines; [] if there are none.
+    """Describe in a few lines which images are left out; [] if there are none.
 
     Args:
         skipped: reason per path.

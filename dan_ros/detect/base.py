@@ -63,5 +63,5 @@ class Detector(ABC):
         """
 
     def detect_in_part(self, image_bgr: np.ndarray) -> list[Face]:
-        """Find faces in a part of an image, which may contain none; like `detect`, or faster."""
+        """Find faces in a part of an image; may be faster than `detect` if there are none."""
         return self.detect(image_bgr)

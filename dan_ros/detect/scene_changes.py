@@ -117,12 +117,12 @@ class _Cells:
         return is_changed
 
     def replace_in(self, before: '_Cells', where: np.ndarray) -> '_Cells':
-        """Return the earlier cells with those of `where`, bool [rows, columns], replaced."""
+        """Return `before` with these cells at the places `where`, bool [rows, columns]."""
         return replace(self, means=np.where(where, self.means, before.means))
 
 
 def _mean_of_cells(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Return means of some pixels of each cell, float32 [rows, columns], size (columns, rows)."""
+    """Return the mean of each cell, float32 [rows, columns]; `size` is (columns, rows)."""
     step = max(1, round(image.shape[1] / size[0] / SAMPLES))
     # Green is the second channel in all color encodings, and close to the brightness.
     samples = image[::step, ::step] if image.ndim == 2 else image[::step, ::step, 1]

@@ -131,8 +131,8 @@ def _write_log_softmax(graph: _Graph, x: str) -> str:
     """Add a log-softmax over the first axis that subtracts the maximum first.
 
     The LogSoftmax operator is not used: OpenCV, TensorRT's parser and ONNX's reference compute the
-    logarithm of a softmax, which is minus infinity if two heads differ by more than 103. Heads of
-    trained networks differ by thousands.
+    logarithm of a softmax, which is minus infinity if the outputs of two heads differ by more than
+    103. In trained networks they differ by thousands.
     """
     x = graph.op('Sub', x, graph.op('ReduceMax', x, axes=[0], keepdims=1))
     return graph.op('Sub', x, graph.op('ReduceLogSumExp', x, axes=[0], keepdims=1))

@@ -51,7 +51,7 @@ class EventPublisher:
             self._publish(result.camera, detector.update(result.faces, face_ids))
 
     def end(self, cameras: Iterable[str]) -> None:
-        """Publish that the faces of cameras without new images have left."""
+        """Publish that all faces of some cameras have left."""
         with self._lock:
             for camera in cameras:
                 if detector := self._detectors.pop(camera, None):

@@ -66,7 +66,7 @@ PARAMETERS = (
         'depth_topics', [''],
         'Depth topics of the cameras, in the order of image_topics; "" for a camera without depth. '
         'Depth must be aligned to the image and have its size, as 16UC1 (mm) or 32FC1 (m). It '
-        'gives the true distance of faces, which is otherwise that of an average adult.',
+        'gives the true distance of faces; otherwise, an average adult is assumed.',
         check=_check_topics,
     ),
     Spec(
@@ -155,7 +155,7 @@ PARAMETERS = (
     ),
     Spec(
         'backend.ca_file', SERVER.ca_file,
-        'PEM file with the certificates to trust for TLS. Empty: the default ones of the system.',
+        'PEM file with the certificates to trust for TLS. Empty: those of the system.',
     ),
     Spec(
         'backend.threads', 0,

@@ -45,7 +45,8 @@ def load_pretrained(dan: DAN, path: Path) -> str:
         expected, what = {n for n in dan.state_dict() if n.startswith('features.')}, 'ResNet-18'
     else:
         raise ModelError(
-            f'{path} is neither a DAN nor a ResNet-18 with names such as layer1.0.conv1'
+            f'{path} is neither a DAN nor a ResNet-18, whose weights have names such as '
+            'layer1.0.conv1.weight'
         )
     missing = {n for n in expected - set(state) if not n.startswith(CLASSIFIER)}
     missing = {n for n in missing if not n.endswith('num_batches_tracked')}

@@ -40,7 +40,7 @@ class TrainingProgress:
         self._bar.stop()
 
     def step(self, epoch: int, step: int, steps: int) -> None:
-        """Report that `step` of `steps` of `epoch`, from 0, is done."""
+        """Report that `step` of the `steps` of an epoch is done; epochs count from 0."""
         name = f'epoch {epoch + 1}/{self.epochs}'
         self._bar.update(self._task, completed=epoch + step / steps, description=name)
 

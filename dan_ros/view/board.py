@@ -184,7 +184,7 @@ class Board:
                 self._status = (self._next(), status)
 
     def set_notice(self, subject: str, notice: str) -> None:
-        """Show a sentence about a subject above the pictures, beside others; '' for none."""
+        """Show a sentence about a subject above the pictures; '' removes it."""
         with self._lock:
             self._notices[subject] = notice
 

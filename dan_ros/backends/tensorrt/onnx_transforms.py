@@ -108,7 +108,7 @@ class _Fp16Converter:
     """Rewrites a graph node by node.
 
     Args:
-        model: the fp16 weights are added to it.
+        model: receives the fp16 weights.
 
     Attributes:
         nodes: the nodes of the new graph.
@@ -204,7 +204,7 @@ def _quantize_activation(
 def _quantize_constant(
     graph: onnx.GraphProto, node: NodeProto, arrays: dict[str, np.ndarray]
 ) -> list[NodeProto]:
-    """Replace an int8 weight by a float weight and a symmetric pair, a bias by a float bias."""
+    """Replace an int8 weight by a float weight and a symmetric pair; make a bias float."""
     name, output = node.input[0], node.output[0]
     scale = arrays[node.input[1]]
     integers, zeros = (arrays[key].astype(np.float32) for key in (name, node.input[2]))
