@@ -8,7 +8,7 @@ Four layouts are supported:
 * the first release: `Manually_Annotated_file_lists/training.csv` and `validation.csv`, or these
   files in `root`, and the folder `Manually_Annotated_Images`;
 * the release of 2021: `train_set/images/1.jpg` and `train_set/annotations/1_exp.npy`;
-* one CSV with a column `phase`: `affectnet.csv`;
+* one CSV with a column `phase`: `affectnet.csv`, as the official code of DAN writes it;
 * one folder per class number or name: `train/0 .. 7`, `val/0 .. 7`.
 """
 
@@ -39,6 +39,7 @@ IMAGE_FOLDERS = (
     *('', 'Manually_Annotated_Images', 'Manually_Annotated/Manually_Annotated_Images'),
     *('Manually_Annotated', 'images'),
 )
+MIN_PARTS = 3  # last parts of an image's path that identify it, such as train_set/images/1.jpg
 FILE_COLUMN = 'subdirectory_filepath'  # only AffectNet's first release has this column
 # The validation.csv of the first release has no header.
 FIRST_RELEASE = (
@@ -172,10 +173,14 @@ def _crop(row: dict[str, str]) -> tuple[int, int, int, int] | None:
 
 
 def _find_image(folder: Path, name: str) -> Path:
-    for parent in IMAGE_FOLDERS:
+    """Find an image; its path may begin with folders of the machine that wrote the CSV file."""
+    paths = [folder / parent / name for parent in IMAGE_FOLDERS]
+    parts = Path(name).parts
+    paths += [folder.joinpath(*parts[start:]) for start in range(1, len(parts) - MIN_PARTS + 1)]
+    for path in paths:
         with contextlib.suppress(OSError):  # an invalid name; listed as unreadable later
-            if (folder / parent / name).is_file():
-                return folder / parent / name
+            if path.is_file():
+                return path
     return folder / name
 
 

@@ -206,11 +206,13 @@ def test_affectnet_csv_with_phases(tmp_path):
     write_image(tmp_path / 'x' / 'a.jpg')
     rows = ['img_path,label,phase', 'x/a.jpg,1,train', 'x/a.jpg,2,val', 'x/gone.jpg,2,val']
     rows.append(f'{"x" * 300}.jpg,2,val')  # a name too long for the file system
+    write_image(tmp_path / 'train_set' / 'images' / '1.jpg')  # as in DAN's repository
+    rows += ['./datasets/AffectNet/train_set/images/1.jpg,3,train', '/old/x/images/1.jpg,4,val']
     (tmp_path / 'affectnet.csv').write_text('\n'.join(rows))
-    assert open_faces('affectnet8', tmp_path, 'train').classes.tolist() == [1]
+    assert open_faces('affectnet8', tmp_path, 'train').classes.tolist() == [1, 3]
     valid = open_faces('affectnet8', tmp_path / 'affectnet.csv', 'valid')
     assert valid.classes.tolist() == [2]
-    assert len(valid.skipped) == 2
+    assert len(valid.skipped) == 3
 
 
 @pytest.mark.parametrize(
