@@ -8,6 +8,7 @@ import onnx
 import onnxruntime
 import pytest
 from command import Command
+from onnxruntime import quantization
 
 from dan_ros.backends.tensorrt import engine_builder, onnx_transforms
 from dan_ros.errors import BackendError, ModelError
@@ -113,6 +114,57 @@ def test_the_symmetric_int8_graph_is_what_tensorrt_takes(quantized):
         assert zero.dtype == np.int8
         assert not zero.any()
     assert not [array for array in arrays.values() if array.dtype in (np.uint8, np.int32)]
+
+
+def classifier(size: int = 32) -> onnx.ModelProto:
+    """A classifier of another project: uint8 [N, size, size, 3] -> [N, 8]."""
+    rng = np.random.default_rng(0)
+    weights = {
+        'kernel': rng.normal(0, 0.1, (8, 3, 3, 3)),
+        'matrix': rng.normal(0, 4, (8, 8)),
+    }
+    make = onnx.helper.make_node
+    nodes = [
+        make('Cast', ['faces'], ['pixels'], to=onnx.TensorProto.FLOAT),
+        make('Transpose', ['pixels'], ['x'], perm=[0, 3, 1, 2]),
+        make('Conv', ['x', 'kernel'], ['y']),
+        make('Tanh', ['y'], ['signed']),
+        make('GlobalAveragePool', ['signed'], ['pooled']),
+        make('Flatten', ['pooled'], ['flat']),
+        make('MatMul', ['flat', 'matrix'], ['logits']),
+    ]
+    tensor = onnx.helper.make_tensor_value_info
+    graph = onnx.helper.make_graph(
+        nodes,
+        'other',
+        [tensor('faces', onnx.TensorProto.UINT8, ['N', size, size, 3])],
+        [tensor('logits', onnx.TensorProto.FLOAT, ['N', 8])],
+        [onnx.numpy_helper.from_array(v.astype(np.float32), k) for k, v in weights.items()],
+    )
+    imports = [onnx.helper.make_opsetid('', 17)]
+    return onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
+
+
+@pytest.mark.parametrize('kind', ['QInt8', 'QUInt8'])
+@pytest.mark.parametrize('per_channel', [True, False])
+def test_the_symmetric_form_of_classifiers_that_onnx_runtime_quantized(
+    tmp_path, faces, kind, per_channel
+):
+    small = faces[:, ::3, ::3].copy()
+    batches = iter([{'faces': small}])
+    reader = SimpleNamespace(get_next=lambda: next(batches, None))
+    quantization.CalibrationDataReader.register(type(reader))
+    path = tmp_path / 'int8.onnx'
+    quantization.quantize_static(
+        classifier(),
+        path,
+        reader,
+        per_channel=per_channel,
+        activation_type=quantization.QuantType[kind],
+    )
+    expected = run(path.read_bytes(), small)
+    found = run(onnx_transforms.to_symmetric_int8(path.read_bytes()), small)
+    np.testing.assert_allclose(softmax(found), softmax(expected), atol=0.05)
 
 
 def test_an_impossible_conversion_is_refused(floats, quantized):

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dan_ros.errors import BackendError, ModelError
+from dan_ros.errors import BackendError, ModelError, one_line, shorten
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.model.onnx_file import has_operator
@@ -182,11 +182,17 @@ def _network_flags(trt: Any) -> int:
 def _convert(trt: Any, content: bytes, precision: str) -> bytes:
     from dan_ros.backends.tensorrt import onnx_transforms
 
-    content = onnx_transforms.expand_log_softmax(content)
-    if precision == INT8:
-        return onnx_transforms.to_symmetric_int8(content)
-    if precision == FP16 and _is_strongly_typed(trt):
-        return onnx_transforms.to_fp16(content)
+    try:
+        content = onnx_transforms.expand_log_softmax(content)
+        if precision == INT8:
+            return onnx_transforms.to_symmetric_int8(content)
+        if precision == FP16 and _is_strongly_typed(trt):
+            return onnx_transforms.to_fp16(content)
+    except (ArithmeticError, LookupError, TypeError, ValueError, onnx_transforms.INVALID) as error:
+        raise ModelError(
+            f'this {precision} graph of another project cannot be converted for TensorRT '
+            f'({shorten(one_line(error))}): use the backend onnxruntime_cuda, which runs any ONNX'
+        ) from None
     return content
 
 

@@ -4,6 +4,8 @@
 Both are derived from the ONNX file when an engine is built, so that one file serves every backend.
 """
 
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from dan_ros.errors import ModelError
 from dan_ros.model.onnx_file import has_operator
 
-QUANTIZE = 'QuantizeLinear'
+INVALID = onnx.checker.ValidationError  # a converted graph is invalid
+QUANTIZE, DEQUANTIZE = 'QuantizeLinear', 'DequantizeLinear'
 FP16_MAX = float(np.finfo(np.float16).max)
-S8_MAX, U8_MAX = 127, 255
+S8_MAX = 127
 AXES_INPUT_OPSET = 18  # first opset in which the axes of ReduceMax are an input
 # Operators that run in fp16 between convolutions. The attention's sums reach 4e4, close to the
 # largest fp16 number, so they and everything after them stay in fp32.
@@ -51,7 +54,8 @@ def to_symmetric_int8(content: bytes) -> bytes:
     instead. Weights keep their values.
 
     Args:
-        content: an ONNX file written by `network.quantize`.
+        content: an ONNX file written by `network.quantize`, or an adopted classifier that ONNX
+            Runtime quantized.
 
     Raises:
         ModelError: it is not quantized.
@@ -60,13 +64,18 @@ def to_symmetric_int8(content: bytes) -> bytes:
         raise ModelError('the model has float weights: use its int8 version, see `dan-ros export`')
     model = onnx.load_from_string(content)
     arrays = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+    dequantized: dict[str, list[str]] = defaultdict(list)  # names of a tensor after dequantization
+    for node in model.graph.node:
+        if node.op_type == DEQUANTIZE:
+            dequantized[node.input[0]].append(node.output[0])
     nodes: list[NodeProto] = []
     for node in model.graph.node:
         if node.op_type == QUANTIZE:
-            nodes += _quantize_activation(model.graph, node, arrays)
-        elif node.op_type == 'DequantizeLinear' and node.input[0] in arrays:
+            outputs = dequantized[node.output[0]]
+            nodes += _quantize_activation(model.graph, node, outputs, arrays)
+        elif node.op_type == DEQUANTIZE and node.input[0] in arrays:
             nodes += _quantize_constant(model.graph, node, arrays)
-        elif node.op_type != 'DequantizeLinear':
+        elif node.op_type != DEQUANTIZE:
             nodes.append(node)
     return _finish(model, nodes)
 
@@ -159,13 +168,13 @@ def _fp16_nodes(nodes: list[NodeProto]) -> list[NodeProto]:
     """All convolutions but the first, which converts colors, and the nodes between them."""
     maker = {name: node for node in nodes for name in node.output}
     convolutions = [node for node in nodes if node.op_type == 'Conv']
-    color, rest = convolutions[0], convolutions[1:]
+    colors, rest = convolutions[:1], convolutions[1:]
     found: dict[str, NodeProto] = {}
     waiting = list(rest)
     while waiting:
         node = waiting.pop()
         name = node.output[0]
-        if name in found or node is color or node.op_type not in FP16_OPERATORS:
+        if name in found or node in colors or node.op_type not in FP16_OPERATORS:
             continue
         found[name] = node
         waiting += [maker[tensor] for tensor in node.input if tensor in maker]
@@ -187,18 +196,18 @@ def _cast(name: str, output: str, kind: int) -> NodeProto:
 
 
 def _quantize_activation(
-    graph: onnx.GraphProto, node: NodeProto, arrays: dict[str, np.ndarray]
+    graph: onnx.GraphProto, node: NodeProto, outputs: Sequence[str], arrays: dict[str, np.ndarray]
 ) -> list[NodeProto]:
-    """Replace a quantize-dequantize pair; the output keeps its name."""
-    scale, zero = float(arrays[node.input[1]]), int(arrays[node.input[2]])
-    largest = scale * max(zero, U8_MAX - zero)
-    name = tensor = node.input[0]
+    """Replace a node that quantizes, and those that dequantize its result to `outputs`."""
+    scale, zero = float(arrays[node.input[1]]), arrays[node.input[2]]
+    integers = np.iinfo(zero.dtype)
+    largest = scale * max(int(zero) - integers.min, integers.max - int(zero))
+    tensor, name = node.input[0], node.output[0]
     relu = []
-    if zero == 0:
+    if zero == integers.min:
+        relu = [helper.make_node('Relu', [tensor], [f'{name}.cut'], name=f'cut_{name}')]
         tensor = f'{name}.cut'
-        relu = [helper.make_node('Relu', [name], [tensor], name=f'cut_{name}')]
-    output = node.output[0].replace('_QuantizeLinear_Output', '_DequantizeLinear_Output')
-    return relu + _symmetric_pair(graph, name, tensor, output, np.float32(largest / S8_MAX))
+    return relu + _symmetric_pair(graph, name, tensor, outputs, np.float32(largest / S8_MAX))
 
 
 def _quantize_constant(
@@ -209,40 +218,44 @@ def _quantize_constant(
     scale = arrays[node.input[1]]
     integers, zeros = (arrays[key].astype(np.float32) for key in (name, node.input[2]))
     is_per_channel = scale.size > 1
-    shape = (-1,) + (1,) * (integers.ndim - 1) if is_per_channel else ()  # channels: first axis
+    axis = next((attribute.i for attribute in node.attribute if attribute.name == 'axis'), 1)
+    shape = [-1 if side == axis else 1 for side in range(integers.ndim)] if is_per_channel else []
     real = ((integers - zeros.reshape(shape)) * scale.reshape(shape)).astype(np.float32)
     if integers.ndim < 2 or not is_per_channel:
         graph.initializer.append(numpy_helper.from_array(real, output))
         return []
     graph.initializer.append(numpy_helper.from_array(real, f'{name}.real'))
-    return _symmetric_pair(graph, name, f'{name}.real', output, scale.astype(np.float32), axis=0)
+    scale = scale.astype(np.float32)
+    return _symmetric_pair(graph, name, f'{name}.real', [output], scale, axis=axis)
 
 
 def _symmetric_pair(
     graph: onnx.GraphProto,
     name: str,
     tensor: str,
-    output: str,
+    outputs: Sequence[str],
     scale: np.ndarray | np.float32,
     **options: Any,
 ) -> list[NodeProto]:
-    """A signed quantize-dequantize pair from `tensor` to `output`, zero point 0."""
+    """Quantize `tensor` to int8 with zero point 0, and dequantize it to `outputs`."""
     names = [f'{name}.s8_scale', f'{name}.s8_zero']
     graph.initializer.append(numpy_helper.from_array(np.asarray(scale), names[0]))
     zero = np.zeros_like(np.asarray(scale), np.int8)
     graph.initializer.append(numpy_helper.from_array(zero, names[1]))
     return [
-        helper.make_node(kind, [source, *names], [target], name=f'{kind.lower()}_{name}', **options)
+        helper.make_node(
+            kind, [source, *names], [target], name=f'{kind.lower()}_{target}', **options
+        )
         for kind, source, target in (
-            ('QuantizeLinear', tensor, f'{name}.s8'),
-            ('DequantizeLinear', f'{name}.s8', output),
+            (QUANTIZE, tensor, f'{name}.s8'),
+            *((DEQUANTIZE, f'{name}.s8', output) for output in outputs),
         )
     ]
 
 
 def _finish(model: onnx.ModelProto, nodes: list[NodeProto]) -> bytes:
     """Serialize the model with these nodes; drop casts and initializers that nothing uses."""
-    used = {name for node in nodes for name in node.input}
+    used = {name for node in nodes for name in node.input} | {o.name for o in model.graph.output}
     kept_nodes = [node for node in nodes if node.op_type != 'Cast' or node.output[0] in used]
     used = {name for node in kept_nodes for name in node.input}
     initializers = [tensor for tensor in model.graph.initializer if tensor.name in used]
