@@ -13,13 +13,14 @@ from dan_ros.ros.parameters import (
     SPECS,
     Settings,
     declare_parameters,
-    problem_with_changes,
     read_parameters,
 )
 
 
 class LiveSettings:
     """Declares the parameters of a node, and accepts or refuses each set of changes as a whole.
+
+    The node refuses invalid values itself.
 
     Args:
         node: the node.
@@ -45,9 +46,14 @@ class LiveSettings:
 
     def _on_change(self, changes: 'list[Parameter[Any]]') -> SetParametersResult:
         models = self._get_models()
-        if problem := problem_with_changes(changes, is_configured=models is not None):
-            return SetParametersResult(successful=False, reason=problem)
         known = {c.name: SPECS[c.name].to_value(c.value) for c in changes if c.name in SPECS}
+        fixed = [name for name in known if not SPECS[name].live]
+        if models is not None and fixed:
+            reason = (
+                f'{fixed[0]} cannot be changed while the node is configured: deactivate and clean '
+                'it up first'
+            )
+            return SetParametersResult(successful=False, reason=reason)
         values = {**self._values, **known}
         settings = Settings.from_values(values)
         if models is not None and (problem := models.problem_with(settings)):

@@ -13,7 +13,7 @@ from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 
 from dan_ros.errors import DanError
-from dan_ros.ros.parameters import problem_with_names, without_unchanged
+from dan_ros.ros.parameters import problem_with_changes, without_unchanged
 from dan_ros.ros.security import SecureNode
 
 RCLError = rclpy_implementation.RCLError
@@ -71,7 +71,7 @@ class ManagedNode(SecureNode):
         self, parameter_list: 'list[Parameter[Any]]'
     ) -> SetParametersResult:
         """Set parameters; setting one to its current value is allowed, even if it is read-only."""
-        if problem := problem_with_names(self, parameter_list):
+        if problem := problem_with_changes(self, parameter_list):
             return SetParametersResult(successful=False, reason=problem)
         changes = without_unchanged(self, parameter_list)
         if parameter_list and not changes:

@@ -270,34 +270,18 @@ def read_parameters(node: Node) -> dict[str, Any]:
     return {name: spec.to_value(node.get_parameter(name).value) for name, spec in SPECS.items()}
 
 
-def problem_with_changes(changes: Iterable[Any], is_configured: bool) -> str:
-    """Return why a set of changes is refused, in one line; '' if it is valid.
+def problem_with_changes(node: Node, changes: Iterable[Any]) -> str:
+    """Return which parameter is unknown or gets an invalid value, in one line, or ''.
 
-    Args:
-        changes: new values, rclpy.parameter.Parameter.
-        is_configured: whether the node is configured, so that only live parameters may change.
+    rclpy would only say that a type is wrong, by number, and not of which parameter.
     """
-    for change in changes:
-        spec = SPECS.get(change.name)
-        if spec is None:
-            continue
-        problem = spec.problem_with(change.value)
-        if not problem and is_configured and not spec.live:
-            problem = (
-                f'{spec.name} cannot be changed while the node is configured: deactivate and '
-                'clean it up first'
-            )
-        if problem:
-            return problem
-    return ''
-
-
-def problem_with_names(node: Node, changes: Iterable[Any]) -> str:
-    """Return which parameter is unknown, in one line, or ''; rclpy's error does not name it."""
     for change in changes:
         if not node.has_parameter(change.name):
             when = ': set it at start' if change.name.startswith(FOREIGN_PREFIXES) else ''
             return f'unknown parameter {change.name!r}{when}'
+        spec = SPECS.get(change.name)
+        if spec and (problem := spec.problem_with(change.value)):
+            return problem
     return ''
 
 

@@ -111,10 +111,6 @@ class NodeSource:
     def set_parameter(self, name: str, value: Any) -> str:
         """Set a parameter of the node; return why the node refuses, or ''."""
         value = _typed(name, value)
-        # The node checks this as well, but rclpy would reject the value first, with a less helpful
-        # message.
-        if name in SPECS and (problem := SPECS[name].problem_with(value)):
-            return problem
         message = Parameter(name, value=value).to_parameter_msg()
         request = SetParametersAtomically.Request(parameters=[message])
         answer = self._call(SetParametersAtomically, request)

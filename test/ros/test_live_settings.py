@@ -8,6 +8,7 @@ import rclpy
 from rclpy.parameter import Parameter
 
 from dan_ros.ros.live_settings import LiveSettings
+from dan_ros.ros.managed_node import ManagedNode
 
 MODELS = SimpleNamespace(problem_with=lambda settings: 'too many' if settings.max_hz > 100 else '')
 
@@ -16,7 +17,7 @@ MODELS = SimpleNamespace(problem_with=lambda settings: 'too many' if settings.ma
 def node():
     context = rclpy.Context()
     rclpy.init(context=context)
-    node = rclpy.create_node('settings', context=context)
+    node = ManagedNode('settings', context=context)
     yield node
     node.destroy_node()
     rclpy.shutdown(context=context)

@@ -202,7 +202,7 @@ def test_an_invalid_value_is_refused_with_the_allowed_ones(robot):
     assert not refused.successful
     assert '0, 90, 180, 270' in refused.reason
     assert not robot.set_parameters(detector__min_score=1.5).successful
-    assert not robot.set_parameters(max_faces='many').successful
+    assert robot.set_parameters(max_faces='many').reason.startswith("max_faces cannot be 'many'")
 
 
 def test_a_prior_that_is_no_distribution_is_refused_in_one_line(robot):
