@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dan_ros.calibrate.collect import LabeledFace
-from dan_ros.calibrate.fit import WIDE, Fit, fit_bias
+from dan_ros.calibrate.fit import WIDE, Fit, Penalty, choose_penalty, fit_bias
 from dan_ros.calibrate.validation import CHANCE, Validation, cross_validate
 from dan_ros.errors import DataError, count_of
 from dan_ros.model.metadata import ModelInfo
@@ -84,14 +84,16 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
     calibrator = Calibrator.create(model)
     before = Fit(calibrator.offset(MODEL_PRIOR), model.temperature)
     start = _start(calibrator, classes)
-    penalty = None if model.log_prior else WIDE
-
-    def fit(some_logits: np.ndarray, their_classes: np.ndarray) -> Fit:
-        return fit_bias(some_logits, their_classes, start, penalty)
-
+    default = Penalty() if model.log_prior else WIDE
     units, by_person = _units(chosen)
+
+    def fit(mask: np.ndarray) -> Fit:
+        some, theirs = logits[mask], classes[mask]
+        penalty = choose_penalty(some, theirs, units[mask], start, default)
+        return fit_bias(some, theirs, start, penalty)
+
     validation = cross_validate(logits, classes, units, before, fit)
-    fitted = fit(logits, classes)
+    fitted = fit(np.ones(len(classes), bool))
     warnings = _warnings(chosen, model, validation, by_person)
     left_out = Counter(face.label for face in faces if face.label not in model.labels)
     warnings += [

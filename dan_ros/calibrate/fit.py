@@ -13,6 +13,7 @@ import numpy as np
 MAX_STEPS = 100  # limit of Newton's method, which usually takes ten steps
 TOLERANCE = 1e-8  # change of the parameters at which it stops
 MIN_SCALE = 0.05  # lowest factor of 1 / temperature
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Penalty:
 
 WEAK = Penalty(bias=10.0, scale=1e-6)  # keeps the temperature; for a prior of thousands of faces
 WIDE = Penalty(bias=1.5)  # for a model file without the learned prior
+CHOICES = tuple(Penalty(bias=width) for width in (0.5, 1.0, 2.0, 4.0))
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,58 @@ def fit_bias(
         if np.abs(step).max() < TOLERANCE:
             break
     return Fit(start.bias + theta[:-1], start.temperature / float(theta[-1]))
+
+
+def choose_penalty(
+    logits: np.ndarray, classes: np.ndarray, units: np.ndarray, start: Fit, default: Penalty
+) -> Penalty:
+    """Choose by cross-validation how far the bias may move, see docs/adr/0018-calibrate.md.
+
+    The choice is the smallest deviation of which the log-loss on held-out faces is within one
+    standard error of the best (Hastie, Tibshirani, Friedman: The Elements of Statistical Learning,
+    2nd ed., section 7.10).
+
+    Args:
+        logits: float [N, C], finite.
+        classes: int [N], true class of each face, of at least two classes.
+        units: int [N]; faces of the same unit are held out together.
+        start: parameters before the fit.
+        default: returned if no class has faces in two folds.
+    """
+    folds = _folds(classes, units)
+    spread = [len(np.unique(folds[classes == label])) for label in range(logits.shape[1])]
+    is_tested = np.array(spread)[classes] > 1  # the fits lack the class of the other faces
+    if not is_tested.any():
+        return default
+    scores = np.array([_scores(logits, classes, folds, start, penalty) for penalty in CHOICES])
+    weights = is_tested / np.bincount(classes)[classes]
+    weights /= weights.sum()
+    losses = scores[(scores @ weights).argmax()] - scores  # [choices, N], relative to the best
+    means = losses @ weights
+    errors = np.sqrt((losses - means[:, None]) ** 2 @ weights**2)
+    return CHOICES[int((means <= errors).argmax())]
+
+
+def _folds(classes: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """Return the fold of each face, int64 [N]; units of one class go to different folds."""
+    _, first, unit_of = np.unique(units, return_index=True, return_inverse=True)
+    order = np.argsort(classes[first], kind='stable')
+    fold_of = np.empty(len(first), np.int64)
+    fold_of[order] = np.arange(len(first)) % FOLDS
+    return fold_of[unit_of]
+
+
+def _scores(
+    logits: np.ndarray, classes: np.ndarray, folds: np.ndarray, start: Fit, penalty: Penalty
+) -> np.ndarray:
+    """Return the log-probability of the true class of each held-out face, float64 [N]."""
+    scores = np.empty(len(classes))
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        fit = fit_bias(logits[~held_out], classes[~held_out], start, penalty)
+        log_probabilities = fit.log_probabilities(logits[held_out])
+        scores[held_out] = log_probabilities[np.arange(held_out.sum()), classes[held_out]]
+    return scores
 
 
 def fit_log_prior(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -100,7 +100,7 @@ def cross_validate(
     classes: np.ndarray,
     units: np.ndarray,
     before: Fit,
-    fit: Callable[[np.ndarray, np.ndarray], Fit],
+    fit: Callable[[np.ndarray], Fit],
 ) -> Validation:
     """Classify each unit by a fit to all other units.
 
@@ -109,12 +109,12 @@ def cross_validate(
         classes: int [N].
         units: int [N], person of each face, or a different number for each face.
         before: parameters without calibration.
-        fit: fits parameters to logits and classes.
+        fit: fits parameters to those of the faces where a mask, bool [N], is true.
     """
     after, alike = np.empty(logits.shape), np.empty(logits.shape)
     for unit in np.unique(units):
         held_out = units == unit
-        fitted = fit(logits[~held_out], classes[~held_out])
+        fitted = fit(~held_out)
         after[held_out] = fitted.log_probabilities(logits[held_out])
         alike[held_out] = fitted.at(before.temperature).log_probabilities(logits[held_out])
     return Validation(before.log_probabilities(logits), after, alike, classes)

@@ -27,7 +27,15 @@ from dan_ros.calibrate.collect import (
     frames_of_video,
     read_marks,
 )
-from dan_ros.calibrate.fit import Fit, Penalty, fit_bias, fit_log_prior, log_softmax
+from dan_ros.calibrate.fit import (
+    CHOICES,
+    Fit,
+    Penalty,
+    choose_penalty,
+    fit_bias,
+    fit_log_prior,
+    log_softmax,
+)
 from dan_ros.calibrate.trade import LabeledLogits, false_alarms_per_hour, measure_prior
 from dan_ros.cli.main import EXIT_INTERRUPTED, cli
 from dan_ros.errors import DataError
@@ -72,6 +80,24 @@ def test_no_surprise_moves_nothing_and_few_faces_move_little():
     few = fit_bias(logits[:16], classes[:16], start)
     assert np.abs(few.bias - start.bias).max() < 2
     assert few.temperature == pytest.approx(1, abs=0.4)
+
+
+def test_a_fit_goes_as_far_as_the_faces_ask():
+    start = Fit(-np.log(LEARNED), 1.0)
+    default = Penalty(bias=3.0)
+    shift = np.zeros(8)
+    shift[0] = 12  # the camera makes everything look like class 0
+    three = np.repeat(np.arange(8), 3)
+    for seed in range(5):
+        logits, classes = make_logits(2_000, np.full(8, 1 / 8), seed=seed)
+        chosen = np.concatenate([np.flatnonzero(classes == label)[:3] for label in range(8)])
+        logits = logits[chosen]
+
+        each = np.arange(24)
+        assert choose_penalty(logits, three, each, start, default) == CHOICES[0]
+        assert choose_penalty(logits + shift, three, each, start, default) in CHOICES[2:]
+        one = each[::3]  # one face of each class
+        assert choose_penalty(logits[one], three[one], one, start, default) == default
 
 
 def test_a_class_without_faces_never_rises():
