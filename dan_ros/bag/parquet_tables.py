@@ -76,11 +76,11 @@ class ParquetTables:
     """
 
     def __init__(self, folder: Path) -> None:
+        # pyarrow itself opens only paths in UTF-8.
+        self._files = {table: (folder / f'{table}.parquet').open('wb') for table in TABLES}
         self._writers = {
-            table: parquet.ParquetWriter(
-                folder / f'{table}.parquet', schema(table), compression='zstd'
-            )
-            for table in TABLES
+            table: parquet.ParquetWriter(file, schema(table), compression='zstd')
+            for table, file in self._files.items()
         }
         self._rows: dict[str, list[tuple[Any, ...]]] = {table: [] for table in TABLES}
         self._next_frame: Counter[str] = Counter()
@@ -90,7 +90,8 @@ class ParquetTables:
 
     def __exit__(self, kind: object, *_: object) -> None:
         with ExitStack() as stack:
-            for writer in self._writers.values():
+            for table, writer in self._writers.items():
+                stack.callback(self._files[table].close)
                 stack.callback(writer.close)
             if kind is None:
                 for table in TABLES:

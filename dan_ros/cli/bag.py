@@ -180,7 +180,7 @@ def _open_pipeline(settings: BagSettings) -> VideoPipeline:
 
 
 def _print_summary(summary: 'ConversionSummary', out: Path) -> None:
-    click.echo(f'{click.format_filename(out)}: {summary.describe()}')
+    click.echo(f'{out}: {summary.describe()}')
     for drop in summary.describe_drops():
         click.echo(f'Error: {drop}', err=True)
     for warning in sorted(summary.warnings):

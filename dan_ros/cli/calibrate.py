@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dan_ros.cli.common import PATH, need, pipeline_options, print_table, warn
 from dan_ros.errors import DataError, count_of
-from dan_ros.images.files import readable, write_picture
+from dan_ros.images.files import write_picture
 from dan_ros.images.opencv import cv2, open_capture
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.storage.atomic import atomic_write_bytes
@@ -119,7 +119,7 @@ def _read_faces(
         raise DataError(f'{data} is not a folder of pictures; give --marks for a bag or video')
     faces, problems = faces_in_folder(data, cutter)
     for problem in problems:
-        warn(readable(problem))
+        warn(problem)
     return faces
 
 
@@ -188,13 +188,13 @@ def _fresh_frame(source: cv2.VideoCapture, camera: str) -> np.ndarray:
 
 def _report_left_out(cutter: 'FaceCutter') -> None:
     if missing := cutter.without_face:
-        shown = ', '.join(readable(origin) for origin in missing[:MAX_SHOWN])
+        shown = ', '.join(missing[:MAX_SHOWN])
         more = f' and {len(missing) - MAX_SHOWN} more' if len(missing) > MAX_SHOWN else ''
         warn(f'no face found in {shown}{more}; use --whole if these are cropped faces')
     if cutter.repeated:
         warn(f'{count_of(cutter.repeated, "picture")} left out as copies of others')
     for problem in cutter.contradictory:
-        warn(readable(problem))
+        warn(problem)
 
 
 def _print(result: 'Result') -> None:
@@ -212,7 +212,7 @@ def _print(result: 'Result') -> None:
     click.echo(f'held out: {notes["held_out"]}; persons: {notes["persons"]}')
     click.echo(result.summary)
     for warning in result.warnings:
-        warn(readable(warning))
+        warn(warning)
 
 
 def _write(result: 'Result', output: Path) -> None:

@@ -2,6 +2,8 @@
 """Entry point of the command `dan-ros`."""
 
 import importlib
+import io
+import os
 import signal
 import sys
 from typing import Any, NoReturn
@@ -35,6 +37,7 @@ EXIT_INTERRUPTED = 130  # exit code after SIGINT and SIGTERM
 
 class _LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
+        _make_printable()
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, click.Abort):  # Abort: Ctrl-C at a question
@@ -60,6 +63,16 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__, prog_name='dan-ros')
 def cli() -> None:
     """Facial expression recognition with DAN; these commands need no ROS."""
+
+
+def _make_printable() -> None:
+    """Let any output take any text: closed ones, and file names that its encoding lacks."""
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, 'w'))  # noqa: SIM115
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
 
 
 class _Interrupted(KeyboardInterrupt):

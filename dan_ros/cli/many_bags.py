@@ -253,9 +253,7 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
         parts.append(f'{len(failures)} failed')
     if waiting:
         parts.append(f'{waiting} not done')
-    click.echo(
-        f'{"; ".join(parts)}; see {click.format_filename(os.path.relpath(folder.path / PAGE))}'
-    )
+    click.echo(f'{"; ".join(parts)}; see {os.path.relpath(folder.path / PAGE)}')
     return 1 if failures or incomplete else 0
 
 

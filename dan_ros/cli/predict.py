@@ -25,7 +25,7 @@ from dan_ros.cli.common import (
 from dan_ros.errors import DataError, count_of
 from dan_ros.faces.blur import blur_faces
 from dan_ros.faces.quality import ACCEPT_ALL
-from dan_ros.images.files import open_picture, readable, write_picture
+from dan_ros.images.files import open_picture, write_picture
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.probabilities import Calibration, Prior
 from dan_ros.types import FaceExpression, Frame
@@ -91,7 +91,7 @@ def command(
         if target:
             shown = blur_faces(frame, [face.face.box_xyxy for face in faces]) if blur else frame
             write_picture(target, annotate(shown, faces))
-            click.echo(f'annotated image: {readable(str(target))}', err=as_json)
+            click.echo(f'annotated image: {target}', err=as_json)
     sys.exit(1 if failed else 0)
 
 
@@ -115,7 +115,7 @@ def _face_to_json(face: FaceExpression) -> dict[str, object]:
 
 def _print_faces(path: Path, faces: list[FaceExpression]) -> None:
     if not faces:
-        click.echo(f'{readable(str(path))}: no face')
+        click.echo(f'{path}: no face')
         return
     table = Table('box (left top right bottom)', 'label', 'confidence', 'next', box=None)
     for face in faces:
@@ -125,7 +125,7 @@ def _print_faces(path: Path, faces: list[FaceExpression]) -> None:
             f'{labels.label_of(index)} {face.probabilities[index]:.0%}' for index in (second, third)
         )
         table.add_row(box, labels.label_of(face.expression()), f'{face.confidence:.0%}', rest)
-    click.echo(f'{readable(str(path))}: {count_of(len(faces), "face")}')
+    click.echo(f'{path}: {count_of(len(faces), "face")}')
     print_table(table)
 
 

@@ -4,6 +4,7 @@
 import ast
 import importlib.metadata
 import importlib.util
+import io
 import json
 import os
 import signal
@@ -166,6 +167,17 @@ def test_predict_reports_unreadable_images_and_continues(run, portrait_file, tmp
         assert error.startswith(f'Error: {path}')
         assert problem in error
     assert 'happy' in result.stdout
+
+
+def test_names_that_the_output_cannot_print_are_escaped(run, monkeypatch, portrait_file):
+    file = portrait_file.rename(portrait_file.with_name(os.fsdecode(b'\xff') + '\u540d.png'))
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(printed, 'latin-1'))
+    assert run('predict', file).exit_code == 0
+    sys.stdout.flush()
+    assert b'\\udcff\\u540d.png: 1 face' in printed.getvalue()
+    monkeypatch.setattr(sys, 'stdout', None)  # closed
+    assert run('predict', file).exit_code == 0
 
 
 def test_output_images_do_not_overwrite_each_other(run, portrait_file, portrait, tmp_path):

@@ -76,10 +76,10 @@ class ResultFolder:
                 'another folder'
             ) from error
 
-    def new_work(self, name: str) -> Path:
+    def new_work(self) -> Path:
         """Create an empty folder for the results of one attempt at a bag."""
         self._attempts += 1
-        folder = self._work / f'{self._attempts}-{name}'
+        folder = self._work / str(self._attempts)  # short, because SQLite limits paths to 512 bytes
         folder.mkdir()
         return folder
 

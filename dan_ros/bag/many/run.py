@@ -202,7 +202,7 @@ class ManyBags:
 
     def _submit(self, task: BagTask, executor: Executor, threads: int) -> None:
         task.attempts += 1
-        task.work = self._folder.new_work(task.name)
+        task.work = self._folder.new_work()
         self._running[task.name] = task
         job = Job(
             task.name,

@@ -99,6 +99,6 @@ def _histogram(time_ns: np.ndarray, start_ns: int, end_ns: int) -> np.ndarray:
 
 def _batches(folder: Path, table: str, columns: list[str]) -> Iterator[list[np.ndarray]]:
     """Yield columns of a table as arrays, piece by piece."""
-    with parquet.ParquetFile(folder / f'{table}.parquet') as file:
+    with (folder / f'{table}.parquet').open('rb') as content, parquet.ParquetFile(content) as file:
         for batch in file.iter_batches(columns=columns):
             yield [batch.column(name).to_numpy(zero_copy_only=False) for name in columns]
