@@ -120,7 +120,7 @@ def command(
     With several bags, a pattern such as 'recordings/*', a folder of bags, --jobs or --ray, OUT is a
     folder with such a bag per input in bags/, tables of all images and faces in parquet/, and a
     summary, index.html. The same command continues an interrupted run: a bag is converted again
-    only if its content or the options change.
+    only if its content, the options, the model or the version of dan_ros changed.
     """
     settings = BagSettings(rotation=int(rotation), **options)
     if settings.blur and not settings.video:

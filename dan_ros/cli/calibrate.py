@@ -40,7 +40,11 @@ MAX_SHOWN = 5  # number of images named in a warning
 @click.option('--camera', help='Take pictures with this camera (number, path or URL) into DATA.')
 @click.option('--person', default='', help='Name of the person in front of the camera.')
 @click.option(
-    '--pictures', default=3, show_default=True, type=click.IntRange(1, 50), help='With --camera.'
+    '--pictures',
+    default=3,
+    show_default=True,
+    type=click.IntRange(1, 50),
+    help='Number of pictures of each expression, with --camera.',
 )
 @click.option('--whole', is_flag=True, help='Images are cropped faces: do not run the detector.')
 @pipeline_options

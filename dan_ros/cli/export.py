@@ -58,7 +58,11 @@ SHOWN_STRENGTHS = (0.0, 0.3, 0.5, 1.0)
 )
 @dataset_option('--calibrate or --fit-prior')
 @click.option(
-    '--faces', default=1024, show_default=True, type=click.IntRange(1), help='Number of faces.'
+    '--faces',
+    default=1024,
+    show_default=True,
+    type=click.IntRange(1),
+    help='Number of faces for --calibrate.',
 )
 @click.option(
     '--batch', type=click.IntRange(1, 1024), help='Fixed batch size, for tools that need one.'

@@ -26,7 +26,7 @@ from dan_ros.storage.atomic import atomic_write_bytes
 def command(
     recipe: str, data: Path, out: Path, resume: bool, start: Path | None, device: str | None
 ) -> None:
-    """Train DAN with RECIPE: a YAML file, or the name of a data set (see docs/models.md).
+    """Train DAN with RECIPE: a YAML file, or the name of a recipe listed in docs/models.md.
 
     Each epoch is validated. The best weights are saved as OUT/best.safetensors, for `dan-ros
     evaluate` and `dan-ros convert`. OUT/training.png shows accuracy and loss by epoch.
