@@ -29,8 +29,8 @@ PORT = 8765
     '--host',
     default='127.0.0.1',
     show_default=True,
-    help='Address to listen on. Other machines can open the page only with another address, such '
-    'as 0.0.0.0, and the token that is printed then.',
+    help='Address to listen on. By default, only this machine can open the page. With 0.0.0.0, '
+    'other machines can open it with the token that is printed.',
 )
 @click.option(
     '--port', default=PORT, show_default=True, type=click.IntRange(0, 65535), help='0: any.'

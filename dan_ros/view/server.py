@@ -370,7 +370,7 @@ def _refuse(status: int, reason: str) -> web.Response:
 
 
 async def _send_answer(client: _Client, number: int, reason: str) -> None:
-    """Answer a request. reason: why it is refused, or ''."""
+    """Answer a request; `reason` is why it is refused, or ''."""
     await _send_quietly(client, json.dumps({'type': 'answer', 'id': number, 'reason': reason}))
 
 
