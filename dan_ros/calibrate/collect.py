@@ -208,7 +208,9 @@ def frames_of_video(path: Path) -> Iterator[TimedFrame]:
             )
         index = 0
         while capture.grab():
-            yield index / rate_hz, partial(_decode, capture)
+            # A phone records at a variable rate; some formats have no times.
+            time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 or index / rate_hz
+            yield time_s, partial(_decode, capture)
             index += 1
 
 

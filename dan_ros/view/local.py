@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the pipeline on images without ROS and shows its results on a board."""
 
+import math
 import threading
 import time
 from collections import defaultdict
@@ -217,7 +218,8 @@ class LocalSource:
             'device': backend.device,
             'detector': self._video.pipeline.detector.name,
         }
-        level, message = self._level_and_message(bool(latencies_s))
+        last_s = max(list(self._received_s.values()), default=-math.inf)
+        level, message = self._level_and_message(now_s - last_s < SILENT_S)
         self._board.set_status(ViewStatus(level, message, values, self._is_enabled))
 
     def _level_and_message(self, has_images: bool) -> tuple[int, str]:

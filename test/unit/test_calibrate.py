@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from command import Command
 from model_files import write_color_model, write_model
+from PIL import Image
 from recording import IMAGE, PERIOD_NS, START_NS, raw, record, record_images
 
 from dan_ros import labels
@@ -486,6 +487,13 @@ def test_an_unreadable_image_is_left_out_and_named():
     faces, problems = faces_at_marks(iter(frames), [Mark(0, 3, 'happy')], face_cutter())
     assert len(faces) == 2
     assert problems == ['the image at 1.00 s is left out: OpenCV cannot decode it']
+
+
+def test_the_frames_of_a_video_with_a_variable_rate_have_their_own_times(tmp_path):
+    first, *others = (Image.new('L', (64, 64), gray) for gray in (0, 99, 200))
+    path, durations_ms = tmp_path / 'video.gif', [100, 2000, 100]
+    first.save(path, save_all=True, append_images=others, duration=durations_ms)
+    assert [time_s for time_s, _ in frames_of_video(path)] == pytest.approx([0.0, 0.1, 2.1])
 
 
 def test_a_video_is_closed_at_an_early_stop(tmp_path):

@@ -531,6 +531,9 @@ def test_pictures_are_shown_without_ros_and_settings_change_them(pipeline, portr
         wait_for(label_is(1))
         wait_for(lambda state: state.get('status', {}).get('values', {}).get('fps', '0.0') != '0.0')
         wait_for(lambda _: pictures)
+        for _ in range(2):  # no image between two statuses, as from a slow camera
+            source._show_status()
+        assert board.changes()[1]['status']['message'] == 'active'
         assert faces_in_the_picture() == 1
         reason = source.set_parameter('expression.min_confidence', 2)
         assert 'cannot be 2: it must be a number from 0 to 1' in reason
