@@ -11,13 +11,13 @@ from dan_ros.ros import process_tuning
 from dan_ros.ros.consent import ConsentService
 from dan_ros.ros.diagnostics import DiagnosticsPublisher
 from dan_ros.ros.drops import DropReporter
+from dan_ros.ros.image_stream import ImageStream
 from dan_ros.ros.live_settings import LiveSettings
 from dan_ros.ros.log_forwarder import LogForwarder
 from dan_ros.ros.managed_node import ManagedNode, reported
 from dan_ros.ros.models import Models, load_models
 from dan_ros.ros.publishers import ExpressionPublishers
 from dan_ros.ros.qos import QosMonitor
-from dan_ros.ros.session import PausableStream
 from dan_ros.ros.sources import SourceContext, require_messages
 from dan_ros.ros.statistics import Statistics
 from dan_ros.ros.status import Snapshot, Status, status_of
@@ -52,7 +52,7 @@ class DanNode(ManagedNode):
         self._qos_monitor = QosMonitor(self)
         self._models: Models | None = None
         self._outputs: ExpressionPublishers | None = None
-        self._stream: PausableStream | None = None
+        self._stream: ImageStream | None = None
         self._face_ids = unique_ids()
         self._settings = LiveSettings(self, lambda: self._models)
         self.create_service(SetBool, '~/set_enabled', self._on_set_enabled)
@@ -144,7 +144,7 @@ class DanNode(ManagedNode):
             self._drops,
             self._qos_monitor,
         )
-        self._stream = PausableStream(context, self._settings.get)
+        self._stream = ImageStream(context, self._settings.get)
         if self._is_enabled:
             self._stream.resume()
         self._outputs.declaration.publish(self._models.selection.backend.receiver)
