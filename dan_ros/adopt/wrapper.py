@@ -16,6 +16,7 @@ from onnx import TensorProto, compose, helper, inliner, numpy_helper, version_co
 
 from dan_ros.adopt.descriptor import Descriptor
 from dan_ros.backends.onnxruntime import open_session
+from dan_ros.backends.tensorrt.onnx_transforms import expand_log_softmax
 from dan_ros.errors import ModelError, count_of, one_line, shorten
 from dan_ros.labels import logits_to_probabilities
 from dan_ros.model.metadata import INPUT_NAME, OUTPUT_NAME
@@ -187,7 +188,7 @@ def adopt(content: bytes, descriptor: Descriptor, where: str, faces: np.ndarray)
     expected = _to_probabilities(original.scores(faces), descriptor)
     wrapped = _wrap(_modernize(model, where), original)
     try:
-        onnx.checker.check_model(wrapped, full_check=True)
+        wrapped = onnx.load_from_string(expand_log_softmax(wrapped.SerializeToString()))
         session = _open(wrapped.SerializeToString(), where)
         (logits,) = session.run([OUTPUT_NAME], {INPUT_NAME: faces})
         found = logits_to_probabilities(logits, descriptor.expressions)

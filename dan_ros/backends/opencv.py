@@ -39,13 +39,13 @@ class OpenCvBackend(Backend):
         try:
             self._network = cv2.dnn.readNetFromONNX(np.frombuffer(file.content, np.uint8))
             super().__init__(model, file.name)
-            answer = self._run(np.zeros((1, *model.input_size, 3), np.uint8))
+            answer = self._run(np.zeros((2, *model.input_size, 3), np.uint8))
         except cv2.error as error:
             raise ModelError(f'{file.path}: OpenCV cannot run it: {error.err}') from None
-        if answer.shape != (1, len(model.labels)):
+        if answer.shape != (2, len(model.labels)):
             raise ModelError(
-                f'{file.path}: its metadata has {count_of(len(model.labels), "label")}, but its '
-                f'graph gives {list(answer.shape)}. {metadata.REMEDY}'
+                f'{file.path}: its metadata has {count_of(len(model.labels), "label")}, but OpenCV '
+                f'gives {list(answer.shape)} for two faces. {metadata.REMEDY}'
             )
 
     def _run(self, faces_rgb: np.ndarray) -> np.ndarray:

@@ -11,7 +11,12 @@ from dan_ros.backends.base import DEFAULT_CONFIG, Backend, BackendConfig
 from dan_ros.errors import BackendError, ModelError
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo, Tensor
+from dan_ros.model.onnx_file import ATTRIBUTE, NODE, OP_TYPE, encode_node, replace_graph, to_text
+from dan_ros.model.protobuf import Value, encode, fields
 from dan_ros.model.store import ModelFile
+
+LOG_SUM_EXP = b'ReduceLogSumExp'
+NAME = 1  # field of an attribute
 
 
 class OpenVinoBackend(Backend):
@@ -44,9 +49,10 @@ class OpenVinoBackend(Backend):
         return logits.copy()
 
 
-def _tensor(port: openvino.ConstOutput) -> Tensor:
+def _tensor(port: 'openvino.ConstOutput') -> Tensor:
     sides = [d.to_string() if d.is_dynamic else d.get_length() for d in port.partial_shape]
-    return port.any_name, str(port.element_type.to_dtype()), metadata.without_batch(sides)
+    ours = port.names & {metadata.INPUT_NAME, metadata.OUTPUT_NAME}  # a port can have more names
+    return min(ours or port.names), str(port.element_type.to_dtype()), metadata.without_batch(sides)
 
 
 def _compile(file: ModelFile, threads: int) -> openvino.CompiledModel:
@@ -55,10 +61,41 @@ def _compile(file: ModelFile, threads: int) -> openvino.CompiledModel:
     if threads:
         settings['INFERENCE_NUM_THREADS'] = str(threads)
     try:
-        model = core.read_model(file.content)
+        model = core.read_model(replace_graph(file.content, _expand_log_sum_exp))
     except RuntimeError as error:
         raise ModelError(f'{file.path}: OpenVINO cannot read it: {error}') from None
     try:
         return core.compile_model(model, 'CPU', settings)
     except RuntimeError as error:
         raise BackendError(f'OpenVINO cannot run {file.path} on this CPU: {error}') from None
+
+
+def _expand_log_sum_exp(graph: memoryview) -> bytes:
+    """Replace each ReduceLogSumExp of a graph by Exp, ReduceSum and Log.
+
+    OpenVINO 2026 ignores its attribute `axes` in opsets 13 to 17, and sums over all faces.
+    """
+    return b''.join(_expand_field(*field) for field in fields(graph))
+
+
+def _expand_field(number: int, value: Value) -> bytes:
+    if number != NODE or isinstance(value, int):
+        return encode(number, value)
+    node: dict[int, list[memoryview]] = {1: [], 2: [], OP_TYPE: [], ATTRIBUTE: []}
+    for field, part in fields(value):
+        if field in node and isinstance(part, memoryview):
+            node[field].append(part)
+    axes = [one for one in node[ATTRIBUTE] if to_text(dict(fields(one))[NAME]) == 'axes']
+    if node[OP_TYPE] != [LOG_SUM_EXP] or not axes:
+        return encode(number, value)
+    x, y = (to_text(node[field][0]) for field in (1, 2))
+    constant = b''.join(encode(i, 'value_ints' if i == NAME else v) for i, v in fields(axes[0]))
+    others = [one for one in node[ATTRIBUTE] if one not in axes]
+    return b''.join(
+        (
+            encode_node('Constant', [], f'{y}.axes', [constant]),
+            encode_node('Exp', [x], f'{y}.powers'),
+            encode_node('ReduceSum', [f'{y}.powers', f'{y}.axes'], f'{y}.sum', others),
+            encode_node('Log', [f'{y}.sum'], y),
+        )
+    )

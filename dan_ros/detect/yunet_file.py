@@ -7,14 +7,14 @@ of the time that OpenCV needs for it.
 """
 
 from dan_ros.errors import ModelError
-from dan_ros.model.onnx_file import GRAPH, inspect_onnx
+from dan_ros.model.onnx_file import encode_node, inspect_onnx, replace_graph
 from dan_ros.model.protobuf import encode, fields
 
 IMAGE = 'image'  # name of the new input
 CHANNELS_FIRST = 'image_channels_first'  # name of the transposed image
 
 # Numbers of fields and types: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
-NODE, INPUT, OUTPUT, VALUE_INFO = 1, 11, 12, 13  # fields of a graph
+INPUT, OUTPUT, VALUE_INFO = 11, 12, 13  # fields of a graph
 FLOAT, UINT8 = 1, 2  # element types of tensors
 INT_ATTRIBUTE, INTS_ATTRIBUTE = 2, 7  # types of attributes
 
@@ -29,16 +29,13 @@ def for_images(content: bytes) -> bytes:
         ModelError: it is not an ONNX file, or has no input.
     """
     inspect_onnx(content, "YuNet's file")
-    model = list(fields(memoryview(content)))
-    graph = b''.join(bytes(value) for number, value in model if number == GRAPH)
-    others = b''.join(encode(*field) for field in model if field[0] != GRAPH)
-    return others + encode(GRAPH, _adapt_graph(graph))
+    return replace_graph(content, _adapt_graph)
 
 
-def _adapt_graph(graph: bytes) -> bytes:
+def _adapt_graph(graph: memoryview) -> bytes:
     """Replace the input by an image, and drop the shapes that are valid only for 640 x 640."""
     names, kept = [], []
-    for number, value in fields(memoryview(graph)):
+    for number, value in fields(graph):
         if isinstance(value, int):  # a graph has no such field
             continue
         if number == INPUT:
@@ -51,19 +48,15 @@ def _adapt_graph(graph: bytes) -> bytes:
     if not names:
         raise ModelError("YuNet's file has no input")
     nodes = (
-        _node('Transpose', IMAGE, CHANNELS_FIRST, _ints('perm', [0, 3, 1, 2])),
-        _node('Cast', CHANNELS_FIRST, names[0], _int('to', FLOAT)),
+        encode_node('Transpose', [IMAGE], CHANNELS_FIRST, [_ints('perm', [0, 3, 1, 2])]),
+        encode_node('Cast', [CHANNELS_FIRST], names[0], [_int('to', FLOAT)]),
     )
     image = _tensor_info(IMAGE, UINT8, [1, 'height', 'width', 3])
-    return b''.join([*(encode(NODE, node) for node in nodes), encode(INPUT, image), *kept])
+    return b''.join([*nodes, encode(INPUT, image), *kept])
 
 
 def _name_of(value_info: memoryview) -> str:
     return b''.join(bytes(value) for number, value in fields(value_info) if number == 1).decode()
-
-
-def _node(operator: str, source: str, target: str, attribute: bytes) -> bytes:
-    return encode(1, source) + encode(2, target) + encode(4, operator) + encode(5, attribute)
 
 
 def _int(name: str, value: int) -> bytes:

@@ -5,11 +5,11 @@ In this format, a tensor can be stored in another file, whose path is in the mod
 contain a compiled engine, which is a program. This package uses neither, so both are rejected.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from dan_ros.errors import ModelError, shorten
-from dan_ros.model.protobuf import Value, fields
+from dan_ros.model.protobuf import Value, encode, fields
 from dan_ros.storage.file_content import MODEL, explain_wrong_content
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ MAX_DEPTH = 100  # nested messages; the limit of protobuf's own parsers
 # Message type -> {field number: message type of the field}, of all fields through which a tensor, a
 # node or metadata can be reached. Source: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 GRAPH, METADATA = 7, 14  # fields of the model
-OP_TYPE = 4  # field of a node
+NODE = 1  # field of a graph
+OP_TYPE, ATTRIBUTE = 4, 5  # fields of a node
 NAME, EXTERNAL_DATA, DATA_LOCATION = 8, 13, 14  # fields of a tensor
 SUBMESSAGES = {
     'model': {GRAPH: 'graph', METADATA: 'entry', 20: 'training', 25: 'function'},
@@ -90,6 +91,25 @@ def has_operator(content: bytes, operator: str) -> bool:
     return any(kind == 'node' and _runs(message, operator) for kind, message in _messages(content))
 
 
+def replace_graph(content: bytes, change: Callable[[memoryview], bytes]) -> bytes:
+    """Return a valid ONNX file with its graph, a GraphProto, replaced by `change(graph)`."""
+    model = list(fields(memoryview(content)))
+    graph = b''.join(bytes(value) for number, value in model if number == GRAPH)
+    others = b''.join(encode(*field) for field in model if field[0] != GRAPH)
+    return others + encode(GRAPH, change(memoryview(graph)))
+
+
+def encode_node(
+    operator: str,
+    inputs: Iterable[str],
+    output: str,
+    attributes: Iterable[bytes | memoryview] = (),
+) -> bytes:
+    """Return a field of a graph with a node whose attributes are AttributeProtos."""
+    parts = [*(encode(1, name) for name in inputs), encode(2, output), encode(OP_TYPE, operator)]
+    return encode(NODE, b''.join([*parts, *(encode(ATTRIBUTE, one) for one in attributes)]))
+
+
 def _messages(content: bytes) -> Iterator[tuple[str, memoryview]]:
     """Yield the type and bytes of each message in a model, at any depth.
 
@@ -114,7 +134,7 @@ def _messages(content: bytes) -> Iterator[tuple[str, memoryview]]:
 
 
 def _runs(node: memoryview, operator: str) -> bool:
-    return any(number == OP_TYPE and _text(value) == operator for number, value in fields(node))
+    return any(number == OP_TYPE and to_text(value) == operator for number, value in fields(node))
 
 
 def _refuse_external_data(tensor: memoryview, where: str) -> None:
@@ -122,7 +142,7 @@ def _refuse_external_data(tensor: memoryview, where: str) -> None:
     for number, value in fields(tensor):
         is_external |= number == EXTERNAL_DATA or (number == DATA_LOCATION and bool(value))
         if number == NAME:
-            name = _text(value)
+            name = to_text(value)
         elif number == EXTERNAL_DATA and isinstance(value, memoryview):
             key, text = _entry(value)
             location = text if key == 'location' else location
@@ -137,8 +157,9 @@ def _refuse_external_data(tensor: memoryview, where: str) -> None:
 def _entry(message: memoryview) -> tuple[str, str]:
     """Key and value of a StringStringEntryProto."""
     values: dict[int, Value] = dict(fields(message))
-    return _text(values.get(1, 0)), _text(values.get(2, 0))
+    return to_text(values.get(1, 0)), to_text(values.get(2, 0))
 
 
-def _text(value: Value) -> str:
+def to_text(value: Value) -> str:
+    """Return the text of a field; '' if it is a number."""
     return bytes(value).decode(errors='replace') if isinstance(value, memoryview) else ''

@@ -267,6 +267,59 @@ def test_other_forms_of_the_same_classifier_give_the_same_results(change, ir_ver
     )
 
 
+def compare_heads(model):
+    """Take the log-softmax over two heads that differ by hundreds, as DAN does."""
+    add = model.graph.node.add
+    model.graph.node[-1].output[0] = 'flat'
+    arrays = {'rows': np.array([-1, 1, 3]), 'axis': np.array([1])}
+    arrays['heads'] = np.float32([[[1], [-300]]])
+    model.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in arrays.items())
+    add().CopyFrom(helper.make_node('Reshape', ['flat', 'rows'], ['row']))
+    add().CopyFrom(helper.make_node('Mul', ['row', 'heads'], ['two']))
+    add().CopyFrom(helper.make_node('LogSoftmax', ['two'], ['shares'], axis=1))
+    add().CopyFrom(helper.make_node('ReduceSum', ['shares', 'axis'], ['logits'], keepdims=0))
+
+
+def end_in_a_cast(model):
+    model.graph.node[-1].output[0] = 'flat'
+    cast = helper.make_node('Cast', ['flat'], ['logits'], to=TensorProto.FLOAT)
+    model.graph.node.append(cast)
+
+
+def read_the_batch(model):
+    """Reshape to the batch of the input, as PyTorch exports x.view(len(x), -1)."""
+    for name, array in (('none', [0]), ('rest', [-1])):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(array), name))
+    model.graph.node[-1].input[1] = 'sides'
+    for place, (kind, inputs, output) in enumerate(
+        [
+            ('Shape', ['faces'], 'all'),
+            ('Gather', ['all', 'none'], 'first'),
+            ('Concat', ['first', 'rest'], 'sides'),
+        ]
+    ):
+        axis = {} if kind == 'Shape' else {'axis': 0}
+        model.graph.node.insert(place, helper.make_node(kind, inputs, [output], **axis))
+
+
+@pytest.mark.parametrize('change', [keep_places, compare_heads, end_in_a_cast, read_the_batch])
+def test_every_cpu_backend_gives_the_same_results_or_refuses(tmp_path, change):
+    model = onnx.load_from_string(classifier())
+    change(model)
+    wrapped = adopt(model.SerializeToString(), describe(), 'x.onnx', NO_FACES).model
+    path = str(tmp_path / 'ours.onnx')
+    save_model(wrapped, ModelInfo(describe().expressions, describe().size), Path(path))
+    faces = np.random.default_rng(1).integers(0, 256, (5, SIZE, SIZE, 3), dtype=np.uint8)
+    expected = open_backend('onnxruntime', path).infer(faces)
+    for name in ('openvino', 'opencv'):
+        if (name, change) == ('opencv', read_the_batch):
+            with pytest.raises(ModelError, match='OpenCV'):
+                open_backend(name, path)
+        else:
+            found = open_backend(name, path).infer(faces)
+            np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3, err_msg=name)
+
+
 def test_an_operator_that_opset_17_lacks_is_refused_in_one_line():
     model = onnx.load_from_string(classifier(opset=20, ir_version=9))
     model.graph.node.append(helper.make_node('Gelu', ['logits'], ['gelu']))

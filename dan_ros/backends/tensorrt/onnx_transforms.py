@@ -83,9 +83,9 @@ def to_symmetric_int8(content: bytes) -> bytes:
 def expand_log_softmax(content: bytes) -> bytes:
     """Replace LogSoftmax by its formula, with the maximum subtracted first.
 
-    TensorRT's parser takes the logarithm of a softmax, which is minus infinity where two heads
-    differ by more than 103; in trained networks they differ by thousands. Of the models of this
-    package, only adopted classifiers contain this operator.
+    TensorRT's parser and OpenCV take the logarithm of a softmax, which is minus infinity where two
+    heads differ by more than 103; in trained networks they differ by thousands. `dan-ros adopt`
+    does this since it supports OpenCV; TensorRT also gets classifiers that were adopted before.
     """
     model = onnx.load_from_string(content)
     opset = max(entry.version for entry in model.opset_import if not entry.domain)
