@@ -272,12 +272,22 @@ def test_messages_in_troubleshooting_exist(text):
     assert text in sources
 
 
-# --- lists of folders and packages --------------------------------------------------------------
+# --- facts that stand in two places --------------------------------------------------------------
 
 
 def test_the_map_of_the_code_has_every_folder():
     named = re.findall(r'^(\w+)/ ', (ROOT / 'CONTRIBUTING.md').read_text(), re.MULTILINE)
     assert sorted(named) == sorted({path.parent.name for path in PACKAGE.glob('*/*.py')})
+
+
+def test_the_readme_quotes_the_page_of_accuracy():
+    accuracy = (ROOT / 'docs' / 'accuracy.md').read_text()
+    rows = re.findall(
+        r'^\| (?:\*\*dan_ros|\[face-api).*', (ROOT / 'README.md').read_text(), re.MULTILINE
+    )
+    numbers = [number for row in rows for number in re.findall(r'\d+\.\d', row)]
+    assert len(numbers) > 6
+    assert [number for number in numbers if number not in accuracy] == []
 
 
 def test_the_quality_declaration_has_every_ros_package():
