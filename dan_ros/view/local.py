@@ -52,8 +52,8 @@ class LocalSource:
         self._values['detector.min_score'] = video.pipeline.detector.min_score
         self._config = to_video_config(self._values)
         self._is_enabled = True
-        self._newest: dict[str, tuple[Frame, float]] = {}  # with the arrival time
-        self._received_s: dict[str, float] = {}  # arrival of a camera's last image, monotonic
+        self._newest: dict[str, StampedFrame] = {}  # stamped with their arrival, monotonic
+        self._received_ns: dict[str, int] = {}  # arrival of a camera's last image, monotonic
         self._changed = threading.Condition()
         self._is_closed = False
         self._events: dict[str, EventDetector] = defaultdict(EventDetector)
@@ -125,8 +125,8 @@ class LocalSource:
                     self._counts['bad_data'] += 1
                     continue
                 self._counts['superseded'] += camera in self._newest
-                self._received_s[camera] = time.monotonic()
-                self._newest[camera] = (frame, self._received_s[camera])
+                self._received_ns[camera] = time.monotonic_ns()
+                self._newest[camera] = StampedFrame(frame, self._received_ns[camera])
                 self._changed.notify()
 
     def _process(self) -> None:
@@ -148,11 +148,11 @@ class LocalSource:
 
     def _silent_cameras(self) -> list[str]:
         """Return the cameras whose faces must be removed: without images, or paused."""
-        oldest_s = time.monotonic() - SILENT_S
+        oldest_ns = time.monotonic_ns() - round(SILENT_S * 1e9)
         return [
             camera
             for camera in self._events
-            if not self._is_enabled or self._received_s[camera] < oldest_s
+            if not self._is_enabled or self._received_ns[camera] < oldest_ns
         ]
 
     def _end_visits(self, cameras: Iterable[str]) -> None:
@@ -161,16 +161,12 @@ class LocalSource:
             self._add_events(camera, self._events.pop(camera).end())
             self._video.end_visits(camera)
 
-    def _run(self, taken: dict[str, tuple[Frame, float]]) -> None:
+    def _run(self, taken: dict[str, StampedFrame]) -> None:
         self._video.config = self._config
         self._video.pipeline.detector.min_score = self._values['detector.min_score']
-        stamped = {
-            camera: StampedFrame(frame, round(arrived_s * 1e9))
-            for camera, (frame, arrived_s) in taken.items()
-        }
-        for camera, faces in self._video.run(stamped).items():
-            self._show(camera, stamped[camera], faces)
-            self._latencies_s.append(time.monotonic() - taken[camera][1])
+        for camera, faces in self._video.run(taken).items():
+            self._show(camera, taken[camera], faces)
+            self._latencies_s.append((time.monotonic_ns() - taken[camera].stamp_ns) / 1e9)
             self._counts['processed'] += 1
 
     def _show(self, camera: str, stamped: StampedFrame, faces: Sequence[TrackedFace]) -> None:
