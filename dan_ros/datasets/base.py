@@ -16,10 +16,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces
+from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces, in_memory
 from dan_ros.errors import DataError, count_of
 from dan_ros.images.files import open_picture
-from dan_ros.images.opencv import cv2
 from dan_ros.images.resize import resize
 
 READ_THREADS = 4  # threads that decode every image once; each holds one image in memory
@@ -155,19 +154,10 @@ def gray_faces(
     layout: str,
 ) -> Faces:
     """Return faces held in memory; arguments as in `Faces`, images are uint8 [N, side, side]."""
-
-    def read(indices: np.ndarray, size: int) -> np.ndarray:
-        return _resize_all(images[indices], size)[:, :, :, None]
-
-    return Faces(labels, targets, classes, read, native_size=images.shape[1], layout=layout)
-
-
-def _resize_all(images: np.ndarray, size: int) -> np.ndarray:
-    """uint8 [B, h, w] -> [B, size, size], bilinear."""
-    if images.shape[1:] == (size, size):
-        return images
-    resized = [cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR) for image in images]
-    return np.stack(resized)
+    native_size = images.shape[1]
+    return Faces(
+        labels, targets, classes, in_memory(images), native_size=native_size, layout=layout
+    )
 
 
 def why_empty(layout: str, skipped: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 
 from dan_ros.datasets.base import READ_THREADS, FaceDataset, is_ignored, try_picture, why_empty
 from dan_ros.datasets.csv_files import read_table
-from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces
+from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces, in_memory
 from dan_ros.errors import DataError, count_of
 from dan_ros.faces.boxes import area
 from dan_ros.faces.crop import crop_face
@@ -91,15 +91,11 @@ class CremaD(FaceDataset):
             raise DataError(f'{root}: {why_empty(layout, skipped)}')
         kept = targets[good]  # [N, 6]
         stack = np.stack([image for image in images if image is not None])  # [N, 112, 112, 3]
-
-        def read(indices: np.ndarray, size: int) -> np.ndarray:
-            return np.stack([resize(face, size, size) for face in stack[indices]])
-
         return Faces(
             self.labels,
             kept,
             kept.argmax(axis=1),
-            read,
+            in_memory(stack),
             native_size=FACE_PX,
             layout=layout,
             skipped=skipped,

@@ -21,7 +21,7 @@ from types import MappingProxyType
 import numpy as np
 
 from dan_ros.datasets.base import TENTHS, FaceDataset, tenth_of, why_empty
-from dan_ros.datasets.faces import Faces
+from dan_ros.datasets.faces import Faces, in_memory
 from dan_ros.errors import DataError, count_of, one_line
 from dan_ros.images.decode import decode_picture
 from dan_ros.images.resize import resize
@@ -86,15 +86,11 @@ class EmoNetFace(FaceDataset):
         if not images:
             raise DataError(f'{root}: {why_empty(layout, skipped)}')
         stack = np.stack(images)  # [N, 128, 128, 3]
-
-        def read(indices: np.ndarray, size: int) -> np.ndarray:
-            return np.stack([resize(face, size, size) for face in stack[indices]])
-
         return Faces(
             self.labels,
             np.eye(len(self.labels), dtype=np.float32)[classes],
             np.array(classes, np.int64),
-            read,
+            in_memory(stack),
             native_size=FACE_PX,
             layout=layout,
             skipped=skipped,

@@ -9,6 +9,7 @@ import numpy as np
 
 from dan_ros.errors import count_of
 from dan_ros.images.files import readable
+from dan_ros.images.resize import resize
 
 TRAIN, VALID, TEST = SPLITS = ('train', 'valid', 'test')
 MAX_LISTED_SKIPS = 20  # number of left out images that are listed on the screen
@@ -22,8 +23,8 @@ class Faces:
         labels: canonical name of the class in each column of `targets`.
         targets: float32 [N, C], rows sum to 1: one-hot, or the shares of the annotators' votes.
         classes: int64 [N], class of each face, 0 .. C - 1.
-        reader: reads faces by index: (int64 [B], side in pixels) -> uint8 [B, h, w, 1 or 3], gray
-            or RGB.
+        read: reads faces by index: (int64 [B], side in pixels) -> uint8 [B, side, side, 1 or 3],
+            gray or RGB.
         native_size: side in pixels that all images have, or None if they differ.
         layout: description of where the faces are, and in which form.
         skipped: reason per image that is left out because it cannot be read or has no class.
@@ -35,7 +36,7 @@ class Faces:
     labels: tuple[str, ...]
     targets: np.ndarray
     classes: np.ndarray
-    reader: Callable[[np.ndarray, int], np.ndarray]
+    read: Callable[[np.ndarray, int], np.ndarray]
     native_size: int | None = None
     layout: str = ''
     skipped: Mapping[str, str] = field(default_factory=dict)
@@ -57,14 +58,20 @@ class Faces:
         counts = np.bincount(self.classes, minlength=len(self.labels)).tolist()
         return dict(zip(self.labels, counts, strict=True))
 
-    def read(self, indices: np.ndarray, size: int) -> np.ndarray:
-        """Read the faces `indices`, int64 [B]: uint8 [B, size, size, 1 or 3], gray or RGB."""
-        return self.reader(indices, size)
-
     def read_rgb(self, indices: np.ndarray, size: int) -> np.ndarray:
         """Read faces as the model's input expects them: uint8 [B, size, size, 3], RGB."""
         batch = self.read(indices, size)  # [B, size, size, 1 or 3]
         return np.repeat(batch, 3, axis=3) if batch.shape[3] == 1 else np.ascontiguousarray(batch)
+
+
+def in_memory(images: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Return `Faces.read` of images held in memory, uint8 [N, h, w] or [N, h, w, 3]."""
+
+    def read(indices: np.ndarray, size: int) -> np.ndarray:
+        resized = [resize(image, size, size) for image in images[indices]]
+        return np.stack(resized).reshape(len(indices), size, size, -1)
+
+    return read
 
 
 def summarize(dataset: str, split: str, faces: Faces) -> list[str]:

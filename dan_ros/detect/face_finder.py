@@ -3,7 +3,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,7 +57,8 @@ class FaceFinder:
         faces = self._find_in_parts(frame, hint)
         where = 'the full frame' if faces is None else 'parts'
         if faces is None:
-            faces = self._detect(self._copy(frame, (0, 0, *frame.size), self.max_side_px))
+            whole = self._copy(frame, (0, 0, *frame.size), self.max_side_px)
+            faces = self._detect(whole, self.detector.detect)
         expected = len(hint.predicted_boxes)
         LOG.debug('searched %s: found %d, expected %d', where, len(faces), expected)
         return sorted(faces[:MAX_FACES], key=lambda face: -area(face.box_xyxy))
@@ -125,7 +126,7 @@ class FaceFinder:
         longer = max(right - left, bottom - top)
         side_px = math.ceil(self.max_side_px * longer / max(frame.size))
         copy = self._copy(frame, (left, top, right, bottom), side_px)
-        found = self._detect(copy, is_part=True)
+        found = self._detect(copy, self.detector.detect_in_part)
         return any(not any(_may_be_same(face, other) for other in known) for face in found)
 
     def _copy(self, frame: Frame, part: tuple[int, int, int, int], side_px: int) -> '_Copy':
@@ -140,11 +141,10 @@ class FaceFinder:
         upright = cv2.rotate(reduced, _ROTATIONS[turns]) if turns else reduced
         return _Copy(upright, reduced.shape[:2], turns, part)
 
-    def _detect(self, copy: '_Copy', is_part: bool = False) -> list[Face]:
-        """Run the detector on a copy; the faces are in pixels of the frame."""
+    def _detect(self, copy: '_Copy', detect: Callable[[np.ndarray], list[Face]]) -> list[Face]:
+        """Find the faces in a copy, in pixels of the frame."""
         self.timer.lap(REDUCE)
-        detector = self.detector
-        found = (detector.detect_in_part if is_part else detector.detect)(copy.image)
+        found = detect(copy.image)
         self.timer.lap(DETECT)
         return [copy.to_frame(face) for face in found]
 
