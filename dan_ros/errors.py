@@ -90,6 +90,11 @@ def one_line(error: BaseException) -> str:
     return ' '.join(str(error).split()) or type(error).__name__
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error, or the name of its type if it has no text."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def shorten(text: object) -> str:
     """Cut a text of any length to at most 200 characters, for a message.
 

@@ -6,11 +6,11 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -217,26 +217,11 @@ def _finish_early(many: ManyBags, folder: ResultFolder, settings: BagSettings) -
 
 
 def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
-    """Write the summary, and return the exit code."""
+    """Write and print the summary, and return the exit code."""
     folder.drop_removed()
-    if strays := folder.strays():
-        others = f' and {count_of(len(strays) - 1, "other")}' if strays[1:] else ''
-        warn(
-            f'{strays[0]}{others}: parts of these results are missing; delete the rest or convert '
-            'the bag again'
-        )
     done = [n for n, task in many.tasks.items() if task.is_done and n in folder.records]
-    records = {name: folder.records[name] for name in done}
-    left_out = Counter(
-        item for record in records.values() for item in record['summary']['left_out'].items()
-    )
-    for (topic, reason), count in left_out.items():
-        warn(
-            f'{topic} is left out in {count_of(count, "bag")}: {reason}; to process it, use '
-            f'--topic {topic}'
-        )
-    for name, other in _find_copies(folder):
-        warn(f'{name} has the same content as {other}; both are counted')
+    summaries = [folder.records[name]['summary'] for name in done]
+    _warn(folder, summaries)
     failures = {name: task.failure for name, task in many.tasks.items() if task.failure}
     sources = {name: record['source'] for name, record in folder.records.items()}
     sources |= {name: str(task.source) for name, task in many.tasks.items()}
@@ -244,8 +229,8 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
     page = render_page(folder.records, failures, settings, many.fingerprint, waiting)
     atomic_write_bytes(folder.path / PAGE, page)
     atomic_write_bytes(folder.path / LIST, render_list(folder.records, failures, sources))
-    incomplete = sum(bool(problem_of(record['summary'])) for record in records.values())
-    images = sum(record['summary']['frames'] for record in records.values())
+    incomplete = sum(bool(problem_of(summary)) for summary in summaries)
+    images = sum(summary['frames'] for summary in summaries)
     parts = [f'{count_of(len(done), "bag")}, {count_of(images, "image")}']
     if incomplete:
         parts.append(f'{incomplete} of them incomplete')
@@ -255,6 +240,24 @@ def _finish(many: ManyBags, folder: ResultFolder, settings: BagSettings) -> int:
         parts.append(f'{waiting} not done')
     click.echo(f'{"; ".join(parts)}; see {os.path.relpath(folder.path / PAGE)}')
     return 1 if failures or incomplete else 0
+
+
+def _warn(folder: ResultFolder, summaries: Iterable[dict[str, Any]]) -> None:
+    """Warn of results that miss files, topics that are left out, and copies of bags."""
+    if strays := folder.strays():
+        others = f' and {count_of(len(strays) - 1, "other")}' if strays[1:] else ''
+        warn(
+            f'{strays[0]}{others}: parts of these results are missing; delete the rest or convert '
+            'the bag again'
+        )
+    left_out = Counter(item for summary in summaries for item in summary['left_out'].items())
+    for (topic, reason), count in left_out.items():
+        warn(
+            f'{topic} is left out in {count_of(count, "bag")}: {reason}; to process it, use '
+            f'--topic {topic}'
+        )
+    for name, other in _find_copies(folder):
+        warn(f'{name} has the same content as {other}; both are counted')
 
 
 def _find_copies(folder: ResultFolder) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from dan_ros.cli.common import need, pipeline_options, warn
 from dan_ros.errors import DanError
 
 if TYPE_CHECKING:
+    from dan_ros.pipeline import ExpressionPipeline
     from dan_ros.view.board import Board
     from dan_ros.view.playback import TimedImages
 
@@ -80,7 +81,11 @@ def command(
     if source is None:
         shown = _open_node(node or DEFAULT_NODE, board)
     else:
-        shown = _open_local(source, board, blur, topics, (model, backend, detector))
+        from dan_ros.pipeline import ExpressionPipeline
+
+        images = _open_images(source, topics)
+        pipeline = ExpressionPipeline.open(model, backend, detector)
+        shown = _show_images(source, images, pipeline, blur, board)
     try:
         asyncio.run(_serve(board, shown, host, port, opens))
     finally:
@@ -98,17 +103,14 @@ def _open_node(name: str, board: 'Board') -> Any:
     return NodeSource(name, board)
 
 
-def _open_local(
-    source: str, board: 'Board', blur: bool, topics: tuple[str, ...], names: tuple[str, str, str]
+def _show_images(
+    source: str, images: 'TimedImages', pipeline: 'ExpressionPipeline', blur: bool, board: 'Board'
 ) -> Any:
-    from dan_ros.pipeline import ExpressionPipeline
     from dan_ros.video_pipeline import VideoConfig, VideoPipeline
     from dan_ros.view.local import LocalSource
 
-    images = _open_images(source, topics)
-    video = VideoPipeline(ExpressionPipeline.open(*names), VideoConfig(blur=blur))
     title = f'camera {source}' if source.isdecimal() else Path(source).name or source
-    return LocalSource(title, images, video, board)
+    return LocalSource(title, images, VideoPipeline(pipeline, VideoConfig(blur=blur)), board)
 
 
 def _open_images(source: str, topics: tuple[str, ...]) -> 'TimedImages':

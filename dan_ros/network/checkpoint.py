@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dan_ros.errors import ModelError, count_of
+from dan_ros.errors import ModelError, count_of, first_line
 from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_PX, ModelInfo
 from dan_ros.model.normalization import IMAGENET_MEAN, IMAGENET_STD
 from dan_ros.network import fuse
@@ -208,7 +208,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
             'contains more than tensors, such as a pickled model, and could run code; '
             'load it where it was written and save its state_dict()'
         )
-    return f'cannot be read as a checkpoint ({_first_line(error)}); download it again'
+    return f'cannot be read as a checkpoint ({first_line(error)}); download it again'
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -236,7 +236,3 @@ def _unpickle_state(path: Path) -> dict[str, torch.Tensor]:
             'save the state_dict() of the model instead'
         )
     return state
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

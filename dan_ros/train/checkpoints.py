@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dan_ros.errors import TrainingError
+from dan_ros.errors import TrainingError, first_line
 from dan_ros.network.checkpoint import NOTES_KEY
 from dan_ros.storage.atomic import atomic_write
 
@@ -31,9 +31,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # torch raises many unrelated classes for damaged files
-        first_line = (str(error) or type(error).__name__).splitlines()[0]
         raise TrainingError(
-            f'{path} is damaged ({first_line}); train without --resume in another folder'
+            f'{path} is damaged ({first_line(error)}); train without --resume in another folder'
         ) from None
     if not isinstance(content, dict) or 'recipe' not in content:
         raise TrainingError(
