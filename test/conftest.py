@@ -5,6 +5,7 @@ import cv2
 import hypothesis
 import numpy as np
 import pytest
+from command import Command
 from data_sets import write_noise
 from skimage.data import astronaut
 
@@ -44,6 +45,12 @@ def portrait_file(portrait, tmp_path):
     path = tmp_path / 'portrait.png'
     cv2.imwrite(str(path), portrait)
     return path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys) -> Command:
+    """Runs `dan-ros` with arguments."""
+    return Command(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@
 import importlib.util
 import json
 
-from test_cli import run
-
 
 def test_doctor_runs_every_backend_and_detector(run):
     result = run('doctor', '--json')

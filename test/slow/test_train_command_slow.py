@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 from data_sets import write_noise
-from test_train_command import arguments, recipe_file, run, tiny_network, write_recipe
+from test_train_command import arguments, recipe_file, tiny_network, write_recipe
 
 from dan_ros.cli.main import cli
 from dan_ros.evaluate import report

@@ -8,7 +8,6 @@ import numpy as np
 import onnxruntime
 import pytest
 import yaml
-from command import Command
 from data_sets import write_image
 
 onnx = pytest.importorskip('onnx')
@@ -37,11 +36,6 @@ DESCRIPTION = {
     'source': 'made by a test',
 }
 NO_FACES = np.zeros((0, SIZE, SIZE, 3), np.uint8)
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    return Command(monkeypatch, capsys)
 
 
 def classifier(

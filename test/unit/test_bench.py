@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from command import Command
 
 from dan_ros.backends.base import available_cpus, node_threads
 from dan_ros.bench import timer
@@ -62,9 +61,9 @@ def test_invalid_arguments_are_exit_code_2(arguments, said, tmp_path):
     assert said in result.stderr.splitlines()[-1]
 
 
-def test_an_unwritable_folder_is_one_line(tmp_path, monkeypatch, capsys):
+def test_an_unwritable_folder_is_one_line(run, tmp_path):
     (tmp_path / 'file').write_text('')
-    result = Command(monkeypatch, capsys)('bench', '--out', tmp_path / 'file' / 'new')
+    result = run('bench', '--out', tmp_path / 'file' / 'new')
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
 

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from command import Command
 from model_files import write_color_model, write_model
 from PIL import Image
 from recording import IMAGE, PERIOD_NS, START_NS, raw, record, record_images
@@ -242,11 +241,6 @@ def test_a_mislabeled_face_is_named(model):
 def test_too_few_classes_are_refused(model, counts):
     with pytest.raises(DataError, match='at least two classes'):
         calibrate(*made_faces(model[0], counts), model[0])
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    return Command(monkeypatch, capsys)
 
 
 @pytest.fixture

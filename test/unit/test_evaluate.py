@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command import Command
 from data_sets import write_ferplus
 
 from dan_ros import labels
@@ -27,11 +26,6 @@ from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.plots.evaluation import heat_over
 
 ABC = ('a', 'b', 'c')
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    return Command(monkeypatch, capsys)
 
 
 @pytest.fixture

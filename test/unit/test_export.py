@@ -7,7 +7,6 @@ from dataclasses import replace
 import cv2
 import numpy as np
 import pytest
-from command import Command
 from model_files import write_color_model
 
 from dan_ros.backends import open_backend
@@ -16,11 +15,6 @@ from dan_ros.datasets.faces import VALID
 from dan_ros.evaluate.evaluator import evaluate, predict_crops
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.probabilities import MODEL_PRIOR, Prior
-
-
-@pytest.fixture
-def run(monkeypatch, capsys) -> Command:
-    return Command(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -7,17 +7,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from command import Command
 from onnxruntime import quantization
 
 from dan_ros.backends.tensorrt import engine_builder, onnx_transforms
 from dan_ros.errors import BackendError, ModelError
 from dan_ros.model import store
-
-
-@pytest.fixture
-def run_command(monkeypatch, capsys) -> Command:
-    return Command(monkeypatch, capsys)
 
 
 @pytest.fixture(scope='module')
@@ -326,7 +320,7 @@ def test_8_6_keeps_the_tail_in_fp32_and_gets_its_flags(trt, floats):
 # --- the command --------------------------------------------------------------------------------
 
 
-def test_the_command_refuses_what_is_no_model(trt, run_command, tmp_path):
+def test_the_command_refuses_what_is_no_model(trt, run, tmp_path):
     foreign = onnx.helper.make_model(
         onnx.helper.make_graph([], 'empty', [], []),
         opset_imports=[onnx.helper.make_opsetid('', 17)],
@@ -334,6 +328,6 @@ def test_the_command_refuses_what_is_no_model(trt, run_command, tmp_path):
     onnx.save(foreign, tmp_path / 'foreign.onnx')
     (tmp_path / 'noise.onnx').write_bytes(b'hello' * 100)
     for model in ('no_such_model', tmp_path / 'foreign.onnx', tmp_path / 'noise.onnx'):
-        wrong = run_command('engine', 'build', model)
+        wrong = run('engine', 'build', model)
         assert wrong.exit_code == 1
         assert wrong.stderr.startswith('Error: ')

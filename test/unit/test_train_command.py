@@ -8,16 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command import Command
 from training import RECIPE, TinyDan
 
 from dan_ros.train import trainer
 from dan_ros.train.recipe import find_recipe, load_recipe
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    return Command(monkeypatch, capsys)
 
 
 @pytest.fixture

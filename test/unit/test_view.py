@@ -18,7 +18,6 @@ import cv2
 import numpy as np
 import pytest
 from aiohttp import web
-from command import Command
 from processes import Process
 
 from dan_ros import labels, palette
@@ -638,14 +637,9 @@ def test_a_bag_without_a_valid_image_says_why(smile, tmp_path):
 # --- the command --------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    return Command(monkeypatch, capsys)
-
-
 @pytest.mark.parametrize('host', ['192.0.2.1', 'no host'])  # 192.0.2.1 belongs to nobody
-def test_a_host_that_cannot_be_served_is_named(command, portrait_file, host):
-    result = command('view', portrait_file, '--host', host)
+def test_a_host_that_cannot_be_served_is_named(run, portrait_file, host):
+    result = run('view', portrait_file, '--host', host)
     assert result.exit_code == 1
     assert f'cannot listen on {host} port 8765' in result.stderr
     assert 'Traceback' not in result.stderr
@@ -670,21 +664,21 @@ def test_a_host_that_cannot_be_served_is_named(command, portrait_file, host):
         (('--port', '70000'), 2, '65535'),
     ],
 )
-def test_a_wrong_command_says_what_to_do(command, arguments, exit_code, words):
-    result = command('view', *arguments)
+def test_a_wrong_command_says_what_to_do(run, arguments, exit_code, words):
+    result = run('view', *arguments)
     assert result.exit_code == exit_code
     assert words in result.stderr
     assert 'Traceback' not in result.stderr
 
 
-def test_a_missing_package_is_named(command, monkeypatch):
+def test_a_missing_package_is_named(run, monkeypatch):
     monkeypatch.setitem(sys.modules, 'aiohttp', None)
-    assert '`pip install aiohttp`' in command('view', '0').stderr
+    assert '`pip install aiohttp`' in run('view', '0').stderr
 
 
-def test_without_ros_the_command_names_the_other_sources(command, monkeypatch):
+def test_without_ros_the_command_names_the_other_sources(run, monkeypatch):
     monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    assert 'dan-ros view 0' in command('view').stderr
+    assert 'dan-ros view 0' in run('view').stderr
 
 
 def test_the_command_serves_until_a_signal(portrait_file, tmp_path):
