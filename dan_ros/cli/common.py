@@ -45,7 +45,6 @@ SERVER_OPTIONS = {  # fields of ServerConfig
     'token_file': 'File with a bearer token for the server.',
     'ca_file': 'PEM file with the certificates to trust.',
 }
-PACKAGES = {'yaml': 'pyyaml'}  # packages named differently from their module
 
 # Options of several commands.
 output_option = click.option(
@@ -108,11 +107,16 @@ def need(*modules: str, extra: str = '') -> None:
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             missing = error.name or module
-            packages = ' '.join(PACKAGES.get(name, name) for name in modules)
+            packages = ' '.join(map(pip_name, modules))
             raise DanError(
-                f'this command needs the Python package {PACKAGES.get(missing, missing)!r}: '
+                f'this command needs the Python package {pip_name(missing)!r}: '
                 f'`pip install {packages}`' + (f' (the extra {extra!r})' if extra else '')
             ) from None
+
+
+def pip_name(module: str) -> str:
+    """Return the name for pip of the package with a module."""
+    return 'pyyaml' if module == 'yaml' else module
 
 
 def probability_options(command: Callable[..., Any]) -> Callable[..., Any]:

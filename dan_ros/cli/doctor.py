@@ -31,7 +31,7 @@ from dan_ros.backends import (
 from dan_ros.backends.base import available_cpus
 from dan_ros.backends.registry import SERVER
 from dan_ros.backends.tensorrt.engine_builder import import_tensorrt, runtime_of
-from dan_ros.cli.common import print_table, server_options
+from dan_ros.cli.common import pip_name, print_table, server_options
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import BackendError, DanError, ModelError, count_of
 from dan_ros.model import store
@@ -41,37 +41,25 @@ COLORS = {OK: 'green', ABSENT: 'dim', WARNING: 'yellow', ERROR: 'red'}
 RUNS = 5  # timed runs of each backend and detector
 IMAGE_SHAPE = (480, 640, 3)  # shape of the blank image for timing detectors
 
-# Module, pip package, what to do if it is missing, whether the node needs it.
-PACKAGES = (
-    ('numpy', 'numpy', 'apt install python3-numpy, or pip install numpy', True),
-    ('cv2', 'opencv-python-headless', 'apt install python3-opencv', True),
-    (
-        'onnxruntime',
-        'onnxruntime',
-        'pip install onnxruntime; without it, OpenCV is slower, and adopt and export --int8 fail',
-        False,
-    ),
+ONNXRUNTIME_REMEDY = (
+    'pip install onnxruntime; without it, OpenCV is slower, and adopt and export --int8 fail'
 )
-
-# Optional packages: module, pip package, what needs it.
-OPTIONAL_PACKAGES = (
-    ('matplotlib', 'matplotlib', 'bag, bench, calibrate, evaluate, explain and train'),
-    ('yaml', 'pyyaml', 'adopt, bag, calibrate, train, view, and calibration files'),
-    ('pydantic', 'pydantic', 'adopt and train'),
-    ('jinja2', 'jinja2', 'evaluate, and bag with several bags'),
-    ('rosbags', 'rosbags', 'bag, and calibrate and view of a bag'),
-    ('mcap', 'mcap', 'bag, and calibrate and view of a bag'),
-    ('pyarrow', 'pyarrow', 'bag with several bags, and the data set EmoNet-Face'),
-    ('ray', 'ray', 'bag --ray'),
-    ('aiohttp', 'aiohttp', 'view'),
-    ('onnx', 'onnx', 'adopt, convert, explain, export, and the backends tensorrt and torch'),
-    (
-        'torch',
-        'torch',
-        'average, convert, explain, export, train, checkpoints, and the backends torch, torch_cuda',
-    ),
-    ('safetensors', 'safetensors', 'average, convert, explain, export, train, and checkpoints'),
-)
+# What needs an optional package, by module.
+OPTIONAL_PACKAGES = {
+    'matplotlib': 'bag, bench, calibrate, evaluate, explain and train',
+    'yaml': 'adopt, bag, calibrate, train, view, and calibration files',
+    'pydantic': 'adopt and train',
+    'jinja2': 'evaluate, and bag with several bags',
+    'rosbags': 'bag, and calibrate and view of a bag',
+    'mcap': 'bag, and calibrate and view of a bag',
+    'pyarrow': 'bag with several bags, and the data set EmoNet-Face',
+    'ray': 'bag --ray',
+    'aiohttp': 'view',
+    'onnx': 'adopt, convert, explain, export, and the backends tensorrt and torch',
+    'torch': 'average, convert, explain, export, train, checkpoints, and the backends torch, '
+    'torch_cuda',
+    'safetensors': 'average, convert, explain, export, train, and checkpoints',
+}
 
 
 @dataclass(frozen=True)
@@ -115,7 +103,7 @@ def examine(server: ServerConfig = NO_SERVER) -> list[Finding]:
         Finding('dan_ros', OK, __version__),
         _check_machine(),
         _check_ros(),
-        *(_check_package(*entry) for entry in (*PACKAGES, *_optional_packages())),
+        *_check_packages(),
         _check_gpu(),
         _check_tensorrt(),
         *(_check_model(name) for name in store.KNOWN_MODELS),
@@ -151,20 +139,26 @@ def _check_ros() -> Finding:
     return Finding('ROS 2', OK, f'{distribution}, {middleware}, dan_ros.msg built')
 
 
-def _optional_packages() -> Iterator[tuple[str, str, str, bool]]:
-    """Yield the packages of commands and CPU backends in the form of `PACKAGES`."""
-    for module, package, uses in OPTIONAL_PACKAGES:
-        yield module, package, f'pip install {package}; only for dan-ros {uses}', False
-    listed = {package for _, package, *_ in (*PACKAGES, *OPTIONAL_PACKAGES)}
-    for name in CPU_BACKENDS:
-        for package in set(REGISTRY[name].packages.split()) - listed:
-            remedy = f'pip install {package}; only for the backend {name}'
-            yield package.replace('-', '_'), package, remedy, False
+def _check_packages() -> Iterator[Finding]:
+    """Check the packages of the node, of commands and of CPU backends."""
+    numpy_remedy = 'apt install python3-numpy, or pip install numpy'
+    yield _check_package('numpy', 'numpy', numpy_remedy, if_missing=ERROR)
+    opencv_remedy = 'apt install python3-opencv'
+    yield _check_package('cv2', 'opencv-python-headless', opencv_remedy, if_missing=ERROR)
+    yield _check_package('onnxruntime', 'onnxruntime', ONNXRUNTIME_REMEDY)
+    for module, uses in OPTIONAL_PACKAGES.items():
+        name = pip_name(module)
+        yield _check_package(module, name, f'pip install {name}; only for dan-ros {uses}')
+    listed = {'numpy', 'opencv-python-headless', 'onnxruntime', *map(pip_name, OPTIONAL_PACKAGES)}
+    for backend in CPU_BACKENDS:
+        for name in set(REGISTRY[backend].packages.split()) - listed:
+            remedy = f'pip install {name}; only for the backend {backend}'
+            yield _check_package(name.replace('-', '_'), name, remedy)
 
 
-def _check_package(module: str, package: str, remedy: str, is_needed: bool) -> Finding:
+def _check_package(module: str, package: str, remedy: str, if_missing: str = WARNING) -> Finding:
     if importlib.util.find_spec(module) is None:
-        return Finding(module, ERROR if is_needed else WARNING, 'not installed', remedy)
+        return Finding(module, if_missing, 'not installed', remedy)
     try:
         version = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:  # Debian packages may have no metadata

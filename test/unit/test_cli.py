@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from command import Command
 from PIL import Image
 
 import dan_ros
@@ -28,11 +27,6 @@ from dan_ros.errors import BackendError, ModelError
 from dan_ros.images.files import MAX_BYTES
 from dan_ros.model import store
 from dan_ros.types import Frame
-
-
-@pytest.fixture
-def run(monkeypatch, capsys) -> Command:
-    return Command(monkeypatch, capsys)
 
 
 def test_the_installed_command_prints_its_version():
@@ -261,8 +255,7 @@ def needed_modules(command: ast.Module) -> set[str]:
 
 
 def test_doctor_names_every_command_that_needs_a_package():
-    uses = {module: uses for module, _, uses in doctor.OPTIONAL_PACKAGES}
-    uses |= {module: remedy for module, _, remedy, is_needed in doctor.PACKAGES if not is_needed}
+    uses = {**doctor.OPTIONAL_PACKAGES, 'onnxruntime': doctor.ONNXRUNTIME_REMEDY}
     found = set()
     for file in Path(doctor.__file__).parent.glob('*.py'):
         modules = needed_modules(ast.parse(file.read_text()))
