@@ -214,7 +214,7 @@ class LocalSource:
             'device': backend.device,
             'detector': self._video.pipeline.detector.name,
         }
-        last_s = max(list(self._received_s.values()), default=-math.inf)
+        last_s = max(list(self._received_ns.values()), default=-math.inf) / 1e9
         level, message = self._level_and_message(now_s - last_s < SILENT_S)
         self._board.set_status(ViewStatus(level, message, values, self._is_enabled))
 

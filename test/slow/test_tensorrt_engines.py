@@ -7,10 +7,9 @@ import numpy as np
 from test_tensorrt import (
     faces,
     floats,
+    infer,
     operators,
     quantized,
-    run,
-    run_command,
     trt,
     with_log_softmax,
 )
@@ -27,9 +26,9 @@ def test_expanding_the_log_softmax_changes_no_answer(floats, quantized, faces):
         assert 'LogSoftmax' in operators(old)
         content = onnx_transforms.expand_log_softmax(old)
         assert 'LogSoftmax' not in operators(content)
-        np.testing.assert_allclose(run(content, faces), run(old, faces), atol=1e-5)
+        np.testing.assert_allclose(infer(content, faces), infer(old, faces), atol=1e-5)
         assert 'LogSoftmax' not in operators(new)
-        np.testing.assert_allclose(run(new, faces), run(old, faces), atol=1e-5)
+        np.testing.assert_allclose(infer(new, faces), infer(old, faces), atol=1e-5)
 
 
 def test_engines_build_and_differ_in_size_by_precision(trt, floats, quantized):
@@ -54,18 +53,18 @@ def test_a_real_engine_is_cached(trt, tmp_path):
     assert 'using the cached engine' in messages[-1]
 
 
-def test_the_command_builds_lists_and_cleans(trt, run_command, monkeypatch, tmp_path):
+def test_the_command_builds_lists_and_cleans(trt, run, monkeypatch, tmp_path):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     for expected in ('building', 'using the cached engine'):
-        done = run_command('engine', 'build', '--precision', 'int8', '--runtime', 'tensorrt_rtx')
+        done = run('engine', 'build', '--precision', 'int8', '--runtime', 'tensorrt_rtx')
         assert done.exit_code == 0
         assert expected in done.stderr
-    (found,) = json.loads(run_command('engine', 'list', '--json').stdout)['engines']
+    (found,) = json.loads(run('engine', 'list', '--json').stdout)['engines']
     assert found['built_for']['precision'] == 'int8'
-    assert 'dan_ferplus_int8' in run_command('engine', 'list').stdout
-    assert '0 engines deleted' in run_command('engine', 'clean').stdout
+    assert 'dan_ferplus_int8' in run('engine', 'list').stdout
+    assert '0 engines deleted' in run('engine', 'clean').stdout
     path = tmp_path / 'dan_ros' / 'engines' / found['file']
     path.write_bytes(b'broken')
-    assert 'unusable' in run_command('engine', 'list').stdout
-    assert '1 engine deleted' in run_command('engine', 'clean').stdout
+    assert 'unusable' in run('engine', 'list').stdout
+    assert '1 engine deleted' in run('engine', 'clean').stdout
     assert not path.exists()

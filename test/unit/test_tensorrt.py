@@ -36,7 +36,7 @@ def faces():
     return np.repeat(np.kron(coarse, np.ones((1, 16, 16, 1))), 3, axis=3).astype(np.uint8)
 
 
-def run(content: bytes, faces: np.ndarray) -> np.ndarray:
+def infer(content: bytes, faces: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(content, providers=['CPUExecutionProvider'])
     return session.run(None, {'faces': faces})[0]
 
@@ -57,8 +57,8 @@ def test_the_fp16_graph_gives_the_same_answers(tmp_path, floats, faces, weights)
 
         export_onnx(*read_fused(floats, 'x'), tmp_path / 'fp32.onnx')
         content = (tmp_path / 'fp32.onnx').read_bytes()
-    found = run(onnx_transforms.to_fp16(content), faces)
-    np.testing.assert_allclose(softmax(found), softmax(run(content, faces)), atol=0.01)
+    found = infer(onnx_transforms.to_fp16(content), faces)
+    np.testing.assert_allclose(softmax(found), softmax(infer(content, faces)), atol=0.01)
 
 
 def test_the_fp16_graph_is_fp16_from_the_first_convolution_to_the_last(floats):
@@ -89,12 +89,12 @@ def test_the_halved_torch_network_gives_the_same_answers(floats, faces):
     network = network.to(memory_format=torch.channels_last)
     with torch.inference_mode():
         found = network(torch.from_numpy(faces)).numpy()
-    np.testing.assert_allclose(softmax(found), softmax(run(floats, faces)), atol=0.02)
+    np.testing.assert_allclose(softmax(found), softmax(infer(floats, faces)), atol=0.02)
 
 
 def test_the_symmetric_int8_graph_stays_near_its_twin(quantized, faces):
     content = onnx_transforms.to_symmetric_int8(quantized)
-    difference = np.abs(softmax(run(content, faces)) - softmax(run(quantized, faces)))
+    difference = np.abs(softmax(infer(content, faces)) - softmax(infer(quantized, faces)))
     assert np.median(difference.max(axis=1)) < 0.05
 
 
@@ -156,8 +156,8 @@ def test_the_symmetric_form_of_classifiers_that_onnx_runtime_quantized(
         per_channel=per_channel,
         activation_type=quantization.QuantType[kind],
     )
-    expected = run(path.read_bytes(), small)
-    found = run(onnx_transforms.to_symmetric_int8(path.read_bytes()), small)
+    expected = infer(path.read_bytes(), small)
+    found = infer(onnx_transforms.to_symmetric_int8(path.read_bytes()), small)
     np.testing.assert_allclose(softmax(found), softmax(expected), atol=0.05)
 
 
@@ -204,9 +204,9 @@ def test_the_log_softmax_is_expanded_at_any_opset(opset, options):
     model = onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
     content = model.SerializeToString()
     x = np.float32([[0, 1, 2777], [-3000, 5, 1e4]])
-    found = run(onnx_transforms.expand_log_softmax(content), x)
+    found = infer(onnx_transforms.expand_log_softmax(content), x)
     assert np.isfinite(found).all()
-    np.testing.assert_allclose(found, run(content, x), rtol=1e-6)
+    np.testing.assert_allclose(found, infer(content, x), rtol=1e-6)
 
 
 @pytest.mark.parametrize('precision', ['fp32', 'fp16', 'int8'])
