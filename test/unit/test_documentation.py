@@ -21,6 +21,7 @@ from dan_ros.backends import registry as backend_registry
 from dan_ros.cli.main import SUBCOMMANDS, cli
 from dan_ros.detect import registry as detector_registry
 from dan_ros.faces import quality
+from dan_ros.messages import MessageClasses
 from dan_ros.ros.statistics import CAUSES
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +42,8 @@ every_page = pytest.mark.parametrize('page', PAGES, ids=place_of)
 def blocks_of(page: Path, language: str) -> list[str]:
     """Contents of a page's code blocks in one language, '' for those that name none."""
     text = re.sub(r'^ +(```)', r'\1', page.read_text(), flags=re.MULTILINE)
-    return re.findall(rf'^```{language}\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r'^```(\w*)\n(.*?)^```', text, re.DOTALL | re.MULTILINE)
+    return [content for name, content in blocks if name == language]
 
 
 def without_blocks(page: Path) -> str:
@@ -278,6 +280,18 @@ def test_messages_in_troubleshooting_exist(text):
 def test_the_map_of_the_code_has_every_folder():
     named = re.findall(r'^(\w+)/ ', (ROOT / 'CONTRIBUTING.md').read_text(), re.MULTILINE)
     assert sorted(named) == sorted({path.parent.name for path in PACKAGE.glob('*/*.py')})
+
+
+def test_the_code_that_contributing_quotes_is_that_of_the_package():
+    sources = ''.join(file.read_text() for file in PACKAGE.rglob('*.py'))
+    blocks = blocks_of(ROOT / 'CONTRIBUTING.md', '')
+    quotes = [block for block in blocks if re.match(r'\s*(class |Spec\()', block)]
+    assert len(quotes) == 2
+    assert all(line.strip() in sources for quote in quotes for line in quote.splitlines())
+    (field,) = [block for block in blocks if block.lstrip().startswith('distance=')]
+    names = {n.id for n in ast.walk(ast.parse(f'dict({field})')) if isinstance(n, ast.Name)}
+    parameters = inspect.signature(MessageClasses._face).parameters
+    assert names <= {'dict', 'float', 'np', *parameters}
 
 
 def test_the_readme_quotes_the_page_of_accuracy():
