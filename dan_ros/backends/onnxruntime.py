@@ -10,7 +10,7 @@ import onnxruntime
 from dan_ros.backends import cuda
 from dan_ros.backends.base import DEFAULT_CONFIG, Backend, BackendConfig
 from dan_ros.backends.batching import pad
-from dan_ros.errors import BackendError, ModelError
+from dan_ros.errors import BackendError, ModelError, one_line
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo, Tensor
 from dan_ros.model.store import ModelFile
@@ -59,7 +59,7 @@ def open_session(
         )
     except Exception as error:  # ONNX Runtime's exceptions share no public base
         if device == CPU:
-            raise ModelError(f'ONNX Runtime cannot read this model: {error}') from None
+            raise ModelError(f'ONNX Runtime cannot read this model: {one_line(error)}') from None
         raise BackendError(f'ONNX Runtime cannot start {provider}: {error}') from None
     session.disable_fallback()  # a fallback would need the file in memory
     session._model_bytes = None

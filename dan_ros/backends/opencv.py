@@ -41,7 +41,8 @@ class OpenCvBackend(Backend):
             super().__init__(model, file.name)
             answer = self._run(np.zeros((2, *model.input_size, 3), np.uint8))
         except cv2.error as error:
-            raise ModelError(f'{file.path}: OpenCV cannot run it: {error.err}') from None
+            reason = ' '.join(error.err.split())
+            raise ModelError(f'{file.path}: OpenCV cannot run it: {reason}') from None
         if answer.shape != (2, len(model.labels)):
             raise ModelError(
                 f'{file.path}: its metadata has {count_of(len(model.labels), "label")}, but OpenCV '

@@ -8,7 +8,7 @@ import numpy as np
 import openvino
 
 from dan_ros.backends.base import DEFAULT_CONFIG, Backend, BackendConfig
-from dan_ros.errors import BackendError, ModelError
+from dan_ros.errors import BackendError, ModelError, one_line
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo, Tensor
 from dan_ros.model.onnx_file import ATTRIBUTE, NODE, OP_TYPE, encode_node, replace_graph, to_text
@@ -63,11 +63,13 @@ def _compile(file: ModelFile, threads: int) -> openvino.CompiledModel:
     try:
         model = core.read_model(replace_graph(file.content, _expand_log_sum_exp))
     except RuntimeError as error:
-        raise ModelError(f'{file.path}: OpenVINO cannot read it: {error}') from None
+        raise ModelError(f'{file.path}: OpenVINO cannot read it: {one_line(error)}') from None
     try:
         return core.compile_model(model, 'CPU', settings)
     except RuntimeError as error:
-        raise BackendError(f'OpenVINO cannot run {file.path} on this CPU: {error}') from None
+        raise BackendError(
+            f'OpenVINO cannot run {file.path} on this CPU: {one_line(error)}'
+        ) from None
 
 
 def _expand_log_sum_exp(graph: memoryview) -> bytes:

@@ -86,7 +86,7 @@ register(
     'onnxruntime_tensorrt',
     '.onnxruntime:OnnxRuntimeTensorRTBackend',
     GPU,
-    'onnxruntime-gpu',
+    'onnxruntime-gpu onnx',
     only_by_name=True,
 )
 register('onnxruntime', '.onnxruntime:OnnxRuntimeBackend', CPU, 'onnxruntime', prefers_int8=True)

@@ -34,7 +34,7 @@ from dan_ros.train.pretrained import load_pretrained
 from dan_ros.train.progress import TrainingProgress
 from dan_ros.train.recipe import Recipe
 
-MAX_BATCHNORM_FACES = 1024  # faces for measuring the BatchNorm statistics of averaged weights
+MAX_BATCHNORM_FACES = 1024  # faces, or one batch, for the BatchNorm statistics of averaged weights
 MAX_REASON_CHARACTERS = 300  # length of a quoted error of torch, which may list every tensor
 CHANGEABLE = ('stages', 'workers')  # settings that may change when a run resumes
 
@@ -265,7 +265,7 @@ class Trainer:
         if self.recipe.size_at(epoch) == self.recipe.input_size:
             return self.ema.module
         rng = np.random.default_rng(self.recipe.seed)
-        count = min(MAX_BATCHNORM_FACES, len(self.train_faces)) // self.recipe.batch_size
+        count = min(MAX_BATCHNORM_FACES, len(self.train_faces)) // self.recipe.batch_size or 1
         chosen = rng.permutation(len(self.train_faces))[: count * self.recipe.batch_size]
         network = cast(DAN, copy.deepcopy(self.ema.module))
         batches = plain_batches(self.train_faces, self.recipe, self.device, chosen)

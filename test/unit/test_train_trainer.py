@@ -134,6 +134,15 @@ def test_random_weights_are_not_frozen(folder, monkeypatch):
         run(folder, 'out', change(**SHORT, frozen_stages=1))
 
 
+def test_statistics_are_measured_with_at_least_one_batch(folder, monkeypatch):
+    monkeypatch.setattr(trainer, 'MAX_BATCHNORM_FACES', 1)
+    recipe, cpu = change(stages=((1, 32), (1, 40))), torch.device('cpu')
+    built = trainer.Trainer(recipe, folder, folder / 'out', cpu, Console())
+    built.begin(None)
+    buffers = dict(built._network_to_validate(0).named_buffers())
+    assert all(mean.any() for name, mean in buffers.items() if name.endswith('running_mean'))
+
+
 def test_the_number_of_threads_changes_nothing(folder):
     recipe = change(**SHORT, precision='fp32')
     run(folder, 'none', recipe)
