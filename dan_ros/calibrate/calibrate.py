@@ -86,11 +86,11 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
     start = _start(calibrator, classes)
     default = Penalty() if model.log_prior else WIDE
     units, by_person = _units(chosen)
+    fitted_classes = _fitted_classes(classes, model.labels)
 
     def fit(mask: np.ndarray) -> Fit:
-        some, theirs = logits[mask], classes[mask]
-        penalty = choose_penalty(some, theirs, units[mask], start, default)
-        return fit_bias(some, theirs, start, penalty)
+        some = logits[mask], classes[mask], units[mask]
+        return _fit(fitted_classes, *some, start, default)
 
     validation = cross_validate(logits, classes, units, before, fit)
     fitted = fit(np.ones(len(classes), bool))
@@ -118,6 +118,34 @@ def _start(calibrator: Calibrator, classes: np.ndarray) -> Fit:
     missing = np.setdiff1d(np.arange(len(bias)), present)
     bias[missing] = usual[missing] - usual[present].mean()
     return Fit(bias, calibrator.temperature)
+
+
+def _fitted_classes(classes: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Return the classes whose bias is fitted, int64 [F]: all but neutral if it has no faces.
+
+    Without them nothing would hold neutral back from falling, and robots see it most.
+    """
+    present = set(classes.tolist())
+    return np.array([k for k, label in enumerate(labels) if label != 'neutral' or k in present])
+
+
+def _fit(
+    fitted_classes: np.ndarray,
+    logits: np.ndarray,
+    classes: np.ndarray,
+    units: np.ndarray,
+    start: Fit,
+    default: Penalty,
+) -> Fit:
+    """Fit some of the classes; the others keep their distance to those with faces."""
+    begin = Fit(start.bias[fitted_classes], start.temperature)
+    logits = logits[:, fitted_classes]
+    classes = np.searchsorted(fitted_classes, classes)
+    penalty = choose_penalty(logits, classes, units, begin, default)
+    fitted = fit_bias(logits, classes, begin, penalty)
+    bias = start.bias.copy()
+    bias[fitted_classes] = fitted.bias - (fitted.bias - begin.bias)[np.unique(classes)].mean()
+    return Fit(bias, fitted.temperature)
 
 
 def _units(faces: Sequence[LabeledFace]) -> tuple[np.ndarray, bool]:
@@ -151,6 +179,12 @@ def _warnings(
     warnings = []
     counts = Counter(face.label for face in faces)
     missing = [label for label in model.labels if label not in counts]
+    if 'neutral' in missing:
+        missing.remove('neutral')
+        warnings.append(
+            'no face of neutral: neutral stays as likely as before, and expressions that are '
+            'mistaken for it stay so; add neutral faces'
+        )
     if missing:
         warnings.append(
             f'no face of {", ".join(missing)}: the robot will report it as rarely as before, or '
