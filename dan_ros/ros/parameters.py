@@ -11,12 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import (
-    InvalidParameterTypeException,
-    InvalidParameterValueException,
-    InvalidTopicNameException,
-    ParameterUninitializedException,
-)
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.expand_topic_name import expand_topic_name
 from rclpy.node import Node
 from rclpy.validate_full_topic_name import validate_full_topic_name
@@ -242,25 +237,18 @@ def declare_parameters(node: Node) -> list[str]:
     Raises:
         ParameterError: an override has an invalid value.
     """
+    overrides = node._parameter_overrides  # rclpy has no public API for them
     for spec in PARAMETERS:
-        try:
-            node.declare_parameter(spec.name, spec.default, _to_descriptor(spec))
-        except (InvalidParameterTypeException, InvalidParameterValueException):
-            value = node._parameter_overrides[spec.name].value
-            raise ParameterError(spec.problem_with(value)) from None
-        if problem := _problem_with_declared(node, spec):
+        if spec.name in overrides and (problem := _problem_with(spec, overrides[spec.name].value)):
             raise ParameterError(problem)
+        node.declare_parameter(spec.name, spec.default, _to_descriptor(spec))
     return [
-        name
-        for name in getattr(node, '_parameter_overrides', {})  # rclpy has no public API for them
-        if name not in SPECS and not name.startswith(FOREIGN_PREFIXES)
+        name for name in overrides if name not in SPECS and not name.startswith(FOREIGN_PREFIXES)
     ]
 
 
-def _problem_with_declared(node: Node, spec: Spec) -> str:
-    try:
-        value = node.get_parameter(spec.name).value
-    except ParameterUninitializedException:
+def _problem_with(spec: Spec, value: Any) -> str:
+    if value is None:
         return f'{spec.name} cannot be []: YAML gives it no type; write an empty list as [""]'
     return spec.problem_with(value)
 
