@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything about one camera: subscriptions, calibration, missing images, warnings."""
+"""Everything about one camera: topics, calibration, missing images, warnings."""
 
 import time
 from collections.abc import Iterator
@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
-from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
 
@@ -16,12 +15,13 @@ from dan_ros.faces.head_pose import solve_poses
 from dan_ros.messages import stamp_to_ns
 from dan_ros.ros.camera_topics import CameraTopics
 from dan_ros.ros.depth import DepthStream
-from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.image_receiver import ImageReceiver
 from dan_ros.ros.inference_thread import FrameResult
-from dan_ros.ros.qos import NEWEST_QOS, QosMonitor, create_image_subscription
+from dan_ros.ros.outputs import CameraOutputs
+from dan_ros.ros.preview import PreviewPublisher
+from dan_ros.ros.qos import NEWEST_QOS, create_image_subscription
+from dan_ros.ros.source_context import SourceContext
 from dan_ros.tracking.face_tracker import TrackedFace
-from dan_ros.video_pipeline import VideoPipeline
 
 STAMP_END = 12  # bytes of a serialized message up to the end of its stamp
 SILENCE_S = 2.0  # time without an image that is worth a warning, seconds
@@ -31,15 +31,12 @@ MISFIT_PERIOD_S = 60  # interval of the warning about a calibration that does no
 class CameraStream:
     """One camera.
 
-    Subscriptions are open between `open` and `close`; the calibration survives a pause.
+    Its topics are open between `open` and `close`; the calibration survives a pause.
 
     Args:
-        node: node that subscribes.
+        context: see `SourceContext`.
         topics: topics of the camera.
-        video: gets the calibration.
-        drops: counts images that the middleware lost.
-        qos_monitor: notified of publishers with an incompatible QoS.
-        depth: the camera's depth images, opened and closed with it; None if it has none.
+        depth_topic: topic of its depth images; '' if it has none.
 
     Attributes:
         topics: as given.
@@ -47,56 +44,51 @@ class CameraStream:
         face_count: number of faces in the last processed image.
     """
 
-    def __init__(
-        self,
-        node: Node,
-        topics: CameraTopics,
-        video: VideoPipeline,
-        drops: DropReporter,
-        qos_monitor: QosMonitor,
-        depth: DepthStream | None = None,
-    ) -> None:
+    def __init__(self, context: SourceContext, topics: CameraTopics, depth_topic: str) -> None:
         self.topics = topics
-        self._depth = depth
         self.topic = topics.camera
         self.face_count = 0
-        self._node = node
-        self._video = video
-        self._drops = drops
-        self._qos_monitor = qos_monitor
+        self._context, self._node = context, context.node
+        self._depth: DepthStream | None = None
+        if depth_topic:
+            statistics, qos_monitor = context.statistics, context.qos_monitor
+            self._depth = DepthStream(context.node, depth_topic, statistics, qos_monitor)
         self._subscriptions: list[Any] = []
+        self._publishers: list[CameraOutputs | PreviewPublisher] = []
         self._info = b''  # the last calibration, without its stamp
         self._misfit = ''
         self._last_image_s: float | None = None  # None while closed
 
-    def open(self, receiver: ImageReceiver, reliability: str) -> None:
-        """Subscribe to the images and to the calibration.
-
-        Args:
-            receiver: takes the serialized images.
-            reliability: QoS of the image subscription, best_effort or reliable.
-        """
+    def open(self, receiver: ImageReceiver) -> None:
+        """Open all topics; `receiver` takes the serialized images."""
+        settings, qos_monitor = self._context.settings, self._context.qos_monitor
+        self._publishers.append(
+            CameraOutputs(self._node, self.topic, settings.packages, qos_monitor)
+        )
+        self._publishers.append(PreviewPublisher(self._node, self.topic, qos_monitor))
         self._last_image_s = time.monotonic()
         self.face_count = 0
-        self._subscriptions.append(self._subscribe(receiver, reliability))
+        self._subscriptions.append(self._subscribe(receiver))
         self._subscriptions.append(self._subscribe_to_info(receiver.group))
         if self._depth is not None:
-            self._depth.open(reliability, receiver.group)
+            self._depth.open(settings.reliability, receiver.group)
 
     def close(self) -> None:
-        """Close the subscriptions."""
+        """Close all topics."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         if self._depth is not None:
             self._depth.close()
-        self._subscriptions = []
+        for publisher in self._publishers:
+            publisher.close()
+        self._subscriptions, self._publishers = [], []
         self._last_image_s = None
         self.face_count = 0
 
     def with_poses(self, result: FrameResult) -> list[TrackedFace]:
         """Return the faces of an image with their poses, if the calibration fits the image."""
         landmarks = [face.detection.landmarks for face in result.faces]
-        camera = self._video.calibrations.get(self.topic)
+        camera = self._context.video.calibrations.get(self.topic)
         scaled = camera and camera.scaled_to(result.size)
         self._check_fit(camera, scaled is not None, result.size)
         poses = solve_poses(landmarks, scaled, result.size)
@@ -104,6 +96,12 @@ class CameraStream:
             stamp_ns = stamp_to_ns(result.header.stamp)
             poses = self._depth.poses(poses, landmarks, stamp_ns, result.size)
         return [replace(face, pose=pose) for face, pose in zip(result.faces, poses, strict=True)]
+
+    def publish(self, result: FrameResult) -> None:
+        """Publish what belongs to this camera only."""
+        self.face_count = len(result.faces)
+        for publisher in self._publishers:
+            publisher.publish(result)
 
     @property
     def is_silent(self) -> bool:
@@ -120,7 +118,7 @@ class CameraStream:
         if self._depth is not None:
             yield from self._depth.warnings()
 
-    def _subscribe(self, receiver: ImageReceiver, reliability: str) -> Any:
+    def _subscribe(self, receiver: ImageReceiver) -> Any:
         transport = receiver.transport
 
         def on_image(content: bytes) -> None:
@@ -132,10 +130,10 @@ class CameraStream:
             transport.message_type,
             self.topics.images,
             on_image,
-            reliability,
-            self._qos_monitor,
+            self._context.settings.reliability,
+            self._context.qos_monitor,
             receiver.group,
-            on_lost=lambda images: self._drops.lost(self.topic, images),
+            on_lost=lambda images: self._context.drops.lost(self.topic, images),
         )
 
     def _subscribe_to_info(self, group: CallbackGroup) -> Any:
@@ -148,7 +146,7 @@ class CameraStream:
             return
         self._info = content[STAMP_END:]
         message = deserialize_message(content, CameraInfo)
-        camera, known = info_to_camera(message, self.topic), self._video.calibrations
+        camera, known = info_to_camera(message, self.topic), self._context.video.calibrations
         if camera is None and (self.topic not in known or known[self.topic] is not None):
             self._node.get_logger().warning(describe_problem(self.topic, None))
         known[self.topic] = camera

@@ -11,7 +11,8 @@ from dan_ros.ros.inference_thread import (
     StampedMessage,
 )
 from dan_ros.ros.parameters import Settings
-from dan_ros.ros.sources import SOURCES, SourceContext
+from dan_ros.ros.source_context import SourceContext
+from dan_ros.ros.sources import SOURCES
 from dan_ros.ros.subscription_thread import SubscriptionThread
 from dan_ros.ros.transports import open_transport
 from dan_ros.video_pipeline import VideoPipeline

@@ -18,7 +18,8 @@ from dan_ros.ros.managed_node import ManagedNode, reported
 from dan_ros.ros.models import Models, load_models
 from dan_ros.ros.publishers import ExpressionPublishers
 from dan_ros.ros.qos import QosMonitor
-from dan_ros.ros.sources import SourceContext, require_messages
+from dan_ros.ros.source_context import SourceContext
+from dan_ros.ros.sources import require_messages
 from dan_ros.ros.statistics import Statistics
 from dan_ros.ros.status import Snapshot, Status, status_of
 from dan_ros.tracking.face_tracker import unique_ids

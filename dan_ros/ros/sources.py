@@ -4,50 +4,21 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image
 
 from dan_ros.ros import ros4hri
 from dan_ros.ros.camera_stream import SILENCE_S, CameraStream
 from dan_ros.ros.camera_topics import CameraTopics
-from dan_ros.ros.depth import DepthStream
-from dan_ros.ros.drops import DropReporter
 from dan_ros.ros.image_receiver import ImageReceiver
 from dan_ros.ros.inference_thread import FrameResult
-from dan_ros.ros.outputs import CameraOutputs, require_packages
+from dan_ros.ros.outputs import require_packages
 from dan_ros.ros.parameters import CROPPED_FACES, IMAGES, Settings
-from dan_ros.ros.preview import PreviewPublisher
-from dan_ros.ros.publishers import ExpressionPublishers
-from dan_ros.ros.qos import QosMonitor
 from dan_ros.ros.ros4hri import Ros4HriFacePublisher, Ros4HriFaceSource
-from dan_ros.ros.statistics import Statistics
+from dan_ros.ros.source_context import SourceContext
 from dan_ros.ros.transports import RAW, suffix_of
 from dan_ros.video_pipeline import VideoPipeline
-
-
-@dataclass(frozen=True)
-class SourceContext:
-    """The objects that a source needs from the node.
-
-    Attributes:
-        node: node that subscribes and publishes.
-        settings: settings at the time of activation.
-        video: pipeline that tracks which faces are in view.
-        publishers: publish the results.
-        statistics: counts processed images.
-        drops: counts dropped images.
-        qos_monitor: notified of incompatible peers.
-    """
-
-    node: LifecycleNode
-    settings: Settings
-    video: VideoPipeline
-    publishers: ExpressionPublishers
-    statistics: Statistics
-    drops: DropReporter
-    qos_monitor: QosMonitor
 
 
 class ImageSource(ABC):
@@ -110,17 +81,10 @@ class CameraSource(ImageSource):
         self._streams: dict[str, CameraStream] = {}
         for image_topic, depth_topic in zip(images, settings.depths, strict=True):
             topics = CameraTopics.resolve(node, image_topic, suffix, is_only)
-            depth = None
-            if depth_topic:
-                depth = DepthStream(node, depth_topic, context.statistics, context.qos_monitor)
-            self._streams[topics.camera] = CameraStream(
-                node, topics, context.video, context.drops, context.qos_monitor, depth
-            )
+            self._streams[topics.camera] = CameraStream(context, topics, depth_topic)
         self.transport = settings.image_transport
         self.awaited = ', '.join(stream.topics.listened for stream in self._streams.values())
         self._ros4hri: Ros4HriFacePublisher | None = None
-        self._outputs: dict[str, CameraOutputs] = {}
-        self._previews: dict[str, PreviewPublisher] = {}
 
     @property
     def face_count(self) -> int:
@@ -135,25 +99,14 @@ class CameraSource(ImageSource):
                 self._context.node, settings.valence_from_expression, settings.picture_size
             )
         self._context.publishers.events.open()
-        for camera, stream in self._streams.items():
-            self._outputs[camera] = CameraOutputs(
-                self._context.node, camera, settings.packages, self._context.qos_monitor
-            )
-            self._previews[camera] = PreviewPublisher(
-                self._context.node, camera, self._context.qos_monitor
-            )
-            stream.open(receiver, settings.reliability)
+        for stream in self._streams.values():
+            stream.open(receiver)
 
     def close(self) -> None:
         """Close every camera; their calibrations are kept."""
         for stream in self._streams.values():
             stream.close()
         self._end_visits(self._streams)
-        for outputs in self._outputs.values():
-            outputs.close()
-        for preview in self._previews.values():
-            preview.close()
-        self._outputs, self._previews = {}, {}
         if self._ros4hri is not None:
             self._ros4hri.close()
         self._ros4hri = None
@@ -165,13 +118,11 @@ class CameraSource(ImageSource):
         result = replace(result, faces=stream.with_poses(result))
         context.publishers.publish(result, publishes_tf)
         context.publishers.events.update(result, face_ids, context.video.config.events)
-        self._outputs[result.camera].publish(result)
+        stream.publish(result)
         if self._ros4hri is not None:
             self._ros4hri.publish(result, face_ids)
-        stream.face_count = len(result.faces)
         self._count(result)
         context.publishers.publish_debug_image(result)
-        self._previews[result.camera].publish(result)
 
     def source_of(self, camera: str) -> str:
         """Drops are counted per camera."""
