@@ -41,11 +41,11 @@ class Result:
         """One sentence: the expected gain, and whether it is significant."""
         notes = self.calibration.notes
         low, high = notes['gain_interval']
+        p_value = f' (p = {notes["p_value"]:.2g})' if self.validation.gain > 0 else ''
         return (
             f'balanced accuracy on held-out faces {notes["balanced_accuracy_before"]:.1%} -> '
             f'{notes["balanced_accuracy_after"]:.1%}, gain {100 * notes["gain"]:+.1f} points (90 % '
-            f'interval {100 * low:+.1f} to {100 * high:+.1f}), {self.verdict} '
-            f'(p = {notes["p_value"]:.2g})'
+            f'interval {100 * low:+.1f} to {100 * high:+.1f}), {self.verdict}{p_value}'
         )
 
     @property

@@ -381,7 +381,7 @@ def test_a_model_that_is_right_already_gains_nothing(run, color_model, tmp_path)
     words = ('--whole', '--model', color_model, '-o', output)
     result = run('calibrate', tmp_path / 'faces', *words)
     assert result.exit_code == 0, result.stderr
-    assert 'no gain: the model already classifies these faces correctly' in result.stdout
+    assert 'no gain: the model already classifies these faces correctly\n' in result.stdout
     for row in ('happy 4 100% 100%', 'neutral 4 100% 100%', 'sad 3 100% 100%'):
         assert row in re.sub(' +', ' ', result.stdout)
     assert Calibration.read(output).notes['balanced_accuracy_after'] == 1
