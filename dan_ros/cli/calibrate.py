@@ -16,6 +16,7 @@ from dan_ros.images.files import write_picture
 from dan_ros.images.opencv import cv2, open_capture
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.storage.atomic import atomic_write_bytes
+from dan_ros.view.playback import is_bag
 
 if TYPE_CHECKING:
     from dan_ros.calibrate.calibrate import Result
@@ -133,7 +134,7 @@ def _frames(data: Path, topic: str | None) -> Iterator['TimedFrame']:
 
     if not data.exists():
         raise DataError(f'there is no bag or video {data}')
-    if data.is_dir() or data.suffix in ('.mcap', '.db3'):
+    if data.is_dir() or is_bag(str(data)):
         return _frames_of_bag(data, topic)
     return frames_of_video(data)
 

@@ -9,7 +9,7 @@ public domain).
 from array import array
 from typing import Any
 
-from rcl_interfaces.msg import ParameterDescriptor
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
@@ -40,6 +40,7 @@ class SampleCamera(Node):
         except DanError as error:
             raise ParameterError(f'source: {error}') from None
         self.set_parameters([Parameter('rate_hz', value=self._source.rate_hz)])
+        self.add_on_set_parameters_callback(_refuse_changes)
         self._publisher = self.create_publisher(Image, 'image_raw', qos_profile_sensor_data)
         self.create_timer(1 / self._source.rate_hz, self._publish_next)
 
@@ -52,6 +53,11 @@ class SampleCamera(Node):
             return
         header = Header(frame_id='sample_camera', stamp=self.get_clock().now().to_msg())
         self._publisher.publish(bgr_to_image(image, header))
+
+
+def _refuse_changes(parameters: list[Any]) -> SetParametersResult:
+    is_own = any(parameter.name in ('source', 'rate_hz') for parameter in parameters)
+    return SetParametersResult(successful=not is_own, reason='needs a restart' if is_own else '')
 
 
 def _check_source(value: object) -> str:

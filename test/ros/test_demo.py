@@ -18,6 +18,7 @@ import pytest
 import rclpy
 from isolation import home_variables
 from processes import Process
+from rclpy.parameter import Parameter
 from rich.console import Console
 
 from dan_ros.demo.demo import _conclude
@@ -325,5 +326,19 @@ def test_an_invalid_parameter_is_refused(parameter, words):
     try:
         with pytest.raises(ParameterError, match=words):
             SampleCamera(context=context)
+    finally:
+        rclpy.shutdown(context=context)
+
+
+def test_a_change_that_would_have_no_effect_is_refused():
+    context = rclpy.Context()
+    rclpy.init(args=['--ros-args', '-p', 'rate_hz:=5'], context=context)
+    try:
+        node = SampleCamera(context=context)
+        parameters = [Parameter('rate_hz', value=9.0), Parameter('use_sim_time', value=False)]
+        results = node.set_parameters(parameters)
+        assert [result.successful for result in results] == [False, True]
+        assert node.get_parameter('rate_hz').value == 5.0
+        node.destroy_node()
     finally:
         rclpy.shutdown(context=context)

@@ -287,7 +287,7 @@ def test_a_folder_becomes_a_file_that_predict_takes(
 
 def test_a_bag_and_a_video_with_marks_are_read(run, model, portrait, tmp_path):
     images = [(portrait * (0.6 + 0.02 * index)).astype(np.uint8) for index in range(20)]
-    bag = record_images(tmp_path / 'bag', images)
+    bag = record_images(tmp_path / 'bag', images, compression='file') / 'bag.db3.zstd'
     video = cv2.VideoWriter(
         str(tmp_path / 'video.avi'), cv2.VideoWriter.fourcc(*'MJPG'), 10, (512, 512)
     )
