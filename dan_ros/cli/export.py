@@ -109,6 +109,7 @@ def command(
     file = store.read_model(model)
     where = str(file.path)
     info = ModelInfo.from_onnx(file.content, where)
+    fused = None if precision == AS_IS else read_fused(file.content, where)[0]
     if like:
         other = store.read_model(like)
         info = _copy_probabilities(info, ModelInfo.from_onnx(other.content, str(other.path)))
@@ -117,10 +118,9 @@ def command(
         info = _fit_prior(model, info, prior_data, dataset, strength)
     info = with_probabilities(info, None, (), strength)
     output.parent.mkdir(parents=True, exist_ok=True)
-    if precision == AS_IS:
+    if fused is None:
         save_model(parse_onnx(file.content, where), info, output)
     elif data is not None:
-        fused, _ = read_fused(file.content, where)
         need('onnxruntime')
         from dan_ros.network.quantize import quantize_onnx
 
@@ -129,7 +129,6 @@ def command(
         batches = _calibration_batches(training_faces, info, faces)
         quantize_onnx(fused, info, output, batches)
     else:
-        fused, _ = read_fused(file.content, where)
         export_onnx(fused, info, output, precision == 'fp16', batch)
     shape = f'[{batch or "N"}, {info.input_size[0]}, {info.input_size[1]}, 3]'
     size_mb = output.stat().st_size / 1e6

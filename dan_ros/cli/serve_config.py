@@ -78,6 +78,6 @@ def command(
     click.echo(f'start the server:  docker compose -f {quote(str(out / "compose.yaml"))} up')
     click.echo(
         'start a robot:     ros2 run dan_ros dan_node --ros-args -p backend.name:=kserve '
-        f'-p backend.url:=grpc://SERVER:8001 -p backend.model_name:={names[0]} '
+        f'-p backend.url:=grpc://SERVER:8001 -p backend.model_name:={quote(names[0])} '
         '-p backend.fallback:=true'
     )
