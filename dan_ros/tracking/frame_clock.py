@@ -6,14 +6,17 @@ MAX_STEP_BACK_NS = 500_000_000  # largest step back within one recording, nanose
 FIRST_STAMPS = 5  # stamps at the start of a recording that identify a short loop
 MAX_BEHIND = 5  # frames in a row behind the newest stamp before we assume a corrected clock
 WALL_CLOCK_NS = 10**17  # stamps above it come from a wall clock, not a simulation, nanoseconds
+MIN_JUMP_NS = 60_000_000_000  # smallest step ahead that may be a corrected clock, nanoseconds
+MAX_SPEED = 1000  # fastest playback of a recording; a larger step ahead is a corrected clock
 UNORDERED_FRAMES = 300  # frames after a step back for which the stamps count as unordered
 
 
 class FrameClock:
     """Turns the stamps of a camera into a time that never steps back.
 
-    Arrival times replace stamps that are frozen, and fill the gaps between coarse ones. The time
-    does not advance while stamps are out of order, and follows a clock that is corrected.
+    Arrival times replace stamps that are frozen or jump ahead, and fill the gaps between coarse
+    ones. The time does not advance while stamps are out of order, and follows a clock that is
+    corrected.
 
     Attributes:
         now_ns: time of the newest frame, nanoseconds.
@@ -65,12 +68,14 @@ class FrameClock:
             self.now_ns = self._newest_ns = self._before_ns = stamp_ns
         self._equal = self._equal + 1 if stamp_ns == self._last_ns else 1
         self._ordered += 1
-        if self.is_frozen and arrived_ns is not None and self._arrived_ns is not None:
-            step_ns = max(arrived_ns - self._arrived_ns, 0)
-            self._ahead_ns += step_ns
-            self.now_ns += step_ns
+        passed_ns = None
+        if arrived_ns is not None and self._arrived_ns is not None:
+            passed_ns = max(arrived_ns - self._arrived_ns, 0)
+        if self.is_frozen and passed_ns is not None:
+            self._ahead_ns += passed_ns
+            self.now_ns += passed_ns
         elif stamp_ns > self._newest_ns:
-            self._add_stamp(stamp_ns)
+            self._add_stamp(stamp_ns, passed_ns)
         elif stamp_ns < self._newest_ns:
             self._fall_behind(stamp_ns)
         self._last_ns, self._arrived_ns = stamp_ns, arrived_ns
@@ -78,8 +83,10 @@ class FrameClock:
             self._first.append(stamp_ns)
         return self.now_ns
 
-    def _add_stamp(self, stamp_ns: int) -> None:
+    def _add_stamp(self, stamp_ns: int, passed_ns: int | None) -> None:
         step_ns = stamp_ns - self._newest_ns
+        if passed_ns is not None and step_ns > max(MIN_JUMP_NS, MAX_SPEED * passed_ns):
+            step_ns = passed_ns
         self.now_ns += max(step_ns - self._ahead_ns, 0)  # minus the time that was already added
         self._before_ns, self._newest_ns = self._newest_ns, stamp_ns
         self._ahead_ns = self._behind = 0

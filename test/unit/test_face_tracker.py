@@ -390,6 +390,11 @@ def stamp_from_the_future(step: int) -> int:
     return START + step * PERIOD + (3600 * SECOND if step == 30 else 0)
 
 
+def clock_set_after_start(step: int) -> int:
+    """A computer without a battery for its clock starts in 1970, until it finds a network."""
+    return step * PERIOD + (START if step > 30 else 0)
+
+
 def missing_stamp(step: int) -> int:
     return 0 if step % 20 == 15 else START + step * PERIOD
 
@@ -410,10 +415,16 @@ def test_unordered_stamps_keep_the_ids_and_the_smoothing(stamp):
     assert tracker.clock.is_unordered
 
 
-@pytest.mark.parametrize('stamp', [usb_cam, two_threads, noise, sudden_clock_correction])
-def test_time_with_unordered_stamps_is_as_long_as_it_was(stamp):
+@pytest.mark.parametrize(
+    'stamp',
+    [
+        usb_cam, two_threads, noise, sudden_clock_correction, stamp_from_the_future,
+        clock_set_after_start,
+    ],
+)  # fmt: skip
+def test_time_with_odd_stamps_is_as_long_as_it_was(stamp):
     clock = FrameClock()
-    times = [clock.advance(stamp(step), None) for step in range(300)]
+    times = [clock.advance(stamp(step), step * PERIOD) for step in range(300)]
     assert all(a <= b for a, b in itertools.pairwise(times))
     assert times[-1] - times[0] == pytest.approx(299 * PERIOD, abs=0.3 * SECOND)
 
