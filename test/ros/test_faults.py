@@ -417,18 +417,14 @@ def test_a_face_without_an_answer(robot, tmp_path, smile, nobody):
     assert robot.show(nobody).faces == []
 
 
-@pytest.mark.parametrize('kind', ['missing', 'half', 'no model', 'a folder'])
+@pytest.mark.parametrize('kind', ['missing', 'half'])
 def test_a_bad_model_fails_configure_and_mending_it_works(robot, tmp_path, smile, kind):
     model = tmp_path / 'my_model.onnx'
     content = store.read_model('dan_ferplus').content
-    if kind == 'a folder':
-        model.mkdir()
-    elif kind != 'missing':
-        model.write_bytes(content[: len(content) // 2] if kind == 'half' else b'no model')
+    if kind == 'half':
+        model.write_bytes(content[: len(content) // 2])
     remedy = ['dan-ros convert'] if kind == 'missing' else []
     assert_configure_fails(robot, str(model), *remedy, model__file=str(model))
-    if kind == 'a folder':
-        model.rmdir()
     model.write_bytes(content)
     assert_recovers(robot, smile)
 
