@@ -583,7 +583,9 @@ def test_bags_are_found_once(tmp_path, images):
     (root / 'results' / '.dan_ros').mkdir()
     (root / 'notes').mkdir()
     (root / 'loop').symlink_to(root)
-    expected = [root / name for name in ('monday/run', 'tuesday/2024', 'tuesday/run')]
+    (root / 'tuesday/loose.mcap').touch()
+    names = ('monday/run', 'tuesday/2024', 'tuesday/loose.mcap', 'tuesday/run')
+    expected = [root / name for name in names]
     assert sources.find_bags([root]) == expected
     pattern = Path(f'{root}/*day/*')
     assert sources.find_bags([pattern, root / 'monday', root / 'monday/run/run.db3']) == expected
@@ -595,7 +597,7 @@ def test_bags_are_found_once(tmp_path, images):
     assert not sources.means_many([root / 'monday/run'], out)
     assert not sources.means_many([root / 'notes'], out)
     names = sources.name_bags(expected, {})
-    assert list(names.values()) == ['monday-run', 'bag_2024', 'tuesday-run']
+    assert list(names.values()) == ['monday-run', 'bag_2024', 'loose', 'tuesday-run']
     first = sources.name_bags(expected[:1], {})
     assert first == {expected[0]: 'run'}
     assert sources.name_bags(expected, first)[expected[0]] == 'run'

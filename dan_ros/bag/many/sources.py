@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 
 from dan_ros.bag.reader import METADATA
@@ -26,10 +26,10 @@ def means_many(sources: Sequence[Path], out: Path) -> bool:
     (first, *others) = sources
     if others or _is_pattern(first):
         return True
-    if _is_bag(first) or not first.is_dir():
+    found = _bags_at(first)
+    if found == [first]:
         return False
-    least = 2 if out.resolve().is_relative_to(first.resolve()) else 1
-    return len(list(islice(_bags_below(first), least))) == least
+    return len(found) >= (2 if out.resolve().is_relative_to(first.resolve()) else 1)
 
 
 def find_bags(
@@ -125,40 +125,50 @@ def _expand(source: Path) -> list[Path]:
     raise DataError(f'no bag matches {source}; check the pattern')
 
 
-def _is_bag(path: Path) -> bool:
-    """Whether a path is a storage file, or a folder with one or with metadata."""
-    if not path.is_dir():
-        return path.is_file() and has_storage_suffix(path)
-    return any(_is_part(f) and f.is_file() for f in path.iterdir() if not f.name.startswith('._'))
-
-
 def _is_part(file: Path) -> bool:
     name = file.name
     return name == METADATA or has_storage_suffix(Path(name.removesuffix(WRITE_AHEAD_LOG)))
 
 
-def _bags_below(
-    folder: Path, on_unreadable: Callable[[OSError], object] | None = None
-) -> Iterable[Path]:
-    """Yield the bags inside a folder that is not a bag."""
-    seen: set[str] = set()
-    for place, names, _ in os.walk(folder, onerror=on_unreadable, followlinks=True):
-        real, path = os.path.realpath(place), Path(place)
-        if real in seen or (path / STATE).is_dir():
-            names.clear()
-        elif path != folder and _is_bag(path):
-            yield path
-            names.clear()
-        seen.add(real)
-        names[:] = sorted(name for name in names if not name.startswith('.'))
-
-
-def _bags_at(path: Path, on_unreadable: Callable[[OSError], object]) -> list[Path]:
+def _bags_at(
+    path: Path, on_unreadable: Callable[[OSError], object] = lambda error: None
+) -> list[Path]:
     try:
         if (path / STATE).is_dir():
             return []
-        if _is_bag(path) or not path.is_dir():
-            return [path]
+        return (path.is_dir() and _bags_in(path, on_unreadable, set())) or [path]
     except OSError:  # reading it as a bag will report the error
         return [path]
-    return list(_bags_below(path, on_unreadable)) or [path]
+
+
+def _bags_in(
+    folder: Path, on_unreadable: Callable[[OSError], object], seen: set[str]
+) -> list[Path]:
+    """Return the bags in a folder.
+
+    Without metadata, its storage files are one bag, or one each if there are bags in subfolders.
+
+    Args:
+        folder: the folder.
+        on_unreadable: see `find_bags`.
+        seen: resolved paths of the folders that were searched, because links may form a loop.
+    """
+    real = os.path.realpath(folder)
+    if real in seen or (folder / STATE).is_dir():
+        return []
+    seen.add(real)
+    entries = sorted(folder.iterdir())
+    parts = [f for f in entries if _is_part(f) and f.is_file() and not f.name.startswith('._')]
+    if any(part.name == METADATA for part in parts):
+        return [folder]
+    bags = []
+    for entry in entries:
+        if entry.is_dir() and not entry.name.startswith('.'):
+            try:
+                bags += _bags_in(entry, on_unreadable, seen)
+            except OSError as error:
+                on_unreadable(error)
+    if parts and not bags:
+        return [folder]
+    files = [part for part in parts if has_storage_suffix(part)]
+    return bags + [f for f in files if uncompressed(f) == f or uncompressed(f) not in files]
