@@ -166,7 +166,7 @@ def why_empty(layout: str, skipped: Mapping[str, str]) -> str:
         return f'no images found in {layout}; check the folder and the data set'
     path, reason = next(iter(skipped.items()))
     count = count_of(len(skipped), 'image')
-    return f'none of {count} can be read; the first is {path}, which {reason}'
+    return f'none of {count} can be read; the first is {path}: {reason}'
 
 
 def try_picture(path: Path) -> tuple[np.ndarray | None, str]:
