@@ -23,6 +23,7 @@ from dan_ros.datasets.catalog import open_faces
 from dan_ros.datasets.faces import TRAIN, VALID, Faces, summarize, summarize_skipped
 from dan_ros.datasets.ferplus import FerPlus
 from dan_ros.errors import TrainingError, count_of, one_line
+from dan_ros.network.checkpoint import read_state
 from dan_ros.network.dan import DAN, frozen_layers
 from dan_ros.storage.settings_file import check_settings
 from dan_ros.train import checkpoints
@@ -36,6 +37,7 @@ from dan_ros.train.recipe import Recipe
 
 MAX_BATCHNORM_FACES = 1024  # faces, or one batch, for the BatchNorm statistics of averaged weights
 MAX_REASON_CHARACTERS = 300  # length of a quoted error of torch, which may list every tensor
+CHECKPOINT = 'last.pt'
 CHANGEABLE = ('stages', 'workers')  # settings that may change when a run resumes
 
 
@@ -68,11 +70,16 @@ def train(
     Raises:
         DataError, ModelError, TrainingError: see the message.
     """
+    # Opening the data decodes every image, so what can be refused before is refused before.
+    checkpoint = Path(out) / CHECKPOINT
+    content = _read_checkpoint(checkpoint, recipe) if resume else {}
+    if not resume:
+        _check_new_run(checkpoint, recipe, start)
     trainer = Trainer(
         recipe, data, out, _pick_device(recipe, device), console or Console(stderr=True)
     )
     if resume:
-        trainer.load()
+        trainer.load(content)
     else:
         trainer.begin(start)
     return trainer.run()
@@ -85,7 +92,7 @@ class Trainer:
         self, recipe: Recipe, data: Path, out: Path, device: torch.device, console: Console
     ) -> None:
         self.recipe, self.out, self.device, self.console = recipe, Path(out), device, console
-        self.checkpoint_path = self.out / 'last.pt'
+        self.checkpoint_path = self.out / CHECKPOINT
         self.weights_path = self.out / 'best.safetensors'
         if Path(data).is_file():
             raise TrainingError(
@@ -122,22 +129,12 @@ class Trainer:
         return max(self.history, key=lambda line: line[self.recipe.best_by], default={})
 
     def begin(self, start: Path | None) -> None:
-        """Start a new training run, in a folder that contains none.
+        """Start a new training run.
 
         Raises:
-            TrainingError: the folder contains a training run, or cannot be created, or layers are
-                frozen that have random weights.
+            TrainingError: the output folder cannot be created.
+            ModelError: the start cannot be read.
         """
-        if self.checkpoint_path.exists():
-            raise TrainingError(
-                f'{self.out} already contains a training run; continue it with --resume, or '
-                'choose another folder'
-            )
-        if self.recipe.frozen_stages and start is None:
-            raise TrainingError(
-                f'frozen_stages {self.recipe.frozen_stages} keeps the weights of the start, but '
-                'there is none: give --start, or set frozen_stages to 0'
-            )
         if start is not None:
             taken = load_pretrained(self.learner.dan, start)
             self.console.print(f'start: {taken}', soft_wrap=True, markup=False, highlight=False)
@@ -147,17 +144,13 @@ class Trainer:
         except OSError as error:
             raise TrainingError(f'cannot create the folder {self.out}: {error.strerror}') from None
 
-    def load(self) -> None:
-        """Restore the state of the checkpoint.
+    def load(self, content: dict[str, Any]) -> None:
+        """Restore the state in the content of the checkpoint.
 
         Raises:
-            TrainingError: the checkpoint is missing, damaged or of another recipe, or the best
-                weights are missing.
+            TrainingError: it does not fit the recipe, or the best weights are missing.
         """
         path, advice = self.checkpoint_path, 'train without --resume in another folder'
-        content = checkpoints.load_checkpoint(path)
-        old = check_settings(Recipe, content['recipe'], f'{path}: recipe', TrainingError)
-        _check_same_recipe(old, self.recipe)
         try:
             self._restore(content)
         except KeyError as error:
@@ -321,6 +314,29 @@ class Trainer:
         if not self.saved_epochs:
             return ''
         return f'. {self.checkpoint_path} keeps epoch {self.saved_epochs}, the last good one'
+
+
+def _check_new_run(checkpoint: Path, recipe: Recipe, start: Path | None) -> None:
+    if checkpoint.exists():
+        raise TrainingError(
+            f'{checkpoint.parent} already contains a training run; continue it with --resume, or '
+            'choose another folder'
+        )
+    if recipe.frozen_stages and start is None:
+        raise TrainingError(
+            f'frozen_stages {recipe.frozen_stages} keeps the weights of the start, but there is '
+            'none: give --start, or set frozen_stages to 0'
+        )
+    if start is not None:
+        read_state(start)  # raises an error if it cannot be read
+
+
+def _read_checkpoint(path: Path, recipe: Recipe) -> dict[str, Any]:
+    """Read a checkpoint, and check that it is of the same recipe."""
+    content = checkpoints.load_checkpoint(path)
+    old = check_settings(Recipe, content['recipe'], f'{path}: recipe', TrainingError)
+    _check_same_recipe(old, recipe)
+    return content
 
 
 def _open_training_faces(recipe: Recipe, data: Path) -> Faces:

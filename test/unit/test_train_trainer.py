@@ -215,8 +215,13 @@ def test_validation_scores_by_hand():
 def test_second_training_in_a_folder_is_refused(folder):
     (folder / 'out').mkdir()
     save_checkpoint(folder / 'out' / 'last.pt', {})
+    no_data = folder / 'missing'  # refused before the data, which may take minutes to read
     with pytest.raises(TrainingError, match='already contains a training run; .*--resume'):
-        run(folder, 'out')
+        trainer.train(RECIPE, no_data, folder / 'out')
+    with pytest.raises(ModelError, match='there is no checkpoint at'):
+        trainer.train(RECIPE, no_data, folder / 'new', start=folder / 'start.pth')
+    with pytest.raises(TrainingError, match=r'there is no checkpoint .*without --resume'):
+        trainer.train(RECIPE, no_data, folder / 'new', resume=True)
 
 
 @pytest.mark.parametrize('content', [None, b'', b'PK\x03\x04', b'text'])
