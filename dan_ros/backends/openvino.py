@@ -87,7 +87,7 @@ def _expand_field(number: int, value: Value) -> bytes:
     for field, part in fields(value):
         if field in node and isinstance(part, memoryview):
             node[field].append(part)
-    axes = [one for one in node[ATTRIBUTE] if to_text(dict(fields(one))[NAME]) == 'axes']
+    axes = [one for one in node[ATTRIBUTE] if to_text(dict(fields(one)).get(NAME, 0)) == 'axes']
     if node[OP_TYPE] != [LOG_SUM_EXP] or not axes:
         return encode(number, value)
     x, y = (to_text(node[field][0]) for field in (1, 2))
