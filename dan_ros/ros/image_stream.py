@@ -62,6 +62,7 @@ class ImageStream:
             self.pause()
             raise
         receiving.start()
+        self._context.qos_monitor.warn_of_unused_overrides()
 
     def pause(self) -> None:
         """Stop the threads after their current run, and unsubscribe; the faces are remembered."""

@@ -73,16 +73,21 @@ def create_with_events(node: Node, create: Callable[[Any], Any], events: Any) ->
         except UnsupportedEventTypeError:
             return create(None)
     except OVERRIDE_ERRORS as error:
-        # rclpy has no public API for them, and declares parameters of the same names itself.
-        is_overridden = any(name.startswith('qos_overrides.') for name in node._parameter_overrides)
-        if not is_overridden and not isinstance(error, RuntimeError):
+        overrides = _given_overrides(node)
+        if not overrides and not isinstance(error, RuntimeError):
             raise
-        advice = (
-            '. Check the parameters qos_overrides, and restart the node with valid ones'
-            if is_overridden
-            else ''
-        )
-        raise ParameterError(f'cannot open a topic: {one_line(error)}{advice}') from error
+        advice = '. Check the parameters qos_overrides, and restart the node with valid ones'
+        raise ParameterError(
+            f'cannot open a topic: {one_line(error)}{advice if overrides else ""}'
+        ) from error
+
+
+def _given_overrides(node: Node) -> list[str]:
+    """Return the names of the parameters under qos_overrides that the user gave.
+
+    rclpy has no public API for them, and declares others for every topic itself.
+    """
+    return [name for name in node._parameter_overrides if name.startswith('qos_overrides.')]
 
 
 def create_image_subscription(
@@ -187,6 +192,16 @@ class QosMonitor:
             self._node.get_logger().warning(self._sentence(topic))
 
         return on_incompatible
+
+    def warn_of_unused_overrides(self) -> None:
+        """Warn once if a parameter under qos_overrides belongs to no topic that is open now."""
+        names = [n for n in _given_overrides(self._node) if not self._node.has_parameter(n)]
+        if names:
+            self._node.get_logger().warning(
+                f'ignored: {", ".join(names)}; give the full name of a topic of this node, and '
+                'history, depth or reliability',
+                once=True,
+            )
 
     def clear(self) -> None:
         """Forget all topics."""

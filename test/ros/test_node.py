@@ -351,8 +351,11 @@ def test_what_prevents_a_start_is_one_line_and_exit_code_2(words, variables, mes
 def test_integers_pass_for_floats_and_what_is_ignored_is_warned_about(start, nobody):
     """At 5 Hz, eight more results of a fast camera take at least seven fifths of a second."""
     unknown = ('-p', 'detector.min_scores:=0.5', '--', '-p', 'max_faces:=4')
-    robot = start('-p', 'rate.max_hz:=5', *unknown)
+    override = 'qos_overrides./{}.subscription.depth'
+    topics = [word for name in ('image', 'imag') for word in ('-p', f'{override.format(name)}:=2')]
+    robot = start('-p', 'rate.max_hz:=5', *topics, *unknown)
     assert "'detector.min_scores'" in robot.output
+    robot.node.wait_for_output(f'ignored: {override.format("imag")};')
     assert 'ignored: -p max_faces:=4;' in robot.output
     robot.show(nobody)
     robot.frames.clear()
