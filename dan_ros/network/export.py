@@ -201,8 +201,8 @@ def _fused_from_arrays(arrays: dict[str, np.ndarray], where: str) -> FusedDAN:
     except KeyError as error:
         raise ModelError(
             f'{where}: the float weights {error.args[0]} are missing: only fp32 and fp16 files of '
-            'a DAN have them, not quantized or adopted models. Use another backend than torch, or '
-            '`dan-ros export --as-is`'
+            'a DAN have them, not quantized or adopted models, which run on other backends than '
+            'torch and are copied by `dan-ros export --as-is`'
         ) from None
     fused.load_state_dict(state, assign=True)
     return fused.eval().requires_grad_(False)
