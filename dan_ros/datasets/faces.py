@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from dan_ros.errors import count_of
-from dan_ros.images.files import readable
 from dan_ros.images.resize import resize
 
 TRAIN, VALID, TEST = SPLITS = ('train', 'valid', 'test')
@@ -77,13 +76,13 @@ def in_memory(images: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
 def summarize(dataset: str, split: str, faces: Faces) -> list[str]:
     """Describe a data set in a few lines: source, faces per class, exclusions."""
     lines = [
-        readable(f'data set {dataset}, split {split}: {faces.layout}'),
+        f'data set {dataset}, split {split}: {faces.layout}',
         f'{count_of(len(faces), "face")}: {_name_counts(faces.all_counts)}',
     ]
     if faces.excluded:
         lines.append(f'excluded by the rules of {dataset}: {_name_counts(faces.excluded)}')
     if faces.empty_folders:
-        lines.append(readable(f'without a face: {", ".join(faces.empty_folders)}'))
+        lines.append(f'without a face: {", ".join(faces.empty_folders)}')
     return lines
 
 
@@ -103,7 +102,7 @@ def list_paths(what: str, paths: Sequence[str], full_list: str = '') -> list[str
     if not paths:
         return []
     lines = [f'{count_of(len(paths), "image")} {what}:']
-    lines += [f'  {readable(path)}' for path in paths[:MAX_LISTED_SKIPS]]
+    lines += [f'  {path}' for path in paths[:MAX_LISTED_SKIPS]]
     if len(paths) > MAX_LISTED_SKIPS:
         where = f', see {full_list}' if full_list else ''
         lines.append(f'  and {len(paths) - MAX_LISTED_SKIPS} more{where}')

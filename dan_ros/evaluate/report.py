@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 
 from dan_ros.errors import DanError, count_of
 from dan_ros.evaluate.evaluator import Evaluation
-from dan_ros.images.files import readable
 from dan_ros.plots.evaluation import draw_confusion, draw_mistakes, draw_reliability
 from dan_ros.plots.style import encode
 from dan_ros.storage.atomic import atomic_write_bytes, workspace
@@ -152,7 +151,8 @@ def write_report(content: dict[str, Any], evaluation: Evaluation, folder: Path) 
         DanError: a file cannot be written; an earlier report is kept.
     """
     model = Path(content['model']).name
-    title = readable(f'{model} on {content["dataset"]}, {content["split"]}')
+    title = f'{model} on {content["dataset"]}, {content["split"]}'
+    title = title.encode(errors='backslashreplace').decode()  # a file name need not be valid text
     scores = evaluation.scores
     drawn = {
         'confusion': draw_confusion(scores.labels, scores.confusion, title),
@@ -167,7 +167,8 @@ def write_report(content: dict[str, Any], evaluation: Evaluation, folder: Path) 
     }
     pngs = {name: encode(figure) for name, figure in drawn.items() if figure is not None}
     files = {f'{name}.png': png for name, png in pngs.items()}
-    files['report.html'] = readable(_render_page(title, content, pngs)).encode()
+    page = _render_page(title, content, pngs)
+    files['report.html'] = page.encode(errors='backslashreplace')
     files['scores.json'] = f'{json.dumps(content, indent=1)}\n'.encode()
     try:
         _replace_together(folder, files)

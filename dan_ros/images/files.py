@@ -90,8 +90,3 @@ def write_encoded(path: Path, content: bytes) -> None:
         atomic_write_bytes(path, content)
     except OSError as error:
         raise DanError(f'{path} cannot be written: {error.strerror or error}') from None
-
-
-def readable(text: str) -> str:
-    """Escape bytes of a file name that are not valid text, so that it can be printed."""
-    return text.encode(errors='backslashreplace').decode()
