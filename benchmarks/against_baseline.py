@@ -140,11 +140,11 @@ def main(rounds: int, baseline: str) -> None:
         roots = {baseline: extract(baseline, folder / baseline), 'today': ROOT}
         versions = {n: stack.enter_context(Version(root)) for n, root in roots.items()}
         table = Table('', '', baseline, 'today', 'ratio', 'goal', box=None)
+        stack.callback(lambda: Console().print(table))  # also after Ctrl-C
         for row in video_rows(folder):
             for cells in compare(row, versions, rounds):
                 table.add_row(*cells)
             table.add_section()
-    Console().print(table)
 
 
 def compare(row: Row, versions: dict[str, Version], rounds: int) -> list[list[str]]:

@@ -77,7 +77,11 @@ class Results:
 )
 def main(out: Path, rounds: int, only: tuple[str, ...], seconds: float) -> None:
     """Measure all parts, or only those given."""
-    results = measure(rounds, only or PARTS, seconds)
+    results = Results(rounds, seconds)
+    try:
+        measure(results, only or PARTS)
+    finally:  # also after Ctrl-C
+        show(results)
     out.mkdir(parents=True, exist_ok=True)
     content = json.dumps(results.to_json(), indent=2) + '\n'
     (out / 'bench.json').write_text(content, encoding='utf-8')
@@ -85,20 +89,17 @@ def main(out: Path, rounds: int, only: tuple[str, ...], seconds: float) -> None:
         title = f'{results.machine["cpu"]}, {count_of(int(results.machine["cores"]), "core")}'
         figure = draw_bench(results.comparisons, {}, title)
         (out / 'bench.png').write_bytes(encode(figure))
-    show(results)
 
 
-def measure(rounds: int, parts: tuple[str, ...], seconds: float) -> Results:
+def measure(results: Results, parts: tuple[str, ...]) -> None:
     """Run the given parts."""
     on_progress = Console(stderr=True).print
-    results = Results(rounds, seconds)
     for name, compare_all in COMPARISONS.items():
         if name in parts:
             on_progress(name)
-            results.comparisons += compare_all(rounds)
+            results.comparisons += compare_all(results.rounds)
     if NODE in parts:
-        results.nodes = measure_nodes(seconds, on_progress)
-    return results
+        results.nodes = measure_nodes(results.seconds, on_progress)
 
 
 def show(results: Results) -> None:

@@ -91,6 +91,7 @@ def main(rounds: int, seconds: float, baseline: str) -> None:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         roots = {baseline: build(baseline, folder / baseline), 'today': ROOT}
         table = Table('', '', baseline, 'today', 'ratio', box=None)
+        stack.callback(lambda: Console().print(table))  # also after Ctrl-C
         for case in CASES:
             image = folder / 'image.npy'
             np.save(image, scene(*case.size, 1))
@@ -101,7 +102,6 @@ def main(rounds: int, seconds: float, baseline: str) -> None:
                 old, new = (statistics.median(run[value] for run in runs[n]) for n in roots)
                 table.add_row(case.title, value, f'{old:.2f}', f'{new:.2f}', f'{new / old:.2f}')
             table.add_section()
-    Console().print(table)
 
 
 if __name__ == '__main__':
