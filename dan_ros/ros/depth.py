@@ -22,7 +22,9 @@ from dan_ros.ros.transports import read_raw
 
 MAX_IMAGES = 6  # depth images kept per camera
 TOLERANCE_NS = 100_000_000  # longest time between an image and its depth, for cameras of 10 Hz
+ASSUMPTION = 'poses assume eyes 63 mm apart'
 OTHER_SIZE = 'other_size'  # drop cause: a size other than that of the camera's images
+MAX_MISSES = 30  # images in a row without depth of their time, before that is worth a warning
 SILENCE_S = 2.0  # time without a depth image that is worth a warning, seconds
 
 # Outcomes for the faces of a camera with depth, counted as `faces_depth.<outcome>`.
@@ -51,6 +53,7 @@ class DepthStream:
         self._last_s = 0.0
         self._size: tuple[int, int] | None = None  # of the camera's images; None: not known yet
         self._problem = ''
+        self._misses = 0  # images in a row without depth of their time, although there is depth
         statistics.count_depth(dict.fromkeys(OUTCOMES, 0))
 
     def open(self, reliability: str, group: CallbackGroup) -> None:
@@ -107,6 +110,11 @@ class DepthStream:
             yield self._problem
         if self._subscription is not None and time.monotonic() - self._last_s > SILENCE_S:
             yield f'no depth image for {SILENCE_S:g} s on {self._name}'
+        elif self._misses >= MAX_MISSES:
+            yield (
+                f'the stamps of {self._name} are more than {TOLERANCE_NS / 1e9:g} s from those of '
+                f'the images: let the same clock stamp both; {ASSUMPTION}'
+            )
 
     @property
     def _name(self) -> str:
@@ -128,6 +136,7 @@ class DepthStream:
         """Return the depth image nearest in time, if it fits the image."""
         with self._lock:
             near = [pair for pair in self._images if abs(pair[0] - stamp_ns) <= TOLERANCE_NS]
+            self._misses = self._misses + 1 if self._images and not near else 0
         self._size = size
         for time_ns, depth in sorted(near, key=lambda pair: abs(pair[0] - stamp_ns)):
             if depth.size == size:
@@ -160,7 +169,7 @@ class DepthStream:
 
     def _drop(self, error: FrameError) -> None:
         """Count a depth image; log the first of each cause."""
-        self._problem = f'{error}; poses assume eyes 63 mm apart'
+        self._problem = f'{error}; {ASSUMPTION}'
         if self._statistics.count_depth_dropped(error.cause, self._topic):
             self._node.get_logger().warning(
                 f'{self._problem} (further ones are counted in /diagnostics as '

@@ -17,6 +17,7 @@ from processes import RosDomain
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 from std_srvs.srv import SetBool
@@ -39,12 +40,14 @@ from dan_ros.ros import (
     view_source,
 )
 from dan_ros.ros.consent import ConsentService
+from dan_ros.ros.depth import DepthStream
 from dan_ros.ros.inference_thread import FrameResult, StampedMessage
 from dan_ros.ros.managed_node import ManagedNode, reported
 from dan_ros.ros.models import Models, load_models
 from dan_ros.ros.node import DanNode
 from dan_ros.ros.parameters import CROPPED_FACES, SPECS, Settings
 from dan_ros.ros.qos import QosMonitor, UnsupportedEventTypeError, create_with_events
+from dan_ros.ros.statistics import Statistics
 from dan_ros.ros.status import Status
 from dan_ros.ros.subscription_thread import SubscriptionThread
 from dan_ros.srv import Consent
@@ -422,6 +425,17 @@ def test_detector_and_network_load_side_by_side(monkeypatch):
 
 def load(values):
     return load_models(Settings.from_values(values), iter('ab'), print)
+
+
+def test_depth_stamped_by_another_clock_is_a_warning(peer):
+    stream = DepthStream(peer.node, 'depth', Statistics(), QosMonitor(peer.node))
+    image = Image(height=9, width=9, encoding='32FC1', step=36, data=bytes(324))
+    stream._on_depth(serialize_message(image))
+    landmarks, warning = np.zeros((5, 2)), 'the stamps of /depth are more than 0.1 s'
+    for second in range(30, -1, -1):
+        assert any(warning in text for text in stream.warnings()) == (second == 0)
+        stream.poses([POSE], [landmarks], second * 10**9, (9, 9))
+    assert not list(stream.warnings())
 
 
 def test_unused_models_are_released_at_once(monkeypatch):
