@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dan_ros.annotate import annotate_tracked
-from dan_ros.bag.csv_table import FaceTable
-from dan_ros.bag.reader import CAMERA_INFO, Bag, Record, Topic, record_to_frame
+from dan_ros.bag.csv_table import FILENAME, FaceTable
+from dan_ros.bag.reader import CAMERA_INFO, METADATA, Bag, Record, Topic, record_to_frame
 from dan_ros.bag.timeline import Timelines
 from dan_ros.bag.video import Videos
 from dan_ros.bag.writer import ExpressionBagWriter
@@ -264,7 +264,7 @@ class BagConverter:
 
 
 def check_output_folder(out: Path, source: Path, force: bool) -> None:
-    """Check that `out` can be written; with `force`, an existing bag may be replaced.
+    """Check that `out` can be written; with `force`, earlier results may be replaced.
 
     Raises:
         DataError: `out` exists and must not or cannot be replaced, or one of `out` and `source` is
@@ -280,5 +280,6 @@ def check_output_folder(out: Path, source: Path, force: bool) -> None:
     if out.is_mount():
         raise DataError(f'{out} is a mount point and cannot be replaced; choose a folder inside it')
     is_empty = out.is_dir() and not any(out.iterdir())
-    if not is_empty and not (out / 'metadata.yaml').is_file():
-        raise DataError(f'{out} is not a bag and is not replaced; choose another folder')
+    for file, what in ((METADATA, 'a bag'), (FILENAME, 'a result of this command')):
+        if not is_empty and not (out / file).is_file():
+            raise DataError(f'{out} is not {what} and is not replaced; choose another folder')

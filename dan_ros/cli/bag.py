@@ -40,7 +40,9 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
     help='Also write foxglove_msgs/ImageAnnotations on each image topic plus /annotations.',
 )
 @click.option(
-    '--force', is_flag=True, help='Replace OUT if it is a bag; with many bags, convert all again.'
+    '--force',
+    is_flag=True,
+    help='Replace OUT if it is a result of this command; with many bags, convert all again.',
 )
 @click.option(
     '--topic',

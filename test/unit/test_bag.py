@@ -474,7 +474,9 @@ def test_nothing_is_overwritten_without_force(tmp_path, images):
     (tmp_path / 'precious' / 'thesis.tex').touch()
     assert 'is not a bag' in str(run_bag(bag, tmp_path / 'precious', '--force').exception)
     assert (tmp_path / 'precious' / 'thesis.tex').exists()
-    assert read_bag(bag)
+    other = record_images(tmp_path / 'other', images)  # another recording
+    assert 'not a result of this command' in str(run_bag(bag, other, '--force').exception)
+    assert read_bag(bag) == read_bag(other)
 
 
 def test_outputs_that_cannot_be_replaced_are_errors(tmp_path, images, monkeypatch):
