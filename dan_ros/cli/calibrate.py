@@ -31,7 +31,7 @@ MAX_SHOWN = 5  # number of images named in a warning
 @click.option(
     '-o',
     '--output',
-    type=PATH,
+    type=click.Path(dir_okay=False, path_type=Path),
     default='calibration.yaml',
     show_default=True,
     help='The file to write; the picture is written beside it.',

@@ -74,6 +74,8 @@ def command(
     out = out or Path(f'{image.stem}_explained.png')
     if out.suffix.lower() not in FIGURE_SUFFIXES:
         raise DanError(f'--out {out}: unknown image format; use a name such as {out}.png')
+    if out.exists() and image.exists() and out.samefile(image):
+        raise DanError(f'--out {out} is the image itself: give another name')
     frame = Frame(open_picture(image))
     backend = open_torch_model(model, label_set)
     if whole:

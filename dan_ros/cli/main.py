@@ -6,6 +6,8 @@ import io
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -36,13 +38,14 @@ EXIT_INTERRUPTED = 130  # exit code after SIGINT and SIGTERM
 
 
 class _LazyGroup(click.Group):
-    def invoke(self, ctx: click.Context) -> Any:
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         _make_printable()
-        try:
+        with _stopped_by_signals():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _stopped_by_signals():
             return super().invoke(ctx)
-        except (KeyboardInterrupt, click.Abort):  # Abort: Ctrl-C at a question
-            click.echo('Stopped', err=True)
-            sys.exit(EXIT_INTERRUPTED)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(SUBCOMMANDS)
@@ -63,6 +66,16 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__, prog_name='dan-ros')
 def cli() -> None:
     """Facial expression recognition with DAN; these commands need no ROS."""
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Give signals our exit code; click's own is 1."""
+    try:
+        yield
+    except (KeyboardInterrupt, click.Abort):  # Abort: Ctrl-C at a question
+        click.echo('Stopped', err=True)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def _make_printable() -> None:

@@ -412,6 +412,7 @@ def test_a_bag_of_several_cameras_needs_a_topic(run, color_model, tmp_path):
     ('words', 'problem'),
     [
         (('faces', '-o', 'robot.PNG'), 'give a name that ends in .yaml'),
+        (('faces', '-o', '.'), "File '.' is a directory"),
         (('faces', '--person', 'anna'), '--person needs --camera'),
         (('faces', '--camera', 'short.avi', '--marks', 'x'), 'which needs no --marks'),
         (('faces', '--topic', '/image'), '--topic needs a bag with --marks'),

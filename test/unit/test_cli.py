@@ -22,7 +22,7 @@ from dan_ros import labels
 from dan_ros.backends.tensorrt.engine_cache import Entry
 from dan_ros.cli import common, doctor, engine
 from dan_ros.cli.common import progress_bar
-from dan_ros.cli.main import SUBCOMMANDS
+from dan_ros.cli.main import SUBCOMMANDS, cli
 from dan_ros.errors import BackendError, ModelError
 from dan_ros.images.files import MAX_BYTES
 from dan_ros.model import store
@@ -209,6 +209,16 @@ def test_a_signal_ends_a_command_in_one_line(portrait_file, number):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors == 'Stopped\n'
+
+
+def test_a_signal_before_the_command_runs_is_one_line_too(run, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, 'parse_args', interrupt)
+    result = run('doctor')
+    assert result.exit_code == 130
+    assert result.stderr == 'Stopped\n'
 
 
 def test_an_unknown_label_set_is_refused_with_the_known_ones(run, tmp_path):

@@ -417,6 +417,14 @@ def test_explain_needs_float_weights_and_a_known_image_format(
     assert not [p for p in tmp_path.iterdir() if p != portrait_file]
 
 
+def test_explain_keeps_its_image(run, portrait_file):
+    content = portrait_file.read_bytes()
+    result = run('explain', portrait_file, '--out', portrait_file)
+    assert result.exit_code == 1
+    assert 'is the image itself' in result.stderr
+    assert portrait_file.read_bytes() == content
+
+
 def test_explain_names_a_missing_image(run, tmp_path):
     result = run('explain', tmp_path / 'missing.png')
     assert result.exit_code == 1
