@@ -11,7 +11,7 @@ import numpy as np
 
 from dan_ros.backends.batching import Batcher
 from dan_ros.backends.kserve.config import ServerConfig
-from dan_ros.errors import BackendError, ModelError, count_of
+from dan_ros.errors import BackendError, DanError, ModelError, count_of, one_line
 from dan_ros.model.metadata import ModelInfo
 
 PRECISIONS = ('auto', 'fp32', 'fp16', 'int8')
@@ -134,10 +134,15 @@ def smoke_test(backend: Backend) -> None:
     """Run one blank face and check the answer.
 
     Raises:
-        ModelError: the answer is not one finite number per label.
+        ModelError: the model does not run, or the answer is not one finite number per label.
         BackendError: see `Backend.infer`.
     """
-    logits = backend.infer(np.zeros((1, *backend.model.input_size, 3), np.uint8))
+    try:
+        logits = backend.infer(np.zeros((1, *backend.model.input_size, 3), np.uint8))
+    except DanError:
+        raise
+    except Exception as error:  # the exceptions of runtimes share no public base
+        raise ModelError(f'{backend.model_name} does not run: {one_line(error)}') from None
     count = len(backend.model.labels)
     if logits.shape != (1, count) or not np.isfinite(logits).all():
         shown = logits.ravel()[:MAX_SHOWN_NUMBERS].round(3).tolist()

@@ -143,7 +143,11 @@ class OnnxRuntimeBackend(Backend):
             self._session = open_session(file.content, config.threads, self._session_device)
         except ModelError as error:
             raise ModelError(f'{where}: {error}') from None
-        model = ModelInfo.from_metadata(self._session.get_modelmeta().custom_metadata_map, where)
+        try:
+            notes = self._session.get_modelmeta().custom_metadata_map
+        except UnicodeDecodeError:
+            raise ModelError(f'{where} is damaged: its metadata is not text') from None
+        model = ModelInfo.from_metadata(notes, where)
         described = CPU if self._session_device == CPU else f'cuda:0 {cuda.require_device().name}'
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         model.check_graph([*map(_tensor, inputs)], [*map(_tensor, outputs)], where)

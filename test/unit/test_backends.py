@@ -234,6 +234,27 @@ def test_a_model_with_unusable_answers_is_refused(tmp_path, name):
     smoke_test(open_backend(name))
 
 
+def test_a_model_that_does_not_run_is_refused(tmp_path):
+    model = onnx.load_from_string(read_model('dan_ferplus').content)
+    (last,) = (node for node in model.graph.node if 'logits' in node.output)
+    last.output[0] = 'raw'
+    indices = onnx.numpy_helper.from_array(np.arange(92, 100), 'out_of_range')
+    model.graph.initializer.append(indices)
+    gather = onnx.helper.make_node('Gather', ['raw', 'out_of_range'], ['logits'], axis=1)
+    model.graph.node.append(gather)
+    onnx.save(model, tmp_path / 'odd.onnx')
+    with pytest.raises(ModelError, match=r'odd\.onnx does not run: .*Gather'):
+        open_backend('onnxruntime', str(tmp_path / 'odd.onnx'))
+
+
+def test_metadata_that_is_no_text_is_refused(tmp_path):
+    content = read_model('dan_ferplus').content
+    assert b'Apache-2.0' in content
+    (tmp_path / 'odd.onnx').write_bytes(content.replace(b'Apache-2.0', b'\xff\xfe\xfdche-2.0'))
+    with pytest.raises(ModelError, match=r'odd\.onnx is damaged: its metadata is not text'):
+        open_backend('onnxruntime', str(tmp_path / 'odd.onnx'))
+
+
 def test_metadata_that_is_incomplete_is_named_with_its_file(tmp_path):
     model = onnx.load_from_string(read_model('dan_ferplus').content)
     kept = [entry for entry in model.metadata_props if entry.key != 'dan_ros.crop']
