@@ -299,19 +299,25 @@ def _wrap(model: onnx.ModelProto, original: Classifier) -> onnx.ModelProto:
 
 
 def _sort_nodes(graph: onnx.GraphProto) -> None:
-    """Move each node behind those it needs; converters to fp16 append their casts to the graph."""
-    nodes = list(graph.node)
-    maker = {name: index for index, node in enumerate(nodes) for name in node.output}
-    order: dict[int, None] = {}
-    waiting = [*reversed(range(len(nodes)))]
+    """Move each node behind those it needs; converters to fp16 append their casts to the graph.
+
+    A graph with a cycle stays as it is; the checker refuses it.
+    """
+    pending = {name for node in graph.node for name in node.output if name}  # '' is left out
+    waiting, ordered = list(graph.node), []
     while waiting:
-        needed = (maker[name] for name in nodes[waiting[-1]].input if name in maker)
-        if first := [index for index in needed if index not in order]:
-            waiting += first
-        else:
-            order[waiting.pop()] = None
+        later = []
+        for node in waiting:
+            if pending.isdisjoint(node.input):
+                ordered.append(node)
+                pending.difference_update(node.output)
+            else:
+                later.append(node)
+        if len(later) == len(waiting):
+            return
+        waiting = later
     del graph.node[:]
-    graph.node.extend(nodes[index] for index in order)
+    graph.node.extend(ordered)
 
 
 def _free_batch(graph: onnx.GraphProto, batch: int) -> None:

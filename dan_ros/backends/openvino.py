@@ -73,7 +73,7 @@ def _compile(file: ModelFile, threads: int) -> openvino.CompiledModel:
 
 
 def _expand_log_sum_exp(graph: memoryview) -> bytes:
-    """Replace each ReduceLogSumExp of a graph by Exp, ReduceSum and Log.
+    """Replace each ReduceLogSumExp of a graph by m + log(sum(exp(x - m))), m = max(x).
 
     OpenVINO 2026 ignores its attribute `axes` in opsets 13 to 17, and sums over all faces.
     """
@@ -95,9 +95,13 @@ def _expand_field(number: int, value: Value) -> bytes:
     others = [one for one in node[ATTRIBUTE] if one not in axes]
     return b''.join(
         (
+            encode_node('ReduceMax', [x], f'{y}.max', axes),
+            encode_node('Sub', [x, f'{y}.max'], f'{y}.rest'),
+            encode_node('Exp', [f'{y}.rest'], f'{y}.powers'),
             encode_node('Constant', [], f'{y}.axes', [constant]),
-            encode_node('Exp', [x], f'{y}.powers'),
             encode_node('ReduceSum', [f'{y}.powers', f'{y}.axes'], f'{y}.sum', others),
-            encode_node('Log', [f'{y}.sum'], y),
+            encode_node('Log', [f'{y}.sum'], f'{y}.log'),
+            encode_node('ReduceMax', [x], f'{y}.top', [*axes, *others]),
+            encode_node('Add', [f'{y}.log', f'{y}.top'], y),
         )
     )
