@@ -9,7 +9,7 @@ import numpy as np
 
 from dan_ros.calibrate.collect import LabeledFace
 from dan_ros.calibrate.fit import WIDE, Fit, Penalty, choose_penalty, fit_bias
-from dan_ros.calibrate.validation import CHANCE, Validation, cross_validate
+from dan_ros.calibrate.validation import CHANCE, GROUPS, Validation, cross_validate
 from dan_ros.errors import DataError, count_of
 from dan_ros.model.metadata import ModelInfo
 from dan_ros.probabilities import MODEL_PRIOR, Calibration, Calibrator
@@ -87,10 +87,18 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
     default = Penalty() if model.log_prior else WIDE
     units, by_person = _units(chosen)
     fitted_classes = _fitted_classes(classes, model.labels)
+    # Without neutral the others must not move far; with two persons, a fit of the validation sees
+    # one, so it could not choose.
+    may_choose = len(fitted_classes) == len(model.labels) and len(np.unique(units)) > MIN_PERSONS
 
     def fit(mask: np.ndarray) -> Fit:
-        some = logits[mask], classes[mask], units[mask]
-        return _fit(fitted_classes, *some, start, default)
+        some, theirs = logits[mask][:, fitted_classes], classes[mask]
+        theirs = np.searchsorted(fitted_classes, theirs)
+        begin = Fit(start.bias[fitted_classes], start.temperature)
+        penalty = default
+        if may_choose:
+            penalty = choose_penalty(some, theirs, units[mask], begin, default)
+        return _with_others(start, fitted_classes, theirs, fit_bias(some, theirs, begin, penalty))
 
     validation = cross_validate(logits, classes, units, before, fit)
     fitted = fit(np.ones(len(classes), bool))
@@ -108,14 +116,19 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
 
 
 def _start(calibrator: Calibrator, classes: np.ndarray) -> Fit:
-    """Return the start of a fit: the learned prior subtracted, except for classes without faces."""
+    """Return the start of a fit: the learned prior subtracted.
+
+    Classes without faces keep the model's default, except for neutral, which is not fitted then.
+    """
     usual = calibrator.offset(MODEL_PRIOR)
     if not calibrator.log_prior:
         return Fit(usual, calibrator.temperature)
     present = np.unique(classes)
     bias = -np.array(calibrator.log_prior)
     bias -= bias[present].mean()
-    missing = np.setdiff1d(np.arange(len(bias)), present)
+    missing = [
+        k for k, label in enumerate(calibrator.labels) if label != 'neutral' and k not in present
+    ]
     bias[missing] = usual[missing] - usual[present].mean()
     return Fit(bias, calibrator.temperature)
 
@@ -129,22 +142,11 @@ def _fitted_classes(classes: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     return np.array([k for k, label in enumerate(labels) if label != 'neutral' or k in present])
 
 
-def _fit(
-    fitted_classes: np.ndarray,
-    logits: np.ndarray,
-    classes: np.ndarray,
-    units: np.ndarray,
-    start: Fit,
-    default: Penalty,
-) -> Fit:
-    """Fit some of the classes; the others keep their distance to those with faces."""
-    begin = Fit(start.bias[fitted_classes], start.temperature)
-    logits = logits[:, fitted_classes]
-    classes = np.searchsorted(fitted_classes, classes)
-    penalty = choose_penalty(logits, classes, units, begin, default)
-    fitted = fit_bias(logits, classes, begin, penalty)
+def _with_others(start: Fit, fitted_classes: np.ndarray, classes: np.ndarray, fitted: Fit) -> Fit:
+    """Add the classes that are not fitted; they keep their distance to the mean of `classes`."""
+    change = fitted.bias - start.bias[fitted_classes]
     bias = start.bias.copy()
-    bias[fitted_classes] = fitted.bias - (fitted.bias - begin.bias)[np.unique(classes)].mean()
+    bias[fitted_classes] = fitted.bias - change[np.unique(classes)].mean()
     return Fit(bias, fitted.temperature)
 
 
@@ -161,10 +163,12 @@ def _notes(
 ) -> dict[str, object]:
     counts = Counter(face.label for face in faces)
     low, high = validation.interval()
+    persons = len({face.person for face in faces if face.person})
+    unit, count = ('person', persons) if by_person else ('face', len(faces))
     return {
         'faces': dict(counts),
-        'persons': len({face.person for face in faces if face.person}) or 'unknown',
-        'held_out': 'each person' if by_person else 'each face',
+        'persons': persons or 'unknown',
+        'held_out': f'each {unit}' if count <= GROUPS else f'{GROUPS} groups of {unit}s',
         'balanced_accuracy_before': round(validation.balanced_accuracy_before, 4),
         'balanced_accuracy_after': round(validation.balanced_accuracy_after, 4),
         'gain': round(validation.gain, 4),
@@ -182,8 +186,8 @@ def _warnings(
     if 'neutral' in missing:
         missing.remove('neutral')
         warnings.append(
-            'no face of neutral: neutral stays as likely as before, and expressions that are '
-            'mistaken for it stay so; add neutral faces'
+            'no face of neutral: its place is that of a balanced prior, so expressions that are '
+            'mistaken for it may stay so, and others may be; add neutral faces'
         )
     if missing:
         warnings.append(

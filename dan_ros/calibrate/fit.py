@@ -13,7 +13,7 @@ import numpy as np
 MAX_STEPS = 100  # limit of Newton's method, which usually takes ten steps
 TOLERANCE = 1e-8  # change of the parameters at which it stops
 MIN_SCALE = 0.05  # lowest factor of 1 / temperature
-FOLDS = 5
+FOLDS = 5  # of the cross-validation that chooses a penalty
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def choose_penalty(
         start: parameters before the fit.
         default: returned if no class has faces in two folds.
     """
-    folds = _folds(classes, units)
+    folds = folds_of(classes, units, FOLDS)
     spread = [len(np.unique(folds[classes == label])) for label in range(logits.shape[1])]
     is_tested = np.array(spread)[classes] > 1  # the fits lack the class of the other faces
     if not is_tested.any():
@@ -123,12 +123,15 @@ def choose_penalty(
     return CHOICES[int((means <= errors).argmax())]
 
 
-def _folds(classes: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Return the fold of each face, int64 [N]; units of one class go to different folds."""
+def folds_of(classes: np.ndarray, units: np.ndarray, count: int) -> np.ndarray:
+    """Return the fold of each face, int64 [N], < count; units of one class go to different folds.
+
+    With at most `count` units, each unit is a fold.
+    """
     _, first, unit_of = np.unique(units, return_index=True, return_inverse=True)
     order = np.argsort(classes[first], kind='stable')
     fold_of = np.empty(len(first), np.int64)
-    fold_of[order] = np.arange(len(first)) % FOLDS
+    fold_of[order] = np.arange(len(first)) % count
     return fold_of[unit_of]
 
 

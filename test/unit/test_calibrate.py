@@ -40,7 +40,7 @@ from dan_ros.calibrate.trade import LabeledLogits, false_alarms_per_hour, measur
 from dan_ros.cli.main import EXIT_INTERRUPTED, cli
 from dan_ros.errors import DataError
 from dan_ros.model.metadata import ModelInfo
-from dan_ros.probabilities import MODEL_PRIOR, Calibration, Calibrator
+from dan_ros.probabilities import Calibration
 from dan_ros.types import Frame
 
 LEARNED = np.array([0.4, 0.25, 0.12, 0.1, 0.08, 0.02, 0.02, 0.01])
@@ -199,15 +199,16 @@ def test_three_faces_of_a_class_undo_a_shift_and_this_is_no_chance(model):
     assert 'no face of contempt' in result.warnings[0]
 
 
-def test_neutral_without_faces_stays_as_it_was(model):
+def test_neutral_without_faces_gets_the_place_of_a_balanced_prior(model):
+    """All the faces are taken for neutral, so a fit would move it without limit."""
     info = model[0]
+    others = [label for label in SEVEN if label != 'neutral']
     result = calibrate(*made_faces(info, {**SEVEN, 'neutral': 0}), info)
-    bias = result.calibration.bias
-    others = np.mean([bias[label] for label in info.labels if label not in ('neutral', 'contempt')])
-    usual = dict(zip(info.labels, Calibrator.create(info).offset(MODEL_PRIOR), strict=True))
-    usual_others = np.mean([usual[label] for label in SEVEN if label != 'neutral'])
-    assert bias['neutral'] - others == pytest.approx(usual['neutral'] - usual_others, abs=0.1)
-    assert result.warnings[0].startswith('no face of neutral: neutral stays as likely as before')
+    bias, prior = result.calibration.bias, dict(zip(info.labels, info.log_prior, strict=True))
+    distance = bias['neutral'] - np.mean([bias[label] for label in others])
+    expected = np.mean([prior[label] for label in others]) - prior['neutral']
+    assert distance == pytest.approx(expected, abs=0.01)
+    assert result.warnings[0].startswith('no face of neutral: its place is that of a balanced')
 
 
 def test_labels_without_meaning_are_called_chance_or_worse(model):
