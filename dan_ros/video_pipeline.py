@@ -211,9 +211,10 @@ class VideoPipeline:
     def _with_attention(
         self, name: str, camera: '_Camera', faces: Sequence[TrackedFace]
     ) -> list[TrackedFace]:
-        camera.attention.config = self.config.attention
+        attention = camera.attention  # `end_visits` may replace it meanwhile
+        attention.config = self.config.attention
         calibration = self.calibrations.get(name)
-        return camera.attention.update(faces, self.face_ids(name), calibration, camera.size)
+        return attention.update(faces, self.face_ids(name), calibration, camera.size)
 
     def _camera(self, name: str, size: tuple[int, int]) -> '_Camera':
         camera = self._cameras.get(name)

@@ -58,10 +58,10 @@ class ImageStream:
                     receiving.group,
                 )
             )
+            receiving.start()
         except Exception:
             self.pause()
             raise
-        receiving.start()
         self._context.qos_monitor.warn_of_unused_overrides()
 
     def pause(self) -> None:

@@ -14,8 +14,8 @@ from dan_ros.types import Frame
 from dan_ros.video_pipeline import StampedFrame, VideoConfig, VideoPipeline
 
 
-@pytest.mark.parametrize('scene', ['walk', 'sway'])
-def test_no_face_of_a_scene_is_lost(pipeline, portrait, scene):
+@pytest.mark.parametrize(('scene', 'in_parts'), [('walk', 50), ('sway', 35)])
+def test_no_face_of_a_scene_is_lost(pipeline, portrait, scene, in_parts):
     """A full search of every image finds the same faces."""
     watched = ExpressionPipeline(Watched(), pipeline.backend, PipelineConfig(quality=ACCEPT_ALL))
     config = VideoConfig(detector_interval=10, pipeline=watched.config)
@@ -30,7 +30,7 @@ def test_no_face_of_a_scene_is_lost(pipeline, portrait, scene):
         for face in found:
             box = face.detection.box_xyxy
             assert max(intersection_over_union(box, b) for b in expected) > 0.6
-    assert regions > 30
+    assert regions >= in_parts
 
 
 @pytest.mark.parametrize('name', ['cross and hide', 'four at a table'])

@@ -194,6 +194,23 @@ def test_a_face_that_was_covered_is_found_again(camera, room, portrait):
     assert intersection_over_union(back[-1][0], box) > 0.7
 
 
+@pytest.mark.parametrize('missed', [3, 4])
+def test_a_face_that_the_detector_misses_once_is_soon_back(
+    camera, room, portrait, monkeypatch, missed
+):
+    """Nothing changed in its place, so only its absence tells where to search."""
+    add_face(people := view(room), portrait, 100, 20, 30)
+    counts = []
+    for index in range(missed + 3):
+        with monkeypatch.context() as patch:
+            if index == missed:
+                for name in ('detect', 'detect_in_part'):
+                    patch.setattr(camera.detector, name, lambda image: [])
+            counts.append(len(camera.boxes(people)))
+    assert counts[: missed + 1] == [1] * missed + [0]
+    assert counts[-1] == 1
+
+
 def test_much_less_is_searched_around_a_face_that_moves(camera, room, portrait):
     pixels = []
     for index in range(2 * INTERVAL):
