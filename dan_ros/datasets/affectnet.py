@@ -55,7 +55,7 @@ class AffectNet8(FolderDataset):
 
     labels: tuple[str, ...] = label_sets.AFFECTNET8
     numbers = numbered(label_sets.AFFECTNET8)  # the canonical order
-    other_files = 'list such as validation.csv, or folder such as val_set/annotations'
+    other_files = 'validation.csv or affectnet.csv, and no val_set/annotations'
 
     def list_images(self, root: Path, split: str) -> Listing:
         """List the images of whichever layout `root` has; other classes are counted."""

@@ -149,8 +149,8 @@ def _refuse_external_data(tensor: memoryview, where: str) -> None:
     if is_external:
         raise ModelError(
             f'{where} keeps the tensor {shorten(name)!r} in another file ({shorten(location)!r}); '
-            'only models in a single file are read. Make one with `dan-ros convert`, or from yours '
-            'in Python: `onnx.save(onnx.load(OLD), NEW)`'
+            'only models in a single file are read. Make one with `dan-ros convert`, or load yours '
+            'with the Python package onnx and save it again'
         )
 
 

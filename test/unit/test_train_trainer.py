@@ -302,7 +302,7 @@ def test_output_that_cannot_be_a_folder(folder):
         run(folder, 'out')
 
 
-def test_unreadable_images_are_counted_and_listed(tmp_path, capsys):
+def test_unreadable_images_are_counted_and_listed(tmp_path, capfd):
     for split, count in (('train', 8), ('val', 4)):
         for number in range(count):
             path = tmp_path / split / 'happy' / f'{number}.png'
@@ -315,7 +315,7 @@ def test_unreadable_images_are_counted_and_listed(tmp_path, capsys):
     best = run(tmp_path, 'out', recipe)
     assert best['skipped'] == 1
     assert (tmp_path / 'out' / 'skipped.txt').read_bytes().endswith(b'/' + name + b'\n')
-    output = capsys.readouterr().err
+    output = capfd.readouterr().err
     assert '1 image left out as unusable' in output
     assert '7 faces: neutral 0, happy 7, sad 0' in output
 
