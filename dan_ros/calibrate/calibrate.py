@@ -39,13 +39,13 @@ class Result:
     @property
     def summary(self) -> str:
         """One sentence: the expected gain, and whether it is significant."""
-        notes = self.calibration.notes
-        low, high = notes['gain_interval']
-        p_value = f' (p = {notes["p_value"]:.2g})' if self.validation.gain > 0 else ''
+        validation = self.validation
+        low, high = validation.interval()
+        p_value = f' (p = {validation.p_value():.2g})' if validation.gain > 0 else ''
         return (
-            f'balanced accuracy on held-out faces {notes["balanced_accuracy_before"]:.1%} -> '
-            f'{notes["balanced_accuracy_after"]:.1%}, gain {100 * notes["gain"]:+.1f} points (90 % '
-            f'interval {100 * low:+.1f} to {100 * high:+.1f}), {self.verdict}{p_value}'
+            f'balanced accuracy on held-out faces {validation.balanced_accuracy_before:.1%} -> '
+            f'{validation.balanced_accuracy_after:.1%}, gain {100 * validation.gain:+.1f} points '
+            f'(90 % interval {100 * low:+.1f} to {100 * high:+.1f}), {self.verdict}{p_value}'
         )
 
     @property
@@ -55,8 +55,8 @@ class Result:
             return 'no gain: the model already classifies these faces correctly'
         if self.validation.gain <= 0:
             return 'no gain: check the labels, or add faces'
-        if self.calibration.notes['p_value'] < CHANCE:
-            is_sure = self.calibration.notes['gain_interval'][0] > 0
+        if self.validation.p_value() < CHANCE:
+            is_sure = self.validation.interval()[0] > 0
             return 'significant' if is_sure else 'significant, but its size is uncertain'
         return 'which may be chance: use more faces'
 
