@@ -241,6 +241,27 @@ def test_one_person_and_unknown_persons_are_said(model):
     assert result.calibration.notes['held_out'] == 'each face'
 
 
+def test_two_persons_get_the_fit_that_was_validated(model, monkeypatch):
+    """With one of them held out, nothing is left to choose a penalty by."""
+    chosen = []
+
+    def choose(*args):
+        chosen.append(choose_penalty(*args))
+        return chosen[-1]
+
+    monkeypatch.setattr('dan_ros.calibrate.calibrate.choose_penalty', choose)
+    calibrate(*made_faces(model[0], FULL, ['anna', 'ben']), model[0])
+    assert not chosen
+    calibrate(*made_faces(model[0], FULL, ['anna', 'ben', 'carl']), model[0])
+    assert len(chosen) == 4  # three persons held out, and the fit that is written
+
+
+def test_many_faces_are_held_out_in_groups(model):
+    result = calibrate(*made_faces(model[0], dict.fromkeys(labels.CANONICAL, 8), ['']), model[0])
+    assert result.calibration.notes['held_out'] == '50 groups of faces'
+    assert result.validation.gain > 0.1
+
+
 def test_a_mislabeled_face_is_named(model):
     faces, logits = made_faces(model[0], FULL)
     logits[4] = 12 * np.eye(8)[model[0].labels.index('sad')]  # labeled happy
