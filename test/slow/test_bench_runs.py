@@ -18,7 +18,7 @@ from dan_ros.pipeline import STAGES
 
 @pytest.fixture(scope='module')
 def measured(tmp_path_factory):
-    """JSON of one real run with the smallest settings, and the output folder."""
+    """JSON of one real run with the smallest settings, the output folder, and the output."""
     out = tmp_path_factory.mktemp('bench') / 'new' / 'folder'
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (('PAUSE_S', 0.0), ('WARM_UP_RUNS', 1)):
@@ -29,15 +29,10 @@ def measured(tmp_path_factory):
         for name in ('openvino', 'torch'):  # simulates that they are not installed
             patch.setitem(sys.modules, name, None)
             patch.delitem(sys.modules, f'dan_ros.backends.{name}', raising=False)
-        result = bench('--json', '--seconds', 0, '--out', out)
+        result = bench('--seconds', 0, '--out', out)
     assert result.exit_code == 0, result.stderr
-    assert str(out) in result.stderr
-    return json.loads(result.stdout), out
-
-
-def test_json_on_standard_output_equals_the_file(measured):
-    content, out = measured
-    assert json.loads((out / 'bench.json').read_text()) == content
+    assert str(out) in result.stdout
+    return json.loads((out / 'bench.json').read_text()), out, result.stdout
 
 
 def test_the_plot_is_an_image(measured):
@@ -47,7 +42,7 @@ def test_the_plot_is_an_image(measured):
 
 
 def test_every_part_is_measured(measured):
-    content, _ = measured
+    content, *_ = measured
     networks, pipelines = content['networks'], content['pipelines']
     detector_times_ms = content['detectors']['times_ms']
     assert [one['title'] for one in networks] == ['network, 1 face(s)', 'network, 4 face(s)']
@@ -62,7 +57,7 @@ def test_every_part_is_measured(measured):
 
 
 def test_the_baseline_is_the_default_of_the_node(measured):
-    content, _ = measured
+    content, *_ = measured
     defaults = content['defaults']
     name = ', '.join(defaults[key] for key in ('backend.name', 'model.file', 'precision'))
     assert content['networks'][0]['baseline'] == name
@@ -81,7 +76,7 @@ def test_all_faces_are_found_and_the_steps_are_within_the_total(measured):
 
 
 def test_unavailable_backends_are_named_with_the_reason(measured):
-    content, _ = measured
+    content, *_ = measured
     absent = {one['what']: one['why'] for one in content['absent']}
     assert 'pip install openvino' in absent['openvino']
     assert 'pip install torch' in absent['torch']
@@ -90,15 +85,26 @@ def test_unavailable_backends_are_named_with_the_reason(measured):
         assert 'onnxruntime' in variant or 'opencv' in variant
 
 
-def test_tables_end_with_one_line_of_advice(measured, monkeypatch):
-    """The same results without --json."""
+def test_tables_end_with_one_line_of_advice(measured):
+    content, _, output = measured
+    for text in ('network, 4 face(s)', 'median ms', 'steps of the pipeline', 'onnxruntime, dan'):
+        assert text in output
+    assert 'not measured: openvino: ' in output
+    last = [line for line in output.splitlines() if line][-1]
+    assert last == content['advice']['text']
+    assert last.startswith('One camera of 640x480 with one face: ')
+    assert 'images per second' in last
+
+
+def test_json_on_standard_output_equals_the_file(measured, monkeypatch, tmp_path):
+    """The same results, printed with --json."""
     from dan_ros.bench.backends import Unavailable
     from dan_ros.bench.pipelines import PipelineTimes
     from dan_ros.bench.timer import Comparison
     from dan_ros.bench.tuning import Advice
     from dan_ros.cli import bench as module
 
-    content, _ = measured
+    content, *_ = measured
 
     def restore(kind, fields):
         return kind(**{name: value for name, value in fields.items() if name != 'times_faster'})
@@ -113,16 +119,11 @@ def test_tables_end_with_one_line_of_advice(measured, monkeypatch):
         restore(Advice, content['advice']),
         ['a note'],
     )
-    assert json.loads(json.dumps(results.to_json())) == {**content, 'notes': ['a note']}
     seen = []
     monkeypatch.setattr(module, 'measure', lambda *arguments: seen.append(arguments) or results)
-    result = bench('--seconds', 3, '--model', 'dan_ferplus')
+    result = bench('--json', '--seconds', 3, '--model', 'dan_ferplus', '--out', tmp_path)
     assert result.exit_code == 0, result.stderr
-    assert seen == [(('dan_ferplus',), None, 3.0, NO_SERVER)]
-    for text in ('network, 4 face(s)', 'median ms', 'steps of the pipeline', 'onnxruntime, dan'):
-        assert text in result.stdout
-    assert 'not measured: openvino: ' in result.stdout
-    assert 'note: a note' in result.stdout
-    last = result.stdout.splitlines()[-1]
-    assert last.startswith('One camera of 640x480 with one face: ')
-    assert 'images per second' in last
+    assert str(tmp_path) in result.stderr
+    assert seen == [(('dan_ferplus',), None, 3.0, NO_SERVER, None)]
+    assert json.loads(result.stdout) == {**content, 'notes': ['a note']}
+    assert 'note: a note' in bench('--seconds', 3).stdout
