@@ -40,8 +40,8 @@ class Result:
     def summary(self) -> str:
         """One sentence: the expected gain, and whether it is significant."""
         validation = self.validation
-        low, high = validation.interval()
-        p_value = f' (p = {validation.p_value():.2g})' if validation.gain > 0 else ''
+        low, high = validation.interval
+        p_value = f' (p = {validation.p_value:.2g})' if validation.gain > 0 else ''
         return (
             f'balanced accuracy on held-out faces {validation.balanced_accuracy_before:.1%} -> '
             f'{validation.balanced_accuracy_after:.1%}, gain {100 * validation.gain:+.1f} points '
@@ -55,8 +55,8 @@ class Result:
             return 'no gain: the model already classifies these faces correctly'
         if self.validation.gain <= 0:
             return 'no gain: check the labels, or add faces'
-        if self.validation.p_value() < CHANCE:
-            is_sure = self.validation.interval()[0] > 0
+        if self.validation.p_value < CHANCE:
+            is_sure = self.validation.interval[0] > 0
             return 'significant' if is_sure else 'significant, but its size is uncertain'
         return 'which may be chance: use more faces'
 
@@ -83,10 +83,10 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
         )
     calibrator = Calibrator.create(model)
     before = Fit(calibrator.offset(MODEL_PRIOR), model.temperature)
-    start = _start(calibrator, classes)
+    fitted_classes = _fitted_classes(classes, model.labels)
+    start = _start(calibrator, classes, fitted_classes)
     default = Penalty() if model.log_prior else WIDE
     units, by_person = _units(chosen)
-    fitted_classes = _fitted_classes(classes, model.labels)
     # Without neutral the others must not move far; with two persons, a fit of the validation sees
     # one, so it could not choose.
     may_choose = len(fitted_classes) == len(model.labels) and len(np.unique(units)) > MIN_PERSONS
@@ -115,10 +115,10 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
     return Result(calibration, validation, warnings, model.labels)
 
 
-def _start(calibrator: Calibrator, classes: np.ndarray) -> Fit:
+def _start(calibrator: Calibrator, classes: np.ndarray, fitted_classes: np.ndarray) -> Fit:
     """Return the start of a fit: the learned prior subtracted.
 
-    Classes without faces keep the model's default, except for neutral, which is not fitted then.
+    Fitted classes without faces keep the model's default.
     """
     usual = calibrator.offset(MODEL_PRIOR)
     if not calibrator.log_prior:
@@ -126,9 +126,7 @@ def _start(calibrator: Calibrator, classes: np.ndarray) -> Fit:
     present = np.unique(classes)
     bias = -np.array(calibrator.log_prior)
     bias -= bias[present].mean()
-    missing = [
-        k for k, label in enumerate(calibrator.labels) if label != 'neutral' and k not in present
-    ]
+    missing = np.setdiff1d(fitted_classes, present)
     bias[missing] = usual[missing] - usual[present].mean()
     return Fit(bias, calibrator.temperature)
 
@@ -162,7 +160,7 @@ def _notes(
     faces: Sequence[LabeledFace], validation: Validation, by_person: bool
 ) -> dict[str, object]:
     counts = Counter(face.label for face in faces)
-    low, high = validation.interval()
+    low, high = validation.interval
     persons = len({face.person for face in faces if face.person})
     unit, count = ('person', persons) if by_person else ('face', len(faces))
     return {
@@ -173,7 +171,7 @@ def _notes(
         'balanced_accuracy_after': round(validation.balanced_accuracy_after, 4),
         'gain': round(validation.gain, 4),
         'gain_interval': [round(low, 4), round(high, 4)],
-        'p_value': round(validation.p_value(), 4),
+        'p_value': round(validation.p_value, 4),
     }
 
 

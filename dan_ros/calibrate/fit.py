@@ -6,6 +6,7 @@ all classes, because there are few faces. All classes have the same weight, so t
 balanced prior.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,15 +136,31 @@ def folds_of(classes: np.ndarray, units: np.ndarray, count: int) -> np.ndarray:
     return fold_of[unit_of]
 
 
+def held_out_fits(
+    folds: np.ndarray, fit: Callable[[np.ndarray], Fit]
+) -> Iterator[tuple[np.ndarray, Fit]]:
+    """Yield for each fold a mask of its faces, bool [N], and a fit to all others.
+
+    Args:
+        folds: int [N], fold of each face.
+        fit: fits parameters to those of the faces where a mask, bool [N], is true.
+    """
+    for fold in np.unique(folds):
+        held_out = folds == fold
+        yield held_out, fit(~held_out)
+
+
 def _scores(
     logits: np.ndarray, classes: np.ndarray, folds: np.ndarray, start: Fit, penalty: Penalty
 ) -> np.ndarray:
     """Return the log-probability of the true class of each held-out face, float64 [N]."""
     scores = np.empty(len(classes))
-    for fold in np.unique(folds):
-        held_out = folds == fold
-        fit = fit_bias(logits[~held_out], classes[~held_out], start, penalty)
-        log_probabilities = fit.log_probabilities(logits[held_out])
+
+    def fit(mask: np.ndarray) -> Fit:
+        return fit_bias(logits[mask], classes[mask], start, penalty)
+
+    for held_out, fitted in held_out_fits(folds, fit):
+        log_probabilities = fitted.log_probabilities(logits[held_out])
         scores[held_out] = log_probabilities[np.arange(held_out.sum()), classes[held_out]]
     return scores
 

@@ -3,10 +3,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from dan_ros.calibrate.fit import Fit, folds_of, log_softmax
+from dan_ros.calibrate.fit import Fit, folds_of, held_out_fits, log_softmax
 from dan_ros.evaluate.metrics import balanced_accuracy, recall_per_class
 
 GROUPS = 50  # at most, because the time grows with their number
@@ -53,8 +54,9 @@ class Validation:
         predicted = log_probabilities.argmax(axis=1)
         return recall_per_class(predicted, self.classes, self.before.shape[1])
 
+    @cached_property
     def interval(self) -> tuple[float, float]:
-        """Return the 90 % bootstrap interval of the gain; faces are resampled within each class."""
+        """The 90 % bootstrap interval of the gain; faces are resampled within each class."""
         change = (self.after.argmax(axis=1) == self.classes) * 1.0
         change -= self.before.argmax(axis=1) == self.classes
         rng = np.random.default_rng(0)
@@ -63,8 +65,9 @@ class Validation:
         low, high = np.percentile(np.mean(means, axis=0), INTERVAL)
         return float(low), float(high)
 
+    @cached_property
     def p_value(self) -> float:
-        """Return the probability of such a gain, or a larger one, by chance: a one-sided t-test.
+        """The probability of such a gain, or a larger one, by chance: a one-sided t-test.
 
         The test uses the change of the probability of each face's true class at equal temperature,
         sharpened, because three faces of a class are too few to count hits. With meaningless
@@ -113,10 +116,7 @@ def cross_validate(
         fit: fits parameters to those of the faces where a mask, bool [N], is true.
     """
     after, alike = np.empty(logits.shape), np.empty(logits.shape)
-    groups = folds_of(classes, units, GROUPS)
-    for group in np.unique(groups):
-        held_out = groups == group
-        fitted = fit(~held_out)
+    for held_out, fitted in held_out_fits(folds_of(classes, units, GROUPS), fit):
         after[held_out] = fitted.log_probabilities(logits[held_out])
         alike[held_out] = fitted.at(before.temperature).log_probabilities(logits[held_out])
     return Validation(before.log_probabilities(logits), after, alike, classes)
