@@ -242,7 +242,7 @@ def _send(
     robot: Robot, send: Callable[..., None], count: int, *strategies: Any, all_arrive: bool = True
 ) -> Report:
     """Send examples; each must be counted once, none may raise, and memory must not grow."""
-    before = _counts(robot.values())
+    before = _counts(robot.wait_status(_is_settled, 'no image in work')[1])
     before_mib = memory_mib(robot.node.pid)
     sent = itertools.count()
 
@@ -277,6 +277,13 @@ def _send(
         'dropped': dict(counts),
         'memory_growth_mib': round(growth_mib, 1),
     }
+
+
+def _is_settled(_: Any, values: dict[str, str]) -> bool:
+    """Whether every image that arrived is counted; the node counts one after its answer."""
+    counts = _counts(values)
+    counts.pop('lost', 0)
+    return counts.pop('received', 0) == counts.total()
 
 
 def _counts(values: dict[str, str]) -> Counter[str]:
