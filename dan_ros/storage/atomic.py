@@ -99,6 +99,19 @@ def lock(folder: Path) -> BinaryIO:
     return file
 
 
+def try_lock(file: BinaryIO) -> bool:
+    """Lock an open file until it is closed or its process ends.
+
+    Returns:
+        False if another process has locked it; True also on file systems without locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EWOULDBLOCK, errno.EACCES)
+    return True
+
+
 def remove_abandoned(path: Path) -> bool:
     """Remove the hidden folders that killed writers of `path` left.
 

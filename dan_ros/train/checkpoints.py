@@ -3,6 +3,8 @@
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 
 from dan_ros.errors import TrainingError, first_line
 from dan_ros.network.checkpoint import NOTES_KEY
-from dan_ros.storage.atomic import atomic_write
+from dan_ros.storage.atomic import atomic_write, try_lock
 
 
 def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
@@ -70,6 +72,27 @@ def save_text(path: Path, text: str) -> None:
         TrainingError: the file cannot be written; an older one is kept.
     """
     _write(path, text.encode(errors='surrogateescape'))
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keep other training runs out of an existing folder.
+
+    Raises:
+        TrainingError: another training run holds it, or it cannot be written.
+    """
+    path = folder / '.lock'
+    try:
+        file = path.open('ab')
+    except OSError as error:
+        raise TrainingError(f'{path} cannot be written: {error.strerror}') from None
+    with file:
+        if not try_lock(file):
+            raise TrainingError(
+                f'another training run writes into {folder}; wait for its end or choose another '
+                'folder'
+            )
+        yield
 
 
 def _write(path: Path, content: bytes | memoryview) -> None:

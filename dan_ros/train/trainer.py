@@ -82,7 +82,8 @@ def train(
         trainer.load(content)
     else:
         trainer.begin(start)
-    return trainer.run()
+    with checkpoints.lock_folder(trainer.out):
+        return trainer.run()
 
 
 class Trainer:

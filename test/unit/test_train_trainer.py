@@ -24,7 +24,7 @@ from dan_ros.datasets.faces import Faces  # noqa: E402
 from dan_ros.errors import ModelError, TrainingError  # noqa: E402
 from dan_ros.network.dan import DAN  # noqa: E402
 from dan_ros.train import interpolate, trainer  # noqa: E402
-from dan_ros.train.checkpoints import load_checkpoint, save_checkpoint  # noqa: E402
+from dan_ros.train.checkpoints import load_checkpoint, lock_folder, save_checkpoint  # noqa: E402
 from dan_ros.train.data_loader import training_batches  # noqa: E402
 from dan_ros.train.epoch import Objective, validate  # noqa: E402
 
@@ -222,6 +222,22 @@ def test_second_training_in_a_folder_is_refused(folder):
         trainer.train(RECIPE, no_data, folder / 'new', start=folder / 'start.pth')
     with pytest.raises(TrainingError, match=r'there is no checkpoint .*without --resume'):
         trainer.train(RECIPE, no_data, folder / 'new', resume=True)
+
+
+@pytest.mark.parametrize('resume', [False, True])
+def test_two_trainings_in_one_folder_at_once_are_refused(folder, resume):
+    if resume:
+        run(folder, 'out', change(RECIPE, stages=[[1, 32]]))
+    (folder / 'out').mkdir(exist_ok=True)
+    before = {path.name: path.read_bytes() for path in (folder / 'out').iterdir()}
+    with (
+        lock_folder(folder / 'out'),
+        pytest.raises(TrainingError, match=r'another training run writes into .*out; '),
+    ):
+        run(folder, 'out', resume=resume)
+    after = {path.name: path.read_bytes() for path in (folder / 'out').iterdir()}
+    assert after == {'.lock': b'', **before}
+    assert run(folder, 'out', resume=resume)['epoch'] >= 1
 
 
 @pytest.mark.parametrize('content', [None, b'', b'PK\x03\x04', b'text'])

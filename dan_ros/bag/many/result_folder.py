@@ -6,8 +6,6 @@ parts are moved to their places, and a line is added to `.dan_ros/records.jsonl`
 killed, at most one bag lacks its line; it is converted again.
 """
 
-import errno
-import fcntl
 import json
 import os
 import secrets
@@ -21,7 +19,7 @@ from dan_ros.bag.many.sources import STATE
 from dan_ros.bag.parquet_tables import FACES, FRAMES
 from dan_ros.bag.reader import METADATA
 from dan_ros.errors import DataError
-from dan_ros.storage.atomic import atomic_write_bytes
+from dan_ros.storage.atomic import atomic_write_bytes, try_lock
 
 BAGS, TABLES = 'bags', 'parquet'
 RECORDS = 'records.jsonl'
@@ -62,7 +60,10 @@ class ResultFolder:
             folder._check()
             folder._state.mkdir(parents=True, exist_ok=True)
             with (folder._state / 'lock').open('ab') as lock:
-                folder._lock(lock)
+                if not try_lock(lock):
+                    raise DataError(
+                        f'another run writes into {path}; wait for its end or choose another folder'
+                    )
                 folder._begin()
                 try:
                     yield folder
@@ -144,16 +145,6 @@ class ResultFolder:
             raise DataError(
                 f'{self.path} exists already and has no results of many bags; choose another folder'
             )
-
-    def _lock(self, file: BinaryIO) -> None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise DataError(
-                    f'another run writes into {self.path}; wait for its end or choose another '
-                    'folder'
-                ) from None  # on file systems without locks, the user must prevent parallel runs
 
     def _begin(self) -> None:
         shutil.rmtree(self._work, ignore_errors=True)  # left by a run that was killed
