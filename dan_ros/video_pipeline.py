@@ -10,6 +10,7 @@ import numpy as np
 from dan_ros.detect.scene_changes import SceneChanges
 from dan_ros.faces.boxes import area
 from dan_ros.faces.camera_model import Camera
+from dan_ros.faces.head_pose import solve_poses
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
 from dan_ros.tracking.attention import AttentionConfig, AttentionTracker
 from dan_ros.tracking.config import TrackerConfig
@@ -79,7 +80,7 @@ class VideoPipeline:
         pipeline: as given; its config is replaced in each run.
         config: may be replaced between two runs.
         consent: the released faces, if `config.consent_required` is set.
-        calibrations: calibration of a camera by its name, None if it is invalid; used for the
+        calibrations: calibration of a camera by its name, None if it is invalid; used for poses and
             attention. Any thread may add one.
 
     Example:
@@ -138,7 +139,7 @@ class VideoPipeline:
         if self.config.consent_required:
             tracked = self._only_released(tracked, cameras)
         return {
-            camera: self._with_attention(camera, cameras[camera], faces)
+            camera: self._with_poses(camera, cameras[camera], faces)
             for camera, faces in tracked.items()
         }
 
@@ -208,13 +209,17 @@ class VideoPipeline:
             for camera, faces in tracked.items()
         }
 
-    def _with_attention(
+    def _with_poses(
         self, name: str, camera: '_Camera', faces: Sequence[TrackedFace]
     ) -> list[TrackedFace]:
+        """Return the faces with their poses and their attention."""
         attention = camera.attention  # `end_visits` may replace it meanwhile
         attention.config = self.config.attention
         calibration = self.calibrations.get(name)
-        return attention.update(faces, self.face_ids(name), calibration, camera.size)
+        faces = attention.update(faces, self.face_ids(name), calibration, camera.size)
+        landmarks = [face.detection.landmarks for face in faces]
+        poses = solve_poses(landmarks, calibration, camera.size)
+        return [replace(face, pose=pose) for face, pose in zip(faces, poses, strict=True)]
 
     def _camera(self, name: str, size: tuple[int, int]) -> '_Camera':
         camera = self._cameras.get(name)

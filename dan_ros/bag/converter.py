@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ from dan_ros.bag.writer import ExpressionBagWriter
 from dan_ros.errors import DataError, FrameError, count_of, one_line
 from dan_ros.faces.blur import blur_faces
 from dan_ros.faces.camera_model import describe_problem, info_to_camera, info_topic
-from dan_ros.faces.head_pose import solve_poses
 from dan_ros.messages import stamp_to_ns
 from dan_ros.storage.atomic import atomic_directory
 from dan_ros.tracking.events import EventDetector
@@ -232,9 +231,6 @@ class BagConverter:
         faces = self._pipeline.run({camera: stamped})[camera]
         face_ids = self._pipeline.face_ids(camera)
         self.summary.warnings.update(self._warnings(camera, frame.size))
-        landmarks = [face.detection.landmarks for face in faces]
-        poses = solve_poses(landmarks, self._pipeline.calibrations.get(camera), frame.size)
-        faces = [replace(face, pose=pose) for face, pose in zip(faces, poses, strict=True)]
         array = bag.classes.array(faces, header, camera, frame.size)
         bag.write(array, record.time_ns)
         bag.write_events(

@@ -10,8 +10,7 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo
 
-from dan_ros.faces.camera_model import Camera, describe_problem, info_to_camera
-from dan_ros.faces.head_pose import solve_poses
+from dan_ros.faces.camera_model import describe_problem, info_to_camera
 from dan_ros.messages import stamp_to_ns
 from dan_ros.ros.camera_topics import CameraTopics
 from dan_ros.ros.depth import DepthStream
@@ -85,20 +84,19 @@ class CameraStream:
         self._last_image_s = None
         self.face_count = 0
 
-    def with_poses(self, result: FrameResult) -> list[TrackedFace]:
-        """Return the faces of an image with their poses, if the calibration fits the image."""
+    def with_depth(self, result: FrameResult) -> list[TrackedFace]:
+        """Return the faces of an image, at the distances that the depth camera measured."""
+        if self._depth is None:
+            return result.faces
         landmarks = [face.detection.landmarks for face in result.faces]
-        camera = self._context.video.calibrations.get(self.topic)
-        scaled = camera and camera.scaled_to(result.size)
-        self._check_fit(camera, scaled is not None, result.size)
-        poses = solve_poses(landmarks, scaled, result.size)
-        if self._depth is not None:
-            stamp_ns = stamp_to_ns(result.header.stamp)
-            poses = self._depth.poses(poses, landmarks, stamp_ns, result.size)
+        poses = [face.pose for face in result.faces]
+        stamp_ns = stamp_to_ns(result.header.stamp)
+        poses = self._depth.poses(poses, landmarks, stamp_ns, result.size)
         return [replace(face, pose=pose) for face, pose in zip(result.faces, poses, strict=True)]
 
     def publish(self, result: FrameResult) -> None:
         """Publish what belongs to this camera only."""
+        self._check_fit(result.size)
         self.face_count = len(result.faces)
         for publisher in self._publishers:
             publisher.publish(result)
@@ -151,9 +149,10 @@ class CameraStream:
             self._node.get_logger().warning(describe_problem(self.topic, None))
         known[self.topic] = camera
 
-    def _check_fit(self, camera: Camera | None, is_fitting: bool, size: tuple[int, int]) -> None:
+    def _check_fit(self, size: tuple[int, int]) -> None:
         """Warn about a calibration for images of another aspect ratio."""
-        if camera is None or is_fitting:
+        camera = self._context.video.calibrations.get(self.topic)
+        if camera is None or camera.scaled_to(size):
             self._misfit = ''
         elif not self._misfit:
             self._misfit = describe_problem(self.topic, camera, size)

@@ -115,7 +115,7 @@ class CameraSource(ImageSource):
         """Publish expressions, TF frames, ROS4HRI topics and the debug image."""
         context, stream = self._context, self._streams[result.camera]
         face_ids = context.video.face_ids(result.camera)
-        result = replace(result, faces=stream.with_poses(result))
+        result = replace(result, faces=stream.with_depth(result))
         context.publishers.publish(result, publishes_tf)
         context.publishers.events.update(result, face_ids, context.video.config.events)
         stream.publish(result)

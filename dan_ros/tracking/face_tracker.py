@@ -37,7 +37,7 @@ class TrackedFace:
         expression: canonical index of the label, or `labels.UNKNOWN`.
         time_ns: time of the frame on the camera's `FrameClock`, nanoseconds.
         attention: see `AttentionTracker`.
-        pose: in the camera's optical frame; None if it is unknown or was not estimated.
+        pose: in the camera's optical frame; None if it is unknown.
     """
 
     face_id: str

@@ -10,10 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dan_ros.faces.camera_model import Camera, info_to_camera
-from dan_ros.faces.head_pose import FACE_POINTS, solve_pose, vector_to_quaternion
+from dan_ros.faces.head_pose import FACE_POINTS, HeadPose, solve_pose, vector_to_quaternion
+from dan_ros.types import Frame
+from dan_ros.video_pipeline import StampedFrame, VideoPipeline
 
 MATRIX = np.array([[600.0, 0, 322], [0, 610, 236], [0, 0, 1]])
 PINHOLE = Camera(MATRIX, np.zeros(0), 'plumb_bob', (640, 480))
+PORTRAIT_CAMERA = Camera(
+    np.array([[700.0, 0, 256], [0, 700, 256], [0, 0, 1]]), np.zeros(0), '', (512, 512)
+)
 # Rotation of a face that looks at the camera: x along the camera's -z, y along its x, z up.
 FACING = np.array([[0.0, 1, 0], [0, 0, -1], [-1, 0, 0]])
 
@@ -113,12 +118,24 @@ def test_a_little_noise_changes_the_pose_a_little(yaw, pitch, distance, seed):
 
 def test_the_portrait_looks_at_the_camera(pipeline, portrait):
     (face,) = pipeline.detector.detect(portrait)
-    camera = Camera(
-        np.array([[700.0, 0, 256], [0, 700, 256], [0, 0, 1]]), np.zeros(0), '', (512, 512)
-    )
-    pose = solve_pose(face.landmarks, camera)
+    pose = solve_pose(face.landmarks, PORTRAIT_CAMERA)
     assert 0.7 < pose.position[2] < 1.2
     assert angle_between_deg(pose.quaternion_xyzw, FACING) < 35  # her head is slightly turned
+
+
+def test_only_faces_of_calibrated_cameras_have_poses_until_a_reset(pipeline, portrait):
+    video = VideoPipeline(pipeline)
+
+    def poses() -> list[HeadPose | None]:
+        frames = {name: StampedFrame(Frame(portrait), 0) for name in ('left', 'right', 'top')}
+        return [faces[0].pose for faces in video.run(frames).values()]
+
+    video.calibrations = {'left': PORTRAIT_CAMERA, 'right': None, 'top': PINHOLE}  # of another size
+    left, right, top = poses()
+    assert 0.7 < left.position[2] < 1.2
+    assert (right, top) == (None, None)
+    video.reset()
+    assert poses() == [None] * 3
 
 
 @pytest.mark.parametrize(
