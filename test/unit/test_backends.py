@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from precision import uses_bf16
 
 from dan_ros.backends import (
     CPU_BACKENDS,
@@ -87,19 +88,13 @@ def backends():
     return {name: open_backend(name, 'dan_ferplus') for name in CPU_BACKENDS}
 
 
-def uses_bf16() -> bool:
-    """Whether OpenVINO computes float models in bf16, as on CPUs where that is fast."""
-    openvino = pytest.importorskip('openvino')
-    return 'bf' in str(openvino.Core().get_property('CPU', 'INFERENCE_PRECISION_HINT'))
-
-
 @pytest.mark.parametrize('batch', [0, 1, 5, 33])
 def test_backends_agree(backends, batch):
     faces = np.random.RandomState(1).randint(0, 256, (batch, 96, 96, 3), np.uint8)
     expected = backends['torch'].infer(faces)
     assert expected.shape == (batch, 8)
     for name, backend in backends.items():
-        tolerance = 0.1 if name == 'openvino' and uses_bf16() else 1e-3
+        tolerance = 0.1 if uses_bf16(name) else 1e-3
         np.testing.assert_allclose(backend.infer(faces), expected, atol=tolerance, err_msg=name)
 
 
