@@ -67,10 +67,13 @@ class BagSettings:
     def from_json(cls, values: dict[str, Any]) -> 'BagSettings':
         """Return the settings of `to_json`."""
         prior, calibration = values['prior'], values['calibration']
+        if calibration:
+            rows = tuple(map(tuple, calibration['weights']))
+            calibration = Calibration(**{**calibration, 'weights': rows})
         special = {
             'topics': tuple(values['topics']),
             'prior': Prior(prior['strength'], tuple(prior['shares'])),
-            'calibration': Calibration(**calibration) if calibration else None,
+            'calibration': calibration,
         }
         return cls(**{**values, **special})
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dan_ros.calibrate.collect import LabeledFace
-from dan_ros.calibrate.fit import WIDE, Fit, Penalty, choose_penalty, fit_bias
+from dan_ros.calibrate.fit import WIDE, Fit, Penalty, choose_penalty, fit_scores
 from dan_ros.calibrate.validation import CHANCE, GROUPS, Validation, cross_validate
 from dan_ros.errors import DataError, count_of
 from dan_ros.model.metadata import ModelInfo
@@ -98,7 +98,7 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
         penalty = default
         if may_choose:
             penalty = choose_penalty(some, theirs, units[mask], begin, default)
-        return _with_others(start, fitted_classes, theirs, fit_bias(some, theirs, begin, penalty))
+        return _with_others(start, fitted_classes, theirs, fit_scores(some, theirs, begin, penalty))
 
     validation = cross_validate(logits, classes, units, before, fit)
     fitted = fit(np.ones(len(classes), bool))
@@ -111,7 +111,9 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
     bias = fitted.bias - fitted.bias.mean()
     values = {label: round(float(b), 4) for label, b in zip(model.labels, bias, strict=True)}
     temperature = round(fitted.temperature, 4)
-    calibration = Calibration(values, temperature, model.source_sha256, notes)
+    rows = [] if fitted.weights is None else fitted.weights.round(4).tolist()
+    weights = tuple(map(tuple, rows))
+    calibration = Calibration(values, temperature, model.source_sha256, notes, weights)
     return Result(calibration, validation, warnings, model.labels)
 
 
@@ -145,7 +147,7 @@ def _with_others(start: Fit, fitted_classes: np.ndarray, classes: np.ndarray, fi
     change = fitted.bias - start.bias[fitted_classes]
     bias = start.bias.copy()
     bias[fitted_classes] = fitted.bias - change[np.unique(classes)].mean()
-    return Fit(bias, fitted.temperature)
+    return Fit(bias, fitted.temperature, fitted.weights)
 
 
 def _units(faces: Sequence[LabeledFace]) -> tuple[np.ndarray, bool]:

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Maximum a posteriori fit of a bias per class and a temperature; needs only numpy.
+"""Maximum a posteriori fit of a calibration; needs only numpy.
 
-Vector scaling (Guo et al. 2017, section 4.2, https://arxiv.org/abs/1706.04599) with one scale for
-all classes, because there are few faces. All classes have the same weight, so the result fits a
-balanced prior.
+Matrix scaling (Guo et al. 2017, section 4.2, https://arxiv.org/abs/1706.04599) with a normal prior
+around the model's own answer, because there are few faces. All classes have the same weight, so the
+result fits a balanced prior.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+
+from dan_ros.probabilities.calibrator import weigh
 
 MAX_STEPS = 100  # limit of Newton's method, which usually takes ten steps
 TOLERANCE = 1e-8  # change of the parameters at which it stops
@@ -25,43 +27,50 @@ class Penalty:
 
     Attributes:
         bias: standard deviation of a bias.
+        weight: standard deviation of a weight; 0 for a fit without weights.
         scale: standard deviation of 1 / temperature, relative to its start.
     """
 
     bias: float = 1.0
+    weight: float = 0.0
     scale: float = 0.15
 
 
 WEAK = Penalty(bias=10.0, scale=1e-6)  # keeps the temperature; for a prior of thousands of faces
 WIDE = Penalty(bias=1.5)  # for a model file without the learned prior
-CHOICES = tuple(Penalty(bias=width) for width in (0.5, 1.0, 2.0, 4.0))
+CHOICES = tuple(Penalty(bias=width, weight=width / 10) for width in (0.5, 1.0, 2.0, 4.0))
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Fitted parameters: softmax(logits / temperature + bias).
+    """Fitted parameters, see `Calibration`.
 
     Attributes:
         bias: float64 [C].
         temperature: > 0.
+        weights: float64 [C, C]; None for none.
     """
 
     bias: np.ndarray
     temperature: float
+    weights: np.ndarray | None = None
 
     def log_probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Return log-probabilities, float64 [N, C], of logits, float [N, C]."""
-        return log_softmax(np.asarray(logits, np.float64) / self.temperature + self.bias)
+        z = np.asarray(logits, np.float64)
+        if self.weights is not None:
+            z = weigh(z, self.weights)
+        return log_softmax(z / self.temperature + self.bias)
 
     def at(self, temperature: float) -> 'Fit':
         """Return a fit with another temperature and the same most likely class for all logits."""
-        return Fit(self.bias * self.temperature / temperature, temperature)
+        return Fit(self.bias * self.temperature / temperature, temperature, self.weights)
 
 
-def fit_bias(
+def fit_scores(
     logits: np.ndarray, classes: np.ndarray, start: Fit, penalty: Penalty | None = None
 ) -> Fit:
-    """Fit bias and temperature to labeled faces.
+    """Fit bias, temperature and, if the penalty allows, weights to labeled faces.
 
     A class without faces remains possible: its bias falls if faces of other classes are mistaken
     for it, and never rises.
@@ -69,21 +78,27 @@ def fit_bias(
     Args:
         logits: float [N, C], finite.
         classes: int [N], true class of each face, of at least two classes.
-        start: parameters before the fit.
+        start: parameters before the fit, without weights.
         penalty: see `Penalty`.
     """
     penalty = penalty or Penalty()
     count = logits.shape[1]
     z = np.asarray(logits, np.float64) / start.temperature  # [N, C]
-    onehot = np.eye(count)[classes]
-    weights = (1 / np.bincount(classes, minlength=count).clip(1))[classes]  # [N]
-    weights *= len(z) / weights.sum()
-    center = np.append(np.zeros(count), 1.0)  # change of the bias, factor of 1 / temperature
-    precision = np.append(np.full(count, penalty.bias**-2), penalty.scale**-2)
+    x = np.ones((len(z), 1))  # [N, K], inputs of the scores besides z
+    if penalty.weight:
+        x = np.hstack([x, z - z.mean(axis=1, keepdims=True)])
+    shares = (1 / np.bincount(classes, minlength=count).clip(1))[classes]  # [N]
+    shares *= len(z) / shares.sum()
+    # For each class the change of its bias and its weights, and at last the factor of z.
+    by_class = np.full((count, x.shape[1]), penalty.weight and penalty.weight**-2)
+    by_class[:, 0] = penalty.bias**-2
+    precision = np.append(by_class, penalty.scale**-2)
+    center = np.append(np.zeros(len(precision) - 1), 1.0)
     theta = center
     for _ in range(MAX_STEPS):
-        p = np.exp(log_softmax(theta[-1] * z + start.bias + theta[:-1]))
-        slope, curvature = _derivatives(z, p, onehot, weights)
+        changes = theta[:-1].reshape(count, -1)  # [C, K]
+        p = np.exp(log_softmax(theta[-1] * z + x @ changes.T + start.bias))
+        slope, curvature = _derivatives(z, x, p, classes, shares)
         slope += precision * (theta - center)
         step = np.linalg.solve(curvature + np.diag(precision), slope)
         step *= min(1.0, 1.0 / np.abs(step).max())  # valid only for small steps
@@ -91,17 +106,17 @@ def fit_bias(
         theta[-1] = max(theta[-1], MIN_SCALE)
         if np.abs(step).max() < TOLERANCE:
             break
-    return Fit(start.bias + theta[:-1], start.temperature / float(theta[-1]))
+    changes, scale = theta[:-1].reshape(count, -1), float(theta[-1])
+    weights = changes[:, 1:] / scale if penalty.weight else None
+    return Fit(start.bias + changes[:, 0], start.temperature / scale, weights)
 
 
 def choose_penalty(
     logits: np.ndarray, classes: np.ndarray, units: np.ndarray, start: Fit, default: Penalty
 ) -> Penalty:
-    """Choose by cross-validation how far the bias may move, see docs/adr/0018-calibrate.md.
+    """Choose by cross-validation how far a fit may move, see docs/adr/0018-calibrate.md.
 
-    The choice is the smallest deviation of which the log-loss on held-out faces is within one
-    standard error of the best (Hastie, Tibshirani, Friedman: The Elements of Statistical Learning,
-    2nd ed., section 7.10).
+    The choice is the one with the lowest log-loss on held-out faces.
 
     Args:
         logits: float [N, C], finite.
@@ -116,12 +131,7 @@ def choose_penalty(
     if not is_tested.any():
         return default
     scores = np.array([_scores(logits, classes, folds, start, penalty) for penalty in CHOICES])
-    weights = is_tested / np.bincount(classes)[classes]
-    weights /= weights.sum()
-    losses = scores[(scores @ weights).argmax()] - scores  # [choices, N], relative to the best
-    means = losses @ weights
-    errors = np.sqrt((losses - means[:, None]) ** 2 @ weights**2)
-    return CHOICES[int((means <= errors).argmax())]
+    return CHOICES[int((scores @ (is_tested / np.bincount(classes)[classes])).argmax())]
 
 
 def folds_of(classes: np.ndarray, units: np.ndarray, count: int) -> np.ndarray:
@@ -157,7 +167,7 @@ def _scores(
     scores = np.empty(len(classes))
 
     def fit(mask: np.ndarray) -> Fit:
-        return fit_bias(logits[mask], classes[mask], start, penalty)
+        return fit_scores(logits[mask], classes[mask], start, penalty)
 
     for held_out, fitted in held_out_fits(folds, fit):
         log_probabilities = fitted.log_probabilities(logits[held_out])
@@ -177,7 +187,7 @@ def fit_log_prior(logits: np.ndarray, classes: np.ndarray) -> np.ndarray:
         classes: int [N], true class of each face; every class must occur.
     """
     count = logits.shape[1]
-    fitted = fit_bias(logits, classes, Fit(np.zeros(count), 1.0), WEAK)
+    fitted = fit_scores(logits, classes, Fit(np.zeros(count), 1.0), WEAK)
     (log_prior,) = log_softmax(-fitted.bias[None])
     return np.asarray(log_prior)
 
@@ -190,16 +200,27 @@ def log_softmax(values: np.ndarray) -> np.ndarray:
 
 
 def _derivatives(
-    z: np.ndarray, p: np.ndarray, onehot: np.ndarray, weights: np.ndarray
+    z: np.ndarray, x: np.ndarray, p: np.ndarray, classes: np.ndarray, shares: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gradient, [K + 1], and Hessian, [K + 1, K + 1], of the weighted cross-entropy."""
-    error = weights[:, None] * (p - onehot)  # [N, K]
-    slope = np.append(error.sum(axis=0), (error * z).sum())
-    centered = z - (p * z).sum(axis=1, keepdims=True)  # [N, K]
-    wp = weights[:, None] * p
-    mixed: np.ndarray = (wp * centered).sum(axis=0)
+    """Gradient, [C K + 1], and Hessian, [C K + 1, C K + 1], of the weighted cross-entropy.
+
+    Args:
+        z: float [N, C], scores that have one common factor.
+        x: float [N, K], inputs that have a factor per class.
+        p: float [N, C], probabilities.
+        classes: int [N].
+        shares: float [N], weight of each face.
+    """
+    count, width = p.shape[1], x.shape[1]
+    error = shares[:, None] * (p - np.eye(count)[classes])
+    slope = np.append((error.T @ x).ravel(), (error * z).sum())
+    # The Hessian by the scores of each face, [N, C, C].
+    by_score = shares[:, None, None] * (p[:, :, None] * np.eye(count) - p[:, :, None] * p[:, None])
+    by_factor = np.einsum('ncd,nd->nc', by_score, z)
+    pairs = (x[:, :, None] * x[:, None]).reshape(len(x), -1)
+    blocks = (by_score.reshape(len(x), -1).T @ pairs).reshape(count, count, width, width)
     curvature = np.empty((len(slope), len(slope)))
-    curvature[:-1, :-1] = np.diag(wp.sum(axis=0)) - wp.T @ p
-    curvature[:-1, -1] = curvature[-1, :-1] = mixed
-    curvature[-1, -1] = (wp * z * centered).sum()
+    curvature[:-1, :-1] = blocks.transpose(0, 2, 1, 3).reshape(len(slope) - 1, -1)
+    curvature[:-1, -1] = curvature[-1, :-1] = (by_factor.T @ x).ravel()
+    curvature[-1, -1] = (by_factor * z).sum()
     return slope, curvature

@@ -21,6 +21,8 @@ class Calibrator:
 
         p = softmax(z / T - strength * (log prior - max log prior) + log shares)
 
+    A calibration may also have weights, which replace z by `weigh(z, weights)`.
+
     z / T are log-probabilities under the prior that the model learned, so the priors, which are
     also log-probabilities, are exchanged after dividing by the temperature. This is the logit
     adjustment of Menon et al. 2021, equation 9, https://arxiv.org/abs/2007.07314, with its tau
@@ -34,12 +36,14 @@ class Calibrator:
         log_prior: logarithm of the prior that the model learned, [C]; () if unknown.
         strength: share of `log_prior` to subtract, [0, 1], one number or one per class;
             `Prior.strength` overrides it.
+        weights: see `weigh`; () for none.
     """
 
     labels: tuple[str, ...]
     temperature: float = 1.0
     log_prior: tuple[float, ...] = ()
     strength: Strength = 0.0
+    weights: tuple[tuple[float, ...], ...] = ()
 
     @classmethod
     def create(cls, model: ModelInfo, calibration: Calibration | None = None) -> 'Calibrator':
@@ -53,7 +57,10 @@ class Calibrator:
         if problem := calibration.problem_with(model):
             raise ModelError(problem)
         log_prior = tuple(-calibration.bias[label] for label in model.labels)
-        return cls(model.labels, calibration.temperature, log_prior, BALANCED)
+        place = [list(calibration.bias).index(label) for label in model.labels]
+        rows = calibration.weights
+        weights = tuple(tuple(rows[i][j] for j in place) for i in place) if rows else ()
+        return cls(model.labels, calibration.temperature, log_prior, BALANCED, weights)
 
     def probabilities(self, logits: np.ndarray, prior: Prior = MODEL_PRIOR) -> np.ndarray:
         """Convert logits.
@@ -69,6 +76,8 @@ class Calibrator:
             ParameterError: the prior cannot be used with this model, see `check`.
         """
         offset = self.offset(prior)
+        if self.weights:
+            logits = weigh(logits, np.array(self.weights))
         return label_sets.logits_to_probabilities(logits, self.labels, self.temperature, offset)
 
     def check(self, prior: Prior) -> None:
@@ -102,6 +111,25 @@ class Calibrator:
                 f'the prior gives share 0 to all classes of the model: {", ".join(self.labels)}'
             )
         return offset + [math.log(share) if share else -math.inf for share in shares]
+
+
+def weigh(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Add to the score of each class what the other logits say about it.
+
+    The mean of the logits does not matter, as it does not for the softmax.
+
+    Args:
+        logits: float [N, C].
+        weights: float [C, C]; a row for each class, a column for each logit.
+
+    Returns:
+        float [N, C].
+
+    >>> weigh(np.array([[3.0, 1.0]]), np.array([[0.0, 0.0], [0.5, 0.0]])).tolist()
+    [[3.0, 1.5]]
+    """
+    centered = logits - logits.mean(axis=1, keepdims=True)
+    return np.asarray(logits + centered @ weights.T)
 
 
 def prior_to_subtract(log_prior: np.ndarray, strength: Strength) -> np.ndarray:

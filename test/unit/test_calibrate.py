@@ -29,11 +29,12 @@ from dan_ros.calibrate.collect import (
 )
 from dan_ros.calibrate.fit import (
     CHOICES,
+    WEAK,
     Fit,
     Penalty,
     choose_penalty,
-    fit_bias,
     fit_log_prior,
+    fit_scores,
     log_softmax,
 )
 from dan_ros.calibrate.trade import LabeledLogits, false_alarms_per_hour, measure_prior
@@ -66,7 +67,7 @@ def test_the_learned_prior_is_found_whatever_the_faces_are():
 
 def test_many_faces_find_bias_and_temperature():
     logits, classes = make_logits(5_000, np.full(8, 1 / 8))
-    fitted = fit_bias(3 * logits, classes, Fit(np.zeros(8), 1.0), Penalty(bias=10, scale=10))
+    fitted = fit_scores(3 * logits, classes, Fit(np.zeros(8), 1.0), Penalty(bias=10, scale=10))
     assert fitted.temperature == pytest.approx(3, rel=0.1)
     expected = -np.log(LEARNED)
     np.testing.assert_allclose(
@@ -77,7 +78,7 @@ def test_many_faces_find_bias_and_temperature():
 def test_no_surprise_moves_nothing_and_few_faces_move_little():
     logits, classes = make_logits(4_000, np.full(8, 1 / 8))
     start = Fit(-np.log(LEARNED), 1.0)
-    few = fit_bias(logits[:16], classes[:16], start)
+    few = fit_scores(logits[:16], classes[:16], start)
     assert np.abs(few.bias - start.bias).max() < 2
     assert few.temperature == pytest.approx(1, abs=0.4)
 
@@ -88,29 +89,75 @@ def test_a_fit_goes_as_far_as_the_faces_ask():
     shift = np.zeros(8)
     shift[0] = 12  # the camera makes everything look like class 0
     three = np.repeat(np.arange(8), 3)
-    for seed in range(5):
+    each = np.arange(24)
+    usual, shifted = [], []
+    for seed in range(9):
         logits, classes = make_logits(2_000, np.full(8, 1 / 8), seed=seed)
         chosen = np.concatenate([np.flatnonzero(classes == label)[:3] for label in range(8)])
         logits = logits[chosen]
-
-        each = np.arange(24)
-        assert choose_penalty(logits, three, each, start, default) == CHOICES[0]
-        assert choose_penalty(logits + shift, three, each, start, default) in CHOICES[2:]
+        usual.append(choose_penalty(logits, three, each, start, default).bias)
+        shifted.append(choose_penalty(logits + shift, three, each, start, default).bias)
         one = each[::3]  # one face of each class
         assert choose_penalty(logits[one], three[one], one, start, default) == default
+    assert np.median(usual) == CHOICES[0].bias
+    assert np.median(shifted) == CHOICES[2].bias
+
+
+def test_weights_find_the_class_that_another_logit_betrays():
+    """Here the logit of class 6 says what that of class 2 should say, and the other way round."""
+    logits, classes = make_logits(3_000, np.full(8, 1 / 8))
+    logits[:, [2, 6]] = logits[:, [6, 2]]
+    start, few = Fit(-np.log(LEARNED), 1.0), np.arange(3_000) < 80
+    recall = {}
+    for weight in (0.0, 0.4):
+        fitted = fit_scores(logits[few], classes[few], start, Penalty(bias=4.0, weight=weight))
+        hits = fitted.log_probabilities(logits[~few]).argmax(axis=1) == classes[~few]
+        recall[weight] = hits[np.isin(classes[~few], [2, 6])].mean()
+    assert recall[0.0] < 0.15
+    assert recall[0.4] > 0.5
+
+
+@pytest.mark.parametrize('penalty', [Penalty(), Penalty(bias=2.0, weight=0.2), WEAK])
+def test_a_fit_is_the_best_one(penalty):
+    """Its gradient by differences is 0, so neither gradient nor Hessian is wrong."""
+    logits, classes = make_logits(60)
+    start = Fit(-np.log(LEARNED), 1.3)
+    best = fit_scores(logits, classes, start, penalty)
+    shares = (1 / np.bincount(classes, minlength=8).clip(1))[classes]
+    shares *= len(classes) / shares.sum()
+
+    def loss(bias: np.ndarray, scale: float, weights: np.ndarray) -> float:
+        fit = Fit(start.bias + bias, start.temperature / scale, weights / scale)
+        rows = fit.log_probabilities(logits)[np.arange(60), classes]
+        distance = (bias**2).sum() / penalty.bias**2 + ((scale - 1) / penalty.scale) ** 2
+        if penalty.weight:
+            distance += (weights**2).sum() / penalty.weight**2
+        return distance / 2 - shares @ rows
+
+    bias, scale = best.bias - start.bias, start.temperature / best.temperature
+    weights = np.zeros((8, 8)) if best.weights is None else best.weights * scale
+    lowest = loss(bias, scale, weights)
+    for step in (1e-3, -1e-3):
+        assert loss(bias, scale + step * penalty.scale, weights) >= lowest
+        for row in range(8):
+            assert loss(bias + step * np.eye(8)[row], scale, weights) >= lowest
+            if penalty.weight:
+                change = np.zeros((8, 8))
+                change[row, (row + 3) % 8] = step
+                assert loss(bias, scale, weights + change) >= lowest
 
 
 def test_a_class_without_faces_never_rises():
     logits, classes = make_logits(400, np.full(8, 1 / 8))
     keep = classes != 5
     start = Fit(np.zeros(8), 1.0)
-    fitted = fit_bias(logits[keep], classes[keep], start)
+    fitted = fit_scores(logits[keep], classes[keep], start)
     assert fitted.bias[5] <= 0
 
 
 def test_extreme_logits_still_converge():
     logits, classes = make_logits(40)
-    fitted = fit_bias(1e3 * logits, classes, Fit(np.zeros(8), 1.0))
+    fitted = fit_scores(1e3 * logits, classes, Fit(np.zeros(8), 1.0))
     assert np.isfinite(fitted.bias).all()
     assert np.isfinite(fitted.log_probabilities(1e3 * logits)).all()
 

@@ -636,7 +636,7 @@ def test_settings_survive_the_way_to_another_process():
     settings = BagSettings(
         topics=('/a',),
         prior=Prior(1.0, (0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1)),
-        calibration=Calibration({'happy': 0.1}, 1.5, 'abc'),
+        calibration=Calibration({'happy': 0.1}, 1.5, 'abc', weights=((0.2,),)),
     )
     assert BagSettings.from_json(settings.to_json()) == settings
 

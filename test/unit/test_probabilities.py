@@ -265,6 +265,22 @@ def test_a_calibration_replaces_temperature_and_prior(tmp_path):
     )
 
 
+def test_the_weights_of_a_calibration_belong_to_its_labels(tmp_path):
+    """Its labels may have another order than those of the model."""
+    order = np.random.default_rng(0).permutation(8)
+    weights = np.random.default_rng(1).normal(size=(8, 8)).round(4)
+    names = [labels.FERPLUS[index] for index in order]
+    bias = {name: 0.1 * index for name, index in zip(names, order.tolist(), strict=True)}
+    rows = tuple(map(tuple, weights[np.ix_(order, order)].tolist()))
+    make_calibration(bias=bias, weights=rows).write(tmp_path / 'robot.yaml')
+    read = Calibration.read(tmp_path / 'robot.yaml')
+    assert read.weights == rows
+    found = Calibrator.create(MODEL, read).probabilities(LOGITS)
+    scores = LOGITS[0] + weights @ (LOGITS[0] - LOGITS[0].mean())
+    expected = softmax(scores / 1.2 + 0.1 * np.arange(8))
+    np.testing.assert_allclose(in_model_order(found), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     'changes', [{'model_sha256': 'cd'}, {'bias': {'happy': 0.0, 'sad': 0.0}}], ids=str
 )
@@ -289,6 +305,10 @@ def test_a_calibration_for_another_model_is_refused(changes):
         'bias: {happy: 1.0}\ntemperature: 2020-13-45\nmodel_sha256: ab',
         'bias: {happy: 1.0}\ntemperature: 1\nmodel_sha256: ab\nstrength: 0.5',
         'bias: {happy: 1.0}\ntemperature: 1\nmodel_sha256: ab\nnotes: 3',
+        'bias: {happy: 1.0}\ntemperature: 1\nmodel_sha256: ab\nweights: 3',
+        'bias: {happy: 1.0}\ntemperature: 1\nmodel_sha256: ab\nweights: [[1, 2]]',
+        'bias: {happy: 1.0}\ntemperature: 1\nmodel_sha256: ab\nweights: [[.nan]]',
+        'bias: {happy: 1.0}\ntemperature: 1\nmodel_sha256: ab\nweights: [[1], 2]',
         2000 * '[',
     ],
 )
