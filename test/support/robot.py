@@ -339,7 +339,16 @@ class Robot:
             assert result.successful, result.reason
             assert self.set_enabled(True).success
             self.configure()
-            self._is_changed = False
+        elif self.frames:
+            self._empty_the_view()
+        self._is_changed = False
         for messages in (self.faces, self.frames, self.diagnostics):
             messages.clear()
         self._reset_at = len(self.node.output)
+
+    def _empty_the_view(self) -> None:
+        """Let the node forget all faces, and answer no image of the last test any more."""
+        assert self.change_state(Transition.TRANSITION_DEACTIVATE), self.node.output
+        self.spin_until(lambda: not self.publisher.get_subscription_count(), 'no subscription')
+        assert self.change_state(Transition.TRANSITION_ACTIVATE), self.node.output
+        self.wait_for_subscriber(self.publisher)
