@@ -108,6 +108,8 @@ def test_the_scene_covers_all_cameras(robot, smile, nobody):
     robot.wait_for_subscriber(right)
     robot.show(smile)
     robot.send_until_answered(robot.image(smile), right)
+    # The scene follows the answer.
+    robot.spin_until(lambda: latched_scene(robot).face_count == 2, 'the faces of both cameras')
     scene = latched_scene(robot)
     assert {face.camera for face in scene.faces} == {'/left/image', '/right/image'}
     assert len({face.face_id for face in scene.faces}) == scene.face_count == 2
