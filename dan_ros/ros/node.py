@@ -197,11 +197,12 @@ class DanNode(ManagedNode):
     def _status(self) -> Status:
         """Summarize the state of the node; called by the diagnostics thread."""
         stream = self._stream
+        failure = self.failure  # read before the phase: a transition that fails sets it afterwards
         return status_of(
             Snapshot(
                 phase=self._phase,
                 is_enabled=self._is_enabled,
-                failure=self.failure,
+                failure=failure,
                 model=self._settings.get().backend.model,
                 report=self._statistics.report(),
                 models=self._models,

@@ -303,6 +303,26 @@ def test_a_transition_that_fails_is_reported_until_it_succeeds(peer, error, fail
     assert peer.node.failure == ''
 
 
+class FailingNode:
+    """A node whose transition fails just after somebody has read its state."""
+
+    failure = ''
+    _is_enabled, _stream, _models, _statistics = True, None, None, Statistics()
+    _settings = SimpleNamespace(
+        get=lambda: Settings.from_values({n: s.default for n, s in SPECS.items()})
+    )
+
+    @property
+    def _phase(self):
+        self.failure = 'configure failed: no model'
+        return 'configuring'
+
+
+def test_a_status_has_no_failure_with_the_state_before_it():
+    status = DanNode._status(FailingNode())
+    assert (status.level, status.values['state']) == (DiagnosticStatus.OK, 'configuring')
+
+
 def test_diagnostics_survive_an_error(peer, monkeypatch):
     monkeypatch.setattr(diagnostics, 'PERIOD_S', 0.05)
     calls, received = [], []
