@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 
 import pytest
+from processes import wait_until
 
 from dan_ros.backends.tensorrt import engine_cache
 from dan_ros.backends.tensorrt.engine_cache import EngineCache, EngineKey
@@ -112,9 +113,12 @@ def test_builders_that_start_at_once_build_once(cache):
     """A lock belongs to an opened file, so threads compete for it as processes do."""
     built, messages = [], []
 
+    def waiting() -> int:
+        return sum('waiting for another process' in message for message in messages)
+
     def build() -> bytes:
         built.append(1)
-        time.sleep(0.1)
+        wait_until(lambda: waiting() == 2, 'two that wait')
         return b'plan'
 
     threads = [
@@ -130,7 +134,7 @@ def test_builders_that_start_at_once_build_once(cache):
     for thread in threads:
         thread.join()
     assert built == [1]
-    assert sum('waiting for another process' in message for message in messages) == 2
+    assert waiting() == 2
 
 
 def _build_forever(folder) -> None:
