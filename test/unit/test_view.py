@@ -406,8 +406,6 @@ def test_a_fast_browser_gets_no_more_states_than_others():
 
 
 def test_nothing_is_encoded_while_nobody_looks(monkeypatch):
-    monkeypatch.setattr(server_module, 'SILENT_S', 0.3)
-
     async def test(site, session):
         site.put(0)
         await asyncio.sleep(0.2)
@@ -423,6 +421,7 @@ def test_nothing_is_encoded_while_nobody_looks(monkeypatch):
         assert site.encoded == before == 1
         await socket.send_json({'type': 'visible', 'value': True})
         assert await receive(socket, 'hello')
+        monkeypatch.setattr(server_module, 'SILENT_S', 0.3)
         await until(lambda: not site.board.is_watched)  # the browser confirms no state: idle
         await socket.close()
 
