@@ -5,11 +5,12 @@ import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from processes import wait_until
+from processes import PATIENCE_S, wait_until
 from tls import make_certificate, tls_proxy
 from triton_server import Triton
 
@@ -172,10 +173,11 @@ def test_faces_of_several_robots_share_a_batch(servers, local):
 
     assert NO_DELAY in (servers.models / MODEL / 'config.pbtxt').read_text()
     robots = [servers.open(model_name='patient') for _ in range(ROBOTS)]
-    before = counts()
+    before, together = counts(), Barrier(ROBOTS)
 
     def drive(number):
         own = faces(1, number)
+        together.wait(PATIENCE_S)
         np.testing.assert_array_equal(robots[number].infer(own), local.infer(own))
 
     with ThreadPoolExecutor(ROBOTS) as pool:
