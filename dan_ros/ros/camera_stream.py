@@ -67,10 +67,12 @@ class CameraStream:
         self._publishers.append(PreviewPublisher(self._node, self.topic, qos_monitor))
         self._last_image_s = time.monotonic()
         self.face_count = 0
-        self._subscriptions.append(self._subscribe(receiver))
+        # Messages that wait at the same time are taken in the order of their subscriptions: the
+        # calibration and the depth before their image.
         self._subscriptions.append(self._subscribe_to_info(receiver.group))
         if self._depth is not None:
             self._depth.open(settings.reliability, receiver.group)
+        self._subscriptions.append(self._subscribe(receiver))
 
     def close(self) -> None:
         """Close all topics."""
