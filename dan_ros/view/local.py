@@ -55,6 +55,7 @@ class LocalSource:
         self._newest: dict[str, StampedFrame] = {}  # stamped with their arrival, monotonic
         self._received_ns: dict[str, int] = {}  # arrival of a camera's last image, monotonic
         self._changed = threading.Condition()
+        self._showing = threading.Lock()  # held while an image is shown
         self._is_closed = False
         self._events: dict[str, EventDetector] = defaultdict(EventDetector)
         self._counts = {'received': 0, 'processed': 0, 'superseded': 0, 'bad_data': 0}
@@ -94,9 +95,10 @@ class LocalSource:
 
     def set_enabled(self, is_enabled: bool) -> str:
         """Pause or resume."""
-        self._is_enabled = is_enabled
-        if not is_enabled:
-            self._board.clear()
+        with self._showing:  # an image that is being shown is cleared, too
+            self._is_enabled = is_enabled
+            if not is_enabled:
+                self._board.clear()
         self._show_status()
         return ''
 
@@ -165,7 +167,8 @@ class LocalSource:
         self._video.config = self._config
         self._video.pipeline.detector.min_score = self._values['detector.min_score']
         for camera, faces in self._video.run(taken).items():
-            self._show(camera, taken[camera], faces)
+            with self._showing:
+                self._show(camera, taken[camera], faces)
             self._latencies_s.append((time.monotonic_ns() - taken[camera].stamp_ns) / 1e9)
             self._counts['processed'] += 1
 

@@ -581,6 +581,35 @@ def test_faces_leave_when_no_more_images_are_shown(end, pipeline, portrait, monk
         source.close()
 
 
+def test_a_pause_during_an_image_leaves_no_picture(pipeline, portrait, monkeypatch):
+    board, is_shown = Board(), threading.Event()
+    board.is_watched = True
+
+    def images():
+        while True:
+            time.sleep(0.02)
+            yield 'camera', Frame(portrait)
+
+    def seen_face_later(*arguments):
+        is_shown.set()
+        time.sleep(0.2)
+        return seen_face(*arguments)
+
+    seen_face = local.seen_face
+    monkeypatch.setattr(local, 'seen_face', seen_face_later)
+    video = VideoPipeline(ExpressionPipeline(pipeline.detector, pipeline.backend))
+    source = LocalSource('photo.png', images(), video, board)
+    source.start()
+    try:
+        assert is_shown.wait(PATIENCE_S)
+        source.set_enabled(False)
+        wait_until(lambda: SeenEvent.LEFT in [e['kind'] for e in board.changes()[1]['events']])
+        assert board.pictures() == []
+        assert not board.changes()[1]['faces'].get('camera')
+    finally:
+        source.close()
+
+
 @pytest.mark.parametrize('is_live', [True, False])
 def test_a_camera_sets_the_pace_itself_and_a_video_is_played_at_its_rate(portrait, is_live):
     rate_hz = 0.1 if is_live else 5.0
