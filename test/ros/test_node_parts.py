@@ -470,6 +470,7 @@ def test_unused_models_are_released_at_once(monkeypatch):
     domain, context = RosDomain(), rclpy.Context()
     rclpy.init(context=context, domain_id=domain.number)
     node = DanNode(context=context)
+    node._diagnostics.stop()  # its thread holds the models while it makes a status
     gc.disable()
     try:
         for path, is_configured in (('/no/such', False), ('', True)):
