@@ -29,7 +29,8 @@ from dan_ros.ros.publishers import bgr_to_image
 SMALL = (320, 240)  # width, height of test images: 230 kB, small enough for any middleware
 SEND_PERIOD_S = 0.1  # interval between two attempts of `spin_until`
 RESEND_S = 0.3  # time after which an image without an answer is sent again
-LOST_S = 3.0  # time after which an image without an answer counts as lost
+LOST_S = 3.0  # time after which an image or a request without an answer counts as lost
+READING = (GetState, GetParameters)  # services that change nothing; a lost request is repeated
 MEETING_S = 0.3  # time for a service to discover a new client; an earlier answer may get lost
 SPIN_S = 0.02  # longest wait for one message
 PROGRAMS = Path(get_package_prefix('dan_ros')) / 'lib' / 'dan_ros'
@@ -267,10 +268,15 @@ class Robot:
             self.spin_until(client.service_is_ready, f'the service {name}')
             self._services[name] = client
             self.spin(MEETING_S)
-        self._is_changed |= kind not in (GetState, GetParameters)
-        future = self._services[name].call_async(request)
-        self.spin_until(future.done, f'the answer of {name}')
-        return future.result()
+        self._is_changed |= kind not in READING
+        answers: list[Any] = []
+        self.spin_until(
+            lambda: any(answer.done() for answer in answers),
+            f'the answer of {name}',
+            every=lambda: answers.append(self._services[name].call_async(request)),
+            period_s=LOST_S if kind in READING else float('inf'),
+        )
+        return next(answer for answer in answers if answer.done()).result()
 
     def change_state(self, transition: int) -> bool:
         """Request a lifecycle transition; return whether it succeeded."""
