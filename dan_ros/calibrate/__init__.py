@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fit a bias per class and a temperature to a few labeled faces, and estimate the gain."""
+"""Fit bias, temperature and weights to a few labeled faces, and estimate the gain."""
