@@ -27,12 +27,14 @@ class Validation:
         before, after: float64 [N, C], log-probabilities without and with calibration.
         after_alike: float64 [N, C], as `after`, but with the temperature of `before`.
         classes: int64 [N], true classes.
+        folds: number of groups that were held out in turn.
     """
 
     before: np.ndarray
     after: np.ndarray
     after_alike: np.ndarray
     classes: np.ndarray
+    folds: int
 
     @property
     def gain(self) -> float:
@@ -71,7 +73,9 @@ class Validation:
 
         The test uses the change of the probability of each face's true class at equal temperature,
         sharpened, because three faces of a class are too few to count hits. With meaningless
-        labels, the mean of this change over the classes is 0.
+        labels, the mean of this change over the classes is 0. The fits share most of their faces,
+        so the changes are not independent; the variance of their mean is corrected for that by
+        Nadeau and Bengio 2003, "Inference for the generalization error", section 3.
         """
         rows = np.arange(len(self.classes))
         sharp = [np.exp(log_softmax(SHARPNESS * p)) for p in (self.after_alike, self.before)]
@@ -81,6 +85,7 @@ class Validation:
         if not freedom:
             return 1.0
         variance = sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / freedom
+        variance *= 1 + self.folds / (self.folds - 1)
         error = np.sqrt(variance * sum(1 / len(group) for group in groups)) / len(groups)
         gain = np.mean([group.mean() for group in groups])
         draws = np.random.default_rng(0).standard_t(freedom, DRAWS)
@@ -116,7 +121,9 @@ def cross_validate(
         fit: fits parameters to those of the faces where a mask, bool [N], is true.
     """
     after, alike = np.empty(logits.shape), np.empty(logits.shape)
-    for held_out, fitted in held_out_fits(folds_of(classes, units, GROUPS), fit):
+    folds = folds_of(classes, units, GROUPS)
+    for held_out, fitted in held_out_fits(folds, fit):
         after[held_out] = fitted.log_probabilities(logits[held_out])
         alike[held_out] = fitted.at(before.temperature).log_probabilities(logits[held_out])
-    return Validation(before.log_probabilities(logits), after, alike, classes)
+    count = len(np.unique(folds))
+    return Validation(before.log_probabilities(logits), after, alike, classes, count)
