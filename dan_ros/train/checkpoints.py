@@ -22,14 +22,19 @@ def save_checkpoint(path: Path, content: dict[str, Any]) -> None:
     _write(path, file.getbuffer())
 
 
+def check_exists(path: Path) -> None:
+    """Raise a TrainingError if there is no checkpoint."""
+    if not path.is_file():
+        raise TrainingError(f'there is no checkpoint at {path}; train without --resume')
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint without running code from it.
 
     Raises:
         TrainingError: the file is missing or damaged.
     """
-    if not path.is_file():
-        raise TrainingError(f'there is no checkpoint at {path}; train without --resume')
+    check_exists(path)
     try:
         content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:  # torch raises many unrelated classes for damaged files
@@ -75,13 +80,17 @@ def save_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other training runs out of an existing folder.
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Keep other training runs out of a folder, which is created if needed.
 
     Raises:
-        TrainingError: another training run holds it, or it cannot be written.
+        TrainingError: another training run holds it, or it cannot be created or written.
     """
     path = folder / '.lock'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainingError(f'cannot create the folder {folder}: {error.strerror}') from None
     try:
         file = path.open('ab')
     except OSError as error:

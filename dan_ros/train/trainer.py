@@ -71,18 +71,25 @@ def train(
         DataError, ModelError, TrainingError: see the message.
     """
     # Opening the data decodes every image, so what can be refused before is refused before.
-    checkpoint = Path(out) / CHECKPOINT
-    content = _read_checkpoint(checkpoint, recipe) if resume else {}
-    if not resume:
-        _check_new_run(checkpoint, recipe, start)
-    trainer = Trainer(
-        recipe, data, out, _pick_device(recipe, device), console or Console(stderr=True)
-    )
+    if Path(data).is_file():
+        raise TrainingError(
+            f'{data} is a file; give the folder with the training and validation faces'
+        )
+    out = Path(out)
+    checkpoint, chosen = out / CHECKPOINT, _pick_device(recipe, device)
     if resume:
-        trainer.load(content)
+        checkpoints.check_exists(checkpoint)
     else:
-        trainer.begin(start)
-    with checkpoints.lock_folder(trainer.out):
+        _check_new_run(checkpoint, recipe, start)
+    with checkpoints.locked_folder(out):
+        content = _read_checkpoint(checkpoint, recipe) if resume else {}
+        if not resume:
+            _check_unused(checkpoint)  # another run may have ended since the check above
+        trainer = Trainer(recipe, data, out, chosen, console or Console(stderr=True))
+        if resume:
+            trainer.load(content)
+        else:
+            trainer.begin(start)
         return trainer.run()
 
 
@@ -95,10 +102,6 @@ class Trainer:
         self.recipe, self.out, self.device, self.console = recipe, Path(out), device, console
         self.checkpoint_path = self.out / CHECKPOINT
         self.weights_path = self.out / 'best.safetensors'
-        if Path(data).is_file():
-            raise TrainingError(
-                f'{data} is a file; give the folder with the training and validation faces'
-            )
         self.valid_faces = open_faces(recipe.dataset, data, VALID)
         self.train_faces = _open_training_faces(recipe, data)
         self.skipped = {**self.train_faces.skipped, **self.valid_faces.skipped}
@@ -133,17 +136,12 @@ class Trainer:
         """Start a new training run.
 
         Raises:
-            TrainingError: the output folder cannot be created.
             ModelError: the start cannot be read.
         """
         if start is not None:
             taken = load_pretrained(self.learner.dan, start)
             self.console.print(f'start: {taken}', soft_wrap=True, markup=False, highlight=False)
         self._start_ema()
-        try:
-            self.out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise TrainingError(f'cannot create the folder {self.out}: {error.strerror}') from None
 
     def load(self, content: dict[str, Any]) -> None:
         """Restore the state in the content of the checkpoint.
@@ -317,12 +315,16 @@ class Trainer:
         return f'. {self.checkpoint_path} keeps epoch {self.saved_epochs}, the last good one'
 
 
-def _check_new_run(checkpoint: Path, recipe: Recipe, start: Path | None) -> None:
+def _check_unused(checkpoint: Path) -> None:
     if checkpoint.exists():
         raise TrainingError(
             f'{checkpoint.parent} already contains a training run; continue it with --resume, or '
             'choose another folder'
         )
+
+
+def _check_new_run(checkpoint: Path, recipe: Recipe, start: Path | None) -> None:
+    _check_unused(checkpoint)
     if recipe.frozen_stages and start is None:
         raise TrainingError(
             f'frozen_stages {recipe.frozen_stages} keeps the weights of the start, but there is '

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Small trainings: resuming exactly, stopping at a NaN, errors in one line."""
 
+import contextlib
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from dan_ros.datasets.faces import Faces  # noqa: E402
 from dan_ros.errors import ModelError, TrainingError  # noqa: E402
 from dan_ros.network.dan import DAN  # noqa: E402
 from dan_ros.train import interpolate, trainer  # noqa: E402
-from dan_ros.train.checkpoints import load_checkpoint, lock_folder, save_checkpoint  # noqa: E402
+from dan_ros.train.checkpoints import load_checkpoint, locked_folder, save_checkpoint  # noqa: E402
 from dan_ros.train.data_loader import training_batches  # noqa: E402
 from dan_ros.train.epoch import Objective, validate  # noqa: E402
 
@@ -231,13 +232,32 @@ def test_two_trainings_in_one_folder_at_once_are_refused(folder, resume):
     (folder / 'out').mkdir(exist_ok=True)
     before = {path.name: path.read_bytes() for path in (folder / 'out').iterdir()}
     with (
-        lock_folder(folder / 'out'),
+        locked_folder(folder / 'out'),
         pytest.raises(TrainingError, match=r'another training run writes into .*out; '),
     ):
         run(folder, 'out', resume=resume)
     after = {path.name: path.read_bytes() for path in (folder / 'out').iterdir()}
     assert after == {'.lock': b'', **before}
+    with locked_folder(folder / 'out'), pytest.raises(TrainingError, match='another training run'):
+        trainer.train(RECIPE, folder / 'missing', folder / 'out', resume=resume)  # before the data
     assert run(folder, 'out', resume=resume)['epoch'] >= 1
+
+
+def test_a_run_that_ends_between_the_checks_of_another_is_kept(folder, monkeypatch):
+    def end_meanwhile(path: Path) -> contextlib.AbstractContextManager[None]:
+        path.mkdir()
+        save_checkpoint(path / 'last.pt', {})
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(trainer.checkpoints, 'locked_folder', end_meanwhile)
+    with pytest.raises(TrainingError, match='already contains a training run'):
+        run(folder, 'out')
+
+
+def test_a_folder_that_cannot_be_locked_is_one_line(folder):
+    (folder / 'out' / '.lock').mkdir(parents=True)
+    with pytest.raises(TrainingError, match=r'\.lock cannot be written: Is a directory$'):
+        run(folder, 'out')
 
 
 @pytest.mark.parametrize('content', [None, b'', b'PK\x03\x04', b'text'])
