@@ -68,7 +68,7 @@ class BagSettings:
         """Return the settings of `to_json`."""
         prior, calibration = values['prior'], values['calibration']
         if calibration:
-            rows = tuple(map(tuple, calibration['weights']))
+            rows = tuple(map(tuple, calibration.get('weights', ())))
             calibration = Calibration(**{**calibration, 'weights': rows})
         special = {
             'topics': tuple(values['topics']),

@@ -70,7 +70,7 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
         model: metadata of the model.
 
     Raises:
-        DataError: there are faces of fewer than two classes.
+        DataError: there are faces of fewer than two classes, or a logit is not finite.
     """
     used = np.array([face.label in model.labels for face in faces], bool)
     chosen = [face for face in faces if face.label in model.labels]
@@ -81,6 +81,8 @@ def calibrate(faces: Sequence[LabeledFace], logits: np.ndarray, model: ModelInfo
             f'{count_of(len(chosen), "usable face")} of {count_of(found, "class", "classes")}: a '
             'calibration needs faces of at least two classes, better three to ten of each'
         )
+    if not np.isfinite(logits).all():
+        raise DataError('the model does not give finite numbers for these faces: use another one')
     calibrator = Calibrator.create(model)
     before = Fit(calibrator.offset(MODEL_PRIOR), model.temperature)
     fitted_classes = _fitted_classes(classes, model.labels)

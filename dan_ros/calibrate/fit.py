@@ -14,6 +14,7 @@ import numpy as np
 from dan_ros.probabilities.calibrator import weigh
 
 MAX_STEPS = 100  # limit of Newton's method, which usually takes ten steps
+MAX_HALVINGS = 30  # limit of the search for a step that lowers the loss
 TOLERANCE = 1e-8  # change of the parameters at which it stops
 MIN_SCALE = 0.05  # lowest factor of 1 / temperature
 FOLDS = 5  # of the cross-validation that chooses a penalty
@@ -94,16 +95,29 @@ def fit_scores(
     by_class[:, 0] = penalty.bias**-2
     precision = np.append(by_class, penalty.scale**-2)
     center = np.append(np.zeros(len(precision) - 1), 1.0)
+
+    def evaluate(theta: np.ndarray) -> tuple[float, np.ndarray]:
+        """The loss, and the log-probabilities."""
+        scores = theta[-1] * z + x @ theta[:-1].reshape(count, -1).T + start.bias
+        log_p = log_softmax(scores)
+        distance = (precision * (theta - center) ** 2).sum() / 2
+        return distance - float(shares @ log_p[np.arange(len(z)), classes]), log_p
+
     theta = center
+    loss, log_p = evaluate(theta)
     for _ in range(MAX_STEPS):
-        changes = theta[:-1].reshape(count, -1)  # [C, K]
-        p = np.exp(log_softmax(theta[-1] * z + x @ changes.T + start.bias))
-        slope, curvature = _derivatives(z, x, p, classes, shares)
+        slope, curvature = _derivatives(z, x, np.exp(log_p), classes, shares)
         slope += precision * (theta - center)
         step = np.linalg.solve(curvature + np.diag(precision), slope)
-        step *= min(1.0, 1.0 / np.abs(step).max())  # valid only for small steps
-        theta = theta - step
-        theta[-1] = max(theta[-1], MIN_SCALE)
+        before = loss + TOLERANCE
+        for _ in range(MAX_HALVINGS):  # the whole step is right only near the solution
+            new = theta - step
+            new[-1] = max(new[-1], MIN_SCALE)
+            loss, log_p = evaluate(new)
+            if loss <= before:
+                break
+            step /= 2
+        theta = new
         if np.abs(step).max() < TOLERANCE:
             break
     changes, scale = theta[:-1].reshape(count, -1), float(theta[-1])

@@ -97,8 +97,8 @@ class Calibration:
         low, high = TEMPERATURES
         if not _is_between(content['temperature'], low, high):
             raise _invalid(path, f'the temperature is not a number from {low:g} to {high:g}')
-        weights = content.get('weights') or []
-        if weights and not _is_square(weights, len(bias)):
+        weights = content.get('weights', [])
+        if weights != [] and not _is_square(weights, len(bias)):
             raise _invalid(
                 path,
                 f'the weights are not {len(bias)} rows of {len(bias)} numbers from '

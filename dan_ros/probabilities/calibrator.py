@@ -36,7 +36,8 @@ class Calibrator:
         log_prior: logarithm of the prior that the model learned, [C]; () if unknown.
         strength: share of `log_prior` to subtract, [0, 1], one number or one per class;
             `Prior.strength` overrides it.
-        weights: see `weigh`; () for none.
+        weights: see `weigh`; () for none. They were fitted together with `log_prior`, so the prior
+            `none` cancels both.
     """
 
     labels: tuple[str, ...]
@@ -76,7 +77,7 @@ class Calibrator:
             ParameterError: the prior cannot be used with this model, see `check`.
         """
         offset = self.offset(prior)
-        if self.weights:
+        if self.weights and prior.strength != 0:
             logits = weigh(logits, np.array(self.weights))
         return label_sets.logits_to_probabilities(logits, self.labels, self.temperature, offset)
 
@@ -128,8 +129,9 @@ def weigh(logits: np.ndarray, weights: np.ndarray) -> np.ndarray:
     >>> weigh(np.array([[3.0, 1.0]]), np.array([[0.0, 0.0], [0.5, 0.0]])).tolist()
     [[3.0, 1.5]]
     """
-    centered = logits - logits.mean(axis=1, keepdims=True)
-    return np.asarray(logits + centered @ weights.T)
+    with np.errstate(invalid='ignore'):  # infinite logits give NaN, which is no answer
+        centered = logits - logits.mean(axis=1, keepdims=True)
+        return np.asarray(logits + centered @ weights.T)
 
 
 def prior_to_subtract(log_prior: np.ndarray, strength: Strength) -> np.ndarray:

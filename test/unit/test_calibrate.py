@@ -4,6 +4,7 @@
 import os
 import re
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,10 +39,11 @@ from dan_ros.calibrate.fit import (
     log_softmax,
 )
 from dan_ros.calibrate.trade import LabeledLogits, false_alarms_per_hour, measure_prior
+from dan_ros.calibrate.validation import Validation, cross_validate
 from dan_ros.cli.main import EXIT_INTERRUPTED, cli
 from dan_ros.errors import DataError
 from dan_ros.model.metadata import ModelInfo
-from dan_ros.probabilities import Calibration
+from dan_ros.probabilities import Calibration, Calibrator
 from dan_ros.types import Frame
 
 LEARNED = np.array([0.4, 0.25, 0.12, 0.1, 0.08, 0.02, 0.02, 0.01])
@@ -117,34 +119,42 @@ def test_weights_find_the_class_that_another_logit_betrays():
     assert recall[0.4] > 0.5
 
 
+def loss_of(fit: Fit, start: Fit, penalty: Penalty, logits: np.ndarray, classes: np.ndarray):
+    """What `fit_scores` minimizes: the distance from the start, and the weighted cross-entropy."""
+    shares = (1 / np.bincount(classes, minlength=8).clip(1))[classes]
+    shares *= len(classes) / shares.sum()
+    factor = start.temperature / fit.temperature
+    distance = ((fit.bias - start.bias) ** 2).sum() / penalty.bias**2
+    distance += ((factor - 1) / penalty.scale) ** 2
+    if fit.weights is not None and penalty.weight:
+        distance += ((fit.weights * factor) ** 2).sum() / penalty.weight**2
+    return distance / 2 - shares @ fit.log_probabilities(logits)[np.arange(len(classes)), classes]
+
+
 @pytest.mark.parametrize('penalty', [Penalty(), Penalty(bias=2.0, weight=0.2), WEAK])
 def test_a_fit_is_the_best_one(penalty):
-    """Its gradient by differences is 0, so neither gradient nor Hessian is wrong."""
+    """No small change of a parameter is better, so neither gradient nor Hessian is wrong."""
     logits, classes = make_logits(60)
     start = Fit(-np.log(LEARNED), 1.3)
     best = fit_scores(logits, classes, start, penalty)
-    shares = (1 / np.bincount(classes, minlength=8).clip(1))[classes]
-    shares *= len(classes) / shares.sum()
+    lowest = loss_of(best, start, penalty, logits, classes)
 
-    def loss(bias: np.ndarray, scale: float, weights: np.ndarray) -> float:
-        fit = Fit(start.bias + bias, start.temperature / scale, weights / scale)
-        rows = fit.log_probabilities(logits)[np.arange(60), classes]
-        distance = (bias**2).sum() / penalty.bias**2 + ((scale - 1) / penalty.scale) ** 2
-        if penalty.weight:
-            distance += (weights**2).sum() / penalty.weight**2
-        return distance / 2 - shares @ rows
+    def is_not_better(**changes: object) -> bool:
+        return loss_of(replace(best, **changes), start, penalty, logits, classes) >= lowest
 
-    bias, scale = best.bias - start.bias, start.temperature / best.temperature
-    weights = np.zeros((8, 8)) if best.weights is None else best.weights * scale
-    lowest = loss(bias, scale, weights)
     for step in (1e-3, -1e-3):
-        assert loss(bias, scale + step * penalty.scale, weights) >= lowest
+        # Another temperature, at which weights and bias add the same to the scores.
+        factor = start.temperature / best.temperature + step * penalty.scale
+        scaled = best.weights
+        if scaled is not None:
+            scaled = scaled * (1 - step * penalty.scale / factor)
+        assert is_not_better(temperature=start.temperature / factor, weights=scaled)
         for row in range(8):
-            assert loss(bias + step * np.eye(8)[row], scale, weights) >= lowest
-            if penalty.weight:
+            assert is_not_better(bias=best.bias + step * np.eye(8)[row])
+            if best.weights is not None:
                 change = np.zeros((8, 8))
                 change[row, (row + 3) % 8] = step
-                assert loss(bias, scale, weights + change) >= lowest
+                assert is_not_better(weights=best.weights + change)
 
 
 def test_a_class_without_faces_never_rises():
@@ -155,11 +165,20 @@ def test_a_class_without_faces_never_rises():
     assert fitted.bias[5] <= 0
 
 
-def test_extreme_logits_still_converge():
+@pytest.mark.parametrize('penalty', [Penalty(), *CHOICES])
+@pytest.mark.parametrize('factor', [0.01, 30.0, 1e3])
+def test_small_and_extreme_logits_still_converge(factor, penalty):
     logits, classes = make_logits(40)
-    fitted = fit_scores(1e3 * logits, classes, Fit(np.zeros(8), 1.0))
-    assert np.isfinite(fitted.bias).all()
-    assert np.isfinite(fitted.log_probabilities(1e3 * logits)).all()
+    start = Fit(np.zeros(8), 1.0)
+    fitted = fit_scores(factor * logits, classes, start, penalty)
+    assert np.isfinite(fitted.log_probabilities(factor * logits)).all()
+    loss, before = (
+        loss_of(fit, start, penalty, factor * logits, classes) for fit in (fitted, start)
+    )
+    assert loss < before
+    if penalty.weight:  # more parameters cannot be worse
+        alone = fit_scores(factor * logits, classes, start, replace(penalty, weight=0.0))
+        assert loss <= loss_of(alone, start, penalty, factor * logits, classes) + 1e-6
 
 
 def test_subtracting_the_prior_trades_neutral_for_the_others():
@@ -207,6 +226,38 @@ def test_log_softmax_survives_large_numbers():
     np.testing.assert_allclose(log_softmax(np.array([[1e4, 0.0]])), [[0.0, -1e4]])
 
 
+def test_the_test_of_a_gain_knows_that_the_fits_share_faces():
+    """With hand-made log-probabilities, of which the sharpened changes are known."""
+    gains = np.array([0.30, 0.10, 0.25, -0.05, 0.20, 0.05])
+    classes = np.array([0, 0, 0, 1, 1, 1])
+
+    def log_p(own: np.ndarray) -> np.ndarray:
+        """Log-probabilities of two classes of which the sharpened one of the true class is `own`."""
+        odds = np.sqrt(own / (1 - own))
+        p = odds / (1 + odds)
+        return np.log(np.where(np.eye(2, dtype=bool)[classes], p[:, None], 1 - p[:, None]))
+
+    before, after = log_p(np.full(6, 0.4)), log_p(0.4 + gains)
+    variance = (gains.reshape(2, 3) - gains.reshape(2, 3).mean(axis=1)[:, None]).ravel()
+    variance = (variance**2).sum() / 4
+    for folds, factor in ((2, 3.0), (6, 2.2)):
+        validation = Validation(before, after, after, classes, folds)
+        t = gains.mean() / np.sqrt(factor * variance * (1 / 3 + 1 / 3) / 4)
+        draws = np.random.default_rng(1).standard_t(4, 200_000)
+        assert validation.p_value == pytest.approx((draws >= t).mean(), abs=0.01)
+
+
+def test_the_test_of_a_gain_compares_equal_temperatures():
+    logits, classes = make_logits(40)
+    before, bias = Fit(np.zeros(8), 1.0), -np.log(LEARNED)
+    warm, cool = (
+        cross_validate(logits, classes, np.arange(40), before, lambda _, t=t: Fit(bias / t, t))
+        for t in (5.0, 1.0)
+    )
+    assert np.abs(warm.after - cool.after).max() > 0.1
+    np.testing.assert_allclose(warm.after_alike, cool.after_alike)
+
+
 # --- the command --------------------------------------------------------------------------------
 
 
@@ -244,6 +295,37 @@ def test_three_faces_of_a_class_undo_a_shift_and_this_is_no_chance(model):
     assert notes['gain_interval'][0] > 0
     assert 'significant' in result.summary
     assert 'no face of contempt' in result.warnings[0]
+
+
+def test_a_calibration_has_the_weights_of_its_fit(model):
+    """Three logits change places in a circle, so the weights are not symmetric."""
+    info = model[0]
+    logits, classes = make_logits(2_000, np.full(8, 1 / 8))
+    logits[:, [2, 5, 6]] = logits[:, [5, 6, 2]]
+    faces = [
+        LabeledFace(np.zeros((96, 96, 3), np.uint8), info.labels[index], '', '')
+        for index in classes
+    ]
+    calibration = calibrate(faces[:100], logits[:100], info).calibration
+    assert np.abs(calibration.weights).max() > 0.1
+
+    def recall(calibration: Calibration) -> float:
+        found = Calibrator.create(info, calibration).probabilities(logits[100:])
+        names = [labels.CANONICAL[index] for index in found.argmax(axis=1)]
+        hits = np.array(names) == np.array(info.labels)[classes[100:]]
+        return hits[np.isin(classes[100:], [2, 5, 6])].mean()
+
+    others = ((), tuple(zip(*calibration.weights, strict=True)))  # none, transposed
+    assert recall(calibration) > 0.5
+    assert all(recall(replace(calibration, weights=weights)) < 0.35 for weights in others)
+
+
+def test_logits_that_are_not_finite_are_refused(model):
+    faces, logits = made_faces(model[0], FULL)[:2]
+    logits = np.array(logits)
+    logits[0, 0] = np.nan
+    with pytest.raises(DataError, match='does not give finite numbers'):
+        calibrate(faces, logits, model[0])
 
 
 def test_neutral_without_faces_gets_the_place_of_a_balanced_prior(model):

@@ -281,6 +281,20 @@ def test_the_weights_of_a_calibration_belong_to_its_labels(tmp_path):
     np.testing.assert_allclose(in_model_order(found), expected, atol=1e-6)
 
 
+def test_without_a_prior_a_calibration_changes_only_the_temperature(recwarn):
+    """Bias and weights were fitted together, so none is used without the other."""
+    rows = tuple(map(tuple, np.random.default_rng(1).normal(size=(8, 8)).tolist()))
+    calibrator = Calibrator.create(MODEL, make_calibration(weights=rows))
+    found = in_model_order(calibrator.probabilities(LOGITS, Prior.parse('none')))
+    np.testing.assert_allclose(found, softmax(LOGITS[0] / 1.2), atol=1e-6)
+    for prior in ('model', 'balanced'):
+        different = in_model_order(calibrator.probabilities(LOGITS, Prior.parse(prior)))
+        assert np.abs(different - found).max() > 0.1
+    infinite = np.full_like(LOGITS, np.inf)
+    assert not calibrator.probabilities(infinite).any()
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize(
     'changes', [{'model_sha256': 'cd'}, {'bias': {'happy': 0.0, 'sad': 0.0}}], ids=str
 )
@@ -306,6 +320,7 @@ def test_a_calibration_for_another_model_is_refused(changes):
         'bias: {happy: 1.0}\ntemperature: 1\nmodel_sha256: ab\nstrength: 0.5',
         'bias: {happy: 1.0}\ntemperature: 1\nmodel_sha256: ab\nnotes: 3',
         'bias: {happy: 1.0}\ntemperature: 1\nmodel_sha256: ab\nweights: 3',
+        'bias: {happy: 1.0}\ntemperature: 1\nmodel_sha256: ab\nweights: 0',
         'bias: {happy: 1.0}\ntemperature: 1\nmodel_sha256: ab\nweights: [[1, 2]]',
         'bias: {happy: 1.0}\ntemperature: 1\nmodel_sha256: ab\nweights: [[.nan]]',
         'bias: {happy: 1.0}\ntemperature: 1\nmodel_sha256: ab\nweights: [[1], 2]',
