@@ -17,6 +17,7 @@ from dan_ros.probabilities import MODEL_PRIOR, Calibration, Calibrator
 FEW = 3  # faces per class below which its bias is mostly a guess
 MIN_PERSONS = 2  # number of persons from which each can be held out
 ENOUGH_PERSONS = 5  # number of persons from which the result may also hold for others
+OFTEN_NEUTRAL = '0.3,0.1,0.1,0.1,0.1,0.1,0.1,0.1'  # a prior for robots that see neutral faces most
 NEAR_CHANCE = 1.5  # accuracy relative to guessing below which the labels are suspicious
 
 
@@ -210,6 +211,8 @@ def _warnings(
             f'after calibration {reached:.0%} of the held-out faces are right, and guessing gives '
             f'{1 / len(counts):.0%}: the labels do not fit the pictures; check folders or marks'
         )
+    if words := _about_neutral(validation, model.labels):
+        warnings.append(words)
     for index in validation.suspects():
         own, seen = faces[index].label, int(validation.after[index].argmax())
         share = np.exp(validation.after[index, seen])
@@ -218,6 +221,23 @@ def _warnings(
             f'({share:.0%}): if the label is wrong, it impairs the result'
         )
     return warnings
+
+
+def _about_neutral(validation: Validation, labels: Sequence[str]) -> str:
+    """Name the price of a calibration in neutral faces, if there is one."""
+    if 'neutral' not in labels:
+        return ''
+    neutral = labels.index('neutral')
+    before, after = (
+        validation.recall(rows)[neutral] for rows in (validation.before, validation.after)
+    )
+    if not after < before:  # also NaN, without neutral faces
+        return ''
+    return (
+        f'{after:.0%} instead of {before:.0%} of the neutral faces are recognized, because a '
+        'calibration takes all expressions as equally frequent: for a robot that mostly sees '
+        f'neutral faces, also set expression.prior, or --prior, to {OFTEN_NEUTRAL}'
+    )
 
 
 def _about_persons(faces: Sequence[LabeledFace]) -> str:

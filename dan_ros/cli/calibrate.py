@@ -64,7 +64,7 @@ def command(
     detector: str,
     force: bool,
 ) -> None:
-    """Fit a bias per expression and a temperature to three to ten faces of each.
+    """Fit bias, temperature and weights to three to ten faces of each expression.
 
     DATA is a folder with one folder per expression (happy/anna/1.jpg), or a bag or video with
     --marks. With --camera, the command first asks for each expression and saves pictures in DATA;
@@ -214,6 +214,9 @@ def _print(result: 'Result') -> None:
         count = str(notes['faces'].get(label, 0))
         table.add_row(label, count, *cells, f'{result.calibration.bias[label]:+.2f}')
     print_table(table)
+    weights = result.calibration.weights
+    largest = f'{np.abs(weights).max():.2f} at most' if weights else 'none'
+    click.echo(f'temperature: {result.calibration.temperature:.2f}; weights: {largest}')
     click.echo(f'held out: {notes["held_out"]}; persons: {notes["persons"]}')
     click.echo(result.summary)
     for warning in result.warnings:

@@ -43,7 +43,7 @@ from dan_ros.calibrate.validation import Validation, cross_validate
 from dan_ros.cli.main import EXIT_INTERRUPTED, cli
 from dan_ros.errors import DataError
 from dan_ros.model.metadata import ModelInfo
-from dan_ros.probabilities import Calibration, Calibrator
+from dan_ros.probabilities import Calibration, Calibrator, Prior
 from dan_ros.types import Frame
 
 LEARNED = np.array([0.4, 0.25, 0.12, 0.1, 0.08, 0.02, 0.02, 0.01])
@@ -232,7 +232,7 @@ def test_the_test_of_a_gain_knows_that_the_fits_share_faces():
     classes = np.array([0, 0, 0, 1, 1, 1])
 
     def log_p(own: np.ndarray) -> np.ndarray:
-        """Log-probabilities of two classes of which the sharpened one of the true class is `own`."""
+        """Log-probabilities that give the true class the probability `own` when sharpened."""
         odds = np.sqrt(own / (1 - own))
         p = odds / (1 + odds)
         return np.log(np.where(np.eye(2, dtype=bool)[classes], p[:, None], 1 - p[:, None]))
@@ -295,6 +295,18 @@ def test_three_faces_of_a_class_undo_a_shift_and_this_is_no_chance(model):
     assert notes['gain_interval'][0] > 0
     assert 'significant' in result.summary
     assert 'no face of contempt' in result.warnings[0]
+
+
+def test_the_price_in_neutral_faces_is_named(model):
+    info = model[0]
+    faces, logits = made_faces(info, {**FULL, 'neutral': 40})
+    assert not calibrate(faces, logits, info).warnings
+    logits[:40, info.labels.index('sad')] += 3  # now some neutral faces look a little sad
+    logits[:40, info.labels.index('neutral')] -= 1.5
+    (warning,) = calibrate(faces, logits, info).warnings
+    found = re.fullmatch(r'(\d+)% instead of (\d+)% of .* set .* to ([\d.,]+)', warning)
+    assert int(found[1]) < int(found[2])
+    assert Prior.parse(found[3]).shares[0] == 0.3
 
 
 def test_a_calibration_has_the_weights_of_its_fit(model):
