@@ -103,23 +103,13 @@ def fit_scores(
         distance = (precision * (theta - center) ** 2).sum() / 2
         return distance - float(shares @ log_p[np.arange(len(z)), classes]), log_p
 
-    theta = center
-    loss, log_p = evaluate(theta)
-    for _ in range(MAX_STEPS):
+    def newton_step(theta: np.ndarray, log_p: np.ndarray) -> np.ndarray:
         slope, curvature = _derivatives(z, x, np.exp(log_p), classes, shares)
         slope += precision * (theta - center)
-        step = np.linalg.solve(curvature + np.diag(precision), slope)
-        before = loss + TOLERANCE
-        for _ in range(MAX_HALVINGS):  # the whole step is right only near the solution
-            new = theta - step
-            new[-1] = max(new[-1], MIN_SCALE)
-            loss, log_p = evaluate(new)
-            if loss <= before:
-                break
-            step /= 2
-        theta = new
-        if np.abs(step).max() < TOLERANCE:
-            break
+        step: np.ndarray = np.linalg.solve(curvature + np.diag(precision), slope)
+        return step
+
+    theta = _minimize(evaluate, newton_step, center)
     changes, scale = theta[:-1].reshape(count, -1), float(theta[-1])
     weights = changes[:, 1:] / scale if penalty.weight else None
     return Fit(start.bias + changes[:, 0], start.temperature / scale, weights)
@@ -211,6 +201,32 @@ def log_softmax(values: np.ndarray) -> np.ndarray:
     values = values - values.max(axis=1, keepdims=True)
     result: np.ndarray = values - np.log(np.exp(values).sum(axis=1, keepdims=True))
     return result
+
+
+def _minimize(
+    evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    newton_step: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    theta: np.ndarray,
+) -> np.ndarray:
+    """Return the parameters with the lowest loss, from the start `theta`, float64 [P].
+
+    The whole step of Newton's method is right only near the solution, so it is halved until the
+    loss does not rise.
+    """
+    loss, log_p = evaluate(theta)
+    for _ in range(MAX_STEPS):
+        step, before = newton_step(theta, log_p), loss + TOLERANCE
+        for _ in range(MAX_HALVINGS):
+            new = theta - step
+            new[-1] = max(new[-1], MIN_SCALE)
+            loss, log_p = evaluate(new)
+            if loss <= before:
+                break
+            step /= 2
+        theta = new
+        if np.abs(step).max() < TOLERANCE:
+            break
+    return theta
 
 
 def _derivatives(
