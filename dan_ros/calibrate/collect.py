@@ -21,6 +21,30 @@ from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.storage.yaml_file import read_yaml
 from dan_ros.types import Frame
 
+# First words of file names that cameras, phones and programs give; in lower case.
+NO_PERSONS = frozenset(
+    [
+        'img',
+        'dsc',
+        'dscn',
+        'dscf',
+        'pxl',
+        'image',
+        'photo',
+        'picture',
+        'pic',
+        'frame',
+        'face',
+        'capture',
+        'screenshot',
+        'webcam',
+        'camera',
+        'test',
+        'train',
+        'valid',
+        'val',
+    ]
+)
 FACES_PER_MARK = 3  # faces per mark, evenly spaced, since consecutive images are nearly equal
 TimedFrame = tuple[float, Callable[[], Frame]]  # seconds since the start, and the decoder
 
@@ -107,7 +131,7 @@ def faces_in_folder(root: Path, cutter: FaceCutter) -> tuple[list[LabeledFace], 
 
     The person is the name of a folder in the class folder (happy/anna/1.jpg), or the part of the
     file's name before the first _ or - (happy/anna_1.jpg) if it occurs in several classes and is
-    not a number, since numbers often count the pictures.
+    neither a number, since numbers often count the pictures, nor in `NO_PERSONS`, as in IMG_1.jpg.
 
     Returns:
         The faces, and a sentence for each image that cannot be read.
@@ -136,12 +160,16 @@ def _persons(entries: Sequence[tuple[Path, Path, str]]) -> list[str]:
     if all(subfolders):
         return [parts[0] for parts in subfolders]
     parts = [path.stem.replace('-', '_').partition('_') for path, _, _ in entries]
-    prefixes = [name if mark and not name.isdecimal() else '' for name, mark, _ in parts]
+    prefixes = [name if mark and _may_be_person(name) else '' for name, mark, _ in parts]
     classes: dict[str, set[str]] = {}
     for prefix, (_, _, label) in zip(prefixes, entries, strict=True):
         classes.setdefault(prefix, set()).add(label)
     is_person = '' not in classes and all(len(labels) > 1 for labels in classes.values())
     return prefixes if is_person else [''] * len(entries)
+
+
+def _may_be_person(word: str) -> bool:
+    return not word.isdecimal() and word.lower() not in NO_PERSONS
 
 
 def faces_at_marks(

@@ -697,9 +697,11 @@ def test_two_labels_for_one_image_are_named():
         ('{number}.png', {''}),  # names from cameras; the same numbers occur in each class
         ('{number}_{name}.png', {''}),
         ('{name}{number}.png', {''}),
+        ('IMG_{number}_{name}.png', {''}),  # names from phones and programs
+        ('frame-{number}.png', {''}),
     ],
 )
-def test_numbers_of_files_are_no_persons(tmp_path, pattern, persons):
+def test_numbers_and_words_of_cameras_are_no_persons(tmp_path, pattern, persons):
     rng = np.random.default_rng(0)
     for label in ('happy', 'sad'):
         for number, name in enumerate(('anna', 'ben')):
