@@ -21,30 +21,9 @@ from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.storage.yaml_file import read_yaml
 from dan_ros.types import Frame
 
-# First words of file names that cameras, phones and programs give; in lower case.
-NO_PERSONS = frozenset(
-    [
-        'img',
-        'dsc',
-        'dscn',
-        'dscf',
-        'pxl',
-        'image',
-        'photo',
-        'picture',
-        'pic',
-        'frame',
-        'face',
-        'capture',
-        'screenshot',
-        'webcam',
-        'camera',
-        'test',
-        'train',
-        'valid',
-        'val',
-    ]
-)
+# First words of file names that cameras, phones and programs give, in lower case.
+NO_PERSONS = {'img', 'dsc', 'dscn', 'dscf', 'pxl', 'image', 'photo', 'picture', 'pic', 'frame'}
+NO_PERSONS |= {'face', 'capture', 'screenshot', 'webcam', 'camera', 'test', 'train', 'valid', 'val'}
 FACES_PER_MARK = 3  # faces per mark, evenly spaced, since consecutive images are nearly equal
 TimedFrame = tuple[float, Callable[[], Frame]]  # seconds since the start, and the decoder
 

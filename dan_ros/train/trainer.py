@@ -94,7 +94,7 @@ def train(
 
 
 class Trainer:
-    """The state of a training run; arguments as in `train`."""
+    """The state of a training run; arguments as in `train`, but `out` must exist."""
 
     def __init__(
         self, recipe: Recipe, data: Path, out: Path, device: torch.device, console: Console

@@ -96,6 +96,7 @@ def test_ctrl_c_ends_the_command_and_it_can_be_resumed(ferplus_folder):
 def test_frozen_stages_keep_weights_and_statistics(ferplus_folder):
     folder = ferplus_folder
     recipe = change(stages=((1, 32), (1, 40)), frozen_stages=2)
+    (folder / 'out').mkdir()
     built = trainer.Trainer(recipe, folder, folder / 'out', torch.device('cpu'), Console())
     built.begin(START)
     before = {name: value.clone() for name, value in built.learner.dan.state_dict().items()}
