@@ -215,7 +215,8 @@ class VideoPipeline:
         """Return the faces with their poses and their attention."""
         attention = camera.attention  # `end_visits` may replace it meanwhile
         attention.config = self.config.attention
-        calibration = self.calibrations.get(name)
+        known = self.calibrations.get(name)
+        calibration = known and known.scaled_to(camera.size)
         faces = attention.update(faces, self.face_ids(name), calibration, camera.size)
         landmarks = [face.detection.landmarks for face in faces]
         poses = solve_poses(landmarks, calibration, camera.size)

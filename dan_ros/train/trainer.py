@@ -82,8 +82,10 @@ def train(
     else:
         _check_new_run(checkpoint, recipe, start)
     with checkpoints.locked_folder(out):
-        content = _read_checkpoint(checkpoint, recipe) if resume else {}
-        if not resume:
+        content = {}
+        if resume:
+            content = _read_checkpoint(checkpoint, recipe)
+        else:
             _check_unused(checkpoint)  # another run may have ended since the check above
         trainer = Trainer(recipe, data, out, chosen, console or Console(stderr=True))
         if resume:
