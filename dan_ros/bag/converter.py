@@ -174,12 +174,14 @@ class BagConverter:
                 timelines.add(record.topic.camera, faces, record.time_ns)
                 if videos:
                     shown = blur_faces(frame, self._pipeline.hidden_boxes(record.topic.camera))
-                    videos.write(record.topic.camera, annotate_tracked(shown, faces))
+                    annotated = annotate_tracked(shown, faces)
+                    videos.write(record.topic.camera, record.time_ns, annotated)
                 if images_read % CLEANUP_FRAMES == 0:
                     timelines.finish(self._ids_in_view())
                 last_ns = record.time_ns
             timelines.finish()
             if videos:
+                videos.finish()
                 self.summary.warnings.update(videos.problems.values())
             for camera, detector in self._events.items():
                 bag.write_events(detector.end(), self._headers[camera], camera, last_ns)

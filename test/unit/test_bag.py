@@ -196,6 +196,27 @@ def test_a_video_at_any_rate(tmp_path, images, period_ns):
 
 
 @pytest.mark.parametrize(
+    ('times_s', 'frames'),
+    [
+        ([0, 0.1, 0.2, 0.3, 3600, 3600.1, 3600.2], 7 + 10),  # a pause is shown for one second
+        ([0, 3600, 3600.1, 3600.2, 7200, 7200.1], 6 + 2 * 10),
+        ([0, 0.1, 0.2, 0.3, 0.4, 0.7, 0.8], 7 + 2),  # two images are lost
+        ([0, 0.13, 0.19, 0.31, 0.4, 0.52, 0.58, 0.7], 8),  # jitter
+    ],
+)
+def test_a_video_plays_in_the_time_of_the_bag(tmp_path, images, times_s, frames):
+    messages = [
+        ('/camera/image_raw', IMAGE, START_NS + round(time_s * 1e9), raw(images[i], START_NS + i))
+        for i, time_s in enumerate(times_s)
+    ]
+    result = run_bag(record(tmp_path / 'in', messages), tmp_path / 'out', '--video')
+    assert result.exit_code == 0, result.exception
+    video = cv2.VideoCapture(str(tmp_path / 'out' / 'camera_image_raw.mp4'))
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(10, rel=0.2)
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == frames
+
+
+@pytest.mark.parametrize(
     ('size', 'expected'),
     [((9000, 16), (8190, 16)), ((16, 20_001), (8, 8190)), ((1, 1), (2, 2)), ((33, 47), (34, 48))],
 )
