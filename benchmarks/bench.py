@@ -33,15 +33,14 @@ from dan_ros.bench.timer import Comparison
 from dan_ros.errors import count_of
 from dan_ros.plots.style import encode
 
-NODE = 'node'
+GROWTH, NODE = 'growth', 'node'
 COMPARISONS: dict[str, Callable[[int], list[Comparison]]] = {
     'network': compare_networks,
     'detector': compare_detectors,
     'crop': compare_crops,
     'pipeline': compare_pipelines,
-    'growth': compare_growth,
 }
-PARTS = (*COMPARISONS, NODE)
+PARTS = (*COMPARISONS, GROWTH, NODE)
 
 
 @dataclass
@@ -53,6 +52,7 @@ class Results:
         seconds: duration of each node measurement.
         machine: description of the machine before the run.
         comparisons: comparisons of the variants of one task.
+        growth: times of the pipeline for more faces, pixels and cameras.
         nodes: results over DDS.
     """
 
@@ -60,6 +60,7 @@ class Results:
     seconds: float
     machine: dict[str, str] = field(default_factory=describe_machine)
     comparisons: list[Comparison] = field(default_factory=list)
+    growth: list[Comparison] = field(default_factory=list)
     nodes: list[NodeResult] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -98,6 +99,9 @@ def measure(results: Results, parts: tuple[str, ...]) -> None:
         if name in parts:
             on_progress(name)
             results.comparisons += compare_all(results.rounds)
+    if GROWTH in parts:
+        on_progress(GROWTH)
+        results.growth = compare_growth(results.rounds)
     if NODE in parts:
         results.nodes = measure_nodes(results.seconds, on_progress)
 
@@ -106,7 +110,7 @@ def show(results: Results) -> None:
     """Print the machine and all tables."""
     console = Console()
     console.print(', '.join(f'{key} {value}' for key, value in results.machine.items()))
-    for comparison in results.comparisons:
+    for comparison in [*results.comparisons, *results.growth]:
         console.print(comparison_table(comparison))
     if results.nodes:
         columns = [column.name.replace('_', ' ') for column in fields(NodeResult)]

@@ -13,7 +13,7 @@ from dan_ros.bench.timer import Comparison
 from dan_ros.palette import ACCENT, BASELINE, SERIES
 from dan_ros.plots.style import SMALL_PT, hide_axes, new_figure, styled
 
-ROW_IN = 0.26  # height of a bar
+ROW_IN = 0.3  # height of a bar, enough for a name of two lines
 HEAD_IN = 0.5  # height of a panel's title and margin
 NAME_WIDTH = 30  # characters in a line of a name
 TITLE_WIDTH = 76  # characters in the title above a row of panels
