@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Converts the faces of a frame to `foxglove_msgs/ImageAnnotations`, for ROS or rosbags."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +15,15 @@ POINTS, LINE_LOOP = 1, 2  # constants of foxglove_msgs/PointsAnnotation
 MIN_FONT_PX = 12.0
 
 
-@dataclass(frozen=True)
 class AnnotationClasses:
-    """Message classes of foxglove_msgs. Each must accept its fields as keyword arguments."""
+    """Message classes of foxglove_msgs; argument and requirement as for `MessageClasses`."""
 
-    ImageAnnotations: Any
-    PointsAnnotation: Any
-    TextAnnotation: Any
-    Point2: Any
-    Color: Any
+    def __init__(self, find: Callable[[str], Any]) -> None:
+        self.ImageAnnotations = find('foxglove_msgs/msg/ImageAnnotations')
+        self.PointsAnnotation = find('foxglove_msgs/msg/PointsAnnotation')
+        self.TextAnnotation = find('foxglove_msgs/msg/TextAnnotation')
+        self.Point2 = find('foxglove_msgs/msg/Point2')
+        self.Color = find('foxglove_msgs/msg/Color')
 
     def annotations(self, faces: Sequence[TrackedFace], stamp: Any, size: tuple[int, int]) -> Any:
         """Return the ImageAnnotations of one frame: a box, the landmarks and a caption per face.

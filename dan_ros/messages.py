@@ -2,8 +2,7 @@
 """Converts the faces of a frame to messages, with the message classes of ROS or rosbags."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,20 +13,24 @@ from dan_ros.tracking.events import FaceEvent, FaceState, dominant_expression
 from dan_ros.tracking.face_tracker import TrackedFace
 
 
-@dataclass(frozen=True)
 class MessageClasses:
-    """Message classes. Each must accept all its fields as keyword arguments."""
+    """Message classes. Each must accept all its fields as keyword arguments.
 
-    FaceScene: Any
-    FaceState: Any
-    FacialExpression: Any
-    FacialExpressionArray: Any
-    FacialExpressionEvent: Any
-    Point: Any
-    Point32: Any
-    Pose: Any
-    Quaternion: Any
-    RegionOfInterest: Any
+    Args:
+        find: returns the class of a type, such as geometry_msgs/msg/Pose.
+    """
+
+    def __init__(self, find: Callable[[str], Any]) -> None:
+        self.FaceScene = find('dan_ros/msg/FaceScene')
+        self.FaceState = find('dan_ros/msg/FaceState')
+        self.FacialExpression = find('dan_ros/msg/FacialExpression')
+        self.FacialExpressionArray = find('dan_ros/msg/FacialExpressionArray')
+        self.FacialExpressionEvent = find('dan_ros/msg/FacialExpressionEvent')
+        self.Point = find('geometry_msgs/msg/Point')
+        self.Point32 = find('geometry_msgs/msg/Point32')
+        self.Pose = find('geometry_msgs/msg/Pose')
+        self.Quaternion = find('geometry_msgs/msg/Quaternion')
+        self.RegionOfInterest = find('sensor_msgs/msg/RegionOfInterest')
 
     def array(
         self,

@@ -8,8 +8,6 @@ additional field `metadata`, which viewers do not need: a bag contains its own d
 from rosbags.typesys import get_types_from_msg
 from rosbags.typesys.store import Typestore
 
-from dan_ros.image_annotations import AnnotationClasses
-
 ANNOTATIONS = 'foxglove_msgs/msg/ImageAnnotations'
 DEFINITIONS = {
     'foxglove_msgs/msg/Color': 'float64 r\nfloat64 g\nfloat64 b\nfloat64 a',
@@ -49,15 +47,7 @@ foxglove_msgs/TextAnnotation[] texts""",
 }
 
 
-def register_annotations(types: Typestore) -> AnnotationClasses:
-    """Register the messages and return their classes."""
+def register_annotations(types: Typestore) -> None:
+    """Register the messages."""
     for name, definition in DEFINITIONS.items():
         types.register(get_types_from_msg(definition, name))
-    return AnnotationClasses(
-        *(
-            types.types[f'foxglove_msgs/msg/{name}']
-            for name in (
-                'ImageAnnotations', 'PointsAnnotation', 'TextAnnotation', 'Point2', 'Color'
-            )
-        )
-    )  # fmt: skip

@@ -76,24 +76,9 @@ class ExpressionBagWriter:
     """
 
     def __init__(self, path: Path, storage: str, version: int) -> None:
-        self._types, self._annotation_classes = _load_types()
-        self.classes = MessageClasses(
-            *(
-                self._types.types[kind]
-                for kind in (
-                    SCENE,
-                    STATE,
-                    FACE,
-                    FACES,
-                    EVENT,
-                    'geometry_msgs/msg/Point',
-                    'geometry_msgs/msg/Point32',
-                    'geometry_msgs/msg/Pose',
-                    'geometry_msgs/msg/Quaternion',
-                    'sensor_msgs/msg/RegionOfInterest',
-                )
-            )
-        )
+        self._types = _load_types()
+        self.classes = MessageClasses(self._types.types.__getitem__)
+        self._annotation_classes = AnnotationClasses(self._types.types.__getitem__)
         nearest = min(max(version, METADATA_VERSIONS[0]), METADATA_VERSIONS[-1])
         self._writer = Writer(path, version=nearest, storage_plugin=PLUGINS[storage])  # type: ignore[arg-type]
         self._writer.STORAGE_PLUGINS = {
@@ -156,7 +141,7 @@ class ExpressionBagWriter:
 
 
 @cache  # reading the definitions takes longer than writing a short bag
-def _load_types() -> tuple[Typestore, AnnotationClasses]:
+def _load_types() -> Typestore:
     """Return the common message types with those of this package, and the annotations."""
     types = get_typestore(Stores.ROS2_HUMBLE)
     for kind in (FACE, FACES, EVENT, STATE, SCENE):
@@ -166,4 +151,5 @@ def _load_types() -> tuple[Typestore, AnnotationClasses]:
         if found is None:
             raise DataError(f'{filename} is missing; build or install dan_ros again')
         types.register(get_types_from_msg(found.read_text(encoding='utf-8'), kind))
-    return types, register_annotations(types)
+    register_annotations(types)
+    return types

@@ -13,7 +13,7 @@ from dan_ros import labels
 from dan_ros.errors import BackendError
 from dan_ros.image_annotations import TOPIC_SUFFIX, AnnotationClasses
 from dan_ros.ros.inference_thread import FrameResult
-from dan_ros.ros.publishers import ROS
+from dan_ros.ros.publishers import ROS, message_class
 from dan_ros.ros.qos import QosMonitor, create_output
 from dan_ros.tracking.face_tracker import TrackedFace
 
@@ -89,13 +89,7 @@ def _hypotheses(face: TrackedFace) -> list[Any]:
 
 def annotations(result: FrameResult) -> Any:
     """Return the faces as foxglove_msgs/ImageAnnotations."""
-    classes = AnnotationClasses(
-        foxglove.ImageAnnotations,
-        foxglove.PointsAnnotation,
-        foxglove.TextAnnotation,
-        foxglove.Point2,
-        foxglove.Color,
-    )
+    classes = AnnotationClasses(message_class)
     return classes.annotations(result.faces, result.header.stamp, result.size)
 
 

@@ -2,14 +2,15 @@
 """The node's outputs: expressions, debug images and TF frames."""
 
 from collections.abc import Sequence
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import Point, Point32, Pose, Quaternion, Transform, TransformStamped, Vector3
+from geometry_msgs.msg import Quaternion, Transform, TransformStamped, Vector3
 from rclpy.duration import Duration
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import Image, RegionOfInterest
+from sensor_msgs.msg import Image
 from std_msgs.msg import Bool, Header
 
 from dan_ros.annotate import annotate_tracked
@@ -17,7 +18,6 @@ from dan_ros.faces.head_pose import HeadPose
 from dan_ros.messages import MessageClasses
 from dan_ros.msg import (
     FaceScene,
-    FaceState,
     FacialExpression,
     FacialExpressionArray,
     FacialExpressionEvent,
@@ -43,18 +43,13 @@ TF_DEPTH = 100  # queue depth of tf2's own broadcaster
 GAZE = Transform(rotation=Quaternion(x=-0.5, y=0.5, z=-0.5, w=0.5))
 DEBUG_ERROR_PERIOD_S = 10  # interval between two errors about debug images, seconds
 
-ROS = MessageClasses(
-    FaceScene,
-    FaceState,
-    FacialExpression,
-    FacialExpressionArray,
-    FacialExpressionEvent,
-    Point,
-    Point32,
-    Pose,
-    Quaternion,
-    RegionOfInterest,
-)
+
+def message_class(kind: str) -> Any:
+    """Return the class of an installed message type, such as geometry_msgs/msg/Pose."""
+    return resolve_name(kind.replace('/msg/', '.msg:'))
+
+
+ROS = MessageClasses(message_class)
 
 
 class ExpressionPublishers:
