@@ -21,60 +21,8 @@ from dan_ros.storage.atomic import atomic_write_bytes, workspace
 NEW_FOLDER = 'new'  # name of the hidden folder that collects the files of a report
 MAX_MISTAKES = 32  # faces shown
 MISTAKE_PX = 96  # side of a displayed face, pixels
+TEMPLATE = Path(__file__).with_name('report.html')
 
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>{{ title }}</title>
-<style>
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto;
-  padding: 0 1rem; }
-table { border-collapse: collapse; } td, th { padding: .25rem .9rem; text-align: right;
-  border-bottom: 1px solid #ddd; } td:first-child, th:first-child { text-align: left; }
-img { max-width: 100%; } figure { margin: 2rem 0; } figcaption { color: #555; }
-.numbers { font-size: 1.3rem; }
-</style>
-<h1>{{ title }}</h1>
-<p class="numbers">accuracy <b>{{ '{:.2%}'.format(accuracy) }}</b>,
-balanced accuracy <b>{{ '{:.2%}'.format(balanced_accuracy) }}</b>,
-calibration error <b>{{ '{:.3f}'.format(calibration_error) }}</b></p>
-<p>{{ faces | count_of('face') }}, {{ backend }} on {{ device }}, model {{ model }},
-data {{ data }}: {{ layout }}. Prior {{ prior }}{{ ', calibrated' if is_calibrated }}.</p>
-{% if look == 'photo' %}
-<p>Whole images: the largest face of each is detected and cropped as in the node.</p>
-{% endif %}
-{% if not_judged %}
-<p>{{ not_judged | count_of('face') }} not detected or without a result: counted as wrong.</p>
-{% endif %}
-{% if left_out %}
-<p>Left out, because the model does not have the class:
-{% for label, count in left_out.items() %}{{ label }} ({{ count }}){{ ', ' if not loop.last }}
-{% endfor %}</p>
-{% endif %}
-{% if excluded %}
-<p>Excluded by the rules of the data set:
-{% for reason, count in excluded.items() %}{{ reason }} ({{ count }}){{ ', ' if not loop.last }}
-{% endfor %}</p>
-{% endif %}
-{% if empty_folders %}
-<p>Class folders without a face: {{ empty_folders | join(', ') }}.</p>
-{% endif %}
-{% if skipped %}
-<p>{{ skipped | length | count_of('image') }} left out as unusable; scores.json lists them.</p>
-{% endif %}
-<table>
-<tr><th>class</th><th>precision</th><th>recall</th><th>F1</th><th>faces</th></tr>
-{% for label, row in per_class.items() %}
-<tr><td>{{ label }}</td><td>{{ row.precision | percent }}</td><td>{{ row.recall | percent }}</td>
-<td>{{ row.f1 | percent }}</td><td>{{ row.faces }}</td></tr>
-{% endfor %}
-</table>
-{% for png, caption in figures %}
-<figure><img src="data:image/png;base64,{{ png }}" alt="{{ caption }}">
-<figcaption>{{ caption }}</figcaption></figure>
-{% endfor %}
-</html>
-"""
 CAPTIONS = {
     'confusion': 'Confusion matrix.',
     'reliability': 'Accuracy by confidence. Bars below the line: the model is overconfident.',
@@ -192,7 +140,8 @@ def _render_page(title: str, content: dict[str, Any], pngs: dict[str, bytes]) ->
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     environment.filters |= {'percent': percent, 'count_of': count_of}
     figures = [(base64.b64encode(png).decode(), CAPTIONS[name]) for name, png in pngs.items()]
-    return environment.from_string(PAGE).render(title=title, figures=figures, **content)
+    template = environment.from_string(TEMPLATE.read_text(encoding='utf-8'))
+    return template.render(title=title, figures=figures, **content)
 
 
 def _replace_together(folder: Path, files: dict[str, bytes]) -> None:

@@ -739,7 +739,10 @@ def test_the_page_has_the_colors_of_all_pictures():
         assert [color for color in vars(theme).values() if color not in page] == []
 
 
-def test_the_page_is_part_of_every_installation():
+def test_all_pages_are_part_of_every_installation():
     root = Path(__file__).parents[2]
-    assert server_module.PAGE.is_file()
-    assert '"dan_ros.view" = ["page.html"]' in (root / 'pyproject.toml').read_text()
+    pages = list((root / 'dan_ros').rglob('*.html'))
+    assert server_module.PAGE in pages
+    for page in pages:
+        package = '.'.join(page.parent.relative_to(root).parts)
+        assert f'"{package}" = ["{page.name}"]' in (root / 'pyproject.toml').read_text()

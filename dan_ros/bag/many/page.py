@@ -7,6 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -19,6 +20,7 @@ from dan_ros.errors import count_of
 from dan_ros.palette import ALERT, LIGHT
 
 PAGE, LIST = 'index.html', 'bags.csv'
+TEMPLATE = Path(__file__).with_name('page.html')
 COLUMNS = (
     'bag',
     'source',
@@ -33,101 +35,6 @@ COLUMNS = (
     *ALL_LABELS,
     'reason',
 )
-
-TEMPLATE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{{ title }}</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; color: {{ theme.ink }}; background: {{ theme.paper }};
-  max-width: 78rem; margin: 2rem auto; padding: 0 1rem; }
-h2 { margin-top: 2.5rem; }
-table { border-collapse: collapse; width: 100%; }
-td, th { padding: .35rem .6rem; text-align: right; border-bottom: 1px solid {{ theme.grid }};
-  white-space: nowrap; vertical-align: top; }
-th { position: sticky; top: 0; background: {{ theme.paper }}; vertical-align: bottom; }
-.text { text-align: left; } .wrap { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
-.totals { display: flex; flex-wrap: wrap; gap: 2.5rem; margin: 1.5rem 0; }
-.totals b { display: block; font-size: 1.7rem; line-height: 1.2; }
-.strip { display: block; width: 240px; height: 40px; image-rendering: pixelated;
-  border-bottom: 1px solid {{ theme.muted }}; }
-.swatch { display: inline-block; width: .9em; height: .9em; vertical-align: -.1em;
-  border: 1px solid {{ theme.muted }}; margin-right: .3em; }
-.legend span { margin-right: 1.2rem; white-space: nowrap; }
-.bar { display: inline-block; height: 1em; vertical-align: -.15em;
-  border: 1px solid {{ theme.muted }}; }
-.problem { color: {{ alert }}; font-weight: 600; } small { color: {{ theme.muted }}; }
-</style>
-<h1>{{ title }}</h1>
-<div class="totals">
-<div><b>{{ total.bags | number }}</b>bags</div>
-<div><b>{{ total.time }}</b>{{ total.unit }}</div>
-<div><b>{{ total.images | number }}</b>images</div>
-<div><b>{{ total.dropped | number }}</b>dropped</div>
-<div><b>{{ total.share_with_faces }}</b>images with a face</div>
-<div><b>{{ total.faces | number }}</b>faces</div>
-<div><b>{{ total.problems | number }}</b>bags with problems</div>
-</div>
-<p>Model {{ settings.model }} on {{ settings.backend }}, detector {{ settings.detector }}.
-A face is counted once in each image that shows it.</p>
-{% if outdated %}
-<p class="problem">{{ outdated | count_of('bag') }} converted by an earlier run with other options.
-</p>
-{% endif %}
-{% if waiting %}
-<p class="problem">{{ waiting | count_of('bag') }} not done yet; the same command continues.</p>
-{% endif %}
-{% if problems %}
-<h2>Problems</h2>
-<table>
-<tr><th class="text">bag</th><th class="text">what happened</th></tr>
-{% for bag in problems %}
-<tr><td class="text">{{ bag.name }}</td>
-<td class="text wrap problem">{{ bag.reason }}
-{% if bag.has_results and bag.failed %}<br><small>The results of an earlier run are kept.</small>
-{% endif %}</td></tr>
-{% endfor %}
-</table>
-{% endif %}
-<h2>Expressions of all faces</h2>
-<table style="width: auto">
-{% for row in expressions %}
-<tr><td class="text">{{ row.label }}</td><td class="text">
-<span class="bar" style="width: {{ row.width }}px; background: {{ row.color }}"></span></td>
-<td>{{ row.share }}</td><td>{{ row.faces | number }}</td></tr>
-{% endfor %}
-</table>
-<h2>Bags</h2>
-<p>The picture shows the expressions of the faces from the first to the last image of a bag: the
-higher a band, the larger its share. White: no face. A black mark below: images were dropped.</p>
-<p class="legend">{% for label, color in legend %}<span><span class="swatch"
-style="background: {{ color }}"></span>{{ label }}</span>{% endfor %}</p>
-<table>
-<tr><th class="text">bag</th><th class="text">expressions over time</th><th>minutes</th>
-<th>images</th><th>dropped</th><th>images<br>with a face</th><th>faces</th><th>ids</th>
-<th class="text">most frequent</th></tr>
-{% for bag in bags %}
-<tr><td class="text wrap"><a href="bags/{{ bag.link }}/">{{ bag.name }}</a>
-{% if bag.pictures %}
-<details><summary>faces over time</summary>
-{% for link, face in bag.pictures %}
-<a href="bags/{{ bag.link }}/{{ link }}">{{ face }}</a>
-{% endfor %}
-</details>
-{% endif %}</td>
-<td><img class="strip" alt="{{ bag.top or 'no faces' }}" title="{{ bag.top or 'no faces' }}"
-src="data:image/png;base64,{{ bag.strip }}"></td>
-<td>{{ bag.minutes }}</td><td>{{ bag.images | number }}</td>
-<td{% if bag.dropped %} class="problem"{% endif %}>{{ bag.dropped | number }}</td>
-<td>{{ bag.share_with_faces }}</td><td>{{ bag.faces | number }}</td><td>{{ bag.ids | number }}</td>
-<td class="text wrap">{{ bag.top }}</td></tr>
-{% endfor %}
-</table>
-<p><small>{{ list }} has this table for programs. The tables of all images and all faces are in
-parquet/frames and parquet/faces.</small></p>
-</html>
-"""
 
 
 def render_page(
@@ -161,7 +68,7 @@ def render_page(
     environment.filters |= {'number': '{:,}'.format, 'count_of': count_of_thousands}
     count = len({*records, *failures})
     return (
-        environment.from_string(TEMPLATE)
+        environment.from_string(TEMPLATE.read_text(encoding='utf-8'))
         .render(
             title=f'Facial expressions in {count_of_thousands(count, "bag")}',
             outdated=sum(record['settings'] != fingerprint for record in records.values()),
