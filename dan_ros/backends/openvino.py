@@ -4,19 +4,22 @@
 Settings: https://docs.openvino.ai, "High-level Performance Hints" and "CPU Device".
 """
 
+from typing import Any
+
 import numpy as np
 import openvino
+from openvino.frontend.onnx import ConversionExtension
 
 from dan_ros.backends.base import DEFAULT_CONFIG, Backend, BackendConfig
 from dan_ros.errors import BackendError, ModelError, one_line
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo, Tensor
-from dan_ros.model.onnx_file import ATTRIBUTE, NODE, OP_TYPE, encode_node, replace_graph, to_text
-from dan_ros.model.protobuf import Value, encode, fields
 from dan_ros.model.store import ModelFile
 
-LOG_SUM_EXP = b'ReduceLogSumExp'
-NAME = 1  # field of an attribute
+try:
+    from openvino import opset8 as ops
+except ImportError:  # before 2025
+    from openvino.runtime import opset8 as ops
 
 
 class OpenVinoBackend(Backend):
@@ -57,11 +60,12 @@ def _tensor(port: 'openvino.ConstOutput') -> Tensor:
 
 def _compile(file: ModelFile, threads: int) -> openvino.CompiledModel:
     core = openvino.Core()
+    core.add_extension(ConversionExtension('ReduceLogSumExp', _log_sum_exp))
     settings = {'PERFORMANCE_HINT': 'LATENCY'}
     if threads:
         settings['INFERENCE_NUM_THREADS'] = str(threads)
     try:
-        model = core.read_model(replace_graph(file.content, _expand_log_sum_exp))
+        model = core.read_model(file.content)
     except RuntimeError as error:
         raise ModelError(f'{file.path}: OpenVINO cannot read it: {one_line(error)}') from None
     try:
@@ -72,36 +76,17 @@ def _compile(file: ModelFile, threads: int) -> openvino.CompiledModel:
         ) from None
 
 
-def _expand_log_sum_exp(graph: memoryview) -> bytes:
-    """Replace each ReduceLogSumExp of a graph by m + log(sum(exp(x - m))), m = max(x).
+def _log_sum_exp(node: Any) -> Any:
+    """Convert a ReduceLogSumExp to m + log(sum(exp(x - m))), m = max(x).
 
-    OpenVINO 2026 ignores its attribute `axes` in opsets 13 to 17, and sums over all faces.
+    OpenVINO 2026 itself ignores its attribute `axes` in opsets 13 to 17, and sums over all faces.
     """
-    return b''.join(_expand_field(*field) for field in fields(graph))
-
-
-def _expand_field(number: int, value: Value) -> bytes:
-    if number != NODE or isinstance(value, int):
-        return encode(number, value)
-    node: dict[int, list[memoryview]] = {1: [], 2: [], OP_TYPE: [], ATTRIBUTE: []}
-    for field, part in fields(value):
-        if field in node and isinstance(part, memoryview):
-            node[field].append(part)
-    axes = [one for one in node[ATTRIBUTE] if to_text(dict(fields(one)).get(NAME, 0)) == 'axes']
-    if node[OP_TYPE] != [LOG_SUM_EXP] or not axes:
-        return encode(number, value)
-    x, y = (to_text(node[field][0]) for field in (1, 2))
-    constant = b''.join(encode(i, 'value_ints' if i == NAME else v) for i, v in fields(axes[0]))
-    others = [one for one in node[ATTRIBUTE] if one not in axes]
-    return b''.join(
-        (
-            encode_node('ReduceMax', [x], f'{y}.max', axes),
-            encode_node('Sub', [x, f'{y}.max'], f'{y}.rest'),
-            encode_node('Exp', [f'{y}.rest'], f'{y}.powers'),
-            encode_node('Constant', [], f'{y}.axes', [constant]),
-            encode_node('ReduceSum', [f'{y}.powers', f'{y}.axes'], f'{y}.sum', others),
-            encode_node('Log', [f'{y}.sum'], f'{y}.log'),
-            encode_node('ReduceMax', [x], f'{y}.top', [*axes, *others]),
-            encode_node('Add', [f'{y}.log', f'{y}.top'], y),
-        )
-    )
+    x = node.get_input(0)
+    if node.get_input_size() > 1:  # opset 18
+        axes = node.get_input(1)
+    else:
+        axes = node.get_attribute('axes', list(range(x.get_partial_shape().rank.get_length())))
+    largest = ops.reduce_max(x, axes, True)
+    total = ops.reduce_sum(ops.exp(ops.subtract(x, largest)), axes, True)
+    result = ops.add(ops.log(total), largest)
+    return (result if node.get_attribute('keepdims', 1) else ops.squeeze(result, axes)).outputs()
