@@ -30,12 +30,8 @@ MISFIT_PERIOD_S = 60  # interval of the warning about a calibration that does no
 class CameraStream:
     """One camera.
 
-    Its topics are open between `open` and `close`; the calibration survives a pause.
-
-    Args:
-        context: see `SourceContext`.
-        topics: topics of the camera.
-        depth_topic: topic of its depth images; '' if it has none.
+    Its topics are open between `open` and `close`; the calibration survives a pause. `depth_topic`
+    is '' for a camera without depth images.
 
     Attributes:
         topics: as given.

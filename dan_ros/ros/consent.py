@@ -14,13 +14,7 @@ SERVICE = '~/grant_consent'
 
 
 class ConsentService:
-    """Answers `SERVICE`; docs/people-and-law.md explains its use.
-
-    Args:
-        node: node that offers the service.
-        get_settings: returns the current settings.
-        get_models: returns the loaded models; None while the node is not configured.
-    """
+    """Answers `SERVICE`; docs/people-and-law.md explains its use."""
 
     def __init__(
         self,

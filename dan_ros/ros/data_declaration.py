@@ -36,8 +36,7 @@ class DataDeclaration:
     def publish(self, receiver: str) -> None:
         """Publish the declaration; call it when the node is active.
 
-        Args:
-            receiver: address to which pictures of faces are sent; '' if they stay on the robot.
+        `receiver` is the address to which pictures of faces are sent; '' if they stay on the robot.
         """
         if self._publisher is not None:
             self._publisher.publish(

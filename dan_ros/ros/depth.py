@@ -35,11 +35,7 @@ OUTCOMES = (USED, NO_IMAGE, NO_VALUE, IMPLAUSIBLE)
 class DepthStream:
     """The depth images of one camera. `poses` and `warnings` may be called from any thread.
 
-    Args:
-        node: node that subscribes.
-        topic: name of the depth topic before remapping.
-        statistics: counts faces with and without depth.
-        qos_monitor: notified of publishers with an incompatible QoS.
+    `topic` is the name before remapping.
     """
 
     def __init__(

@@ -20,9 +20,7 @@ ERROR_PERIOD_S = 10  # interval between two errors about diagnostics, seconds
 class DiagnosticsPublisher:
     """Publishes a status every second from its own thread.
 
-    Args:
-        node: provides the publisher, the name and the stamp.
-        get_status: called in that thread; must be fast and thread-safe.
+    It calls `get_status` in that thread, which must be fast and thread-safe.
     """
 
     def __init__(self, node: Node, get_status: Callable[[], Status]) -> None:

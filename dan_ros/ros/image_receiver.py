@@ -37,12 +37,7 @@ class ImageReceiver:
     group: CallbackGroup
 
     def receive(self, camera: str, read: Callable[[], Any]) -> None:
-        """Take one image.
-
-        Args:
-            camera: key of the image in the buffer.
-            read: returns the image message.
-        """
+        """Take the image message that `read` returns; `camera` is its key in the buffer."""
         received_s = time.monotonic()
         self.statistics.count_received()
         try:

@@ -21,9 +21,7 @@ from dan_ros.video_pipeline import VideoPipeline
 class ImageStream:
     """Connects a source with an inference thread; paused at first.
 
-    Args:
-        context: objects that the source needs; its settings choose the source.
-        get_settings: returns the current settings.
+    The settings in `context` choose the source.
 
     Attributes:
         source: images come from it, and results go to it.

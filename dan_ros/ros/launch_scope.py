@@ -26,10 +26,6 @@ def scoped(arguments: Iterable[DeclareLaunchArgument], *actions: Action) -> Laun
 
     Arguments are passed to it on the command line, by an include, or by an include of another file
     in the same folder that includes it.
-
-    Args:
-        arguments: arguments of the launch file.
-        actions: executed with these arguments.
     """
     arguments = list(arguments)
     forget = OpaqueFunction(function=_forget_others, args=[{a.name for a in arguments}])

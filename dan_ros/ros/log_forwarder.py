@@ -8,11 +8,7 @@ from rclpy.impl.logging_severity import LoggingSeverity
 
 
 class LogForwarder(logging.Handler):
-    """Prints the log lines of dan_ros with a ROS logger; debug lines only if its level is debug.
-
-    Args:
-        logger: logger of the node.
-    """
+    """Prints the log lines of dan_ros with a ROS logger; debug lines only if its level is debug."""
 
     def __init__(self, logger: Any) -> None:
         super().__init__()

@@ -61,12 +61,7 @@ class Models:
 def load_models(
     settings: Settings, new_ids: Iterator[str], on_progress: Callable[[str], object]
 ) -> Models:
-    """Load the models and warm them up.
-
-    Args:
-        settings: names and options.
-        new_ids: source of face ids.
-        on_progress: called before each slow step.
+    """Load the models and warm them up; call `on_progress` before each slow step.
 
     Raises:
         DanError: a file or library is missing or invalid, or the model gives no usable answer.

@@ -111,14 +111,7 @@ def require_packages(packages: Iterable[str]) -> None:
 
 
 class CameraOutputs:
-    """Publishes the faces of one camera in the messages of other packages.
-
-    Args:
-        node: node that publishes.
-        camera: resolved name of the image topic.
-        packages: keys of `OUTPUTS`.
-        qos_monitor: notified of subscriptions with an incompatible QoS.
-    """
+    """Publishes the faces of one camera in the messages of some packages of `OUTPUTS`."""
 
     def __init__(
         self, node: Node, camera: str, packages: Iterable[str], qos_monitor: QosMonitor

@@ -25,11 +25,6 @@ def preview_topic(node_name: str, camera: str) -> str:
     """Return the topic with the pictures of a camera.
 
     It is in the node's namespace, since another node may hide other faces of the same camera.
-
-    Args:
-        node_name: full name of the node.
-        camera: resolved name of the image topic.
-
     >>> preview_topic('/head/dan_node', '/head/left/image_raw')
     '/head/dan_node/preview/left/image_raw/compressed'
     """
@@ -55,13 +50,7 @@ def original_size(picture_format: str) -> tuple[int, int] | None:
 
 
 class PreviewPublisher:
-    """Draws in its own thread, and only while somebody subscribes.
-
-    Args:
-        node: node that publishes.
-        camera: resolved name of the image topic.
-        qos_monitor: notified of subscriptions with an incompatible QoS.
-    """
+    """Draws in its own thread, and only while somebody subscribes."""
 
     def __init__(self, node: Node, camera: str, qos_monitor: QosMonitor) -> None:
         self._node = node

@@ -55,10 +55,6 @@ ROS = MessageClasses(message_class)
 class ExpressionPublishers:
     """Publishes the results of each image.
 
-    Args:
-        node: node that publishes.
-        qos_monitor: notified of subscriptions with an incompatible QoS.
-
     Attributes:
         events: publishes events and the scene.
         declaration: declares the processing of personal data.
@@ -81,12 +77,7 @@ class ExpressionPublishers:
         self.declaration = DataDeclaration(node)
 
     def publish(self, result: FrameResult, publishes_tf: bool) -> None:
-        """Publish the faces of an image.
-
-        Args:
-            result: the image and its faces.
-            publishes_tf: whether to publish the poses on /tf as well.
-        """
+        """Publish the faces of an image, and with `publishes_tf` their poses on /tf as well."""
         array = ROS.array(result.faces, result.header, result.camera, result.size)
         # This is half the cost of publishing, so it is skipped while nobody subscribes.
         if self._face_publisher.get_subscription_count() > 0:

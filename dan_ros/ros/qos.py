@@ -57,12 +57,7 @@ __all__ = [
 def create_with_events(node: Node, create: Callable[[Any], Any], events: Any) -> Any:
     """Create a publisher or subscription, with event callbacks if the middleware supports them.
 
-    Zenoh does not.
-
-    Args:
-        node: its parameters may override the QoS.
-        create: creates the publisher or subscription; called with `events` or with None.
-        events: the callbacks.
+    Zenoh does not. `create` is called with `events`, or with None.
 
     Raises:
         ParameterError: a parameter under qos_overrides has an invalid value.
@@ -102,15 +97,8 @@ def create_image_subscription(
 ) -> Any:
     """Subscribe to serialized images, of which only the newest is kept.
 
-    Args:
-        node: its parameters may override the QoS.
-        message_type: class of the messages.
-        topic: name before remapping.
-        on_content: called with each serialized message.
-        reliability: best_effort or reliable.
-        qos_monitor: notified of publishers with an incompatible QoS.
-        group: callback group of the subscription.
-        on_lost: called with the number of messages that the middleware lost.
+    `topic` is the name before remapping. `on_lost` gets the number of messages that the middleware
+    lost.
 
     Raises:
         ParameterError: a parameter under qos_overrides has an invalid value.
@@ -147,15 +135,7 @@ def create_output(
     qos_monitor: 'QosMonitor',
     qos: QoSProfile = OUTPUT_QOS,
 ) -> Any:
-    """Create a publisher.
-
-    Args:
-        node: its parameters may override the QoS.
-        create: its method `create_publisher` or `create_lifecycle_publisher`.
-        message_type: class of the messages.
-        topic: name before remapping.
-        qos_monitor: notified of subscriptions with an incompatible QoS.
-        qos: default QoS.
+    """Create a publisher; `create` is the method of the node for it.
 
     Raises:
         ParameterError: a parameter under qos_overrides has an invalid value.
@@ -183,8 +163,7 @@ class QosMonitor:
     def callback(self, topic: str) -> Callable[[Any], None]:
         """Return an event callback that logs and remembers an incompatible peer.
 
-        Args:
-            topic: name before remapping, because rclpy remaps it in every call.
+        `topic` is the name before remapping, because rclpy remaps it in every call.
         """
 
         def on_incompatible(event: Any) -> None:

@@ -69,11 +69,8 @@ def require_messages() -> None:
 def expression_message(face: TrackedFace, header: Header, has_valence: bool) -> Any:
     """Create a hri_msgs/Expression for a face with a known label.
 
-    Args:
-        face: the face.
-        header: header of the image.
-        has_valence: whether to derive valence and arousal from the probabilities; otherwise they
-            are NaN, because nothing measures them.
+    With `has_valence`, valence and arousal are derived from the probabilities; otherwise they are
+    NaN, because nothing measures them.
     """
     word = WORDS[labels.CANONICAL[face.expression]]
     valence, arousal = circumplex.UNKNOWN
@@ -94,11 +91,7 @@ class Ros4HriFacePublisher:
 
     Two nodes that publish `tracked` would make every face come and go. So this node publishes
     nothing while another one does; if two start at once, the first in alphabetical order publishes.
-
-    Args:
-        node: node that publishes.
-        has_valence: see `expression_message`.
-        picture_size: (width, height) of cropped and aligned, pixels.
+    `picture_size` is the (width, height) of cropped and aligned, pixels.
     """
 
     def __init__(self, node: Node, has_valence: bool, picture_size: tuple[int, int]) -> None:
@@ -143,9 +136,7 @@ class Ros4HriFacePublisher:
     def publish(self, result: FrameResult, alive: set[str]) -> None:
         """Publish the faces of an image.
 
-        Args:
-            result: the image and its faces.
-            alive: ids in view of this camera, and of missing faces that may come back.
+        `alive` are the ids in view of this camera, and of missing faces that may come back.
         """
         with self._lock:
             if self._tracked is None:
@@ -226,13 +217,8 @@ class Ros4HriFaceSource:
     """Subscribes to the faces that another detector lists, and publishes their expressions.
 
     The executor's thread receives the list; other threads may use `publish`, `face_ids` and
-    `is_silent`. If a detector sends nothing for `SILENCE_S`, its faces count as gone.
-
-    Args:
-        node: node that subscribes and publishes.
-        on_image: called with the id of a face and its image.
-        on_gone: called with the id of a face that is no longer listed.
-        has_valence: see `expression_message`.
+    `is_silent`. If a detector sends nothing for `SILENCE_S`, its faces count as gone. `on_image`
+    gets the id of a face and its image, `on_gone` the id of a face that is no longer listed.
     """
 
     def __init__(

@@ -24,9 +24,6 @@ from dan_ros.video_pipeline import VideoPipeline
 class ImageSource(ABC):
     """A source of images; open between `open` and `close`.
 
-    Args:
-        context: see `SourceContext`.
-
     Attributes:
         transport: transport of the images, one of `transports.TRANSPORTS`.
         awaited: names of the topics whose images are awaited, for the log.

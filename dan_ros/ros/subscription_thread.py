@@ -54,9 +54,6 @@ class SubscriptionGroup(CallbackGroup):
 class SubscriptionThread:
     """Calls the callbacks of the subscriptions in its group, in one thread.
 
-    Args:
-        node: node of the subscriptions.
-
     Attributes:
         group: callback group for the subscriptions, which are created before `start` and
             destroyed after `stop`.

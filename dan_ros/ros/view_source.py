@@ -42,11 +42,7 @@ ASK = 'a person in view has not been asked for consent yet, so this person is no
 
 
 class NodeSource:
-    """Listens to one node.
-
-    Args:
-        name: full name of the node; relative names are in the root namespace.
-        board: shows what the node publishes.
+    """Listens to one node, whose name is in the root namespace if it is relative.
 
     Raises:
         DanError: the name is invalid, or the logs cannot be written.
