@@ -29,11 +29,6 @@ class AnnotationClasses:
         """Return the ImageAnnotations of one frame: a box, the landmarks and a caption per face.
 
         Without faces it is empty, so that a viewer removes the previous ones.
-
-        Args:
-            faces: faces of the frame.
-            stamp: builtin_interfaces/Time of the image.
-            size: (width, height) of the image, pixels.
         """
         shapes = [shape for face in faces for shape in self._shapes(face, stamp, max(size) / 500)]
         font_px = max(MIN_FONT_PX, max(size) / 50)

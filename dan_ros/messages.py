@@ -39,14 +39,7 @@ class MessageClasses:
         camera: str,
         size: tuple[int, int],
     ) -> Any:
-        """Return the FacialExpressionArray of one frame.
-
-        Args:
-            faces: faces of the frame.
-            header: std_msgs/Header of the image, copied unchanged.
-            camera: resolved name of the image topic.
-            size: (width, height) of the image, pixels.
-        """
+        """Return the FacialExpressionArray of one frame."""
         return self.FacialExpressionArray(
             header=header,
             camera=camera,
@@ -85,13 +78,7 @@ class MessageClasses:
         )
 
     def event(self, event: FaceEvent, header: Any, camera: str) -> Any:
-        """Return the FacialExpressionEvent of a change.
-
-        Args:
-            event: the change.
-            header: std_msgs/Header of the image.
-            camera: resolved name of the image topic.
-        """
+        """Return the FacialExpressionEvent of a change."""
         state = event.state
         return self.FacialExpressionEvent(
             header=header,
@@ -110,12 +97,7 @@ class MessageClasses:
         )
 
     def scene(self, states: Mapping[str, Sequence[FaceState]], header: Any) -> Any:
-        """Return the FaceScene of all cameras.
-
-        Args:
-            states: faces in view per camera.
-            header: std_msgs/Header of the image that changed the scene.
-        """
+        """Return the FaceScene of all cameras."""
         all_states = [state for faces in states.values() for state in faces]
         dominant = dominant_expression(all_states)
         return self.FaceScene(
@@ -169,9 +151,5 @@ def box_to_region(box_xyxy: np.ndarray, size: tuple[int, int]) -> tuple[int, int
 
 
 def stamp_to_ns(stamp: Any) -> int:
-    """Convert a stamp to nanoseconds; unlike `Time.from_msg`, accepts negative stamps.
-
-    Args:
-        stamp: builtin_interfaces/Time.
-    """
+    """Convert a stamp to nanoseconds; unlike `Time.from_msg`, accepts negative stamps."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)

@@ -173,11 +173,7 @@ class Classifier:
 def adopt(content: bytes, descriptor: Descriptor, where: str, faces: np.ndarray) -> Adopted:
     """Wrap a classifier, and compare the result with the original.
 
-    Args:
-        content: the ONNX file.
-        descriptor: information that the file lacks.
-        where: its name, for messages.
-        faces: uint8 [N, H, W, 3], RGB, to compare on in addition to noise; N may be 0.
+    `faces`, uint8 [N, H, W, 3] RGB, are compared in addition to noise; N may be 0.
 
     Raises:
         ModelError: the file cannot be wrapped, or the results differ.

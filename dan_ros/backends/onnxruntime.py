@@ -35,12 +35,8 @@ def open_session(
     """Open a session on the bytes of an ONNX file.
 
     During a run, idle threads spin for at most 50 us: on two cores, this is a sixth faster than no
-    spinning. Between runs they sleep, to leave the cores to the robot's other work.
-
-    Args:
-        content: the ONNX file.
-        threads: CPU threads; 0 uses one per core.
-        device: 'cpu', 'cuda' or 'tensorrt'.
+    spinning. Between runs they sleep, to leave the cores to the robot's other work. With `threads`
+    0, there is one per core. `device` is one of `PROVIDERS`.
 
     Raises:
         ModelError: ONNX Runtime cannot read the file.
@@ -121,11 +117,7 @@ def _provider_options(device: str) -> dict[str, str]:
 
 
 class OnnxRuntimeBackend(Backend):
-    """ONNX Runtime on the CPU.
-
-    Args:
-        file: the ONNX file.
-        config: `threads`, where 0 is one per core, and `parallel_runs` are used.
+    """ONNX Runtime on the CPU; uses `threads` and `parallel_runs` of its config.
 
     Raises:
         ModelError: the file is not an ONNX file of this package.

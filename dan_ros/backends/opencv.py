@@ -16,10 +16,8 @@ MIN_VERSION = (4, 10)  # first version of OpenCV that accepts uint8 inputs
 class OpenCvBackend(Backend):
     """OpenCV's module dnn on the CPU.
 
-    Args:
-        file: the ONNX file; float weights are faster here than int8.
-        config: only `threads` is used. It sets OpenCV's threads in the whole process; 0 changes
-            nothing.
+    It uses only `threads` of its config, which sets OpenCV's threads in the whole process; 0
+    changes nothing. Float weights are faster here than int8.
 
     Raises:
         MissingPackageError: OpenCV is too old.

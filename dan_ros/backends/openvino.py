@@ -25,9 +25,7 @@ except ImportError:  # before 2025
 class OpenVinoBackend(Backend):
     """OpenVINO on the CPU; on CPUs with fast bf16 it computes float models in bf16.
 
-    Args:
-        file: the ONNX file.
-        config: `threads` is used.
+    It uses `threads` of its config.
 
     Raises:
         ModelError: the file is not an ONNX file of this package.

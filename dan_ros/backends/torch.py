@@ -15,11 +15,7 @@ from dan_ros.network.fuse import FusedDAN
 class TorchBackend(Backend):
     """PyTorch on the CPU.
 
-    Args:
-        network: in evaluation mode.
-        model: metadata of its file.
-        model_name: known name or path of the file.
-        threads: CPU threads of the whole process; 0 keeps torch's setting.
+    `threads` are those of the whole process; 0 keeps torch's setting.
     """
 
     name = 'torch'

@@ -22,9 +22,7 @@ SEARCH_RUNS = 3  # runs before a graph is recorded, in which cuDNN chooses its a
 class TorchCudaBackend(Backend):  # needs a GPU
     """PyTorch on a GPU. The warm-up records 7 graphs in 28 runs.
 
-    Args:
-        file: the ONNX file, with float weights.
-        config: `precision` is used: 'fp16', 'fp32', or 'auto' for fp16.
+    It uses `precision` of its config: fp16, fp32, or auto for fp16.
 
     Raises:
         BackendError: there is no GPU, or this torch cannot use it.

@@ -89,12 +89,7 @@ class ConversionSummary:
 class BagConverter:
     """Converts one bag, once.
 
-    Args:
-        bag: the bag to read.
-        topics: its image topics to process, one per camera.
-        pipeline: classifies and tracks the faces.
-        with_annotations: also write foxglove_msgs/ImageAnnotations.
-        tables: also gets every frame and every face.
+    `topics` has one image topic per camera. `tables` also gets every frame and every face.
 
     Attributes:
         summary: the result so far.
@@ -128,12 +123,7 @@ class BagConverter:
         """Write the results into the folder `out`, replacing its content.
 
         Until the results are complete, they are in a hidden folder beside `out`. An error removes
-        that folder and leaves `out` as it was.
-
-        Args:
-            out: folder to write.
-            with_videos: also write annotated videos.
-            on_progress: called with the number of images read so far.
+        that folder and leaves `out` as it was. `on_progress` gets the number of images read so far.
 
         Raises:
             DataError: no image could be processed, or the results cannot be written.

@@ -101,9 +101,6 @@ class Bag:
     Topics, counts and times come from the storage files. metadata.yaml only defines which files
     belong to the bag, so edited, outdated or newer metadata is not a problem.
 
-    Args:
-        path: the folder or file.
-
     Attributes:
         storage: sqlite3 or mcap.
         version: version of the metadata; `NEWEST_VERSION` if unknown.

@@ -239,10 +239,8 @@ class McapReader:
 class SequentialReader:
     """Reads a file that is damaged or has no index, from its start to its end.
 
-    Args:
-        file: the file.
-        recover: yields the messages of a file in file order, and at its end raises a `DamageError`
-            if the file is damaged.
+    `recover` yields the messages of a file in file order, and at its end raises a `DamageError` if
+    the file is damaged.
     """
 
     def __init__(self, file: Path, recover: Callable[[Path], Iterator[RawMessage]]) -> None:
@@ -299,11 +297,8 @@ RECOVERERS = {'sqlite3': recovery.read_sqlite3, 'mcap': recovery.read_mcap}
 class StorageFile:
     """One storage file of a bag.
 
-    Args:
-        path: the file; may be compressed with zstd.
-
     Attributes:
-        path: as given.
+        path: the file; may be compressed with zstd.
         storage: sqlite3 or mcap.
         channels: information about each topic.
         damage: a sentence about what is damaged; '' as long as no damage is known.

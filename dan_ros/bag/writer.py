@@ -63,10 +63,7 @@ class _SqliteStorage(Sqlite3Writer):
 class ExpressionBagWriter:
     """Writes a bag. A context manager, which completes the bag unless there is an error.
 
-    Args:
-        path: folder to create.
-        storage: sqlite3 or mcap.
-        version: metadata version; the nearest of `METADATA_VERSIONS` is written.
+    The metadata have the version of `METADATA_VERSIONS` that is nearest to `version`.
 
     Attributes:
         classes: message classes for `write`.

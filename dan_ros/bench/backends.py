@@ -94,11 +94,7 @@ class Networks:
 
 
 def open_networks(models: Sequence[str], config: BackendConfig) -> Networks:
-    """Open every model on every backend.
-
-    Args:
-        models: names or paths; empty for the bundled model, in float and int8.
-        config: settings of every backend; its server is measured if it has a URL.
+    """Open every model, or by default the bundled one in float and int8, on every backend.
 
     Raises:
         DanError: the node could not open the first model.

@@ -43,15 +43,7 @@ class PipelineTimes(Comparison):
 
 
 class IntervalRun:
-    """Callable that processes the images of one `detector.interval`, with faces that move slowly.
-
-    Args:
-        pipeline: finds and classifies the faces.
-        size: (width, height) of the images, pixels.
-        faces: number of faces.
-        face_bgr: picture of the face, uint8 [h, h, 3].
-        interval: value of `detector.interval`.
-    """
+    """Callable that processes the images of one interval, with faces that move slowly."""
 
     def __init__(
         self,

@@ -43,11 +43,6 @@ class Advice:
 def advise(time_ms: float, savings: list[Saving], defaults: str) -> Advice:
     """Suggest as few changes as are needed for 30 images per second.
 
-    Args:
-        time_ms: time per image with one face at the default settings.
-        savings: measured savings.
-        defaults: description of the default settings, for the text.
-
     Example:
         >>> advise(50.0, [Saving('detector.interval: 5', 25.0, 'detector')], 'x').settings
         ('detector.interval: 5',)

@@ -93,11 +93,7 @@ def pipeline_options(
 
 
 def need(*modules: str, extra: str = '') -> None:
-    """Check that optional modules are installed.
-
-    Args:
-        modules: their names.
-        extra: the pip extra of this package that contains them, for the message.
+    """Check that optional modules are installed; `extra` is the pip extra with them, or none.
 
     Raises:
         DanError: one is missing; the message says what to install.
@@ -236,11 +232,7 @@ def open_model(
 ) -> Backend:
     """Open a known model, an ONNX file or a checkpoint.
 
-    Args:
-        model: its name or path.
-        backend: one of `BACKENDS`; a checkpoint runs only on torch.
-        label_set: one of `LABEL_SETS`, for a checkpoint that does not store its labels.
-        server: the server of the backend kserve.
+    A checkpoint runs only on torch, and needs a label set if it does not store its labels.
 
     Raises:
         DanError: it cannot be opened.
@@ -295,11 +287,7 @@ def _open_checkpoint(model: str, label_set: str | None) -> 'TorchBackend':
 def open_faces(data: Path, dataset: str, split: str, labels: tuple[str, ...]) -> tuple[str, Faces]:
     """Open labeled faces, and name their data set.
 
-    Args:
-        data: the data set's folder or file.
-        dataset: 'auto' or one of `catalog.DATASETS`.
-        split: one of `datasets.faces.SPLITS`.
-        labels: canonical labels of the model.
+    `dataset` may be 'auto'; `labels` are those of the model.
 
     Raises:
         DataError: the data set cannot be recognized or opened.
@@ -325,10 +313,8 @@ def evaluate_faces(faces: Faces, labels: tuple[str, ...], predict: 'Predict') ->
 def print_summary(dataset: str, split: str, faces: Faces, full_list: str, err: bool) -> None:
     """Print a summary of the data, and on standard error the images that are left out.
 
-    Args:
-        dataset, split, faces: see `open_faces`.
-        full_list: name of the file that lists all images that are left out, or ''.
-        err: whether to print everything on standard error.
+    `full_list` names the file that lists all of these images, or is ''. With `err`, everything goes
+    to standard error.
     """
     for line in summarize(dataset, split, faces):
         click.echo(line, err=err)

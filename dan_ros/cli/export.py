@@ -161,11 +161,7 @@ def _fit_prior(
 ) -> ModelInfo:
     """Measure the prior that a model learned, choose its strength, and print what it costs.
 
-    Args:
-        model: name or path of the model.
-        info: its metadata.
-        data, dataset: see `open_faces`.
-        given: strength that the user chose; None to choose it.
+    `given` is the strength that the user chose; None to choose it.
     """
     name, faces = open_faces(data, dataset, VALID, info.labels)
     print_summary(name, VALID, faces, full_list='', err=False)

@@ -48,12 +48,7 @@ def convert_many(
 ) -> int:
     """Convert many bags and return the exit code.
 
-    Args:
-        sources: bags, patterns and folders of bags.
-        out: the result folder.
-        settings, force: how to convert each bag, and whether to convert bags that are done.
-        jobs: number of bags at the same time; None to choose it.
-        ray_address: see `RayExecutor`; None for processes of this machine.
+    `jobs` is None to choose it, and `ray_address` None for processes of this machine.
 
     Raises:
         DanError: the run cannot start or cannot continue.

@@ -39,13 +39,8 @@ DATASETS: Mapping[str, type[FaceDataset]] = MappingProxyType(
 def open_faces(dataset: str, root: Path, split: str) -> Faces:
     """Open one split of a data set.
 
-    Images that cannot be used are left out and listed in `Faces.skipped`.
-
-    Args:
-        dataset: a name in `DATASETS`.
-        root: the data set's folder; for FER+, FER-2013 and AffectNet also its
-            `.npz` or CSV file.
-        split: 'train', 'valid' or 'test'.
+    Images that cannot be used are left out and listed in `Faces.skipped`. Instead of its folder,
+    the `.npz` or CSV file of FER+, FER-2013 and AffectNet may be given.
 
     Raises:
         DataError: the data set is unknown, or a file is missing, damaged or empty.
@@ -62,12 +57,8 @@ def guess_dataset(root: Path, model_labels: tuple[str, ...]) -> str:
     """Return the name of the data set that the files at `root` identify.
 
     Numbered folders do not identify a data set, because each data set numbers its classes
-    differently.
-
-    Args:
-        root: a folder or file.
-        model_labels: labels of the model to evaluate; AffectNet has eight classes if they include
-            contempt, otherwise seven.
+    differently. AffectNet has eight classes if the labels of the model include contempt, otherwise
+    seven.
 
     Raises:
         DataError: `root` does not exist, or matches no data set or several.

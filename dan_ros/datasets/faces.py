@@ -87,12 +87,7 @@ def summarize(dataset: str, split: str, faces: Faces) -> list[str]:
 
 
 def summarize_skipped(skipped: Mapping[str, str], full_list: str = '') -> list[str]:
-    """Describe in a few lines which images are left out; [] if there are none.
-
-    Args:
-        skipped: reason per path.
-        full_list: name of the file that lists them all, if there is one.
-    """
+    """Describe in a few lines which images are left out and why; [] if there are none."""
     listed = [f'{path}: {reason}' for path, reason in skipped.items()]
     return list_paths('left out as unusable', listed, full_list)
 

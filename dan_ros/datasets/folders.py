@@ -134,12 +134,7 @@ def list_class_folders(
     """List the images in one folder per class and in their subfolders.
 
     Images of known classes outside `labels`, such as contempt in a set of seven, are excluded and
-    counted.
-
-    Args:
-        root: the folder that contains the class folders.
-        labels: canonical labels in class order.
-        label_of_name: canonical label per folder name in lower case.
+    counted. `label_of_name` has the names of folders in lower case.
 
     Raises:
         DataError: the name of a folder is not a class, or two folders are the same class.

@@ -33,12 +33,6 @@ class YuNetDetector(Detector):
     searched again with a border, at half its size (at twice its size if it is tiny). This also
     finds faces that fill the image: at 640 px, 149 of 150 such faces instead of 105.
 
-    Args:
-        content: YuNet's ONNX file.
-        min_score: lowest score of a face, [0, 1].
-        threads: CPU threads; 0 lets ONNX Runtime choose.
-        device: 'cpu', or 'cuda' for the GPU build of ONNX Runtime.
-
     Raises:
         ModelError: the file is not YuNet's.
         BackendError: the GPU cannot be used.

@@ -22,9 +22,6 @@ INT_ATTRIBUTE, INTS_ATTRIBUTE = 2, 7  # types of attributes
 def for_images(content: bytes) -> bytes:
     """Return YuNet's network with the input uint8 [1, height, width, 3], BGR.
 
-    Args:
-        content: YuNet's ONNX file.
-
     Raises:
         ModelError: it is not an ONNX file, or has no input.
     """

@@ -56,12 +56,8 @@ def evaluate(
     """Classify all faces and measure the results.
 
     The classes are those of the model, in canonical order. Faces of other classes are left out.
-
-    Args:
-        faces: the labeled faces.
-        model_labels: canonical labels of the model's classes.
-        predict: made by `predict_crops` or `predict_photos`.
-        on_progress: called after each batch with the numbers of classified faces and of all faces.
+    `predict` is made by `predict_crops` or `predict_photos`; `on_progress` gets the numbers of
+    classified faces and of all faces after each batch.
 
     Raises:
         DataError: the model has none of the data set's classes.

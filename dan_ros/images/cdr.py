@@ -85,10 +85,6 @@ class _Reader:
 def read_image(content: bytes, make_header: MakeHeader) -> SerializedImage:
     """Read a sensor_msgs/Image.
 
-    Args:
-        content: the serialized message.
-        make_header: makes a header from the stamp's seconds and nanoseconds and the frame_id.
-
     Raises:
         FrameError: the message is malformed or truncated (cause 'bad_message').
     """

@@ -66,10 +66,6 @@ def is_whole(content: bytes) -> bool:
 def check_compressed(content: bytes, max_pixels: int) -> tuple[int, int]:
     """Check that a picture is complete and not too large, without decoding it.
 
-    Args:
-        content: the JPEG or PNG file.
-        max_pixels: largest width x height.
-
     Returns:
         (width, height) from the header, pixels.
 
@@ -115,10 +111,6 @@ def decode_checked(content: bytes, size: tuple[int, int]) -> Frame:
     A JPEG that lost bytes in the middle is not detected: OpenCV only warns on standard error, and
     the missing part is gray or shifted.
 
-    Args:
-        content: the JPEG or PNG file.
-        size: what `check_compressed` returned.
-
     Raises:
         FrameError: the picture is damaged (cause 'bad_data').
         MemoryError: there is too little memory for the pixels.
@@ -140,10 +132,7 @@ class JpegDecoder:
     def decode(self, content: bytes, size: tuple[int, int], max_side_px: int) -> Frame:
         """Decode a picture that passed `check_compressed`, as `decode_checked` does.
 
-        Args:
-            content: the JPEG or PNG file.
-            size: what `check_compressed` returned.
-            max_side_px: longer side of the copy on which faces are detected, pixels.
+        `max_side_px` is the longer side of the copy on which faces are detected.
 
         Returns:
             A frame of the picture in its full size; its method `pixels` may return a smaller copy.

@@ -94,9 +94,6 @@ def _open_path(path: Path, rate_hz: float | None, warn: Warn) -> Source:
 def moving_face(rate_hz: float) -> Images:
     """Yield images of the astronaut, who moves and changes size in a cycle of 12 s.
 
-    Args:
-        rate_hz: images per second.
-
     Raises:
         DanError: scikit-image, which contains the portrait, is not installed.
     """

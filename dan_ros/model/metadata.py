@@ -136,11 +136,7 @@ class ModelInfo:
         }
 
     def check_graph(self, inputs: list[Tensor], outputs: list[Tensor], where: str) -> None:
-        """Check that the inputs and outputs of a graph match its metadata.
-
-        Args:
-            inputs, outputs: as the runtime reports them.
-            where: the file's name, for messages.
+        """Check that inputs and outputs, as a runtime reports them, match the metadata.
 
         Raises:
             ModelError: names, types or shapes differ.
@@ -169,10 +165,6 @@ class ModelInfo:
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], where: str) -> 'ModelInfo':
         """Parse the keys and values of a file's `metadata_props`.
-
-        Args:
-            metadata: keys and values.
-            where: the file's name, for messages.
 
         Raises:
             ModelError: a key is missing, or its value is malformed or out of range.

@@ -41,10 +41,6 @@ SUBMESSAGES = {
 def inspect_onnx(content: bytes, where: str) -> dict[str, str]:
     """Check the bytes of an ONNX file and return its metadata.
 
-    Args:
-        content: the whole file.
-        where: its name, for messages.
-
     Raises:
         ModelError: it is not an ONNX file, refers to another file, or holds an engine.
     """

@@ -26,13 +26,7 @@ def make_model(graph: onnx.GraphProto) -> onnx.ModelProto:
 
 
 def save_model(model: onnx.ModelProto, info: ModelInfo, path: Path) -> None:
-    """Set a model's metadata, check it, and write it.
-
-    Args:
-        model: changed in place.
-        info: stored as metadata.
-        path: the ONNX file, replaced atomically.
-    """
+    """Set the metadata of a model in place, check it, and replace its file atomically."""
     helper.set_model_props(model, info.to_metadata())
     onnx.checker.check_model(model, full_check=True)
     atomic_write(path, lambda file: file.write(model.SerializeToString()))

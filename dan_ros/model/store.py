@@ -180,11 +180,7 @@ def candidate_paths(model: KnownModel) -> Iterator[Path]:
 
 
 def fetch_model(name: str, timeout_s: float = FETCH_TIMEOUT_S) -> Path:
-    """Download a known model into the user's cache, unless a valid file is there, and verify it.
-
-    Args:
-        name: one of `KNOWN_MODELS`.
-        timeout_s: limit for the whole transfer, seconds.
+    """Download a known model within a time limit into the cache, if necessary, and verify it.
 
     Raises:
         ModelError: the download failed, has another SHA-256, or cannot be stored.

@@ -171,10 +171,6 @@ def _write_channel_attention(graph: _Graph, pooled: str, fused: FusedDAN) -> str
 def read_fused(content: bytes, where: str) -> tuple[FusedDAN, ModelInfo]:
     """Rebuild the fused network from an ONNX file written by `export_onnx`.
 
-    Args:
-        content: the file's bytes.
-        where: the file's name, for error messages.
-
     Raises:
         ModelError: the file was not written by it, or its weights are quantized or external.
     """

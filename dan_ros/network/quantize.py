@@ -34,14 +34,9 @@ def quantize_onnx(
     """Write `fused` to `path` with int8 weights, one scale per channel, and uint8 activations.
 
     Weights use 7 of their 8 bits: x86 CPUs without VNNI instructions add pairs of products in 16
-    bits, which would overflow and make results differ between machines.
-
-    Args:
-        fused: the network.
-        info: stored as metadata.
-        path: the ONNX file, replaced atomically.
-        batches: a few hundred training faces, on which activation ranges are measured: uint8
-            [B, H, W, 3] RGB each.
+    bits, which would overflow and make results differ between machines. The ranges of the
+    activations are measured on `batches`, a few hundred training faces: uint8 [B, H, W, 3] RGB
+    each.
     """
     with tempfile.TemporaryDirectory() as folder:
         float_path, int8_path = Path(folder, 'float.onnx'), Path(folder, 'int8.onnx')

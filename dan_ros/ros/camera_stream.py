@@ -34,7 +34,6 @@ class CameraStream:
     is '' for a camera without depth images.
 
     Attributes:
-        topics: as given.
         topic: resolved name of the image topic.
         face_count: number of faces in the last processed image.
     """

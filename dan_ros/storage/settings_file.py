@@ -30,11 +30,7 @@ def check_settings(
 ) -> AnySettings:
     """Build settings from plain dicts, lists, strings and numbers.
 
-    Args:
-        kind: the settings.
-        content: the settings that differ from the defaults.
-        where: origin of `content`, for messages.
-        error_type: class of the error to raise.
+    `where` names the origin of `content` in messages.
 
     Raises:
         DanError: of `error_type`: a key is unknown or missing, or a value is invalid.

@@ -10,10 +10,7 @@ from dan_ros.errors import DanError, one_line
 def read_yaml(path: Path, what: str, error_type: type[DanError]) -> Any:
     """Read a YAML file; {} if it is empty.
 
-    Args:
-        path: the file.
-        what: what the file should be, for messages, such as 'recipe'.
-        error_type: class of the error to raise.
+    `what` names the content in messages, such as 'recipe'.
 
     Raises:
         DanError: of `error_type`: the file is missing or is not YAML.

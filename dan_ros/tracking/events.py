@@ -108,9 +108,7 @@ class EventDetector:
     def update(self, faces: Sequence[TrackedFace], face_ids: set[str]) -> list[FaceEvent]:
         """Add one frame.
 
-        Args:
-            faces: faces of the frame, with their attention.
-            face_ids: ids in view, and of missing faces that may come back.
+        `face_ids` are the ids in view, and of missing faces that may come back.
 
         Returns:
             The events in the order in which they happened.

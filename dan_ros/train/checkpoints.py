@@ -51,12 +51,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def save_weights(path: Path, state: dict[str, torch.Tensor], notes: dict[str, Any]) -> None:
     """Write tensors and notes as safetensors; raises as `save_text`.
 
-    All notes share one metadata key, because safetensors writes several keys in random order.
-
-    Args:
-        path: the file.
-        state: tensors by DAN's official names.
-        notes: see `network.checkpoint.read_notes`.
+    All notes share one metadata key, because safetensors writes several keys in random order. The
+    tensors have the official names of DAN; see `network.checkpoint.read_notes` for the notes.
     """
     from safetensors.torch import save
 

@@ -43,12 +43,6 @@ def training_batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Prepare the augmented and mixed batches of an epoch.
 
-    Args:
-        faces: the training faces.
-        recipe: the settings.
-        epoch: number of the epoch, from 0.
-        device: device of the batches.
-
     Yields:
         Normalized faces, float32 [B, 3, S, S]; targets, float32 [B, C]; and classes, int64 [B]. A
         mixed face has the class of the face with the larger share.

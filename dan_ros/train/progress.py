@@ -9,13 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 
 class TrainingProgress:
-    """Context manager that shows a live bar on a terminal, and one line per epoch everywhere.
-
-    Args:
-        epochs: number of epochs.
-        first: number of the first epoch to train, from 0.
-        console: the output.
-    """
+    """Context manager that shows a live bar on a terminal, and one line per epoch everywhere."""
 
     def __init__(self, epochs: int, first: int, console: Console) -> None:
         self.epochs = epochs

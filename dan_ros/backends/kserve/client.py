@@ -72,12 +72,7 @@ class ServedModel:
 
 
 class Client(ABC):
-    """One connection to one model, opened by the first call. Threads must take turns.
-
-    Args:
-        config: names the server.
-        model_name: name of the model on it.
-    """
+    """One connection to one model, opened by the first call. Threads must take turns."""
 
     _library: Any  # tritonclient.grpc or tritonclient.http, which have the same functions
     _client: Any

@@ -107,9 +107,6 @@ class Credentials:
 
     The token is read again when its file changes, because issuers such as Kubernetes replace it
     every hour.
-
-    Args:
-        token_file: path of the file; '' for none.
     """
 
     def __init__(self, token_file: str) -> None:

@@ -64,12 +64,7 @@ def prepare_engine(
 ) -> bytes:
     """Read an engine from the cache, or build and store it.
 
-    Args:
-        trt: the module `tensorrt` or `tensorrt_rtx`.
-        cache: see `EngineCache.read_or_build` for `is_usable`, `on_progress` and `must_store`.
-        file: the model.
-        precision: auto, fp32, fp16 or int8.
-        max_batch: largest number of faces per run.
+    See `EngineCache.read_or_build` for the last three arguments.
 
     Raises:
         BackendError, ModelError: the engine cannot be built.
@@ -101,11 +96,8 @@ class TensorRTBackend(Backend):
     """TensorRT on a GPU.
 
     The warm-up creates five execution contexts in nine runs, and records four graphs. During the
-    warm-up, TensorRT for RTX also compiles kernels that are not in the cache.
-
-    Args:
-        file: the ONNX file.
-        config: `precision` is used; `on_progress` reports the build, which may take minutes.
+    warm-up, TensorRT for RTX also compiles kernels that are not in the cache. It uses `precision`
+    of its config, and `on_progress` for the build, which may take minutes.
 
     Raises:
         BackendError: TensorRT, cuda-python or the GPU is missing, or no engine can be built.

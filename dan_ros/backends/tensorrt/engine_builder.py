@@ -35,10 +35,7 @@ MAX_MESSAGE = 400  # characters quoted from TensorRT's message
 
 
 def import_tensorrt(flavor: str = 'auto') -> Any:
-    """Import TensorRT, or TensorRT for RTX if only that is installed.
-
-    Args:
-        flavor: 'auto' or one of `FLAVORS`.
+    """Import one of `FLAVORS`, or with 'auto' the first of them that is installed.
 
     Raises:
         BackendError: it is not installed, or does not load.
@@ -129,14 +126,7 @@ def parse(trt: Any, content: bytes, precision: str) -> Network:
 def build(
     trt: Any, content: bytes, precision: str, max_batch: int, timing_cache: bytes = b''
 ) -> tuple[bytes, bytes]:
-    """Build an engine; this may take minutes.
-
-    Args:
-        trt: the module `tensorrt` or `tensorrt_rtx`.
-        content: the ONNX file.
-        precision: fp32, fp16 or int8.
-        max_batch: largest number of faces per run.
-        timing_cache: timing cache of an earlier build, or b''.
+    """Build an engine, which may take minutes, with the timing cache of an earlier build.
 
     Returns:
         The engine and the timing cache; b'' if this TensorRT has none.

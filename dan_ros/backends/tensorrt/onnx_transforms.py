@@ -31,9 +31,6 @@ def to_fp16(content: bytes) -> bytes:
     Everything from the second to the last convolution runs in fp16. Inputs, outputs, the color
     conversion (the first convolution) and the layers after the attention's sums do not change.
 
-    Args:
-        content: an ONNX file with float weights.
-
     Raises:
         ModelError: it is quantized, or a weight is too large for fp16.
     """

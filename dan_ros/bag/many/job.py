@@ -57,8 +57,7 @@ def open_pipeline(settings: BagSettings, threads: int) -> VideoPipeline:
 def resolve_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """Open the models on this machine and return their names, so that all workers use the same.
 
-    Args:
-        settings: see `BagSettings.to_json`.
+    `settings` are those of `BagSettings.to_json`.
 
     Returns:
         'settings': the same with the names of model, backend and detector instead of 'auto';
@@ -140,10 +139,7 @@ def hash_files(bag: Path) -> str:
 
 
 def run_job(job: dict[str, Any]) -> dict[str, Any]:
-    """Convert one bag and return the outcome.
-
-    Args:
-        job: fields of a `Job`.
+    """Convert the bag of a `Job`, given by its fields, and return the outcome.
 
     Returns:
         'state': `DONE`, `UNCHANGED`, `FAILED` (this bag), `UNSEEN`, or `FATAL` (the whole run);
@@ -270,14 +266,7 @@ def _flush(folder: Path) -> None:
 def _summarize(
     summary: ConversionSummary, folder: Path, bag: Path, left_out: dict[str, str]
 ) -> dict[str, Any]:
-    """Return the values that the page and the list of bags show for a bag.
-
-    Args:
-        summary: summary of the conversion.
-        folder: has the tables.
-        bag: what the conversion wrote.
-        left_out: why topics are not converted, by name.
-    """
+    """Return the values that the page and the list of bags show for a bag."""
     return {
         'text': summary.describe(),
         'frames': summary.frames,

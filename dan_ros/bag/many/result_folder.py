@@ -28,11 +28,8 @@ RECORDS = 'records.jsonl'
 class ResultFolder:
     """The results of many bags.
 
-    Args:
-        path: the folder, absolute.
-
     Attributes:
-        path: as given.
+        path: the folder, absolute.
         records: finished bags by name.
         token: text of the file `token` in `work`.
     """

@@ -78,13 +78,8 @@ class BagTask:
 class ManyBags:
     """Converts many bags into one result folder.
 
-    Args:
-        folder: the open result folder.
-        bags: resolved paths of the bags.
-        settings: how to convert them.
-        model_sha256: SHA-256 of the model file.
-        force: also convert bags that are done.
-        on_read: called with the number of bags that must be read because they may have been moved.
+    With `force`, bags that are done are converted too. `on_read` gets the number of bags that must
+    be read because they may have been moved.
 
     Attributes:
         tasks: all bags, by name.
@@ -134,12 +129,8 @@ class ManyBags:
     ) -> None:
         """Convert all bags that are not done.
 
-        Args:
-            executor: runs the jobs.
-            threads: CPU threads of each job.
-            on_progress: called about twice a second.
-            on_end: called when a bag is finished or has failed.
-            on_death: called with the cause when a worker died and its bag will be retried.
+        `on_progress` is called about twice a second, `on_end` when a bag is finished or has failed,
+        and `on_death` with the cause when a worker died and its bag will be retried.
 
         Raises:
             DataError: the run cannot continue, such as on a full disk; finished bags are kept.

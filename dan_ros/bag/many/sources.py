@@ -147,11 +147,7 @@ def _bags_in(
     """Return the bags in a folder.
 
     Without metadata, its storage files are one bag, or one each if there are bags in subfolders.
-
-    Args:
-        folder: the folder.
-        on_unreadable: see `find_bags`.
-        seen: resolved paths of the folders that were searched, because links may form a loop.
+    `seen` are the resolved paths of the folders that were searched, because links may form a loop.
     """
     real = os.path.realpath(folder)
     if real in seen or (folder / STATE).is_dir():

@@ -24,10 +24,7 @@ PALETTE = b''.join(bytes(to_rgb(color)) for color in (*ALL_COLORS, LIGHT.paper, 
 
 
 def count_labels(folder: Path) -> dict[str, Any]:
-    """Read the two tables of a bag, in bounded memory.
-
-    Args:
-        folder: contains `frames.parquet` and `faces.parquet`.
+    """Read `frames.parquet` and `faces.parquet` of a bag, in bounded memory.
 
     Returns:
         'start_ns', 'end_ns': bag times of the first and the last image; 'with_faces': number of
@@ -58,10 +55,8 @@ def count_labels(folder: Path) -> dict[str, Any]:
 def draw_strip(strip: Mapping[str, str]) -> bytes:
     """Draw the stacked shares of the expressions over time, and marks where images were dropped.
 
-    White lines between the bands separate colors that a viewer cannot tell apart.
-
-    Args:
-        strip: see `count_labels`.
+    White lines between the bands separate colors that a viewer cannot tell apart. See
+    `count_labels` for `strip`.
 
     Returns:
         PNG with one column per interval; the page stretches it.
