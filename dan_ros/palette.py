@@ -33,21 +33,13 @@ SERIES = (ACCENT, '#e69f00', '#009e73', ALERT, '#cc79a7', '#56b4e9')
 
 @dataclass(frozen=True)
 class Theme:
-    """Colors of a page or a plot.
+    """Colors of a page or a plot."""
 
-    Attributes:
-        paper: background.
-        panel: background of parts that stand out.
-        ink: text.
-        muted: less important text, axes; contrast with `paper` and `panel` at least 4.5 : 1.
-        grid: thin lines.
-    """
-
-    paper: str
-    panel: str
-    ink: str
-    muted: str
-    grid: str
+    paper: str  # background
+    panel: str  # background of parts that stand out
+    ink: str  # text
+    muted: str  # less important text, axes; contrast with `paper` and `panel` at least 4.5 : 1
+    grid: str  # thin lines
 
 
 LIGHT = Theme(paper='#ffffff', panel='#f5f6f8', ink='#1b1f24', muted='#5a626d', grid='#dde1e6')

@@ -195,23 +195,14 @@ class ExpressionPipeline:
 
 @dataclass
 class _Candidate:
-    """A detected face during a run.
+    """A detected face during a run."""
 
-    Attributes:
-        frame: image that shows the face.
-        face: the detection.
-        is_known: whether the face was classified in the last frame.
-        thresholds: quality thresholds for this face.
-        reason: why the face is not classified, or ''.
-        row: index in the batch, -1 if the face is not classified.
-    """
-
-    frame: Frame
-    face: Face
-    is_known: bool
-    thresholds: QualityThresholds
-    reason: str
-    row: int = -1
+    frame: Frame  # image that shows the face
+    face: Face  # the detection
+    is_known: bool  # whether the face was classified in the last frame
+    thresholds: QualityThresholds  # quality thresholds for this face
+    reason: str  # why the face is not classified, or ''
+    row: int = -1  # index in the batch, -1 if the face is not classified
 
     def priority(self) -> float:
         """Sort key: the candidate with the lowest value is classified first."""

@@ -21,29 +21,18 @@ PIPELINE, TRACKER, QUALITY = VIDEO.pipeline, VIDEO.tracker, VIDEO.pipeline.quali
 
 @dataclass(frozen=True)
 class Spec:
-    """One parameter.
+    """One parameter."""
 
-    Attributes:
-        name: name with dots, such as detector.interval.
-        default: bool, int, float, str or list of str; defines the parameter's type.
-        description: what it does, in full sentences.
-        unit: unit of the value, or ''.
-        limits: lowest and highest allowed number, or None.
-        choices: allowed values; () for all.
-        live: whether it may be changed while the node is configured.
-        check: raises a DanError or ValueError if a value is invalid for another reason.
-        takes_numbers: whether a list of numbers may replace the text with commas.
-    """
-
-    name: str
-    default: Any
-    description: str
-    unit: str = ''
-    limits: tuple[float, float] | None = None
-    choices: tuple[Any, ...] = ()
-    live: bool = False
+    name: str  # name with dots, such as detector.interval
+    default: Any  # bool, int, float, str or list of str; defines the parameter's type
+    description: str  # what it does, in full sentences
+    unit: str = ''  # unit of the value, or ''
+    limits: tuple[float, float] | None = None  # lowest and highest allowed number, or None
+    choices: tuple[Any, ...] = ()  # allowed values; () for all
+    live: bool = False  # whether it may be changed while the node is configured
+    # Raises a DanError or ValueError if a value is invalid for another reason.
     check: Callable[[Any], object] | None = None
-    takes_numbers: bool = False
+    takes_numbers: bool = False  # whether a list of numbers may replace the text with commas
 
     @property
     def allowed(self) -> str:

@@ -237,21 +237,13 @@ class VideoPipeline:
 
 @dataclass
 class _Camera:
-    """The state of one camera.
+    """The state of one camera."""
 
-    Attributes:
-        tracker: its faces.
-        size: (width, height) of its images, pixels.
-        frames: number of its images so far, plus an offset.
-        changes: parts of the images that changed.
-        attention: attention of its faces.
-    """
-
-    tracker: FaceTracker
-    size: tuple[int, int]
-    frames: int
-    changes: SceneChanges = field(default_factory=SceneChanges)
-    attention: AttentionTracker = field(default_factory=AttentionTracker)
+    tracker: FaceTracker  # its faces
+    size: tuple[int, int]  # (width, height) of its images, pixels
+    frames: int  # number of its images so far, plus an offset
+    changes: SceneChanges = field(default_factory=SceneChanges)  # parts of the images that changed
+    attention: AttentionTracker = field(default_factory=AttentionTracker)  # attention of its faces
 
     def hint(self, frame: Frame, config: VideoConfig, released: set[str]) -> SearchHint:
         """Return the hints for the search in the next frame, with the ids of the released faces."""

@@ -36,15 +36,10 @@ SUM_TOLERANCE = 1e-3  # deviation of a softmax's sum from 1
 
 @dataclass(frozen=True)
 class Adopted:
-    """A wrapped classifier.
+    """A wrapped classifier."""
 
-    Attributes:
-        model: the graph, for `onnx_writer.save_model`.
-        difference: largest difference of a probability between classifier and wrapped graph.
-    """
-
-    model: onnx.ModelProto
-    difference: float
+    model: onnx.ModelProto  # the graph, for `onnx_writer.save_model`
+    difference: float  # largest difference of a probability between classifier and wrapped graph
 
 
 class Classifier:

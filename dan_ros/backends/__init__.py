@@ -49,17 +49,11 @@ NO_SERVER = ServerConfig()
 
 @dataclass(frozen=True)
 class Selection:
-    """A loaded backend and how it was chosen.
+    """A loaded backend and how it was chosen."""
 
-    Attributes:
-        backend: the loaded backend.
-        reason: why it was chosen, a sentence.
-        warning: set if a GPU is present or requested but cannot be used; else ''.
-    """
-
-    backend: Backend
-    reason: str
-    warning: str = ''
+    backend: Backend  # the loaded backend
+    reason: str  # why it was chosen, a sentence
+    warning: str = ''  # set if a GPU is present or requested but cannot be used; else ''
 
 
 def open_backend(

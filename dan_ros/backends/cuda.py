@@ -29,17 +29,11 @@ MAX_MESSAGE = 200  # characters quoted from a library's message
 
 @dataclass(frozen=True)
 class Device:
-    """A GPU.
+    """A GPU."""
 
-    Attributes:
-        name: as the driver reports it, such as 'NVIDIA H200'.
-        sm: compute capability, such as '9.0'.
-        driver: version of the driver and of the CUDA it supports.
-    """
-
-    name: str
-    sm: str
-    driver: str
+    name: str  # as the driver reports it, such as 'NVIDIA H200'
+    sm: str  # compute capability, such as '9.0'
+    driver: str  # version of the driver and of the CUDA it supports
 
 
 @lru_cache(maxsize=1)

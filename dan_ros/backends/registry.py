@@ -17,28 +17,18 @@ CPU, GPU, SERVER = 'cpu', 'gpu', 'server'
 
 @dataclass(frozen=True)
 class BackendEntry:
-    """One backend.
+    """One backend."""
 
-    Attributes:
-        name: value of `backend.name` and of `--backend`.
-        factory: 'module:callable', imported at first use and called with (ModelFile,
-            BackendConfig); a leading dot means `dan_ros.backends`.
-        kind: `CPU`, `GPU` or `SERVER`.
-        packages: pip packages it needs, separated by spaces.
-        extra: the pip extra of this package that contains them, or ''.
-        only_by_name: whether 'auto' skips it.
-        prefers_int8: whether the bundled model runs fastest as int8.
-        takes_precision: whether a float model can run in fp32 or fp16.
-    """
-
-    name: str
+    name: str  # value of `backend.name` and of `--backend`
+    # 'module:callable', imported at first use and called with (ModelFile, BackendConfig); a leading
+    # dot means `dan_ros.backends`.
     factory: str
-    kind: str
-    packages: str = ''
-    extra: str = ''
-    only_by_name: bool = False
-    prefers_int8: bool = False
-    takes_precision: bool = False
+    kind: str  # `CPU`, `GPU` or `SERVER`
+    packages: str = ''  # pip packages it needs, separated by spaces
+    extra: str = ''  # the pip extra of this package that contains them, or ''
+    only_by_name: bool = False  # whether 'auto' skips it
+    prefers_int8: bool = False  # whether the bundled model runs fastest as int8
+    takes_precision: bool = False  # whether a float model can run in fp32 or fp16
 
     def load(self, file: 'ModelFile', config: 'BackendConfig') -> 'Backend':
         """Import the backend and load a model into it.

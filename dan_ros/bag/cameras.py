@@ -51,31 +51,21 @@ _Preview: TypeAlias = np.ndarray | None
 
 @dataclass(frozen=True)
 class _Sample:
-    """An image of a topic.
+    """An image of a topic."""
 
-    Attributes:
-        header: stamp, nanoseconds, and frame id.
-        delay_ns: from stamp to bag time.
-        encoding: encoding of the pixels; '' if unknown.
-        preview: uint8 [h, w], gray, a part of the pixels; None if the image cannot be decoded.
-    """
-
-    header: tuple[int, str]
-    delay_ns: int
-    encoding: str
+    header: tuple[int, str]  # stamp, nanoseconds, and frame id
+    delay_ns: int  # from stamp to bag time
+    encoding: str  # encoding of the pixels; '' if unknown
+    # uint8 [h, w], gray, a part of the pixels; None if the image cannot be decoded.
     preview: _Preview
 
 
 @dataclass
 class CameraChoice:
-    """The image topics to process.
+    """The image topics to process."""
 
-    Attributes:
-        topics: one per camera.
-        left_out: reason by name of each image topic that is not a separate camera.
-    """
-
-    topics: list[Topic]
+    topics: list[Topic]  # one per camera
+    # Reason by name of each image topic that is not a separate camera.
     left_out: dict[str, str] = field(default_factory=dict)
 
 

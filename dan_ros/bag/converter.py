@@ -34,27 +34,18 @@ CLEANUP_FRAMES = 100  # interval at which the timelines of lost faces are drawn 
 
 @dataclass
 class ConversionSummary:
-    """Result of a conversion.
+    """Result of a conversion."""
 
-    Attributes:
-        frames: number of processed frames.
-        faces: number of faces in all frames.
-        ids: all face ids.
-        labels: number of faces per label.
-        dropped: number of dropped messages per cause.
-        examples: error of the first dropped message per cause.
-        warnings: problems that do not make the result incomplete.
-        damage: damage of the bag, see `Bag`; '' for none.
-    """
-
-    frames: int = 0
-    faces: int = 0
-    ids: set[str] = field(default_factory=set)
-    labels: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
+    frames: int = 0  # number of processed frames
+    faces: int = 0  # number of faces in all frames
+    ids: set[str] = field(default_factory=set)  # all face ids
+    labels: Counter[str] = field(default_factory=Counter)  # number of faces per label
+    dropped: Counter[str] = field(default_factory=Counter)  # number of dropped messages per cause
+    # Error of the first dropped message per cause.
     examples: dict[str, str] = field(default_factory=dict)
+    # Problems that do not make the result incomplete.
     warnings: set[str] = field(default_factory=set)
-    damage: str = ''
+    damage: str = ''  # damage of the bag, see `Bag`; '' for none
 
     def add_frame(self, array: Any) -> None:
         """Count the faces of a FacialExpressionArray."""

@@ -32,21 +32,13 @@ TYPES = get_typestore(Stores.ROS2_HUMBLE)
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic of a bag.
+    """A topic of a bag."""
 
-    Attributes:
-        name: such as /camera/image_raw.
-        kind: type of its messages, such as sensor_msgs/msg/Image; see `full_kind`.
-        count: number of its readable messages.
-        start_ns: bag time of the first message or earlier, nanoseconds.
-        end_ns: bag time of the last message or later, nanoseconds.
-    """
-
-    name: str
-    kind: str
-    count: int = 0
-    start_ns: int = 0
-    end_ns: int = 0
+    name: str  # such as /camera/image_raw
+    kind: str  # type of its messages, such as sensor_msgs/msg/Image; see `full_kind`
+    count: int = 0  # number of its readable messages
+    start_ns: int = 0  # bag time of the first message or earlier, nanoseconds
+    end_ns: int = 0  # bag time of the last message or later, nanoseconds
 
     @property
     def camera(self) -> str:
@@ -64,17 +56,11 @@ class Topic:
 
 @dataclass(frozen=True)
 class Record:
-    """A message of a bag.
+    """A message of a bag."""
 
-    Attributes:
-        topic: topic of the message.
-        time_ns: bag time, nanoseconds.
-        message: the message; None if its bytes are invalid.
-    """
-
-    topic: Topic
-    time_ns: int
-    message: Any
+    topic: Topic  # topic of the message
+    time_ns: int  # bag time, nanoseconds
+    message: Any  # the message; None if its bytes are invalid
 
     def to_error(self) -> FrameError:
         """Describe the error of a record without a message."""

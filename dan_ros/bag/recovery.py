@@ -39,19 +39,12 @@ MCAP_ERRORS = (McapError, ValueError, struct.error, OverflowError, MemoryError)
 
 
 class RawMessage(NamedTuple):
-    """A serialized message.
+    """A serialized message."""
 
-    Attributes:
-        topic: name of its topic.
-        kind: name of its type, such as sensor_msgs/msg/Image.
-        time_ns: bag time, nanoseconds.
-        data: CDR, possibly compressed with zstd.
-    """
-
-    topic: str
-    kind: str
-    time_ns: int
-    data: bytes
+    topic: str  # name of its topic
+    kind: str  # name of its type, such as sensor_msgs/msg/Image
+    time_ns: int  # bag time, nanoseconds
+    data: bytes  # CDR, possibly compressed with zstd
 
 
 class DamageError(DataError):

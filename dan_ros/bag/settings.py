@@ -18,25 +18,15 @@ FORMAT = 1  # version of the results; a change converts all bags again
 
 @dataclass(frozen=True)
 class BagSettings:
-    """The options of `dan-ros bag` that affect its results.
+    """The options of `dan-ros bag` that affect its results."""
 
-    Attributes:
-        topics: image topics; () for all cameras.
-        video, blur, annotations: what else is written.
-        model: known name or path.
-        backend, detector: names, see `open_backend` and `open_detector`.
-        max_side_px, max_faces, rotation: see `PipelineConfig`.
-        half_life_s, min_confidence: see `TrackerConfig`.
-        prior, calibration: see `ExpressionPipeline`.
-    """
-
-    topics: tuple[str, ...] = ()
+    topics: tuple[str, ...] = ()  # image topics; () for all cameras
     video: bool = False
     blur: bool = False
     annotations: bool = False
-    model: str = store.DEFAULT_MODEL
-    backend: str = 'auto'
-    detector: str = 'auto'
+    model: str = store.DEFAULT_MODEL  # known name or path
+    backend: str = 'auto'  # see `open_backend`
+    detector: str = 'auto'  # see `open_detector`
     max_side_px: int = PipelineConfig.max_side_px
     max_faces: int = PipelineConfig.max_faces
     rotation: int = PipelineConfig.rotation

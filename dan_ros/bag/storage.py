@@ -35,19 +35,12 @@ ZSTD_SUFFIXES = ('.zstd', '.zst')
 
 @dataclass
 class Channel:
-    """Information about a topic in a storage file.
+    """Information about a topic in a storage file."""
 
-    Attributes:
-        kind: see `full_kind`.
-        count: number of messages.
-        start_ns: bag time of the first message or earlier, nanoseconds.
-        end_ns: bag time of the last message or later, nanoseconds.
-    """
-
-    kind: str
-    count: int
-    start_ns: int
-    end_ns: int
+    kind: str  # see `full_kind`
+    count: int  # number of messages
+    start_ns: int  # bag time of the first message or earlier, nanoseconds
+    end_ns: int  # bag time of the last message or later, nanoseconds
 
     def add(self, other: 'Channel') -> None:
         """Add the messages of another channel of the same topic."""

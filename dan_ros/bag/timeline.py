@@ -22,25 +22,17 @@ GAP_INTERVALS = 4  # length of a gap, in mean frame intervals of the camera
 
 @dataclass
 class _Moments:
-    """Every Nth frame of one face, with N = `stride`.
+    """Every Nth frame of one face, with N = `stride`."""
 
-    Attributes:
-        times_s: time since the start of the bag per moment, seconds.
-        rows: probabilities per moment, [8].
-        expressions: canonical index of the label per moment, or `labels.UNKNOWN`.
-        after_gap: whether there is a gap before each moment.
-        frames: number of frames in which the face was seen.
-        last_s: time of the last of these frames, seconds.
-        stride: number of frames per moment.
-    """
-
+    # Time since the start of the bag per moment, seconds.
     times_s: list[float] = field(default_factory=list)
-    rows: list[np.ndarray] = field(default_factory=list)
+    rows: list[np.ndarray] = field(default_factory=list)  # probabilities per moment, [8]
+    # Canonical index of the label per moment, or `labels.UNKNOWN`.
     expressions: list[int] = field(default_factory=list)
-    after_gap: list[bool] = field(default_factory=list)
-    frames: int = 0
-    last_s: float = 0.0
-    stride: int = 1
+    after_gap: list[bool] = field(default_factory=list)  # whether there is a gap before each moment
+    frames: int = 0  # number of frames in which the face was seen
+    last_s: float = 0.0  # time of the last of these frames, seconds
+    stride: int = 1  # number of frames per moment
     _gap_since: bool = False
 
     def add(self, time_s: float, face: TrackedFace, max_pause_s: float) -> None:
@@ -74,15 +66,10 @@ class _Moments:
 
 @dataclass
 class _Camera:
-    """Frame rate of a camera.
+    """Frame rate of a camera."""
 
-    Attributes:
-        first_s: time of the first frame since the start of the bag, seconds.
-        frames: number of frames so far.
-    """
-
-    first_s: float
-    frames: int = 0
+    first_s: float  # time of the first frame since the start of the bag, seconds
+    frames: int = 0  # number of frames so far
 
     def add_frame(self, time_s: float) -> float:
         """Count a frame and return the longest pause of a face that is not a gap, seconds."""

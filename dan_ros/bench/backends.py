@@ -37,17 +37,11 @@ class Unavailable:
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to run the network.
+    """One way to run the network."""
 
-    Attributes:
-        backend: one of `BACKENDS`.
-        model: name or path.
-        precision: 'fp32', 'fp16' or 'int8'.
-    """
-
-    backend: str
-    model: str
-    precision: str
+    backend: str  # one of `BACKENDS`
+    model: str  # name or path
+    precision: str  # 'fp32', 'fp16' or 'int8'
 
     def __str__(self) -> str:
         return f'{self.backend}, {self.model}, {self.precision}'
@@ -55,18 +49,12 @@ class Variant:
 
 @dataclass
 class Networks:
-    """All variants that work on this machine.
+    """All variants that work on this machine."""
 
-    Attributes:
-        selection: what the node uses by default.
-        default: the variant of `selection`.
-        backends: the open backends, the default first.
-        unavailable: variants and backends that cannot be opened.
-    """
-
-    selection: Selection
-    default: Variant
-    backends: dict[Variant, Backend]
+    selection: Selection  # what the node uses by default
+    default: Variant  # the variant of `selection`
+    backends: dict[Variant, Backend]  # the open backends, the default first
+    # Variants and backends that cannot be opened.
     unavailable: list[Unavailable] = field(default_factory=list)
 
     @property

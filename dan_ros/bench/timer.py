@@ -18,29 +18,19 @@ T = TypeVar('T')
 
 @dataclass(frozen=True)
 class Limit:
-    """Limits of a measurement; the first round is always completed.
+    """Limits of a measurement; the first round is always completed."""
 
-    Attributes:
-        rounds: maximum number of rounds. Each variant runs one block per round.
-        seconds: maximum duration, warm-up included.
-    """
-
-    rounds: int = 1_000_000
-    seconds: float = math.inf
+    rounds: int = 1_000_000  # maximum number of rounds. Each variant runs one block per round.
+    seconds: float = math.inf  # maximum duration, warm-up included
 
 
 @dataclass
 class Comparison:
-    """Times of several variants of one task.
+    """Times of several variants of one task."""
 
-    Attributes:
-        title: the task.
-        baseline: name of the variant that the others are compared with.
-        times_ms: median time of each variant, milliseconds.
-    """
-
-    title: str
-    baseline: str
+    title: str  # the task
+    baseline: str  # name of the variant that the others are compared with
+    # Median time of each variant, milliseconds.
     times_ms: dict[str, float] = field(default_factory=dict)
 
     @property

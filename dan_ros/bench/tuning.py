@@ -10,34 +10,21 @@ MAX_SAVED_SHARE = 0.9  # limit for the sum of savings, as a share of the pipelin
 
 @dataclass(frozen=True)
 class Saving:
-    """Time that a change of parameters saves.
+    """Time that a change of parameters saves."""
 
-    Attributes:
-        settings: as in a parameter file.
-        saved_ms: per image.
-        kind: savings of one kind overlap, so at most one of them is suggested.
-    """
-
-    settings: str
-    saved_ms: float
-    kind: str
+    settings: str  # as in a parameter file
+    saved_ms: float  # per image
+    kind: str  # savings of one kind overlap, so at most one of them is suggested
 
 
 @dataclass(frozen=True)
 class Advice:
-    """Suggested settings.
+    """Suggested settings."""
 
-    Attributes:
-        default_hz: images per second at the default settings.
-        settings: what to set, may be empty.
-        advised_hz: estimated images per second with `settings`.
-        text: the above in one or two sentences.
-    """
-
-    default_hz: float
-    settings: tuple[str, ...]
-    advised_hz: float
-    text: str
+    default_hz: float  # images per second at the default settings
+    settings: tuple[str, ...]  # what to set, may be empty
+    advised_hz: float  # estimated images per second with `settings`
+    text: str  # the above in one or two sentences
 
 
 def advise(time_ms: float, savings: list[Saving], defaults: str) -> Advice:

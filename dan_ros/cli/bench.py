@@ -56,27 +56,16 @@ class UsageProblem(click.ClickException):
 
 @dataclass
 class Results:
-    """Everything that `dan-ros bench` prints and writes.
+    """Everything that `dan-ros bench` prints and writes."""
 
-    Attributes:
-        machine: description of the machine before the measurement.
-        defaults: what the node uses here by default.
-        unavailable: backends and detectors that cannot be measured.
-        networks: one comparison per batch size.
-        detectors: by image width.
-        pipelines: one per image size and number of faces.
-        advice: suggested parameters.
-        notes: reasons why the times may not be reliable.
-    """
-
-    machine: dict[str, str]
-    defaults: dict[str, str]
-    unavailable: list[Unavailable]
-    networks: list[Comparison]
-    detectors: Comparison
-    pipelines: list[PipelineTimes]
-    advice: Advice
-    notes: list[str]
+    machine: dict[str, str]  # description of the machine before the measurement
+    defaults: dict[str, str]  # what the node uses here by default
+    unavailable: list[Unavailable]  # backends and detectors that cannot be measured
+    networks: list[Comparison]  # one comparison per batch size
+    detectors: Comparison  # by image width
+    pipelines: list[PipelineTimes]  # one per image size and number of faces
+    advice: Advice  # suggested parameters
+    notes: list[str]  # reasons why the times may not be reliable
 
     @property
     def comparisons(self) -> list[Comparison]:

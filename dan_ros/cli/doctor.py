@@ -64,20 +64,14 @@ OPTIONAL_PACKAGES = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the report.
+    """One line of the report."""
 
-    Attributes:
-        subject: what was checked.
-        state: `OK`; `ABSENT`, not needed on this machine; `WARNING`, an optional part is missing;
-            `ERROR`, the node, or the server that was given, cannot work.
-        found: what was found.
-        remedy: what to do about it, or ''.
-    """
-
-    subject: str
+    subject: str  # what was checked
+    # `OK`; `ABSENT`, not needed on this machine; `WARNING`, an optional part is missing; `ERROR`,
+    # the node, or the server that was given, cannot work.
     state: str
-    found: str
-    remedy: str = ''
+    found: str  # what was found
+    remedy: str = ''  # what to do about it, or ''
 
 
 @click.command('doctor')

@@ -30,35 +30,24 @@ TENTHS = {TRAIN: range(8), VALID: range(8, 9), TEST: range(9, 10)}
 
 @dataclass(frozen=True)
 class LabeledImage:
-    """One face in an image file.
+    """One face in an image file."""
 
-    Attributes:
-        path: the image file.
-        label: index into the data set's `labels`.
-        crop: the face in the image, (left, top, width, height) in pixels; None for the whole image.
-    """
-
-    path: Path
-    label: int
+    path: Path  # the image file
+    label: int  # index into the data set's `labels`
+    # The face in the image, (left, top, width, height) in pixels; None for the whole image.
     crop: tuple[int, int, int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The images of one split, before they are decoded.
+    """The images of one split, before they are decoded."""
 
-    Attributes:
-        images: all images with a class.
-        layout: description of where the images are.
-        skipped: reason per image without a class.
-        excluded: number of images that the rules of the data set exclude, per reason.
-        folders: folder of each class; empty if the classes are not folders.
-    """
-
-    images: list[LabeledImage]
-    layout: str
-    skipped: Mapping[str, str] = field(default_factory=dict)
+    images: list[LabeledImage]  # all images with a class
+    layout: str  # description of where the images are
+    skipped: Mapping[str, str] = field(default_factory=dict)  # reason per image without a class
+    # Number of images that the rules of the data set exclude, per reason.
     excluded: Mapping[str, int] = field(default_factory=dict)
+    # Folder of each class; empty if the classes are not folders.
     folders: Mapping[str, Path] = field(default_factory=dict)
 
 

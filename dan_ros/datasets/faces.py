@@ -16,31 +16,23 @@ MAX_LISTED_SKIPS = 20  # number of left out images that are listed on the screen
 
 @dataclass(frozen=True)
 class Faces:
-    """One split of a data set: all labels in memory, images read on demand.
+    """One split of a data set: all labels in memory, images read on demand."""
 
-    Attributes:
-        labels: canonical name of the class in each column of `targets`.
-        targets: float32 [N, C], rows sum to 1: one-hot, or the shares of the annotators' votes.
-        classes: int64 [N], class of each face, 0 .. C - 1.
-        read: reads faces by index: (int64 [B], side in pixels) -> uint8 [B, side, side, 1 or 3],
-            gray or RGB.
-        native_size: side in pixels that all images have, or None if they differ.
-        layout: description of where the faces are, and in which form.
-        skipped: reason per image that is left out because it cannot be read or has no class.
-        excluded: number of faces that the rules of the data set exclude, per reason.
-        empty_folders: class folders without a readable image.
-        paths: file of each face, N of them; () if the faces are not in separate files.
-    """
-
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # canonical name of the class in each column of `targets`
+    # float32 [N, C], rows sum to 1: one-hot, or the shares of the annotators' votes.
     targets: np.ndarray
-    classes: np.ndarray
+    classes: np.ndarray  # int64 [N], class of each face, 0 .. C - 1
+    # Reads faces by index: (int64 [B], side in pixels) -> uint8 [B, side, side, 1 or 3], gray or
+    # RGB.
     read: Callable[[np.ndarray, int], np.ndarray]
-    native_size: int | None = None
-    layout: str = ''
+    native_size: int | None = None  # side in pixels that all images have, or None if they differ
+    layout: str = ''  # description of where the faces are, and in which form
+    # Reason per image that is left out because it cannot be read or has no class.
     skipped: Mapping[str, str] = field(default_factory=dict)
+    # Number of faces that the rules of the data set exclude, per reason.
     excluded: Mapping[str, int] = field(default_factory=dict)
-    empty_folders: tuple[str, ...] = ()
+    empty_folders: tuple[str, ...] = ()  # class folders without a readable image
+    # File of each face, N of them; () if the faces are not in separate files.
     paths: tuple[Path, ...] = ()
 
     def __len__(self) -> int:

@@ -47,23 +47,17 @@ NO_SECOND_OPINION = (
 
 @dataclass(frozen=True)
 class _Content:
-    """Content of the files of a split.
+    """Content of the files of a split."""
 
-    Attributes:
-        images: uint8 [N, 48, 48].
-        votes: integers [N, 10].
-        unnamed: number of rows without a file name, which FER+ drops; they are not among the N.
-        emotions: FER-2013's own labels as N arguments of `read_emotion`; () if unknown.
-        layout, skipped, paths: as in `Faces`.
-    """
-
-    images: np.ndarray
-    votes: np.ndarray
-    layout: str
+    images: np.ndarray  # uint8 [N, 48, 48]
+    votes: np.ndarray  # integers [N, 10]
+    layout: str  # as in `Faces`
+    # Number of rows without a file name, which FER+ drops; they are not among the N.
     unnamed: int = 0
+    # FER-2013's own labels as N arguments of `read_emotion`; () if unknown.
     emotions: Sequence[tuple[Path, int, str]] = ()
-    skipped: Mapping[str, str] = field(default_factory=dict)
-    paths: tuple[Path, ...] = ()
+    skipped: Mapping[str, str] = field(default_factory=dict)  # as in `Faces`
+    paths: tuple[Path, ...] = ()  # as in `Faces`
 
 
 class FerPlus(FaceDataset):

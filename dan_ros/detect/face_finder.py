@@ -34,19 +34,12 @@ _ROTATIONS = {1: cv2.ROTATE_90_CLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CO
 
 @dataclass(frozen=True)
 class FaceFinder:
-    """Runs a detector on downscaled, upright copies of a frame or of its regions.
+    """Runs a detector on downscaled, upright copies of a frame or of its regions."""
 
-    Attributes:
-        detector: finds the faces.
-        max_side_px: longer side of the downscaled copy of a full frame, pixels.
-        quarter_turns: clockwise quarter turns that make the frame upright, 0 to 3.
-        timer: receives the times of `REDUCE` and `DETECT`.
-    """
-
-    detector: Detector
-    max_side_px: int
-    quarter_turns: int
-    timer: StageTimer
+    detector: Detector  # finds the faces
+    max_side_px: int  # longer side of the downscaled copy of a full frame, pixels
+    quarter_turns: int  # clockwise quarter turns that make the frame upright, 0 to 3
+    timer: StageTimer  # receives the times of `REDUCE` and `DETECT`
 
     def find(self, frame: Frame, hint: SearchHint) -> list[Face]:
         """Find at most `MAX_FACES` faces, in pixels of the frame, the largest first.
@@ -151,19 +144,12 @@ class FaceFinder:
 
 @dataclass(frozen=True)
 class _Copy:
-    """Reduced, upright copy of a part of a frame.
+    """Reduced, upright copy of a part of a frame."""
 
-    Attributes:
-        image: uint8 [H, W, 3], BGR.
-        size: (height, width) before the rotation.
-        turns: clockwise quarter turns of the rotation.
-        part: left, top, right, bottom, pixels of the frame.
-    """
-
-    image: np.ndarray
-    size: tuple[int, int]
-    turns: int
-    part: tuple[int, int, int, int]
+    image: np.ndarray  # uint8 [H, W, 3], BGR
+    size: tuple[int, int]  # (height, width) before the rotation
+    turns: int  # clockwise quarter turns of the rotation
+    part: tuple[int, int, int, int]  # left, top, right, bottom, pixels of the frame
 
     def to_frame(self, face: Face) -> Face:
         """Map a face from pixels of the copy to pixels of the frame."""

@@ -89,17 +89,11 @@ class SceneChanges:
 
 @dataclass(frozen=True)
 class _Cells:
-    """Brightness of an image by cells.
+    """Brightness of an image by cells."""
 
-    Attributes:
-        size: (width, height) of the image.
-        scale: pixels of the image per pixel of the reduced copy.
-        means: float32 [rows, columns], gray levels.
-    """
-
-    size: tuple[int, int]
-    scale: float
-    means: np.ndarray
+    size: tuple[int, int]  # (width, height) of the image
+    scale: float  # pixels of the image per pixel of the reduced copy
+    means: np.ndarray  # float32 [rows, columns], gray levels
 
     @classmethod
     def of(cls, frame: Frame, max_side_px: int) -> '_Cells':

@@ -25,21 +25,13 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A model's results on a data set.
+    """A model's results on a data set."""
 
-    Attributes:
-        faces: the data set's split.
-        chosen: int64 [N], indices of the evaluated faces: those whose class the model has.
-        probabilities: float32 [N, C], in the order of `scores.labels`.
-        scores: metrics of `probabilities`.
-        left_out: number of faces per label that the model does not have.
-    """
-
-    faces: Faces
-    chosen: np.ndarray
-    probabilities: np.ndarray
-    scores: Scores
-    left_out: dict[str, int]
+    faces: Faces  # the data set's split
+    chosen: np.ndarray  # int64 [N], indices of the evaluated faces: those whose class the model has
+    probabilities: np.ndarray  # float32 [N, C], in the order of `scores.labels`
+    scores: Scores  # metrics of `probabilities`
+    left_out: dict[str, int]  # number of faces per label that the model does not have
 
     @property
     def without_result(self) -> np.ndarray:

@@ -14,22 +14,16 @@ class Scores:
 
     A face without a result (all probabilities are 0) counts as wrong and is in no column of
     `confusion`.
-
-    Attributes:
-        labels: names of the classes.
-        confusion: int64 [C, C], number of faces per true class (row) and predicted class (column).
-        faces: int64 [C], number of faces per true class.
-        bin_faces: int64 [M], number of classified faces per confidence bin; M equal bins of [0, 1].
-        bin_confidence: float64 [M], mean confidence per bin; 0 in an empty bin.
-        bin_accuracy: float64 [M], accuracy per bin; 0 in an empty bin.
     """
 
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # names of the classes
+    # int64 [C, C], number of faces per true class (row) and predicted class (column).
     confusion: np.ndarray
-    faces: np.ndarray
+    faces: np.ndarray  # int64 [C], number of faces per true class
+    # int64 [M], number of classified faces per confidence bin; M equal bins of [0, 1].
     bin_faces: np.ndarray
-    bin_confidence: np.ndarray
-    bin_accuracy: np.ndarray
+    bin_confidence: np.ndarray  # float64 [M], mean confidence per bin; 0 in an empty bin
+    bin_accuracy: np.ndarray  # float64 [M], accuracy per bin; 0 in an empty bin
 
     @property
     def accuracy(self) -> float:

@@ -20,19 +20,12 @@ FISHEYE_LENGTHS = (0, 4)
 
 @dataclass(frozen=True)
 class Camera:
-    """A calibrated camera.
+    """A calibrated camera."""
 
-    Attributes:
-        matrix: float64 [3, 3], intrinsics for an image of `size`, pixels.
-        distortion: float64 [n], coefficients in OpenCV's order; empty for none.
-        distortion_model: as in sensor_msgs/CameraInfo, such as plumb_bob or equidistant.
-        size: (width, height), pixels.
-    """
-
-    matrix: np.ndarray
-    distortion: np.ndarray
-    distortion_model: str
-    size: tuple[int, int]
+    matrix: np.ndarray  # float64 [3, 3], intrinsics for an image of `size`, pixels
+    distortion: np.ndarray  # float64 [n], coefficients in OpenCV's order; empty for none
+    distortion_model: str  # as in sensor_msgs/CameraInfo, such as plumb_bob or equidistant
+    size: tuple[int, int]  # (width, height), pixels
 
     @property
     def is_fisheye(self) -> bool:

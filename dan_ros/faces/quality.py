@@ -30,16 +30,11 @@ class QualityThresholds:
     """Thresholds that a face must pass to be classified.
 
     With the defaults, more than 99.5 % of the validation faces of FER+ pass.
-
-    Attributes:
-        min_side_px: longer side of the face's box, pixels.
-        min_frontality: see `frontality`, [0, 1].
-        min_sharpness: see `sharpness`, cycles per face.
     """
 
-    min_side_px: float = 24.0
-    min_frontality: float = 0.1
-    min_sharpness: float = 3.5
+    min_side_px: float = 24.0  # longer side of the face's box, pixels
+    min_frontality: float = 0.1  # see `frontality`, [0, 1]
+    min_sharpness: float = 3.5  # see `sharpness`, cycles per face
 
     def relaxed(self) -> 'QualityThresholds':
         """Return lower thresholds for a face that passed in the last image, to avoid flicker."""

@@ -39,17 +39,11 @@ MAX_SCANS = 32  # scans of a JPEG; encoders write about ten, each takes as long 
 
 @dataclass(frozen=True)
 class _Structure:
-    """Information from a JPEG or PNG that needs no decoding.
+    """Information from a JPEG or PNG that needs no decoding."""
 
-    Attributes:
-        size: (width, height), pixels, or None if the header is missing.
-        is_whole: whether the end was found; bytes after it are ignored.
-        scans: number of scans of a JPEG.
-    """
-
-    size: tuple[int, int] | None
-    is_whole: bool
-    scans: int = 1
+    size: tuple[int, int] | None  # (width, height), pixels, or None if the header is missing
+    is_whole: bool  # whether the end was found; bytes after it are ignored
+    scans: int = 1  # number of scans of a JPEG
 
 
 def is_whole(content: bytes) -> bool:

@@ -31,22 +31,15 @@ class ImageMessage(Protocol):
 
 @dataclass(frozen=True)
 class _Layout:
-    """Memory layout of an encoding.
+    """Memory layout of an encoding."""
 
-    Attributes:
-        channels: values per pixel.
-        bytes_per_value: 1 or 2; only the upper 8 of 16 bits are kept, as in cv_bridge.
-        result: encoding of the frame.
-        code: OpenCV's conversion to `result`, or None.
-        is_paired: each pair of pixels in a row shares its color, so the width must be even.
-        planes: rows of data per row of the image; above 1, color lies below the gray values.
-    """
-
-    channels: int
-    bytes_per_value: int
-    result: str
-    code: int | None = None
+    channels: int  # values per pixel
+    bytes_per_value: int  # 1 or 2; only the upper 8 of 16 bits are kept, as in cv_bridge
+    result: str  # encoding of the frame
+    code: int | None = None  # OpenCV's conversion to `result`, or None
+    # Each pair of pixels in a row shares its color, so the width must be even.
     is_paired: bool = False
+    # Rows of data per row of the image; above 1, color lies below the gray values.
     planes: float = 1
 
     @property

@@ -32,17 +32,11 @@ Warn = Callable[[str], object]
 
 @dataclass
 class Source(Iterator[np.ndarray | None]):
-    """Endless images: uint8 [H, W, 3] BGR, or None while an image cannot be read.
+    """Endless images: uint8 [H, W, 3] BGR, or None while an image cannot be read."""
 
-    Attributes:
-        images: yields the images.
-        rate_hz: images per second.
-        is_live: whether the next image comes when it is taken, as from a camera.
-    """
-
-    images: Images
-    rate_hz: float
-    is_live: bool = False
+    images: Images  # yields the images
+    rate_hz: float  # images per second
+    is_live: bool = False  # whether the next image comes when it is taken, as from a camera
 
     def __next__(self) -> np.ndarray | None:
         return next(self.images)

@@ -32,23 +32,14 @@ DEFAULT_MODEL = 'auto'  # the bundled model that the chosen backend runs fastest
 
 @dataclass(frozen=True)
 class KnownModel:
-    """A model that this version of the package was tested with.
+    """A model that this version of the package was tested with."""
 
-    Attributes:
-        name: name on the command line and in parameters.
-        filename: name of its file wherever it is stored.
-        sha256: SHA-256 of the file, hexadecimal.
-        description: one line of text, with the license.
-        package: Python package that contains the file, or ''.
-        url: download address; '' for models that come with this package.
-    """
-
-    name: str
-    filename: str
-    sha256: str
-    description: str
-    package: str = ''
-    url: str = ''
+    name: str  # name on the command line and in parameters
+    filename: str  # name of its file wherever it is stored
+    sha256: str  # SHA-256 of the file, hexadecimal
+    description: str  # one line of text, with the license
+    package: str = ''  # Python package that contains the file, or ''
+    url: str = ''  # download address; '' for models that come with this package
 
     @property
     def remedy(self) -> str:
@@ -94,19 +85,12 @@ KNOWN_MODELS = {
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model file that was read once and checked.
+    """A model file that was read once and checked."""
 
-    Attributes:
-        name: known name or path by which the model was requested.
-        path: file it was read from.
-        content: the whole file.
-        sha256: SHA-256 of the content, hexadecimal.
-    """
-
-    name: str
-    path: Path
-    content: bytes
-    sha256: str
+    name: str  # known name or path by which the model was requested
+    path: Path  # file it was read from
+    content: bytes  # the whole file
+    sha256: str  # SHA-256 of the content, hexadecimal
 
 
 def read_model(name: str) -> ModelFile:

@@ -14,19 +14,12 @@ PANEL_IN = 1.6  # height of a panel
 
 @dataclass(frozen=True)
 class Panel:
-    """Lines that share a vertical axis.
+    """Lines that share a vertical axis."""
 
-    Attributes:
-        title: drawn on top of the panel.
-        lines: N values by name; NaN leaves a gap.
-        unit: label of the vertical axis.
-        from_zero: whether the axis begins at 0.
-    """
-
-    title: str
-    lines: Mapping[str, Sequence[float]]
-    unit: str = ''
-    from_zero: bool = True
+    title: str  # drawn on top of the panel
+    lines: Mapping[str, Sequence[float]]  # N values by name; NaN leaves a gap
+    unit: str = ''  # label of the vertical axis
+    from_zero: bool = True  # whether the axis begins at 0
 
 
 @styled

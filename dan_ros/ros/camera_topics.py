@@ -18,18 +18,12 @@ class CameraTopics:
 
     rclpy remaps every name that it is given. So `images` and `info` are names before remapping, for
     rclpy; the other attributes are names after remapping, for logs and messages.
-
-    Attributes:
-        images: topic of the image subscription.
-        info: topic of the calibration.
-        listened: resolved name of the image subscription.
-        camera: resolved name of the image topic, without the suffix of the transport.
     """
 
-    images: str
-    info: str
-    listened: str
-    camera: str
+    images: str  # topic of the image subscription
+    info: str  # topic of the calibration
+    listened: str  # resolved name of the image subscription
+    camera: str  # resolved name of the image topic, without the suffix of the transport
 
     @classmethod
     def resolve(cls, node: Node, topic: str, suffix: str, is_only: bool) -> 'CameraTopics':

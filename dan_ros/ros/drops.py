@@ -19,17 +19,11 @@ LOST_HINT = (
 
 @dataclass(frozen=True)
 class DropReporter:
-    """Counts and logs dropped images. Its methods may be called from any thread.
+    """Counts and logs dropped images. Its methods may be called from any thread."""
 
-    Attributes:
-        statistics: receives the counts.
-        logger: logger of the node.
-        on_gpu_lost: called when this process cannot use the GPU any more.
-    """
-
-    statistics: Statistics
-    logger: Any
-    on_gpu_lost: Callable[[Exception], None]
+    statistics: Statistics  # receives the counts
+    logger: Any  # logger of the node
+    on_gpu_lost: Callable[[Exception], None]  # called when this process cannot use the GPU any more
 
     def superseded(self, camera: str) -> None:
         """Count an image that a newer one replaced."""

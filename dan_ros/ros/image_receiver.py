@@ -19,22 +19,14 @@ class ImageReceiver:
     """Checks arriving images and stores the newest valid one of each camera.
 
     An invalid image never replaces a valid one.
-
-    Attributes:
-        transport: raw or compressed.
-        buffer: buffer of the inference thread.
-        statistics: counts the images.
-        drops: counts the dropped images.
-        source_of: maps a camera to the name under which its drops are counted.
-        group: callback group of the image subscriptions.
     """
 
-    transport: Transport
-    buffer: LatestFrameBuffer[StampedMessage]
-    statistics: Statistics
-    drops: DropReporter
-    source_of: Callable[[str], str]
-    group: CallbackGroup
+    transport: Transport  # raw or compressed
+    buffer: LatestFrameBuffer[StampedMessage]  # buffer of the inference thread
+    statistics: Statistics  # counts the images
+    drops: DropReporter  # counts the dropped images
+    source_of: Callable[[str], str]  # maps a camera to the name under which its drops are counted
+    group: CallbackGroup  # callback group of the image subscriptions
 
     def receive(self, camera: str, read: Callable[[], Any]) -> None:
         """Take the image message that `read` returns; `camera` is its key in the buffer."""

@@ -69,36 +69,22 @@ class LatestFrameBuffer(Generic[Item]):
 
 @dataclass(frozen=True)
 class StampedMessage:
-    """An image message.
+    """An image message."""
 
-    Attributes:
-        message: a message with a header.
-        decode: decodes the image; raises a FrameError if it is damaged.
-        received_s: arrival time on the monotonic clock, seconds.
-    """
-
-    message: Any
-    decode: Callable[[], Frame]
-    received_s: float
+    message: Any  # a message with a header
+    decode: Callable[[], Frame]  # decodes the image; raises a FrameError if it is damaged
+    received_s: float  # arrival time on the monotonic clock, seconds
 
 
 @dataclass(frozen=True)
 class FrameResult:
-    """A processed image and its faces.
+    """A processed image and its faces."""
 
-    Attributes:
-        camera: key of the image in the buffer.
-        stamped: the message.
-        captured: the image as the camera sent it; publish `frame` instead.
-        faces: the faces to publish.
-        hidden_boxes: float [4] each, pixels; faces that must not be shown.
-    """
-
-    camera: str
-    stamped: StampedMessage
-    captured: Frame
-    faces: list[TrackedFace]
-    hidden_boxes: Sequence[np.ndarray] = ()
+    camera: str  # key of the image in the buffer
+    stamped: StampedMessage  # the message
+    captured: Frame  # the image as the camera sent it; publish `frame` instead
+    faces: list[TrackedFace]  # the faces to publish
+    hidden_boxes: Sequence[np.ndarray] = ()  # float [4] each, pixels; faces that must not be shown
 
     @cached_property
     def frame(self) -> Frame:

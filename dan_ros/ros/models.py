@@ -24,15 +24,10 @@ WARM_UP_SIZE = (480, 640)  # height, width, pixels
 
 @dataclass(frozen=True)
 class Models:
-    """The loaded models.
+    """The loaded models."""
 
-    Attributes:
-        selection: the backend in use and the reason for it.
-        video: the pipeline.
-    """
-
-    selection: Selection
-    video: VideoPipeline
+    selection: Selection  # the backend in use and the reason for it
+    video: VideoPipeline  # the pipeline
 
     @property
     def warnings(self) -> list[str]:

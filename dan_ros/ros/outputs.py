@@ -29,17 +29,11 @@ except ModuleNotFoundError:
 
 @dataclass(frozen=True)
 class Output:
-    """An output in the messages of another package.
+    """An output in the messages of another package."""
 
-    Attributes:
-        suffix: follows the name of the image topic.
-        message_type: class of the message; None if the package is not installed.
-        build: converts the faces of an image.
-    """
-
-    suffix: str
-    message_type: Any
-    build: Callable[[FrameResult], Any]
+    suffix: str  # follows the name of the image topic
+    message_type: Any  # class of the message; None if the package is not installed
+    build: Callable[[FrameResult], Any]  # converts the faces of an image
 
 
 def detections(result: FrameResult) -> Any:

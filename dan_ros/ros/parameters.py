@@ -311,17 +311,12 @@ class DetectorSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Typed values of all parameters; the table describes them.
-
-    Attributes:
-        cameras: image topic of each camera.
-        depths: depth topic of each of `cameras`; '' for none.
-    """
+    """Typed values of all parameters; the table describes them."""
 
     autostart: bool
     input: str
-    cameras: list[str]
-    depths: list[str]
+    cameras: list[str]  # image topic of each camera
+    depths: list[str]  # depth topic of each of `cameras`; '' for none
     image_transport: str
     reliability: str
     ros4hri: bool

@@ -15,22 +15,12 @@ from dan_ros.video_pipeline import VideoPipeline
 
 @dataclass(frozen=True)
 class SourceContext:
-    """The objects that a source needs from the node.
+    """The objects that a source needs from the node."""
 
-    Attributes:
-        node: node that subscribes and publishes.
-        settings: settings at the time of activation.
-        video: pipeline that tracks which faces are in view.
-        publishers: publish the results.
-        statistics: counts processed images.
-        drops: counts dropped images.
-        qos_monitor: notified of incompatible peers.
-    """
-
-    node: LifecycleNode
-    settings: Settings
-    video: VideoPipeline
-    publishers: ExpressionPublishers
-    statistics: Statistics
-    drops: DropReporter
-    qos_monitor: QosMonitor
+    node: LifecycleNode  # node that subscribes and publishes
+    settings: Settings  # settings at the time of activation
+    video: VideoPipeline  # pipeline that tracks which faces are in view
+    publishers: ExpressionPublishers  # publish the results
+    statistics: Statistics  # counts processed images
+    drops: DropReporter  # counts dropped images
+    qos_monitor: QosMonitor  # notified of incompatible peers

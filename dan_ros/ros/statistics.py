@@ -38,31 +38,22 @@ class _Window:
 
 @dataclass(frozen=True)
 class Report:
-    """Counts since the start of the node, and rates since the last report.
+    """Counts since the start of the node, and rates since the last report."""
 
-    Attributes:
-        received: images since the start.
-        processed: images since the start.
-        dropped: images since the start, by cause.
-        recently_dropped: images since the last report, by cause and camera.
-        fps: images processed per second.
-        latency_ms: mean time from the arrival of an image to its last message; 0 without images.
-        stages_ms: mean time per image of each of `inference_thread.STAGES`; {} without images.
-        unjudged: faces since the start that were not classified, by reason.
-        depth: faces since the start of cameras with depth, by outcome; see `depth.OUTCOMES`.
-        depth_dropped: depth images since the start that were not used, by cause.
-    """
-
-    received: int
-    processed: int
-    dropped: dict[str, int]
+    received: int  # images since the start
+    processed: int  # images since the start
+    dropped: dict[str, int]  # images since the start, by cause
+    # Images since the last report, by cause and camera.
     recently_dropped: dict[tuple[str, str], int]
-    fps: float
+    fps: float  # images processed per second
+    # Mean time from the arrival of an image to its last message; 0 without images.
     latency_ms: float
+    # Mean time per image of each of `inference_thread.STAGES`; {} without images.
     stages_ms: dict[str, float]
-    unjudged: dict[str, int]
+    unjudged: dict[str, int]  # faces since the start that were not classified, by reason
+    # Faces since the start of cameras with depth, by outcome; see `depth.OUTCOMES`.
     depth: dict[str, int]
-    depth_dropped: dict[str, int]
+    depth_dropped: dict[str, int]  # depth images since the start that were not used, by cause
 
 
 class Statistics:

@@ -18,27 +18,16 @@ ERROR = DiagnosticStatus.ERROR
 
 @dataclass(frozen=True)
 class Snapshot:
-    """State of the node at one moment.
+    """State of the node at one moment."""
 
-    Attributes:
-        phase: state of the lifecycle, or 'configuring'.
-        is_enabled: False while paused by ~/set_enabled.
-        failure: why the last transition failed, or ''.
-        model: parameter model.file, reported while no model is loaded.
-        report: counters.
-        models: the loaded models; None while not configured.
-        face_count: faces in the last image of every camera.
-        stream_warnings: problems of the images.
-    """
-
-    phase: str
-    is_enabled: bool
-    failure: str
-    model: str
-    report: Report
-    models: Models | None
-    face_count: int
-    stream_warnings: Sequence[str]
+    phase: str  # state of the lifecycle, or 'configuring'
+    is_enabled: bool  # False while paused by ~/set_enabled
+    failure: str  # why the last transition failed, or ''
+    model: str  # parameter model.file, reported while no model is loaded
+    report: Report  # counters
+    models: Models | None  # the loaded models; None while not configured
+    face_count: int  # faces in the last image of every camera
+    stream_warnings: Sequence[str]  # problems of the images
 
 
 @dataclass(frozen=True)

@@ -21,18 +21,13 @@ TRANSPORTS = (RAW, COMPRESSED)
 
 @dataclass(frozen=True)
 class Transport:
-    """One way to transport images.
+    """One way to transport images."""
 
-    Attributes:
-        message_type: class of the messages.
-        read: parses a serialized message, or raises a FrameError; fast.
-        check: takes a message and the name of its camera, and returns a function that decodes the
-            message; raises a FrameError if the message is invalid. It is fast; the returned
-            function may be slow and may raise a FrameError.
-    """
-
-    message_type: type
-    read: Callable[[bytes], Any]
+    message_type: type  # class of the messages
+    read: Callable[[bytes], Any]  # parses a serialized message, or raises a FrameError; fast
+    # Takes a message and the name of its camera, and returns a function that decodes the message;
+    # raises a FrameError if the message is invalid. It is fast; the returned function may be slow
+    # and may raise a FrameError.
     check: Callable[[Any, str], Callable[[], Frame]]
 
 

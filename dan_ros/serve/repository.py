@@ -30,18 +30,13 @@ MAX_QUEUE = 1024  # maximum number of waiting requests; more are refused at once
 
 @dataclass(frozen=True)
 class ServeConfig:
-    """How a server runs a model.
+    """How a server runs a model."""
 
-    Attributes:
-        backend: one of `BACKENDS`. onnxruntime is the fastest; python runs ONNX Runtime in a Python
-            process, for servers that have only Triton's Python backend.
-        device: one of `DEVICES`.
-        instances: number of copies of the model that work at the same time.
-    """
-
+    # One of `BACKENDS`. onnxruntime is the fastest; python runs ONNX Runtime in a Python process,
+    # for servers that have only Triton's Python backend.
     backend: str = ONNXRUNTIME
-    device: str = CPU
-    instances: int = 1
+    device: str = CPU  # one of `DEVICES`
+    instances: int = 1  # number of copies of the model that work at the same time
 
     @property
     def threads(self) -> int:

@@ -17,17 +17,11 @@ MODEL, ARCHIVE, VIDEO, TEXT, TABLE = 'model', 'archive', 'video', 'text', 'table
 
 @dataclass(frozen=True)
 class FileContent:
-    """What a file contains.
+    """What a file contains."""
 
-    Attributes:
-        name: with its article, such as 'a web page'.
-        advice: how to get the expected file, or ''.
-        group: one of the groups above, or '' for content that nothing in this package reads.
-    """
-
-    name: str
-    advice: str = ''
-    group: str = ''
+    name: str  # with its article, such as 'a web page'
+    advice: str = ''  # how to get the expected file, or ''
+    group: str = ''  # one of the groups above, or '' for content that nothing in this package reads
 
 
 DOWNLOAD = 'open it in a browser to see why, and download the file itself'

@@ -9,15 +9,10 @@ Value = TypeVar('Value')
 
 @dataclass(frozen=True)
 class Change(Generic[Value]):
-    """A change of a debounced value.
+    """A change of a debounced value."""
 
-    Attributes:
-        previous: value before the change.
-        lasted_s: how long that value lasted, seconds.
-    """
-
-    previous: Value
-    lasted_s: float
+    previous: Value  # value before the change
+    lasted_s: float  # how long that value lasted, seconds
 
 
 class Debounced(Generic[Value]):

@@ -24,57 +24,38 @@ class EventKind(IntEnum):
 
 @dataclass(frozen=True)
 class EventConfig:
-    """Settings of an `EventDetector`.
+    """Settings of an `EventDetector`."""
 
-    Attributes:
-        min_duration_s: how long a new expression must last before it counts, seconds.
-    """
-
-    min_duration_s: float = 0.3
+    min_duration_s: float = 0.3  # how long a new expression must last before it counts, seconds
 
 
 @dataclass(frozen=True)
 class FaceState:
-    """What is known about a face in view, as of the last image with it.
+    """What is known about a face in view, as of the last image with it."""
 
-    Attributes:
-        face_id: see `TrackedFace`.
-        expression: canonical index of the last expression that lasted long enough;
-            `labels.UNKNOWN` before the first.
-        confidence: present smoothed probability of that expression, [0, 1]; 0 if the face was not
-            classified.
-        detection_confidence: confidence of the detector, [0, 1].
-        attention: see `Attention`.
-        in_view_s: time since the face appeared, seconds.
-        expression_s: how long the expression has lasted, seconds.
-    """
-
-    face_id: str
+    face_id: str  # see `TrackedFace`
+    # Canonical index of the last expression that lasted long enough; `labels.UNKNOWN` before the
+    # first.
     expression: int
+    # Present smoothed probability of that expression, [0, 1]; 0 if the face was not classified.
     confidence: float
-    detection_confidence: float
-    attention: Attention
-    in_view_s: float
-    expression_s: float
+    detection_confidence: float  # confidence of the detector, [0, 1]
+    attention: Attention  # see `Attention`
+    in_view_s: float  # time since the face appeared, seconds
+    expression_s: float  # how long the expression has lasted, seconds
 
 
 @dataclass(frozen=True)
 class FaceEvent:
-    """One change of one face.
+    """One change of one face."""
 
-    Attributes:
-        kind: what happened.
-        state: state of the face after the change; for LEFT, when it was last seen.
-        previous_expression: canonical index of the expression before an EXPRESSION_CHANGED;
-            otherwise of the present one.
-        lasted_s: how long the previous state lasted, seconds: for LEFT, the time in view; for
-            EXPRESSION_CHANGED, the previous expression; for STARTED_LOOKING and STOPPED_LOOKING,
-            the time not looking or looking; 0 for APPEARED.
-    """
-
-    kind: EventKind
-    state: FaceState
+    kind: EventKind  # what happened
+    state: FaceState  # state of the face after the change; for LEFT, when it was last seen
+    # Canonical index of the expression before an EXPRESSION_CHANGED; otherwise of the present one.
     previous_expression: int
+    # How long the previous state lasted, seconds: for LEFT, the time in view; for
+    # EXPRESSION_CHANGED, the previous expression; for STARTED_LOOKING and STOPPED_LOOKING, the time
+    # not looking or looking; 0 for APPEARED.
     lasted_s: float
 
 

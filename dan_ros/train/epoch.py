@@ -58,19 +58,13 @@ class Objective(nn.Module):
 
 @dataclass
 class Learner:
-    """Everything that changes during training.
+    """Everything that changes during training."""
 
-    Attributes:
-        dan, objective: modules with parameters.
-        optimizer: optimizer of both.
-        scaler: keeps fp16 gradients in range; does nothing in other precisions.
-        after_step: functions called with the network after every step.
-    """
-
-    dan: DAN
-    objective: Objective
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
+    dan: DAN  # modules with parameters
+    objective: Objective  # modules with parameters
+    optimizer: torch.optim.Optimizer  # optimizer of both
+    scaler: torch.amp.GradScaler  # keeps fp16 gradients in range; does nothing in other precisions
+    # Functions called with the network after every step.
     after_step: list[Callable[[DAN], None]] = field(default_factory=list)
 
 

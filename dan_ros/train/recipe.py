@@ -44,65 +44,43 @@ Stage = Annotated[tuple[Epochs, Pixels], Strict(False)]
 
 
 class Augmentation(Settings, frozen=True):
-    """Random changes of training faces. Chances are in [0, 1]; ranges are [low, high].
+    """Random changes of training faces. Chances are in [0, 1]; ranges are [low, high]."""
 
-    Attributes:
-        flip_chance: mirror left and right.
-        affine_chance: rotate, scale and shift.
-        rotation_deg: maximum rotation to either side, degrees.
-        scale: range of the magnification; above 1 the face grows.
-        shift: maximum shift to any side, as a share of the image's side.
-        fill: what fills the border: `black`, or the `edge` repeated.
-        erase_chance: fill a rectangle with the mean color (Zhong et al. 2017,
-            https://arxiv.org/abs/1708.04896).
-        erase_area: range of the rectangle's area, as a share of the image's area.
-        tone_chance: change contrast, brightness and gamma.
-        contrast, gamma: ranges; 1 changes nothing. Gamma is drawn log-uniformly.
-        brightness: maximum change of pixels in [0, 1].
-        shade_chance: light from one side.
-        dark_chance: low light: 15 to 60 % of the light, and the noise of a dark image.
-        noise_chance: add Gaussian noise.
-        noise: maximum standard deviation of the noise, of pixels in [0, 1].
-        focus_chance: blur or sharpen.
-        blur_sigma: range of the blur's standard deviation, as a share of the image's side.
-        small_chance: shrink and enlarge again, like a distant face.
-        small_side: range of the shrunk side, as a share of the image's side.
-        jpeg_chance: compress as JPEG.
-        jpeg_quality: range of the JPEG quality, 1 to 100.
-        mixup_chance: blend pairs of faces (Zhang et al. 2017, https://arxiv.org/abs/1710.09412).
-        mixup_alpha: both parameters of the Beta distribution of the blend's weight.
-        cutmix_chance: paste rectangles between faces (Yun et al. 2019,
-            https://arxiv.org/abs/1905.04899).
-    """
-
-    flip_chance: Chance = 0.5
-    affine_chance: Chance = 0.2
-    rotation_deg: NotNegative = 20.0
-    scale: Range = (1.0, 1.0)
-    shift: Chance = 0.14
+    flip_chance: Chance = 0.5  # mirror left and right
+    affine_chance: Chance = 0.2  # rotate, scale and shift
+    rotation_deg: NotNegative = 20.0  # maximum rotation to either side, degrees
+    scale: Range = (1.0, 1.0)  # range of the magnification; above 1 the face grows
+    shift: Chance = 0.14  # maximum shift to any side, as a share of the image's side
+    # What fills the border: `black`, or the `edge` repeated.
     fill: Literal['black', 'edge'] = 'black'
+    # Fill a rectangle with the mean color (Zhong et al. 2017, https://arxiv.org/abs/1708.04896).
     erase_chance: Chance = 0.5
+    # Range of the rectangle's area, as a share of the image's area.
     erase_area: Range = (0.02, 0.25)
-    tone_chance: Chance = 0.0
-    contrast: Range = (1.0, 1.0)
-    gamma: Range = (1.0, 1.0)
-    brightness: NotNegative = 0.0
-    shade_chance: Chance = 0.0
-    dark_chance: Chance = 0.0
-    noise_chance: Chance = 0.0
-    noise: NotNegative = 0.05
-    focus_chance: Chance = 0.0
+    tone_chance: Chance = 0.0  # change contrast, brightness and gamma
+    contrast: Range = (1.0, 1.0)  # 1 changes nothing
+    gamma: Range = (1.0, 1.0)  # drawn log-uniformly; 1 changes nothing
+    brightness: NotNegative = 0.0  # maximum change of pixels in [0, 1]
+    shade_chance: Chance = 0.0  # light from one side
+    dark_chance: Chance = 0.0  # low light: 15 to 60 % of the light, and the noise of a dark image
+    noise_chance: Chance = 0.0  # add Gaussian noise
+    noise: NotNegative = 0.05  # maximum standard deviation of the noise, of pixels in [0, 1]
+    focus_chance: Chance = 0.0  # blur or sharpen
+    # Range of the blur's standard deviation, as a share of the image's side.
     blur_sigma: Range = (0.008, 0.03)
-    small_chance: Chance = 0.0
-    small_side: Range = (0.4, 0.8)
-    jpeg_chance: Chance = 0.0
+    small_chance: Chance = 0.0  # shrink and enlarge again, like a distant face
+    small_side: Range = (0.4, 0.8)  # range of the shrunk side, as a share of the image's side
+    jpeg_chance: Chance = 0.0  # compress as JPEG
+    # Range of the JPEG quality, 1 to 100.
     jpeg_quality: Annotated[
         tuple[Positive, Annotated[float, Field(gt=0, le=100)]],
         Strict(False),
         AfterValidator(_check_order),
     ] = (30.0, 95.0)
+    # Blend pairs of faces (Zhang et al. 2017, https://arxiv.org/abs/1710.09412).
     mixup_chance: Chance = 0.0
-    mixup_alpha: Positive = 0.2
+    mixup_alpha: Positive = 0.2  # both parameters of the Beta distribution of the blend's weight
+    # Paste rectangles between faces (Yun et al. 2019, https://arxiv.org/abs/1905.04899).
     cutmix_chance: Chance = 0.0
 
     @model_validator(mode='after')
@@ -113,67 +91,51 @@ class Augmentation(Settings, frozen=True):
 
 
 class Recipe(Settings, frozen=True):
-    """All settings of a training run.
+    """All settings of a training run."""
 
-    Attributes:
-        dataset: a name in `datasets.catalog.DATASETS`; defines the classes and their order.
-        stages: (epochs, side of the input in pixels) per stage, in order. Validation always uses
-            the last stage's size.
-        second_opinion: weight of FER-2013's own labels in the targets of FER+'s training faces, see
-            `datasets.ferplus.FerPlus`; 0 uses only the votes of FER+.
-        num_head: number of cross attention heads K.
-        frozen_stages: number of stages of ResNet that keep their weights and BatchNorm statistics,
-            counted from the input; the layers before them are frozen, too, unless it is 0.
-            Fine-tuning with 2 of the 4 takes two thirds of the time.
-        grey: the network sees grayscale faces, repeated on three channels.
-        mean, std: normalization of RGB pixels in [0, 1].
-        seed: seed of the weights, the order of faces and the augmentation.
-        batch_size: faces per step; BatchNorm needs at least 2.
-        optimizer: sgd, adam or adamw.
-        learning_rate: peak of the schedule.
-        momentum: momentum of sgd.
-        weight_decay: see `optimizer.build_optimizer`.
-        schedule: step, exponential or cosine, see `optimizer.learning_rate_factor`.
-        step_epochs, gamma: parameters of the schedules step and exponential.
-        warmup_epochs: length of the linear warm-up, may be fractional.
-        clip_norm: maximum norm of the gradient; 0 disables clipping.
-        label_smoothing: share of the target that is spread over all classes, [0, 1).
-        class_balance: sampling weight of a face is count(its class) ** -class_balance: 0 takes each
-            face once per epoch, 1 draws every class equally often.
-        affinity_weight, partition_weight: weights of the paper's two losses.
-        average_decay: decay of the averaged weights, see `ema.ModelEma`; 0 disables averaging.
-        best_by: validation score that chooses the best epoch.
-        precision: fp32, or the type of automatic mixed precision; fp16 needs a GPU.
-        workers: threads that prepare batches; 0 prepares them in the training thread.
-        augmentation: random changes of training faces.
-    """
-
+    # A name in `datasets.catalog.DATASETS`; defines the classes and their order.
     dataset: Dataset = 'rafdb'
+    # (epochs, side of the input in pixels) per stage, in order. Validation always uses the last
+    # stage's size.
     stages: Annotated[tuple[Stage, ...], Strict(False), Field(min_length=1)] = ((40, 224),)
+    # Weight of FER-2013's own labels in the targets of FER+'s training faces, see
+    # `datasets.ferplus.FerPlus`; 0 uses only the votes of FER+.
     second_opinion: Chance = 0.0
-    num_head: Annotated[int, Field(gt=0)] = 4
+    num_head: Annotated[int, Field(gt=0)] = 4  # number of cross attention heads K
+    # Number of stages of ResNet that keep their weights and BatchNorm statistics, counted from the
+    # input; the layers before them are frozen, too, unless it is 0. Fine-tuning with 2 of the 4
+    # takes two thirds of the time.
     frozen_stages: Annotated[int, Field(ge=0, le=4)] = 0
-    grey: bool = False
-    mean: Color = (0.485, 0.456, 0.406)
-    std: Color = (0.229, 0.224, 0.225)
+    grey: bool = False  # the network sees grayscale faces, repeated on three channels
+    mean: Color = (0.485, 0.456, 0.406)  # of RGB pixels in [0, 1]
+    std: Color = (0.229, 0.224, 0.225)  # of RGB pixels in [0, 1]
+    # Seed of the weights, the order of faces and the augmentation.
     seed: Annotated[int, Field(ge=0)] = 0
-    batch_size: Annotated[int, Field(ge=2)] = 256
+    batch_size: Annotated[int, Field(ge=2)] = 256  # faces per step; BatchNorm needs at least 2
     optimizer: Literal['sgd', 'adam', 'adamw'] = 'sgd'
-    learning_rate: Positive = 0.1
-    momentum: NotNegative = 0.9
-    weight_decay: NotNegative = 1e-4
+    learning_rate: Positive = 0.1  # peak of the schedule
+    momentum: NotNegative = 0.9  # momentum of sgd
+    weight_decay: NotNegative = 1e-4  # see `optimizer.build_optimizer`
+    # See `optimizer.learning_rate_factor`.
     schedule: Literal['step', 'exponential', 'cosine'] = 'step'
-    step_epochs: Annotated[int, Field(gt=0)] = 10
-    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1
-    warmup_epochs: NotNegative = 0.0
-    clip_norm: NotNegative = 0.0
+    step_epochs: Annotated[int, Field(gt=0)] = 10  # of the schedule step
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # of the schedules step and exponential
+    warmup_epochs: NotNegative = 0.0  # length of the linear warm-up, may be fractional
+    clip_norm: NotNegative = 0.0  # maximum norm of the gradient; 0 disables clipping
+    # Share of the target that is spread over all classes, [0, 1).
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # Sampling weight of a face is count(its class) ** -class_balance: 0 takes each face once per
+    # epoch, 1 draws every class equally often.
     class_balance: Annotated[float, Field(ge=0, le=2)] = 0.0
-    affinity_weight: NotNegative = 1.0
-    partition_weight: NotNegative = 1.0
+    affinity_weight: NotNegative = 1.0  # weight of `losses.AffinityLoss`
+    partition_weight: NotNegative = 1.0  # weight of `losses.PartitionLoss`
+    # Decay of the averaged weights, see `ema.ModelEma`; 0 disables averaging.
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # Validation score that chooses the best epoch.
     best_by: Literal['accuracy', 'balanced_accuracy'] = 'accuracy'
+    # fp32, or the type of automatic mixed precision; fp16 needs a GPU.
     precision: Literal['fp32', 'bf16', 'fp16'] = 'fp32'
+    # Threads that prepare batches; 0 prepares them in the training thread.
     workers: Annotated[int, Field(ge=0)] = 4
     augmentation: Augmentation = Augmentation()
 

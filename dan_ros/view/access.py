@@ -49,15 +49,10 @@ def split_host(header: str) -> tuple[str, int | None] | None:
 
 @dataclass(frozen=True)
 class Access:
-    """The rules of one server.
+    """The rules of one server."""
 
-    Attributes:
-        names: host names under which the page may be opened.
-        token: secret that a browser must send; '' if only this machine can reach the server.
-    """
-
-    names: frozenset[str]
-    token: str = ''
+    names: frozenset[str]  # host names under which the page may be opened
+    token: str = ''  # secret that a browser must send; '' if only this machine can reach the server
 
     @classmethod
     def create(cls, host: str) -> 'Access':

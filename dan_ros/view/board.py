@@ -25,27 +25,16 @@ MAX_UNPAIRED = 60  # images per camera whose faces still wait for a picture
 
 @dataclass(frozen=True)
 class SeenFace:
-    """A face in one image.
+    """A face in one image."""
 
-    Attributes:
-        face_id: stable while the face stays in view.
-        box_xywh: left, top, width and height, pixels.
-        expression: canonical index, or `labels.UNKNOWN`.
-        confidence: probability of the most likely class, [0, 1].
-        probabilities: smoothed probabilities of the eight classes.
-        detection_confidence: confidence of the detector, [0, 1].
-        is_looking: whether the head is turned to the camera.
-        looking_at_camera: how directly, [0, 1]; NaN if unknown.
-    """
-
-    face_id: str
-    box_xywh: tuple[int, int, int, int]
-    expression: int
-    confidence: float
-    probabilities: Sequence[float]
-    detection_confidence: float
-    is_looking: bool
-    looking_at_camera: float
+    face_id: str  # stable while the face stays in view
+    box_xywh: tuple[int, int, int, int]  # left, top, width and height, pixels
+    expression: int  # canonical index, or `labels.UNKNOWN`
+    confidence: float  # probability of the most likely class, [0, 1]
+    probabilities: Sequence[float]  # smoothed probabilities of the eight classes
+    detection_confidence: float  # confidence of the detector, [0, 1]
+    is_looking: bool  # whether the head is turned to the camera
+    looking_at_camera: float  # how directly, [0, 1]; NaN if unknown
 
     def to_json(self) -> dict[str, Any]:
         """Return the face as the page reads it."""
@@ -78,40 +67,24 @@ class SeenEvent:
 
 @dataclass(frozen=True)
 class ViewStatus:
-    """State of what is shown.
+    """State of what is shown."""
 
-    Attributes:
-        level: 0 OK, 1 warning, 2 error, 3 stale.
-        message: a sentence.
-        values: as in the diagnostics of the node.
-        is_enabled: whether images are processed.
-    """
-
-    level: int
-    message: str
-    values: Mapping[str, str] = field(default_factory=dict)
-    is_enabled: bool = True
+    level: int  # 0 OK, 1 warning, 2 error, 3 stale
+    message: str  # a sentence
+    values: Mapping[str, str] = field(default_factory=dict)  # as in the diagnostics of the node
+    is_enabled: bool = True  # whether images are processed
 
 
 @dataclass(frozen=True)
 class Picture:
-    """The newest picture of a camera.
+    """The newest picture of a camera."""
 
-    Attributes:
-        number: grows with each picture.
-        camera: name of the camera.
-        size: (width, height) of the camera's image, to which boxes refer; pixels.
-        faces: faces in it.
-        encode: returns it as JPEG, without hidden faces; may be slow.
-        put_s: arrival time, monotonic, seconds.
-    """
-
-    number: int
-    camera: str
-    size: tuple[int, int]
-    faces: Sequence[SeenFace]
-    encode: Callable[[], bytes]
-    put_s: float
+    number: int  # grows with each picture
+    camera: str  # name of the camera
+    size: tuple[int, int]  # (width, height) of the camera's image, to which boxes refer; pixels
+    faces: Sequence[SeenFace]  # faces in it
+    encode: Callable[[], bytes]  # returns it as JPEG, without hidden faces; may be slow
+    put_s: float  # arrival time, monotonic, seconds
 
 
 class Board:

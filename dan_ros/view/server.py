@@ -65,28 +65,20 @@ class BadMessageError(Exception):
 
 @dataclass(eq=False)
 class _Client:
-    """One browser.
+    """One browser."""
 
-    Attributes:
-        socket: its WebSocket.
-        wake: set when there may be something to send.
-        seen: number of the last board state it has; None before the first.
-        shown: number of the last picture sent per camera.
-        is_due: whether a state is to be sent as soon as it can be shown.
-        unshown: number of states sent and not confirmed.
-        is_visible: whether its page is in view.
-        heard_s: when it showed the last state, monotonic, seconds.
-        requests: requests that are being answered.
-    """
-
-    socket: web.WebSocketResponse
+    socket: web.WebSocketResponse  # its WebSocket
+    # Set when there may be something to send.
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    seen: int | None = None
+    seen: int | None = None  # number of the last board state it has; None before the first
+    # Number of the last picture sent per camera.
     shown: dict[str, int] = field(default_factory=dict)
-    is_due: bool = False
-    unshown: int = 0
-    is_visible: bool = True
+    is_due: bool = False  # whether a state is to be sent as soon as it can be shown
+    unshown: int = 0  # number of states sent and not confirmed
+    is_visible: bool = True  # whether its page is in view
+    # When it showed the last state, monotonic, seconds.
     heard_s: float = field(default_factory=time.monotonic)
+    # Requests that are being answered.
     requests: set['asyncio.Task[None]'] = field(default_factory=set)
 
     @property

@@ -57,18 +57,13 @@ class ServerError(BackendError):
 
 @dataclass(frozen=True)
 class ServedModel:
-    """Description of a model by its server.
+    """Description of a model by its server."""
 
-    Attributes:
-        inputs, outputs: its tensors, without the batch dimension.
-        parameters: parameters of its configuration; {} if the server offers only metadata.
-        max_batch: largest batch; 0 if unknown.
-    """
-
-    inputs: list[Tensor]
-    outputs: list[Tensor]
+    inputs: list[Tensor]  # without the batch dimension
+    outputs: list[Tensor]  # without the batch dimension
+    # Parameters of its configuration; {} if the server offers only metadata.
     parameters: dict[str, str] = field(default_factory=dict)
-    max_batch: int = 0
+    max_batch: int = 0  # largest batch; 0 if unknown
 
 
 class Client(ABC):

@@ -21,40 +21,24 @@ MAX_BATCH = 32  # faces in one call
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """How to reach a model on an inference server.
+    """How to reach a model on an inference server."""
 
-    Attributes:
-        url: address, such as grpc://server.local:8001; the scheme is one of `PORTS`.
-        model_name: name of the model on the server; '' for the name of the local model file.
-        model_version: its version; '' lets the server choose.
-        timeout_ms: deadline of one call, milliseconds.
-        token_file: file with a bearer token, read again when it changes; '' for none.
-        ca_file: PEM file with the certificates to trust; '' for the system's certificates.
-    """
-
-    url: str = ''
-    model_name: str = ''
-    model_version: str = ''
-    timeout_ms: float = 100.0
-    token_file: str = ''
-    ca_file: str = ''
+    url: str = ''  # address, such as grpc://server.local:8001; the scheme is one of `PORTS`
+    model_name: str = ''  # name of the model on the server; '' for the name of the local model file
+    model_version: str = ''  # its version; '' lets the server choose
+    timeout_ms: float = 100.0  # deadline of one call, milliseconds
+    token_file: str = ''  # file with a bearer token, read again when it changes; '' for none
+    ca_file: str = ''  # PEM file with the certificates to trust; '' for the system's certificates
 
 
 @dataclass(frozen=True)
 class Address:
-    """A parsed URL.
+    """A parsed URL."""
 
-    Attributes:
-        scheme: one of `PORTS`.
-        host: name or IP address; an IPv6 address is in brackets.
-        port: from 1 to 65535.
-        path: '' or a path, for servers behind a proxy.
-    """
-
-    scheme: str
-    host: str
-    port: int
-    path: str = ''
+    scheme: str  # one of `PORTS`
+    host: str  # name or IP address; an IPv6 address is in brackets
+    port: int  # from 1 to 65535
+    path: str = ''  # '' or a path, for servers behind a proxy
 
     @classmethod
     def parse(cls, url: str) -> 'Address':

@@ -30,23 +30,15 @@ MAX_HEADER_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class EngineKey:
-    """What an engine was built for; it is used only if all of this matches.
+    """What an engine was built for; it is used only if all of this matches."""
 
-    Attributes:
-        model_sha256: SHA-256 of the ONNX file.
-        runtime: TensorRT's name and version.
-        gpu, sm, driver: see `cuda.Device`; 'any' for an engine that runs on every RTX GPU.
-        precision: fp32, fp16 or int8.
-        max_batch: largest number of faces per run.
-    """
-
-    model_sha256: str
-    runtime: str
-    gpu: str
-    sm: str
-    driver: str
-    precision: str
-    max_batch: int
+    model_sha256: str  # SHA-256 of the ONNX file
+    runtime: str  # TensorRT's name and version
+    gpu: str  # name in `cuda.Device`; 'any' for an engine that runs on every RTX GPU
+    sm: str  # see `cuda.Device`; likewise
+    driver: str  # see `cuda.Device`; likewise
+    precision: str  # fp32, fp16 or int8
+    max_batch: int  # largest number of faces per run
 
     @property
     def digest(self) -> str:
@@ -56,19 +48,12 @@ class EngineKey:
 
 @dataclass(frozen=True)
 class Entry:
-    """An engine file in the cache.
+    """An engine file in the cache."""
 
-    Attributes:
-        path: the file.
-        model: name of the model it was built from.
-        key: what it was built for; None if the file is damaged or set aside.
-        size: bytes.
-    """
-
-    path: Path
-    model: str
-    key: EngineKey | None
-    size: int
+    path: Path  # the file
+    model: str  # name of the model it was built from
+    key: EngineKey | None  # what it was built for; None if the file is damaged or set aside
+    size: int  # bytes
 
 
 class EngineCache:

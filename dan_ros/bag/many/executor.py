@@ -9,17 +9,11 @@ WORKER_BYTES = 1_000_000_000  # memory reserved for each worker
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job ended.
+    """How a job ended."""
 
-    Attributes:
-        name: name of the job.
-        outcome: see `run_job`; None if the worker died.
-        cause_of_death: in a few words, or ''.
-    """
-
-    name: str
-    outcome: dict[str, Any] | None
-    cause_of_death: str = ''
+    name: str  # name of the job
+    outcome: dict[str, Any] | None  # see `run_job`; None if the worker died
+    cause_of_death: str = ''  # in a few words, or ''
 
 
 class Executor(Protocol):

@@ -82,28 +82,17 @@ def _load(detector: str, backend: str, model: str, threads: int) -> tuple[Detect
 
 @dataclass(frozen=True)
 class Job:
-    """One bag to convert.
+    """One bag to convert."""
 
-    Attributes:
-        name: name of the bag and of its results.
-        source: absolute path of the bag.
-        folder: existing empty folder for the results, absolute.
-        out: the result folder, for messages.
-        settings: see `BagSettings.to_json`.
-        fingerprint: see `BagSettings.fingerprint`.
-        threads: CPU threads to use.
-        known_sha256: SHA-256 of a content that need not be converted again, or ''.
-        token: content of the file `token` beside `folder`, which shows that the storage is shared.
-    """
-
-    name: str
-    source: str
-    folder: str
-    out: str
-    settings: dict[str, Any]
-    fingerprint: str
-    threads: int
-    known_sha256: str
+    name: str  # name of the bag and of its results
+    source: str  # absolute path of the bag
+    folder: str  # existing empty folder for the results, absolute
+    out: str  # the result folder, for messages
+    settings: dict[str, Any]  # see `BagSettings.to_json`
+    fingerprint: str  # see `BagSettings.fingerprint`
+    threads: int  # CPU threads to use
+    known_sha256: str  # SHA-256 of a content that need not be converted again, or ''
+    # Content of the file `token` beside `folder`, which shows that the storage is shared.
     token: str
 
 

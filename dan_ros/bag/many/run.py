@@ -35,32 +35,20 @@ POLL_S = 0.5
 
 @dataclass
 class BagTask:
-    """One bag of a run.
+    """One bag of a run."""
 
-    Attributes:
-        name: name of the bag and its results.
-        source: resolved path of the bag.
-        files: see `stat_files`; [] if they cannot be read.
-        failure: why there are no new results, or ''.
-        sha256: hash of its content if its files have the sizes of a bag that no longer exists, or
-            ''.
-        old_source: path that had the same content in an earlier run and no longer exists.
-        known_sha256: hash of a content that has results with the same settings, or ''.
-        is_done: whether its results are complete.
-        attempts: number of attempts so far.
-        work: folder of the present attempt.
-    """
-
-    name: str
-    source: Path
-    files: list[list[Any]]
-    failure: str
+    name: str  # name of the bag and its results
+    source: Path  # resolved path of the bag
+    files: list[list[Any]]  # see `stat_files`; [] if they cannot be read
+    failure: str  # why there are no new results, or ''
+    # Hash of its content if its files have the sizes of a bag that no longer exists, or ''.
     sha256: str = ''
+    # Path that had the same content in an earlier run and no longer exists.
     old_source: Path | None = None
-    known_sha256: str = ''
-    is_done: bool = False
-    attempts: int = 0
-    work: Path | None = None
+    known_sha256: str = ''  # hash of a content that has results with the same settings, or ''
+    is_done: bool = False  # whether its results are complete
+    attempts: int = 0  # number of attempts so far
+    work: Path | None = None  # folder of the present attempt
 
     @property
     def size(self) -> int:
