@@ -38,9 +38,7 @@ class Batcher:
     def infer(self, run: Run, faces_rgb: np.ndarray) -> np.ndarray:
         """Return logits, float32 [N, C], for uint8 [N, H, W, 3]; N may be 0.
 
-        Args:
-            run: called with 1 to `limit` faces.
-            faces_rgb: all faces.
+        `run` is called with 1 to `limit` faces.
 
         Raises:
             GpuMemoryError: there is no memory for a single face.

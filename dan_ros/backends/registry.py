@@ -106,10 +106,8 @@ def load_first(
 ) -> 'tuple[Backend, list[str]]':
     """Load the first backend of a kind that loads; the fastest come first.
 
-    Args:
-        kind: `CPU`, `GPU` or `SERVER`; backends that are used only by name are left out.
-        load: loads a backend.
-        passed_over: error types after which the next backend is tried.
+    Backends that are used only by name are left out. After an error of the types `passed_over`, the
+    next backend is tried.
 
     Returns:
         The backend, and the errors of those before it.

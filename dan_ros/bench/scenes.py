@@ -89,11 +89,7 @@ def make_scene(
 ) -> np.ndarray:
     """Make an image with equal faces in a row.
 
-    Args:
-        width, height: size of the image, pixels.
-        faces: number of faces.
-        face_bgr: picture of the face, uint8 [h, h, 3].
-        offset_px: shift of the faces, downwards.
+    The faces are shifted down by `offset_px`.
 
     Returns:
         uint8 [height, width, 3], BGR.

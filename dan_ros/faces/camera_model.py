@@ -71,9 +71,6 @@ def assumed_camera(size: tuple[int, int]) -> Camera:
     """Return a camera without distortion and with an angle of view of 60 degrees.
 
     It is used instead of an unknown calibration where only directions matter.
-
-    Args:
-        size: (width, height) of the images, pixels.
     """
     width, height = size
     focal_px = max(size) / 2 / math.tan(math.radians(ASSUMED_FOV_DEG / 2))

@@ -13,10 +13,7 @@ QUALITY = 80  # of JPEG, [0, 100]
 
 
 def to_preview(frame: Frame) -> bytes:
-    """Encode an image as JPEG, shrunk to at most `MAX_SIDE_PX`.
-
-    Args:
-        frame: the image, in which private parts are already hidden.
+    """Encode an image, whose private parts are hidden, as JPEG of at most `MAX_SIDE_PX`.
 
     Example:
         >>> to_preview(Frame(np.zeros((4, 4), np.uint8), 'mono8'))[:2].hex()

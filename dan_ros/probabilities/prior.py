@@ -37,10 +37,7 @@ class Prior:
 
     @classmethod
     def parse(cls, text: str) -> 'Prior':
-        """Parse the value of `expression.prior` or `--prior`.
-
-        Args:
-            text: one of `STRENGTHS`, or eight numbers separated by commas.
+        """Parse `expression.prior` or `--prior`: one of `STRENGTHS`, or eight shares with commas.
 
         Raises:
             ParameterError: it is neither.

@@ -56,10 +56,7 @@ class DropReporter:
     def failed(self, camera: str, source: str, error: Exception) -> None:
         """Count an image that could not be processed.
 
-        Args:
-            camera: topic of the image, for the log.
-            source: name under which the image is counted.
-            error: why it was dropped.
+        `camera` is for the log; the image is counted under the name `source`.
         """
         if isinstance(error, GpuLostError):
             self.on_gpu_lost(error)

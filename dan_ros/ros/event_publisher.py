@@ -39,10 +39,7 @@ class EventPublisher:
     def update(self, result: FrameResult, face_ids: set[str], config: EventConfig) -> None:
         """Publish what changed with an image.
 
-        Args:
-            result: the image and its faces.
-            face_ids: ids in view of this camera, and of missing faces that may come back.
-            config: see `EventConfig`.
+        `face_ids` are the ids in view of this camera, and of missing faces that may come back.
         """
         with self._lock:
             detector = self._detectors.setdefault(result.camera, EventDetector())

@@ -125,10 +125,7 @@ class FrameHandler(Protocol):
 class InferenceThread:
     """Runs a video pipeline in its own thread, for all cameras in one batch.
 
-    Args:
-        video: used only by this thread while it runs.
-        buffer: source of images; closed by `stop`.
-        handler: see `FrameHandler`.
+    Nothing else may use `video` while it runs; `stop` closes `buffer`.
     """
 
     def __init__(

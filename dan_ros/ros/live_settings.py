@@ -20,12 +20,8 @@ from dan_ros.ros.parameters import (
 class LiveSettings:
     """Declares the parameters of a node, and accepts or refuses each set of changes as a whole.
 
-    The node refuses invalid values itself.
-
-    Args:
-        node: the node.
-        get_models: returns the loaded models, which live changes must fit; None while the node is
-            not configured, so that every parameter may change.
+    The node refuses invalid values itself. `get_models` returns the loaded models, which live
+    changes must fit; None while the node is not configured, so that every parameter may change.
 
     Raises:
         ParameterError: a parameter has an invalid value.

@@ -41,10 +41,8 @@ def open_transport(
 ) -> Transport:
     """Create a transport.
 
-    Args:
-        name: one of `TRANSPORTS`.
-        max_pixels: returns the size of the largest compressed image to decode.
-        max_side_px: returns the longer side of the copy on which faces are detected, pixels.
+    `max_pixels` returns the size of the largest compressed image to decode, `max_side_px` the
+    longer side of the copy on which faces are detected.
     """
     if name == RAW:
         return Transport(Image, read_raw, _check_raw)

@@ -148,10 +148,8 @@ def name_content(start: bytes) -> FileContent | None:
 def explain_wrong_content(start: bytes, expected: str, group: str = '') -> str:
     r"""Return the end of an error message: what a file is, and not what was expected.
 
-    Args:
-        start: the first `START_BYTES` of the file, or all of it.
-        expected: what the file should be, with its article.
-        group: group of expected contents, for which the result is ''.
+    `start` are the first `START_BYTES` of the file, or all of it. For contents of `group`, the
+    result is ''.
 
     Returns:
         Text to append to the file's name; '' if the content is unknown or expected.

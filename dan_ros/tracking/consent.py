@@ -44,10 +44,8 @@ class ConsentRegistry:
     def update(self, camera: str, areas: Mapping[str, float], alive: set[str]) -> None:
         """Record the faces of a frame, and forget those that have left.
 
-        Args:
-            camera: image topic.
-            areas: area of each face by id, square pixels.
-            alive: ids of these faces, and of missing faces that may come back.
+        `areas` has the area of each face, square pixels; `alive` also the ids of missing faces that
+        may come back.
         """
         with self._lock:
             last = self._views.get(camera, _View())
@@ -81,9 +79,7 @@ class ConsentRegistry:
     def withdraw(self, face_id: str = '', camera: str = '') -> None:
         """Stop the publication of a face.
 
-        Args:
-            face_id: id of the face; '' for every face.
-            camera: consider only this camera; '' for all.
+        A `face_id` of '' stands for every face, a `camera` of '' for all cameras.
 
         Raises:
             ConsentError: there is no such face or camera.

@@ -65,10 +65,7 @@ class Server:
         self._lock = threading.Lock()
 
     def start(self, is_required: bool) -> None:
-        """Connect for the first time.
-
-        Args:
-            is_required: raise if the server cannot be reached; otherwise probe until it can.
+        """Connect for the first time; if that fails, raise if `is_required`, otherwise probe.
 
         Raises:
             ModelError: the server has another model.

@@ -92,13 +92,8 @@ class EngineCache:
     ) -> bytes:
         """Read an engine from the cache, or build and store it.
 
-        Args:
-            key: what the engine is for.
-            model: name of the model.
-            build: builds the engine.
-            is_usable: whether TensorRT can load an engine read from the cache.
-            on_progress: called with one sentence per step.
-            must_store: whether failing to store the engine is an error or only reported.
+        `is_usable` tells whether TensorRT can load an engine from the cache. Without `must_store`,
+        failing to store the engine is only reported.
 
         Raises:
             BackendError: the engine cannot be stored.
