@@ -336,15 +336,21 @@ def print_table(table: Table) -> None:
     console.print(table)
 
 
-def progress_bar() -> Progress:
-    """Return a progress bar on standard error, shown only on a terminal."""
+def progress_bar(
+    amount: str = '{task.completed} of {task.total}', speed_period_s: float = 30.0
+) -> Progress:
+    """Return a progress bar on standard error, shown only on a terminal.
+
+    The remaining time is estimated from the speed in the last `speed_period_s`.
+    """
     console = Console(stderr=True)
     return Progress(
         TextColumn('{task.description}', markup=False),  # may contain a path
         BarColumn(),
-        TextColumn('{task.completed} of {task.total}, left'),
+        TextColumn(f'{amount}, left'),
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
+        speed_estimate_period=speed_period_s,
         redirect_stdout=sys.stdout.isatty(),  # otherwise it would also go to standard error
     )

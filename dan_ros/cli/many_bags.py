@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dan_ros.backends.base import available_cpus
 from dan_ros.bag.many.executor import WORKER_BYTES
@@ -25,7 +23,7 @@ from dan_ros.bag.many.result_folder import ResultFolder
 from dan_ros.bag.many.run import BagTask, ManyBags
 from dan_ros.bag.many.sources import find_bags
 from dan_ros.bag.settings import BagSettings
-from dan_ros.cli.common import warn
+from dan_ros.cli.common import progress_bar, warn
 from dan_ros.errors import DanError, DataError, count_of
 from dan_ros.model import store
 from dan_ros.storage.atomic import atomic_write_bytes
@@ -137,7 +135,6 @@ def _start(bags: int, jobs: int | None, cluster: 'RayExecutor | None') -> 'tuple
 
 
 def _run(many: ManyBags, folder: ResultFolder, executor: 'Executor', threads: int) -> None:
-    console = Console(stderr=True)
     before = many.bytes_done()
     total = sum(task.size for task in many.waiting)
     warn_at_s = time.monotonic() + PATIENCE_S
@@ -156,16 +153,7 @@ def _run(many: ManyBags, folder: ResultFolder, executor: 'Executor', threads: in
             description=f'bag {ended} of {len(many.tasks)}',
         )
 
-    with Progress(
-        TextColumn('{task.description}'),
-        BarColumn(),
-        TextColumn('{task.percentage:.0f} %, left'),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        speed_estimate_period=SPEED_PERIOD_S,
-        redirect_stdout=sys.stdout.isatty(),  # otherwise it would also go to standard error
-    ) as bar:
+    with progress_bar('{task.percentage:.0f} %', SPEED_PERIOD_S) as bar:
         row = bar.add_task('', total=total)
         many.run(executor, threads, show, lambda task: _print_end(task, folder), _print_death)
 
