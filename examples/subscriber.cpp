@@ -4,8 +4,9 @@
 //
 // package.xml needs <depend>dan_ros</depend>, CMakeLists.txt needs
 //   find_package(dan_ros REQUIRED)
+//   find_package(rclcpp REQUIRED)
 //   add_executable(subscriber subscriber.cpp)
-//   ament_target_dependencies(subscriber rclcpp dan_ros)
+//   target_link_libraries(subscriber ${dan_ros_TARGETS} rclcpp::rclcpp)
 
 #include <memory>
 
