@@ -67,7 +67,7 @@ def _warnings(snapshot: Snapshot) -> Iterator[str]:
     bad = sorted(
         f'{count} {cause} of {camera}' if camera else f'{count} {cause}'
         for (cause, camera), count in recent.items()
-        if cause not in ('superseded', 'lost')
+        if cause not in ('superseded', 'lost', 'deactivated')
     )
     if bad:
         yield 'images dropped: ' + ', '.join(bad)
