@@ -189,8 +189,9 @@ def _warnings(
     if 'neutral' in missing:
         missing.remove('neutral')
         warnings.append(
-            'no face of neutral: its place is that of a balanced prior, so expressions that are '
-            'mistaken for it may stay so, and others may be; add neutral faces'
+            'no face of neutral: nothing is fitted for it, and it keeps the place of a balanced '
+            'prior, so neutral faces may be mistaken for others, and others for neutral; add '
+            'neutral faces'
         )
     if missing:
         warnings.append(

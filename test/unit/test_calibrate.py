@@ -349,7 +349,7 @@ def test_neutral_without_faces_gets_the_place_of_a_balanced_prior(model):
     distance = bias['neutral'] - np.mean([bias[label] for label in others])
     expected = np.mean([prior[label] for label in others]) - prior['neutral']
     assert distance == pytest.approx(expected, abs=0.01)
-    assert result.warnings[0].startswith('no face of neutral: its place is that of a balanced')
+    assert result.warnings[0].startswith('no face of neutral: nothing is fitted for it')
 
 
 def test_labels_without_meaning_are_called_chance_or_worse(model):

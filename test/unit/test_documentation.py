@@ -190,6 +190,7 @@ def test_every_page_is_in_the_navigation_of_the_site():
 # --- parameters and topics ----------------------------------------------------------------------
 
 PARAMETERS = yaml.safe_load((ROOT / 'config' / 'dan.yaml').read_text())['/**']['ros__parameters']
+OTHER_PARAMETERS = {'use_sim_time', 'source'}  # of ROS, and of sample_camera
 GROUPS = sorted({name.partition('.')[0] for name in PARAMETERS if '.' in name})
 
 
@@ -203,7 +204,7 @@ def test_parameters_exist(page):
         if '/dan_node' in words[:-1] and 'NAME' not in words and words[0] not in ('dump', 'load')
     }
     named |= set(re.findall(r'-p "?([a-z_.]+):=', text))
-    assert named <= {*PARAMETERS, 'use_sim_time'}, named - {*PARAMETERS}
+    assert named <= {*PARAMETERS, *OTHER_PARAMETERS}, named - {*PARAMETERS}
 
 
 def test_the_page_of_topics_has_those_of_the_policy():
