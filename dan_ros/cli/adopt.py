@@ -17,9 +17,10 @@ from dan_ros.cli.common import (
     open_faces,
     output_option,
     print_summary,
+    split_option,
     warn,
 )
-from dan_ros.datasets.faces import SPLITS, VALID, Faces
+from dan_ros.datasets.faces import Faces
 from dan_ros.errors import count_of
 from dan_ros.evaluate.evaluator import predict_crops
 from dan_ros.faces.crop import crop_face
@@ -41,7 +42,7 @@ MIN_SHARE = 0.5  # share of a column of the confusion matrix that suggests swapp
 @output_option
 @click.option('--faces', 'data', type=PATH, help='Labeled faces to check the result on.')
 @dataset_option('--faces')
-@click.option('--split', default=VALID, show_default=True, type=click.Choice(SPLITS))
+@split_option
 def command(
     model: Path, descriptor: str, output: Path, data: Path | None, dataset: str, split: str
 ) -> None:

@@ -19,7 +19,7 @@ from dan_ros.backends import BACKENDS, NO_SERVER, Backend, ServerConfig, open_ba
 from dan_ros.backends.base import smoke_test
 from dan_ros.backends.kserve.config import EXAMPLE, Address
 from dan_ros.datasets import catalog
-from dan_ros.datasets.faces import Faces, summarize, summarize_skipped
+from dan_ros.datasets.faces import SPLITS, VALID, Faces, summarize, summarize_skipped
 from dan_ros.detect import DETECTORS
 from dan_ros.errors import BackendError, DanError
 from dan_ros.labels import LABEL_SETS
@@ -57,7 +57,11 @@ labels_option = click.option(
     help='Class order of an official checkpoint.',
 )
 detector_option = click.option(
-    '--detector', default='auto', show_default=True, type=click.Choice(DETECTORS)
+    '--detector',
+    default='auto',
+    show_default=True,
+    type=click.Choice(DETECTORS),
+    help='Face detector.',
 )
 max_side_option = click.option(
     '--max-side',
@@ -66,6 +70,13 @@ max_side_option = click.option(
     show_default=True,
     type=click.IntRange(64, 4096),
     help='Longer side of the downscaled image that the detector searches, pixels.',
+)
+split_option = click.option(
+    '--split',
+    default=VALID,
+    show_default=True,
+    type=click.Choice(SPLITS),
+    help='Part of the data set to use.',
 )
 
 
@@ -81,15 +92,29 @@ def dataset_option(source: str) -> Callable[..., Any]:
     )
 
 
+def backend_option(backends: Sequence[str]) -> Callable[..., Any]:
+    """Return the option --backend with these choices."""
+    return click.option(
+        '--backend',
+        default='auto',
+        show_default=True,
+        type=click.Choice(backends),
+        help='Library that runs the network.',
+    )
+
+
 def pipeline_options(
     command: Callable[..., Any], backends: Sequence[str] = LOCAL_BACKENDS
 ) -> Callable[..., Any]:
     """Add --model, --backend and --detector; kserve needs `server_options` as well."""
-    model = click.option('--model', default=store.DEFAULT_MODEL, show_default=True)
-    backend = click.option(
-        '--backend', default='auto', show_default=True, type=click.Choice(backends)
+    model = click.option(
+        '--model',
+        default=store.DEFAULT_MODEL,
+        show_default=True,
+        help='Known model (see `dan-ros models`) or ONNX file.',
     )
-    return model(backend(detector_option(command)))
+    command = backend_option(backends)(detector_option(command))
+    return model(command)
 
 
 def need(*modules: str, extra: str = '') -> None:

@@ -29,7 +29,13 @@ from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_P
 )
 @click.option('--mean', nargs=3, type=float, help='RGB mean in 0 .. 1; default: ImageNet.')
 @click.option('--std', nargs=3, type=float, help='RGB standard deviation; default: ImageNet.')
-@click.option('--grey/--colour', default=None, help='Kind of training images; default color.')
+@click.option(
+    'grey',
+    '--gray/--color',
+    '--grey/--colour',
+    default=None,
+    help='Kind of training images; default color.',
+)
 @click.option(
     '--crop-scale',
     default=DEFAULT_CROP_SCALE,

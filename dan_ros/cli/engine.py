@@ -34,7 +34,13 @@ def command() -> None:
 
 @command.command('build')
 @click.argument('model', default=store.DEFAULT_MODEL)
-@click.option('--precision', default='auto', show_default=True, type=click.Choice(PRECISIONS))
+@click.option(
+    '--precision',
+    default='auto',
+    show_default=True,
+    type=click.Choice(PRECISIONS),
+    help='auto: fp16, or int8 for an int8 model.',
+)
 @click.option(
     '--max-batch',
     default=MAX_BATCH,
@@ -50,10 +56,10 @@ def command() -> None:
     help='TensorRT, or TensorRT for RTX, which builds without a GPU.',
 )
 def build(model: str, precision: str, max_batch: int, runtime: str) -> None:
-    """Build the engine of MODEL, a known model's name or an ONNX file, unless it is cached.
+    """Build the engine of MODEL unless it is cached.
 
-    Float models run in fp16, or in fp32 on request; int8 models run in int8. The node finds
-    the engine when it starts.
+    MODEL is a known model (see `dan-ros models`) or an ONNX file. The node finds the engine when it
+    starts.
     """
     trt = import_tensorrt(runtime)
     file = store.read_model(model_for('tensorrt', model, precision))

@@ -11,6 +11,7 @@ from rich.table import Table
 from dan_ros.backends import BACKENDS, Backend, ServerConfig
 from dan_ros.cli.common import (
     PATH,
+    backend_option,
     dataset_option,
     evaluate_faces,
     labels_option,
@@ -21,9 +22,10 @@ from dan_ros.cli.common import (
     print_table,
     probability_options,
     server_options,
+    split_option,
     warn,
 )
-from dan_ros.datasets.faces import SPLITS, Faces, list_paths
+from dan_ros.datasets.faces import Faces, list_paths
 from dan_ros.detect import DETECTORS, open_detector
 from dan_ros.errors import DataError, count_of
 from dan_ros.pipeline import ExpressionPipeline, PipelineConfig
@@ -45,8 +47,8 @@ if TYPE_CHECKING:
     help='Folder for the report, its figures and scores.json.',
 )
 @dataset_option('DATA')
-@click.option('--split', default='valid', show_default=True, type=click.Choice(SPLITS))
-@click.option('--backend', default='auto', show_default=True, type=click.Choice(BACKENDS))
+@split_option
+@backend_option(BACKENDS)
 @labels_option
 @click.option(
     '--detect',

@@ -17,7 +17,7 @@ STATES = {MissingModelError: 'missing', DamagedModelError: 'damaged'}
 @click.group('models', invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List the known models; see also the subcommands."""
+    """List the known models."""
     if ctx.invoked_subcommand is None:
         _print_models()
 
@@ -30,7 +30,10 @@ def list_models() -> None:
 
 @command.command()
 def verify() -> None:
-    """Check each model against its SHA-256; exit with 1 if one is missing or invalid."""
+    """Check each model against its SHA-256.
+
+    The exit code is 1 if one is missing or invalid.
+    """
     if not _print_models():
         sys.exit(1)
 
@@ -38,7 +41,10 @@ def verify() -> None:
 @command.command()
 @click.argument('name', type=click.Choice(list(store.KNOWN_MODELS)))
 def fetch(name: str) -> None:
-    """Download NAME into the user's cache, verify it, and print its path."""
+    """Download a model into the user's cache.
+
+    Prints the path of the verified file.
+    """
     click.echo(store.fetch_model(name))
 
 

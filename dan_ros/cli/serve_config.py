@@ -37,7 +37,13 @@ LIKE = {CPU: 'onnxruntime', 'gpu': 'onnxruntime_cuda'}
     help="onnxruntime: Triton's own. python: ONNX Runtime in a Python process, for a Triton that "
     'has no other backend.',
 )
-@click.option('--device', default=CPU, show_default=True, type=click.Choice(DEVICES))
+@click.option(
+    '--device',
+    default=CPU,
+    show_default=True,
+    type=click.Choice(DEVICES),
+    help='Hardware of the server.',
+)
 @click.option(
     '--instances',
     default=1,
