@@ -196,9 +196,10 @@ def _fused_from_arrays(arrays: dict[str, np.ndarray], where: str) -> FusedDAN:
         }
     except KeyError as error:
         raise ModelError(
-            f'{where}: the float weights {error.args[0]} are missing: only fp32 and fp16 files of '
-            'a DAN have them, not quantized or adopted models, which run on other backends than '
-            'torch and are copied by `dan-ros export --as-is`'
+            f'{where} has no float weights of a DAN ({error.args[0]} is missing), which torch, '
+            '`dan-ros explain` and `dan-ros export` need: give an fp32 or fp16 model, such as '
+            'dan_ferplus. Other backends run quantized and adopted models, and `dan-ros export '
+            '--as-is` copies them'
         ) from None
     fused.load_state_dict(state, assign=True)
     return fused.eval().requires_grad_(False)

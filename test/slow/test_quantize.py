@@ -79,5 +79,5 @@ def test_any_batch_can_be_run(twins):
 
 
 def test_torch_refuses_it_and_says_what_to_use(twins):
-    with pytest.raises(ModelError, match=r'int8\.onnx.*fp32 and fp16.*quantized'):
+    with pytest.raises(ModelError, match=r'int8\.onnx.*fp32 or fp16.*quantized'):
         TorchBackend.read(read_model(str(twins[1])))

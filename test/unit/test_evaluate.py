@@ -409,7 +409,7 @@ def test_explain_needs_float_weights_and_a_known_image_format(
 ):
     monkeypatch.chdir(tmp_path)
     result = run('explain', portrait_file, '--model', 'dan_ferplus_int8')
-    assert 'fp32 and fp16' in result.stderr
+    assert 'an fp32 or fp16 model' in result.stderr
     for name in ('results', 'x.foo'):
         result = run('explain', portrait_file, '--out', name)
         assert result.exit_code == 1
