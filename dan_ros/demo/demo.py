@@ -241,10 +241,19 @@ def _start(program: str, *ros_arguments: str) -> 'subprocess.Popen[bytes]':
     return subprocess.Popen(  # noqa: S603
         [sys.executable, str(prefix / 'lib' / 'dan_ros' / program), '--ros-args', *ros_arguments],
         # Both processes publish large images.
-        env={'FASTDDS_DEFAULT_PROFILES_FILE': str(profile), **os.environ},
+        env={_profile_variable(): str(profile), **os.environ},
         preexec_fn=_die_with_parent,  # noqa: PLW1509
         start_new_session=True,  # Ctrl-C reaches only the demo, which stops the other processes
     )
+
+
+def _profile_variable() -> str:
+    """Name of the environment variable for a profile of the Fast DDS that rclpy has loaded.
+
+    Fast DDS 2, of Humble and Jazzy, does not read the new name; version 3 warns of the old one.
+    """
+    is_version_2 = 'libfastrtps.so' in Path('/proc/self/maps').read_text()
+    return 'FASTRTPS_DEFAULT_PROFILES_FILE' if is_version_2 else 'FASTDDS_DEFAULT_PROFILES_FILE'
 
 
 def _die_with_parent() -> None:

@@ -21,7 +21,7 @@ from processes import Process
 from rclpy.parameter import Parameter
 from rich.console import Console
 
-from dan_ros.demo.demo import _conclude
+from dan_ros.demo.demo import _conclude, _profile_variable
 from dan_ros.demo.sample_camera import SampleCamera
 from dan_ros.errors import DanError, ParameterError
 from dan_ros.images import playback
@@ -55,6 +55,18 @@ def test_a_demo_with_own_pictures_ends_with_ctrl_c(start_demo, tmp_path, portrai
     demo.wait_until(lambda: 'First face' in demo.output, 'the first face')
     assert demo.stop() == 0, demo.output
     assert 'label=happy' in demo.output.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ('library', 'variable'),
+    [
+        ('libfastrtps.so.2.14', 'FASTRTPS_DEFAULT_PROFILES_FILE'),
+        ('libfastdds.so.3.2', 'FASTDDS_DEFAULT_PROFILES_FILE'),
+    ],
+)
+def test_the_profile_is_given_under_the_name_that_fast_dds_reads(monkeypatch, library, variable):
+    monkeypatch.setattr(Path, 'read_text', lambda path: f'7f0c-7f0d r-xp /opt/ros/lib/{library}\n')
+    assert _profile_variable() == variable
 
 
 def test_a_demo_without_a_place_for_results_is_one_line(start_demo, tmp_path):
