@@ -22,8 +22,9 @@ the copy and run `ros2 launch dan_ros dan.launch.py params_file:=my.yaml`. Some 
 launch arguments: `ros2 launch dan_ros dan.launch.py --show-args` lists them.
 
 *Live* parameters can change while the node runs, for example with
-`ros2 param set /dan_node expression.min_confidence 0.5`. The node reads the others when it is
-configured: at start, or after `ros2 lifecycle set /dan_node cleanup`.
+`ros2 param set /dan_node expression.min_confidence 0.5`. The node reads the others only when it is
+configured, which usually is at its start. To change one later, call `ros2 lifecycle set /dan_node`
+with `deactivate` and `cleanup`, set the parameter, and call it with `configure` and `activate`.
 
 The node rejects an invalid value and names the allowed ones. At start, an invalid value ends the
 node with one line and exit code 2. An unknown name causes a warning in the log.
