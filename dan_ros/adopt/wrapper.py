@@ -240,6 +240,7 @@ def _modernize(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     if model.functions:
         model = inliner.inline_local_functions(model)
     _sort_nodes(model.graph)
+    _drop_empty_axes(model.graph)
     domains = {entry.domain: entry.version for entry in model.opset_import}
     used = {node.domain for node in model.graph.node} - {'', 'ai.onnx'}
     if used:
@@ -309,6 +310,18 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
         waiting = later
     del graph.node[:]
     graph.node.extend(ordered)
+
+
+def _drop_empty_axes(graph: onnx.GraphProto) -> None:
+    """Remove an attribute of opset 18, which PyTorch writes and onnx's converter leaves.
+
+    It only matters to reductions without axes.
+    """
+    for node in graph.node:
+        if node.op_type.startswith('Reduce'):
+            kept = [item for item in node.attribute if item.name != 'noop_with_empty_axes']
+            del node.attribute[:]
+            node.attribute.extend(kept)
 
 
 def _free_batch(graph: onnx.GraphProto, batch: int) -> None:

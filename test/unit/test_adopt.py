@@ -400,6 +400,15 @@ def test_an_output_without_a_batch_is_passed_over():
     assert adopt(model.SerializeToString(), describe(), 'x', NO_FACES).difference < 1e-4
 
 
+def test_a_reduction_as_pytorch_exports_it_is_converted():
+    """Since opset 18 it has an attribute that opset 17 lacks, even if it has axes."""
+    model = onnx.load_from_string(classifier(opset=18, ir_version=8))
+    model.graph.initializer.append(numpy_helper.from_array(np.array([2, 3]), 'axes'))
+    mean = helper.make_node('ReduceMean', ['features', 'axes'], ['pooled'], noop_with_empty_axes=0)
+    model.graph.node[1].CopyFrom(mean)
+    assert adopt(model.SerializeToString(), describe(), 'x', NO_FACES).difference < 1e-4
+
+
 def test_a_batch_that_is_part_of_the_graph_is_refused():
     """The weights have the batch in their shape, so no other batch is possible."""
     model = onnx.load_from_string(classifier(batch=1))
