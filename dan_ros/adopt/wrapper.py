@@ -340,6 +340,7 @@ def _free_batch(graph: onnx.GraphProto, batch: int) -> None:
             name = f'{PREFIX}shape_{index}'
             graph.initializer.append(numpy_helper.from_array(np.array([0, *shape[1:]]), name))
             node.input[1] = name
+            del node.attribute[:]  # allowzero, with which 0 is not the size of the input
 
 
 def _to_float32(graph: onnx.GraphProto) -> None:

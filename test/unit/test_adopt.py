@@ -409,6 +409,13 @@ def test_a_reduction_as_pytorch_exports_it_is_converted():
     assert adopt(model.SerializeToString(), describe(), 'x', NO_FACES).difference < 1e-4
 
 
+def test_a_fixed_batch_is_freed_where_a_reshape_takes_zero_for_a_size():
+    """As PyTorch exports it: then 0 does not stand for the size of the input."""
+    model = onnx.load_from_string(classifier(batch=1, reshape=(1, 3), opset=18, ir_version=8))
+    model.graph.node[-1].attribute.append(helper.make_attribute('allowzero', 1))
+    assert adopt(model.SerializeToString(), describe(), 'x', NO_FACES).difference < 1e-4
+
+
 def test_a_batch_that_is_part_of_the_graph_is_refused():
     """The weights have the batch in their shape, so no other batch is possible."""
     model = onnx.load_from_string(classifier(batch=1))
