@@ -149,7 +149,7 @@ class Classifier:
             except Exception as error:  # ONNX Runtime's exceptions have no common base class
                 reason = shorten(one_line(error))
                 raise ModelError(f'{self.where} cannot be run: {reason}') from None
-            rows.append([np.atleast_1d(output)[:1] for output in outputs])
+            rows.append([np.atleast_2d(output)[:1] for output in outputs])
         return [np.concatenate(column) for column in zip(*rows, strict=True)]
 
     def scores(self, faces_rgb: np.ndarray) -> np.ndarray:

@@ -416,6 +416,14 @@ def test_a_fixed_batch_is_freed_where_a_reshape_takes_zero_for_a_size():
     assert adopt(model.SerializeToString(), describe(), 'x', NO_FACES).difference < 1e-4
 
 
+def test_an_output_without_its_batch_of_one_is_understood():
+    model = onnx.load_from_string(classifier(batch=1))
+    model.graph.node[-1].output[0] = 'rows'
+    model.graph.node.append(helper.make_node('Squeeze', ['rows'], ['logits']))
+    del model.graph.output[0].type.tensor_type.shape.dim[0]
+    assert adopt(model.SerializeToString(), describe(), 'x', NO_FACES).difference < 1e-4
+
+
 def test_a_batch_that_is_part_of_the_graph_is_refused():
     """The weights have the batch in their shape, so no other batch is possible."""
     model = onnx.load_from_string(classifier(batch=1))
