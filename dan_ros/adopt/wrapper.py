@@ -31,7 +31,7 @@ CHANNELS = {'nchw': 1, 'nhwc': 3}  # axis of the channels
 CHECK_BATCH = 3  # number of noise images on which a wrapped classifier is checked
 MAX_DIFFERENCE = 2e-3  # largest error of a probability; fp16 classifiers come close
 MIN_PROBABILITY = 1e-7  # lower limit of probabilities before the logarithm
-SUM_TOLERANCE = 1e-3  # deviation of a softmax's sum from 1
+SUM_TOLERANCE = 0.02  # deviation of a softmax's sum from 1; int8 classifiers come close
 
 
 @dataclass(frozen=True)

@@ -424,6 +424,18 @@ def test_an_output_without_its_batch_of_one_is_understood():
     assert adopt(model.SerializeToString(), describe(), 'x', NO_FACES).difference < 1e-4
 
 
+def test_probabilities_of_an_int8_classifier_need_not_sum_to_one():
+    model = onnx.load_from_string(classifier(softmax=True))
+    model.graph.node[-1].output[0] = 'shares'
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(1.005), 'rounding'))
+    model.graph.node.append(helper.make_node('Mul', ['shares', 'rounding'], ['logits']))
+    content = model.SerializeToString()
+    described = describe(outputs='probabilities')
+    assert adopt(content, described, 'x', NO_FACES).difference < 1e-4
+    with pytest.raises(ModelError, match='probabilities already'):
+        adopt(content, describe(), 'x', NO_FACES)
+
+
 def test_a_batch_that_is_part_of_the_graph_is_refused():
     """The weights have the batch in their shape, so no other batch is possible."""
     model = onnx.load_from_string(classifier(batch=1))
