@@ -145,7 +145,7 @@ class Classifier:
         for face in faces_rgb:
             batch = np.stack([face] * (self.batch or 1))
             try:
-                outputs = self._session.run(None, {self.input.name: self._prepare(batch)})
+                outputs = _run_quietly(self._session, {self.input.name: self._prepare(batch)})
             except Exception as error:  # ONNX Runtime's exceptions have no common base class
                 reason = shorten(one_line(error))
                 raise ModelError(f'{self.where} cannot be run: {reason}') from None
@@ -181,7 +181,7 @@ def adopt(content: bytes, descriptor: Descriptor, where: str, faces: np.ndarray)
     try:
         wrapped = onnx.load_from_string(expand_log_softmax(wrapped.SerializeToString()))
         session = _open(wrapped.SerializeToString(), where)
-        (logits,) = session.run([OUTPUT_NAME], {INPUT_NAME: faces})
+        (logits,) = _run_quietly(session, {INPUT_NAME: faces})
         found = logits_to_probabilities(logits, descriptor.expressions)
         difference = float(np.abs(found - expected).max())
     except Exception as error:  # onnx and ONNX Runtime have no common base class of errors
@@ -208,6 +208,15 @@ def _open(content: bytes, where: str) -> onnxruntime.InferenceSession:
         return open_session(content)
     except ModelError as error:
         raise ModelError(f'{where}: {shorten(one_line(error))}') from None
+
+
+def _run_quietly(
+    session: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]
+) -> list[np.ndarray]:
+    """Return all outputs; an error is raised, but not also printed by ONNX Runtime."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = 4  # fatal errors only
+    return list(session.run(None, inputs, options))
 
 
 def _check_kind(kept: np.ndarray, values: np.ndarray, descriptor: Descriptor, where: str) -> None:

@@ -436,6 +436,14 @@ def test_probabilities_of_an_int8_classifier_need_not_sum_to_one():
         adopt(content, describe(), 'x', NO_FACES)
 
 
+def test_an_error_of_onnx_runtime_is_not_printed_as_well(capfd):
+    model = onnx.load_from_string(classifier())
+    reshape_wrongly(model)
+    with pytest.raises(ModelError, match='cannot be run'):
+        adopt(model.SerializeToString(), describe(), 'x', NO_FACES)
+    assert capfd.readouterr().err == ''
+
+
 def test_a_batch_that_is_part_of_the_graph_is_refused():
     """The weights have the batch in their shape, so no other batch is possible."""
     model = onnx.load_from_string(classifier(batch=1))
