@@ -32,6 +32,8 @@ CHECK_BATCH = 3  # number of noise images on which a wrapped classifier is check
 MAX_DIFFERENCE = 2e-3  # largest error of a probability; fp16 classifiers come close
 MIN_PROBABILITY = 1e-7  # lower limit of probabilities before the logarithm
 SUM_TOLERANCE = 0.02  # deviation of a softmax's sum from 1; int8 classifiers come close
+# With dynamo=True, PyTorch keeps opset 18 where it cannot convert the operators.
+REMEDY = f'opset {OPSET} (with PyTorch: dynamo=False, opset_version={OPSET})'
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ def adopt(content: bytes, descriptor: Descriptor, where: str, faces: np.ndarray)
         raise ModelError(
             f'{where} gives other results when wrapped{reason}: '
             f'{fixed or "an operator depends on the batch or the opset"}; export it again with a '
-            f'variable batch and opset {OPSET}'
+            f'variable batch and {REMEDY}'
         )
     return Adopted(wrapped, difference)
 
@@ -263,7 +265,7 @@ def _modernize(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
         except Exception as error:  # RuntimeError and several classes of protobuf
             raise ModelError(
                 f'{where} cannot be converted to opset {OPSET} '
-                f'({shorten(one_line(error))}); export it again with opset {OPSET}'
+                f'({shorten(one_line(error))}); export it again with {REMEDY}'
             ) from None
     return model
 
