@@ -18,6 +18,7 @@ MAX_SIDE_PX = 8190  # limit of the codec
 MAX_NAME_CHARACTERS = 200  # length of a file name; file systems allow 255 bytes
 DEFAULT_HZ = 30.0  # frame rate if that of the bag is unknown
 MIN_HZ, MAX_HZ = 0.1, 240.0  # frame rates that players support
+RATE_DIGITS = 2  # decimal places of a frame rate; the codec takes no finer ones above 65 Hz
 FIRST_IMAGES = 6  # they are kept in memory until their times have given the frame rate
 MAX_GAP_NS = 1_000_000_000  # longer gaps between two images are shortened to it
 
@@ -133,7 +134,7 @@ class Videos:
             )
             return
         fourcc = cv2.VideoWriter.fourcc(*CODEC)
-        rate_hz = min(max(rate_hz or DEFAULT_HZ, MIN_HZ), MAX_HZ)
+        rate_hz = round(min(max(rate_hz or DEFAULT_HZ, MIN_HZ), MAX_HZ), RATE_DIGITS)
         writer = cv2.VideoWriter(str(path), fourcc, rate_hz, size)
         if writer.isOpened():
             self._videos[camera] = _Video(path, writer, size, 1e9 / rate_hz, start_ns)
