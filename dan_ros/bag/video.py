@@ -2,6 +2,7 @@
 """Writes one annotated video per camera."""
 
 import itertools
+import math
 import statistics
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ MIN_HZ, MAX_HZ = 0.1, 240.0  # frame rates that players support
 RATE_DIGITS = 2  # decimal places of a frame rate; the codec takes no finer ones above 65 Hz
 FIRST_IMAGES = 6  # they are kept in memory until their times have given the frame rate
 MAX_GAP_NS = 1_000_000_000  # longer gaps between two images are shortened to it
+MAX_DELAY_NS = 1_000_000_000  # delay of a video behind the bag, due to jitter
 
 
 @dataclass
@@ -32,6 +34,7 @@ class _Video:
         writer: OpenCV's writer of the file.
         size: (width, height), pixels.
         period_ns: how long a frame is shown.
+        max_delay_ns: largest delay of the video behind the bag.
         next_ns: bag time of the next frame.
         written: number of frames written so far.
     """
@@ -40,13 +43,19 @@ class _Video:
     writer: cv2.VideoWriter
     size: tuple[int, int]
     period_ns: float
+    max_delay_ns: float
     next_ns: float
     written: int = 0
     _last: np.ndarray = field(init=False)
 
     def write(self, time_ns: int, image_bgr: np.ndarray) -> None:
-        """Append an image; the one before it is shown until then."""
+        """Append an image; the one before it is shown until then.
+
+        It is left out if the video is late, because images come faster than its frame rate.
+        """
         gap_ns = min(time_ns - self.next_ns, MAX_GAP_NS)
+        if gap_ns < -self.max_delay_ns:
+            return
         if gap_ns == MAX_GAP_NS:
             self.next_ns = time_ns - MAX_GAP_NS
         for _ in range(round(gap_ns / self.period_ns)):
@@ -134,10 +143,13 @@ class Videos:
             )
             return
         fourcc = cv2.VideoWriter.fourcc(*CODEC)
+        has_times = 0 < rate_hz <= MAX_HZ
         rate_hz = round(min(max(rate_hz or DEFAULT_HZ, MIN_HZ), MAX_HZ), RATE_DIGITS)
         writer = cv2.VideoWriter(str(path), fourcc, rate_hz, size)
         if writer.isOpened():
-            self._videos[camera] = _Video(path, writer, size, 1e9 / rate_hz, start_ns)
+            period_ns = 1e9 / rate_hz
+            delay_ns = max(MAX_DELAY_NS, period_ns) if has_times else math.inf
+            self._videos[camera] = _Video(path, writer, size, period_ns, delay_ns, start_ns)
             return
         path.unlink(missing_ok=True)
         width, height = size

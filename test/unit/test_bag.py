@@ -43,6 +43,7 @@ from dan_ros.bag import converter, timeline
 from dan_ros.bag.reader import record_to_frame
 from dan_ros.bag.recovery import DamageError, read_mcap, read_sqlite3
 from dan_ros.bag.timeline import MAX_MOMENTS, Timelines
+from dan_ros.bag.video import Videos
 from dan_ros.errors import DanError
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.tracking.face_tracker import TrackedFace
@@ -214,6 +215,19 @@ def test_a_video_plays_in_the_time_of_the_bag(tmp_path, images, times_s, frames)
     video = cv2.VideoCapture(str(tmp_path / 'out' / 'camera_image_raw.mp4'))
     assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(10, rel=0.2)
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == frames
+
+
+@pytest.mark.parametrize(('period_s', 'frames'), [(1 / 30, (357, 378)), (0, (506, 506))])
+def test_a_video_keeps_pace_with_a_camera_that_becomes_faster(tmp_path, period_s, frames):
+    """As with more light: it plays as long as the bag. Equal times are no times."""
+    times_s = [i * period_s for i in (*range(0, 36, 6), *range(36, 536))]
+    image = np.zeros((16, 16, 3), np.uint8)
+    with Videos(tmp_path, {'/camera': 20 if period_s else 0}) as videos:
+        for time_s in times_s:
+            videos.write('/camera', START_NS + round(time_s * 1e9), image)
+        videos.finish()
+    video = cv2.VideoCapture(str(tmp_path / 'camera.mp4'))
+    assert frames[0] <= video.get(cv2.CAP_PROP_FRAME_COUNT) <= frames[1]
 
 
 @pytest.mark.parametrize(
