@@ -94,7 +94,8 @@ class BagConverter:
         with_annotations: bool = False,
         tables: 'ParquetTables | None' = None,
     ) -> None:
-        self.summary = ConversionSummary(warnings={bag.warning} - {''})
+        self._empty = [f'{topic.name} has no messages' for topic in topics if not topic.count]
+        self.summary = ConversionSummary(warnings={bag.warning, *self._empty} - {''})
         self._with_annotations, self._tables = with_annotations, tables
         self._bag, self._topics, self._pipeline = bag, topics, pipeline
         self._events: defaultdict[str, EventDetector] = defaultdict(
@@ -173,7 +174,7 @@ class BagConverter:
             return
         names = ', '.join(topic.name for topic in self._topics)
         reasons = [f'no image of {names} could be processed']
-        reasons += filter(None, [self.summary.damage])
+        reasons += filter(None, [*self._empty, self.summary.damage])
         reasons += self.summary.describe_drops()
         raise DataError(f'{self._bag.path}: {"; ".join(reasons)}; nothing was written')
 

@@ -686,6 +686,23 @@ def test_unordered_stamps_are_reported(tmp_path, images):
     assert 'the stamps of /good/image_raw' not in result.output
 
 
+def test_a_topic_without_messages_is_named(tmp_path, images):
+    """As the recorder leaves it, whose QoS did not match that of the camera."""
+    bag = record_images(tmp_path / 'in', images[:2])
+    (file,) = bag.glob('*.db3')
+    with contextlib.closing(sqlite3.connect(file)) as database, database:
+        database.execute(
+            "INSERT INTO topics SELECT id + 1, '/right/image_raw', type, serialization_format, "
+            'offered_qos_profiles, type_description_hash FROM topics'
+        )
+    result = run_bag(bag, tmp_path / 'out')
+    assert result.exit_code == 0, result.exception
+    assert 'Warning: /right/image_raw has no messages' in result.stderr
+    result = run_bag(bag, tmp_path / 'other', '--topic', '/right/image_raw')
+    assert result.exit_code == 1
+    assert 'could be processed; /right/image_raw has no messages; ' in str(result.exception)
+
+
 @pytest.mark.parametrize('encoding', ['bgr8', 'no such encoding'])
 def test_a_result_is_not_replaced_by_an_empty_one(tmp_path, images, encoding):
     """An image may be dropped, or there may be none."""
