@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from dan_ros.cli.common import PATH, need
+from dan_ros.cli.common import PATH, FloatRange, need
 
 
 @click.command('average')
@@ -16,7 +16,7 @@ from dan_ros.cli.common import PATH, need
     '--share',
     default=0.5,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=FloatRange(0, 1),
     help='Weight of SECOND; the rest is the weight of FIRST.',
 )
 def command(first: Path, second: Path, output: Path, share: float) -> None:

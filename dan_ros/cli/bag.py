@@ -10,6 +10,7 @@ import click
 from dan_ros.bag.settings import BagSettings
 from dan_ros.cli.common import (
     PATH,
+    FloatRange,
     max_side_option,
     need,
     pipeline_options,
@@ -73,14 +74,14 @@ PIPELINE, TRACKER = PipelineConfig(), TrackerConfig()
     'half_life_s',
     default=TRACKER.half_life_s,
     show_default=True,
-    type=click.FloatRange(0, 60),
+    type=FloatRange(0, 60),
     help='Half-life of the smoothing, seconds; 0 turns it off.',
 )
 @click.option(
     '--min-confidence',
     default=TRACKER.min_confidence,
     show_default=True,
-    type=click.FloatRange(0, 1),
+    type=FloatRange(0, 1),
     help='Faces with a lower confidence are labeled unknown.',
 )
 @click.option(

@@ -35,7 +35,7 @@ from dan_ros.bench.report import comparison_table, steps_table
 from dan_ros.bench.scenes import crop_largest_face, draw_face
 from dan_ros.bench.timer import Comparison, Limit
 from dan_ros.bench.tuning import Advice, Saving, advise
-from dan_ros.cli.common import PATH, need, progress_bar, server_options
+from dan_ros.cli.common import PATH, FloatRange, need, progress_bar, server_options
 from dan_ros.detect import Detector
 from dan_ros.errors import DataError, ModelError, count_of
 from dan_ros.images.files import open_picture
@@ -110,7 +110,7 @@ class Results:
     '--seconds',
     default=25.0,
     show_default=True,
-    type=click.FloatRange(0.0),
+    type=FloatRange(0.0),
     help='Duration of the measurement, not counting the time to open the models. Every part is '
     'measured at least once.',
 )

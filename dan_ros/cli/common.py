@@ -46,6 +46,20 @@ SERVER_OPTIONS = {  # fields of ServerConfig
     'ca_file': 'PEM file with the certificates to trust.',
 }
 
+
+class FloatRange(click.FloatRange):
+    """A range of numbers without NaN, which click accepts in every range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f'{value!r} is not a number', param, ctx)
+        return number
+
+
 # Options of several commands.
 output_option = click.option(
     '-o', '--output', type=PATH, required=True, help='The ONNX file to write.'
@@ -186,7 +200,7 @@ def server_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add --temperature, --prior and --strength, which are stored in a model file."""
     temperature = click.option(
-        '--temperature', type=click.FloatRange(0.01, 100), help='Divisor of the logits.'
+        '--temperature', type=FloatRange(0.01, 100), help='Divisor of the logits.'
     )
     prior = click.option(
         '--prior',
@@ -197,7 +211,7 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     strength = click.option(
         '--strength',
-        type=click.FloatRange(0, 1),
+        type=FloatRange(0, 1),
         help='Share of the prior that is subtracted by default.',
     )
     return temperature(prior(strength(command)))

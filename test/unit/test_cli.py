@@ -105,6 +105,16 @@ def test_blur_is_refused_where_no_picture_is_written(run, command, needs):
     assert f'--blur needs {needs}' in result.stderr
 
 
+@pytest.mark.parametrize(
+    'words',
+    [('bag', 'in', 'out', '--half-life'), ('average', 'a.pth', 'b.pth', '-o', 'x', '--share')],
+)
+def test_nan_is_in_no_range(run, words):
+    result = run(*words, 'nan')
+    assert result.exit_code == 2
+    assert f"Invalid value for '{words[-1]}': 'nan' is not a number" in result.stderr
+
+
 def test_predict_gives_boxes_in_the_upright_image(run, portrait, tmp_path):
     """Phones store a portrait on its side, with the EXIF orientation 6."""
     pixels = Image.fromarray(np.rot90(portrait)[..., ::-1])
