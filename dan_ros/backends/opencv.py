@@ -8,9 +8,11 @@ from dan_ros.errors import MissingPackageError, ModelError, count_of
 from dan_ros.images.opencv import cv2, version
 from dan_ros.model import metadata
 from dan_ros.model.metadata import ModelInfo
+from dan_ros.model.onnx_file import has_operator
 from dan_ros.model.store import ModelFile
 
 MIN_VERSION = (4, 10)  # first version of OpenCV that accepts uint8 inputs
+FATAL_OPERATOR = 'Shape'  # of a variable batch; a division by zero then ends the process
 
 
 class OpenCvBackend(Backend):
@@ -21,7 +23,7 @@ class OpenCvBackend(Backend):
 
     Raises:
         MissingPackageError: OpenCV is too old.
-        ModelError: the file is not an ONNX file of this package.
+        ModelError: the file is not an ONNX file of this package, or OpenCV cannot run it.
     """
 
     name = 'opencv'
@@ -32,6 +34,11 @@ class OpenCvBackend(Backend):
                 f"the backend 'opencv' needs OpenCV 4.10 or newer; this is {cv2.__version__}"
             )
         model = ModelInfo.from_onnx(file.content, str(file.path))
+        if has_operator(file.content, FATAL_OPERATOR):
+            raise ModelError(
+                f'{file.path}: OpenCV cannot run it: it has the operator {FATAL_OPERATOR}; use '
+                'another backend, or export it with a fixed batch and adopt it again'
+            )
         if config.threads:
             cv2.setNumThreads(config.threads)
         try:

@@ -340,7 +340,8 @@ def test_every_cpu_backend_gives_the_same_results_or_refuses(tmp_path, change):
     expected = open_backend('onnxruntime', path).infer(faces)
     for name in ('openvino', 'opencv'):
         if name == 'opencv' and change in (read_the_batch, normalize_hundreds):
-            with pytest.raises(ModelError, match='OpenCV|finite numbers'):
+            reason = 'the operator Shape' if change is read_the_batch else 'OpenCV|finite numbers'
+            with pytest.raises(ModelError, match=reason):
                 open_backend(name, path)
         else:
             found = open_backend(name, path).infer(faces)
