@@ -8,11 +8,12 @@ each can be decoded, and crops and resizes it.
 import os
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import NoReturn
 
 import numpy as np
 
@@ -190,6 +191,26 @@ def subfolders(root: Path) -> list[Path]:
     with os.scandir(root) as entries:  # unlike `iterdir`, needs no system call per entry
         paths = [Path(entry.path) for entry in entries if entry.is_dir()]
     return sorted(path for path in paths if not is_ignored(path))
+
+
+def visible_files(root: Path) -> Iterator[Path]:
+    """Yield the visible files in `root` and below.
+
+    Links are followed; a folder is entered once, and those around `root` are not.
+    """
+    entered = set(root.resolve().parents)
+    for parent, folders, names in os.walk(root, onerror=_raise, followlinks=True):
+        folder = Path(parent)
+        if (real := folder.resolve()) in entered:
+            folders.clear()
+            continue
+        entered.add(real)
+        folders[:] = sorted(name for name in folders if not is_ignored(Path(name)))
+        yield from (folder / name for name in names if not is_ignored(Path(name)))
+
+
+def _raise(error: OSError) -> NoReturn:
+    raise error
 
 
 def find_file(root: Path, names: Sequence[str]) -> Path | None:

@@ -5,7 +5,6 @@ Cao et al. 2014, https://doi.org/10.1109/TAFFC.2014.2336244. Source of the clips
 file names: https://github.com/CheyneyComputerScience/CREMA-D (ODbL, contents DbCL).
 """
 
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dan_ros.datasets.base import READ_THREADS, FaceDataset, is_ignored, try_picture, why_empty
+from dan_ros.datasets.base import READ_THREADS, FaceDataset, try_picture, visible_files, why_empty
 from dan_ros.datasets.csv_files import read_table
 from dan_ros.datasets.faces import TEST, TRAIN, VALID, Faces, in_memory
 from dan_ros.errors import DataError, count_of
@@ -118,7 +117,7 @@ def _find_clips(root: Path) -> tuple[list[_Clip], str]:
     """Find all clips by their names: images if there are any, otherwise videos."""
     images: dict[str, list[Path]] = defaultdict(list)
     videos: dict[str, list[Path]] = defaultdict(list)
-    for path in _walk(root):
+    for path in sorted(visible_files(root)):
         match = CLIP_NAME.match(path.name) or CLIP_NAME.match(path.parent.name)
         if match and path.suffix.lower() in IMAGE_SUFFIXES:
             images[match[0]].append(path)
@@ -132,12 +131,6 @@ def _find_clips(root: Path) -> tuple[list[_Clip], str]:
         )
     clips = [_Clip(name, paths[len(paths) // 2]) for name, paths in sorted(found.items())]
     return clips, f'{what} of {count_of(len(clips), "clip")} in {root}'
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not is_ignored(Path(name)))
-        yield from (Path(parent, name) for name in sorted(names) if not is_ignored(Path(name)))
 
 
 def _read_votes(path: Path) -> dict[str, np.ndarray] | None:

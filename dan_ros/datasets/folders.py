@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Data sets with one folder per class: SFEW, and your own images."""
 
-import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
 
 from dan_ros import labels as label_sets
-from dan_ros.datasets.base import ImageDataset, LabeledImage, Listing, is_ignored, subfolders
+from dan_ros.datasets.base import (
+    ImageDataset,
+    LabeledImage,
+    Listing,
+    is_ignored,
+    subfolders,
+    visible_files,
+)
 from dan_ros.datasets.faces import TEST, TRAIN, VALID
 from dan_ros.errors import DataError
 
@@ -188,15 +193,7 @@ def is_number(text: str) -> bool:
 
 def list_image_files(folder: Path) -> list[Path]:
     """List the files in `folder` and below that may be images, whatever their suffix, sorted."""
-    paths = []
-    for parent, children, names in os.walk(folder, onerror=_raise, followlinks=True):
-        children[:] = [name for name in children if not is_ignored(Path(name))]
-        paths += [Path(parent, name) for name in names]
-    return sorted(path for path in paths if _may_be_image(path))
-
-
-def _raise(error: OSError) -> NoReturn:
-    raise error
+    return sorted(path for path in visible_files(folder) if _may_be_image(path))
 
 
 def _is_loose_image(path: Path) -> bool:
@@ -204,8 +201,8 @@ def _is_loose_image(path: Path) -> bool:
 
 
 def _may_be_image(path: Path) -> bool:
-    """Return whether to decode a file; not system files, nor texts without an image suffix."""
-    if is_ignored(path) or not (path.is_file() or path.is_symlink()):
+    """Return whether to decode a file; not devices, nor texts without an image suffix."""
+    if not (path.is_file() or path.is_symlink()):
         return False
     return path.suffix.lower() in IMAGE_SUFFIXES or not _is_text(path)
 

@@ -824,6 +824,14 @@ def test_images_in_folders_of_a_class_folder_are_read(tmp_path):
     assert [path.name for path in faces.paths] == ['a.png', 'b.png']
 
 
+def test_a_link_that_leads_back_is_not_followed(tmp_path):
+    write_image(tmp_path / 'happy' / 'ann' / 'a.png')
+    write_image(tmp_path / 'sad' / 'b.png')
+    (tmp_path / 'happy' / 'ann' / 'all').symlink_to(tmp_path / 'happy')
+    (tmp_path / 'happy' / 'up').symlink_to('..')
+    assert open_faces('folder', tmp_path, 'valid').counts == {'happy': 1, 'sad': 1}
+
+
 def test_every_file_that_should_be_an_image_is_counted(tmp_path):
     write_image(tmp_path / 'happy' / 'a.png')
     write_image(tmp_path / 'loose.png')
