@@ -173,7 +173,8 @@ def faces_at_marks(
         if face:
             faces.append(face)
     problems += [
-        f'the recording has no image from {mark.start_s:g} to {mark.end_s:g} s, marked {mark.label}'
+        f'no image was taken from {mark.start_s:g} to {mark.end_s:g} s, marked {mark.label}: the '
+        'recording has none there, or too few; mark a longer time'
         for mark in marks
         if mark not in used
     ]
@@ -195,7 +196,7 @@ def _images_of_marks(
         while position < len(wanted) and wanted[position][0] <= time_s:
             mark = wanted[position][1]
             position += 1
-            if time_s <= mark.end_s:
+            if time_s < mark.end_s:  # at its end, the next mark may start
                 yield mark, time_s, decode
         if position == len(wanted):
             break

@@ -560,7 +560,7 @@ def test_a_bag_of_several_cameras_needs_a_topic(run, color_model, tmp_path):
     messages += [('/other', IMAGE, ns + 1, raw(other, ns + 1)) for ns in times]
     bag = record(tmp_path / 'bag', messages)
     marks = tmp_path / 'marks.csv'
-    marks.write_text('start,end,label\n0.5,0.9,neutral\n1,1.9,happy\n')
+    marks.write_text('start,end,label\n0.5,0.95,neutral\n1,1.9,happy\n')
     output = tmp_path / 'robot.yaml'
     options = ('--marks', marks, '--whole', '--model', color_model, '-o', output, '--force')
     result = run('calibrate', bag, *options)
@@ -643,7 +643,22 @@ def test_a_mark_without_images_is_named():
     marks = [Mark(0, 3, 'happy'), Mark(90, 95, 'sad')]
     faces, problems = faces_at_marks(iter(noise_frames(4)), marks, face_cutter())
     assert {face.label for face in faces} == {'happy'}
-    assert problems == ['the recording has no image from 90 to 95 s, marked sad']
+    assert problems == [
+        'no image was taken from 90 to 95 s, marked sad: the recording has none there, or too few; '
+        'mark a longer time'
+    ]
+
+
+def test_an_image_at_the_end_of_a_mark_belongs_to_the_next_one():
+    marks = [Mark(0, 3, 'happy'), Mark(3, 6, 'sad')]  # an image per second
+    faces, _ = faces_at_marks(iter(noise_frames(7)), marks, face_cutter())
+    found = [(face.origin, face.label) for face in faces]
+    assert found == [
+        ('1.00 s', 'happy'),
+        ('2.00 s', 'happy'),
+        ('4.00 s', 'sad'),
+        ('5.00 s', 'sad'),
+    ]
 
 
 def test_an_unreadable_image_is_left_out_and_named():
@@ -653,7 +668,7 @@ def test_an_unreadable_image_is_left_out_and_named():
         raise DataError('OpenCV cannot decode it')
 
     frames[1] = (1.0, refuse)
-    faces, problems = faces_at_marks(iter(frames), [Mark(0, 3, 'happy')], face_cutter())
+    faces, problems = faces_at_marks(iter(frames), [Mark(0, 3.5, 'happy')], face_cutter())
     assert len(faces) == 2
     assert problems == ['the image at 1.00 s is left out: OpenCV cannot decode it']
 
