@@ -62,13 +62,11 @@ class Calibration:
         content = {
             'model_sha256': self.model_sha256,
             'temperature': self.temperature,
-            'bias': dict(self.bias),
             'notes': dict(self.notes),
+            'weights': [list(row) for row in self.weights],
+            'bias': dict(self.bias),  # last and in braces, so that a truncated file is invalid
         }
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        if self.weights:
-            weights = {'weights': [list(row) for row in self.weights]}
-            text += yaml.safe_dump(weights, default_flow_style=None, width=MAX_LINE)
+        text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=MAX_LINE)
         atomic_write_bytes(path, (HEAD + text).encode())
 
     @classmethod

@@ -281,6 +281,17 @@ def test_the_weights_of_a_calibration_belong_to_its_labels(tmp_path):
     np.testing.assert_allclose(in_model_order(found), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize('weights', [(), tuple(np.full((8, 8), 0.25).tolist())], ids=len)
+def test_a_truncated_calibration_is_refused(tmp_path, weights):
+    path = tmp_path / 'robot.yaml'
+    make_calibration(weights=weights).write(path)
+    content = path.read_text().rstrip()
+    for length in range(len(content) - 250, len(content)):
+        path.write_text(content[:length])
+        with pytest.raises(DataError):
+            Calibration.read(path)
+
+
 def test_without_a_prior_a_calibration_changes_only_the_temperature(recwarn):
     """Bias and weights were fitted together, so none is used without the other."""
     rows = tuple(map(tuple, np.random.default_rng(1).normal(size=(8, 8)).tolist()))
