@@ -54,12 +54,12 @@ def opencv_path(path: str) -> Iterator[str]:
 
 def new_capture(source: str | int) -> cv2.VideoCapture:
     """Open a video by its path or URL, or a camera by its number; see `isOpened`."""
-    if isinstance(source, int):
-        return cv2.VideoCapture(source)
     try:
+        if isinstance(source, int):
+            return cv2.VideoCapture(source)
         with opencv_path(source) as path:
             return cv2.VideoCapture(path)
-    except OSError:
+    except (OSError, cv2.error):  # cv2.error: the number of a camera has too many digits
         return cv2.VideoCapture()
 
 

@@ -580,6 +580,7 @@ def test_a_bag_of_several_cameras_needs_a_topic(run, color_model, tmp_path):
         (('faces', '--camera', 'short.avi', '--marks', 'x'), 'which needs no --marks'),
         (('faces', '--topic', '/image'), '--topic needs a bag with --marks'),
         (('faces', '--camera', 'none.avi'), 'camera none.avi cannot be opened: check its number'),
+        (('faces', '--camera', '9' * 20), f'camera {"9" * 20} cannot be opened: check its number'),
         (('faces', '--camera', 'short.avi'), 'camera short.avi gives no more images: nothing was'),
         (('none',), 'there is no folder none; make one with a folder per class'),
         (('short.avi',), 'short.avi is not a folder of pictures; give --marks'),
