@@ -157,7 +157,11 @@ def _frames_of_bag(path: Path, topic: str | None) -> Iterator['TimedFrame']:
 
 
 def _take_pictures(camera: str, folder: Path, person: str, count: int) -> None:
-    """Request each expression and save pictures as FOLDER/<label>/<person>/<number>.png."""
+    """Request each expression and save pictures as FOLDER/<label>/<person>/<number>.png.
+
+    An existing folder of the class, such as Happiness, is used.
+    """
+    from dan_ros.datasets.folders import LABEL_OF_NAME, list_class_folders
     from dan_ros.labels import CANONICAL
 
     if person != Path(person).name or person.startswith('.'):
@@ -165,6 +169,8 @@ def _take_pictures(camera: str, folder: Path, person: str, count: int) -> None:
     with open_capture(int(camera) if camera.isdecimal() else camera) as source:
         if not source.isOpened():
             raise DataError(f'camera {camera} cannot be opened: check its number, path and access')
+        folder.mkdir(parents=True, exist_ok=True)
+        folders = list_class_folders(folder, CANONICAL, LABEL_OF_NAME).folders
         click.echo(f'The pictures are saved in {folder}; delete them when you no longer need them.')
         for label in CANONICAL:
             answer = click.prompt(
@@ -172,7 +178,7 @@ def _take_pictures(camera: str, folder: Path, person: str, count: int) -> None:
             )
             if answer.strip().lower() == 's':
                 continue
-            target = folder / label / person if person else folder / label
+            target = folders.get(label, folder / label) / person
             target.mkdir(parents=True, exist_ok=True)
             numbers = [int(path.stem) for path in target.glob('*.png') if path.stem.isdecimal()]
             first = max(numbers, default=0) + 1

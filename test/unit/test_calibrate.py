@@ -498,6 +498,12 @@ def test_a_camera_takes_pictures_of_each_expression_that_is_not_skipped(tmp_path
     runner.invoke(cli, again, answers)
     assert (folder / 'happy' / 'anna' / '003.png').read_bytes() == kept
     assert runner.invoke(cli, again, '').exit_code == EXIT_INTERRUPTED  # no answer, like Ctrl-C
+    (folder / 'happy').rename(folder / 'Happiness')
+    assert runner.invoke(cli, again, answers).exit_code == 0
+    (folder / 'drafts').mkdir()
+    result = runner.invoke(cli, again, answers)
+    assert 'drafts is not a class' in str(result.exception)
+    assert 'Show neutral' not in result.output  # refused before anybody poses
 
 
 @pytest.fixture
