@@ -154,6 +154,7 @@ def _frames_of_bag(path: Path, topic: str | None) -> Iterator['TimedFrame']:
     for record in bag.records([topics[0].name]):
         start_ns = record.time_ns if start_ns is None else start_ns
         yield (record.time_ns - start_ns) / 1e9, partial(record_to_frame, record)
+    warn(bag.damage)
 
 
 def _take_pictures(camera: str, folder: Path, person: str, count: int) -> None:

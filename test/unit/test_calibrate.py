@@ -577,6 +577,19 @@ def test_a_bag_of_several_cameras_needs_a_topic(run, color_model, tmp_path):
     assert Calibration.read(output).notes['faces'] == {'neutral': 3, 'happy': 3}
 
 
+def test_a_damaged_bag_is_named(run, color_model, tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (40, 32, 32, 3), np.uint8)
+    bag = record_images(tmp_path / 'bag', images)
+    (file,) = bag.glob('*.db3')
+    os.truncate(file, file.stat().st_size // 2)
+    marks = tmp_path / 'marks.csv'
+    marks.write_text('start,end,label\n0,1,neutral\n1,3,happy\n')
+    options = ('--marks', marks, '--whole', '--model', color_model, '--force')
+    result = run('calibrate', bag, *options, '-o', tmp_path / 'robot.yaml')
+    assert result.exit_code == 0, result.stderr
+    assert f'Warning: {file} is damaged' in result.stderr
+
+
 @pytest.mark.parametrize(
     ('words', 'problem'),
     [
