@@ -23,6 +23,7 @@ from dan_ros.faces.crop import crop_face
 from dan_ros.images.opencv import cv2, open_capture
 from dan_ros.images.resize import resize
 from dan_ros.model.metadata import DEFAULT_CROP_SCALE
+from dan_ros.storage.file_content import VIDEO, explain_wrong_file
 from dan_ros.types import Frame
 
 LABELS = ('anger', 'disgust', 'fear', 'happy', 'neutral', 'sad')
@@ -188,10 +189,14 @@ def _cut_out(clips: Sequence[_Clip]) -> Read:
     faces: list[np.ndarray | None] = []
     reasons: list[str] = []
     with ThreadPoolExecutor(READ_THREADS) as threads:
-        for image in threads.map(lambda clip: _middle_image(clip.path), clips):
+        images = threads.map(lambda clip: _middle_image(clip.path), clips)
+        for clip, image in zip(clips, images, strict=True):
             found = [] if image is None else detector.detect(image)
-            face, reason = None, 'has no readable image' if image is None else 'shows no face'
-            if image is not None and found:
+            face, reason = None, 'shows no face'
+            if image is None:
+                wrong = explain_wrong_file(clip.path, 'a video', VIDEO)
+                reason = wrong or 'has no readable image'
+            elif found:
                 box = max((one.box_xyxy for one in found), key=area)
                 face, reason = np.empty((FACE_PX, FACE_PX, 3), np.uint8), ''
                 crop_face(Frame(image), box, DEFAULT_CROP_SCALE, face)

@@ -95,7 +95,8 @@ def test_cremad_videos_are_cut_to_the_face_in_their_middle(tmp_path, portrait, s
     assert guess_dataset(tmp_path, ('happy',)) == 'cremad'
     faces = open_faces('cremad', tmp_path, 'train')
     assert faces.counts == {'happy': 1}
-    assert sorted(faces.skipped.values()) == ['has no readable image', 'shows no face']
+    pointer = 'is a Git LFS pointer, not a video: run `git lfs pull` to get the file itself'
+    assert sorted(faces.skipped.values()) == [pointer, 'shows no face']
     face = faces.read(np.array([0]), 112)[0]
     assert face.mean() > 60  # not black
     assert face[..., 0].mean() > face[..., 2].mean()  # skin, in RGB
