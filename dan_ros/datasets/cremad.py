@@ -100,7 +100,7 @@ class CremaD(FaceDataset):
             layout=layout,
             skipped=skipped,
             excluded=excluded,
-            paths=tuple(chosen[index].path for index in good),
+            paths=() if is_video else tuple(chosen[index].path for index in good),
         )
 
     def matches(self, root: Path, model_labels: tuple[str, ...]) -> bool:

@@ -32,7 +32,7 @@ class Faces:
     # Number of faces that the rules of the data set exclude, per reason.
     excluded: Mapping[str, int] = field(default_factory=dict)
     empty_folders: tuple[str, ...] = ()  # class folders without a readable image
-    # File of each face, N of them; () if the faces are not in separate files.
+    # Image file of each face, N of them; () if the faces are not in separate ones.
     paths: tuple[Path, ...] = ()
 
     def __len__(self) -> int:

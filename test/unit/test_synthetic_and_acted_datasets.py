@@ -95,6 +95,7 @@ def test_cremad_videos_are_cut_to_the_face_in_their_middle(tmp_path, portrait, s
     assert guess_dataset(tmp_path, ('happy',)) == 'cremad'
     faces = open_faces('cremad', tmp_path, 'train')
     assert faces.counts == {'happy': 1}
+    assert not faces.paths  # a video is not an image file, so `evaluate --detect` refuses it
     pointer = 'is a Git LFS pointer, not a video: run `git lfs pull` to get the file itself'
     assert sorted(faces.skipped.values()) == [pointer, 'shows no face']
     face = faces.read(np.array([0]), 112)[0]
