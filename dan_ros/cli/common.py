@@ -62,7 +62,12 @@ class FloatRange(click.FloatRange):
 
 # Options of several commands.
 output_option = click.option(
-    '-o', '--output', type=PATH, required=True, help='The ONNX file to write.'
+    '-o',
+    '--output',
+    type=PATH,
+    required=True,
+    callback=lambda context, option, path: _refuse_checkpoint(path),
+    help='The ONNX file to write.',
 )
 labels_option = click.option(
     '--labels',
@@ -215,6 +220,12 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help='Share of the prior that is subtracted by default.',
     )
     return temperature(prior(strength(command)))
+
+
+def _refuse_checkpoint(path: Path) -> Path:
+    if is_checkpoint(str(path)):
+        raise click.BadParameter(f'{path} would be a checkpoint: give a name that ends in .onnx')
+    return path
 
 
 def _parse_shares(text: str | None) -> tuple[float, ...]:
