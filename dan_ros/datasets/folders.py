@@ -176,7 +176,7 @@ def _label_of(folder: Path, label_of_name: Mapping[str, str]) -> str:
         return label_of_name[name]
     hint = ''
     if is_number(name) and not any(map(is_number, label_of_name)):
-        hint = '; numbers need the name of the data set, such as --dataset rafdb'
+        hint = '; rename it to its class, or name the data set, as with evaluate --dataset rafdb'
     raise DataError(
         f'{folder} is not a class; valid folder names are {", ".join(label_of_name)}{hint}'
     )

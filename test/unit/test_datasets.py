@@ -305,7 +305,9 @@ def test_validation_prefers_the_validation_folder_to_the_test_folder(tmp_path):
 
 def test_numbers_are_not_classes_of_your_own_images(tmp_path):
     write_image(tmp_path / 'val' / '3' / 'a.png')
-    with pytest.raises(DataError, match=r'/3 is not a class; .* --dataset rafdb'):
+    with pytest.raises(
+        DataError, match=r'/3 is not a class; .* rename it .* evaluate --dataset rafdb'
+    ):
         open_faces('folder', tmp_path, 'valid')
 
 
