@@ -263,7 +263,7 @@ def _to_mark(path: Path, number: int, row: Any) -> Mark:
         fields: Mapping[str, Any] = {str(key).strip(): value for key, value in row.items()}
         start_s, end_s = float(fields['start']), float(fields['end'])
         label = LABEL_OF_NAME[str(fields['label']).strip().lower()]
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         raise DataError(
             f'{where}: it needs start and end in seconds and a label of {", ".join(CANONICAL)}'
         ) from None

@@ -628,6 +628,7 @@ def test_what_cannot_be_calibrated_is_said_in_one_line(monkeypatch, tmp_path, wo
         ('- {start: 0, end: .inf, label: happy}', 'start and end must be .*, not 0 and inf'),
         ('start,end,label\n0,1,joy\n', 'mark 1: it needs start and end'),
         ('start,end\n0,1\n', 'mark 1: it needs'),
+        (f'- {{start: 0, end: {400 * "9"}, label: happy}}', 'mark 1: it needs'),
         ('start: 0', 'not a YAML list'),
         ('- 2020-13-45', 'not valid YAML'),
         (500 * '[', 'nesting is too deep'),
