@@ -175,9 +175,13 @@ def _take_pictures(camera: str, folder: Path, person: str, count: int) -> None:
         click.echo(f'The pictures are saved in {folder}; delete them when you no longer need them.')
         for label in CANONICAL:
             answer = click.prompt(
-                f'Show {label}, then press Enter (s: skip)', default='', show_default=False
+                f'Show {label}, then press Enter (s: skip)',
+                default='',
+                show_default=False,
+                type=click.Choice(('', 's'), case_sensitive=False),
+                show_choices=False,
             )
-            if answer.strip().lower() == 's':
+            if answer:
                 continue
             target = folders.get(label, folder / label) / person
             target.mkdir(parents=True, exist_ok=True)

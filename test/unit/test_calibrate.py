@@ -482,11 +482,12 @@ def test_a_camera_takes_pictures_of_each_expression_that_is_not_skipped(tmp_path
         str(tmp_path / 'x.yaml'),
         '--force',
     ]
-    answers = '\n\n' + 6 * 's\n'  # neutral and happy
+    answers = '\n\nq\nskip\n' + 6 * 'S\n'  # neutral and happy; two answers are not understood
     runner, folder = CliRunner(), tmp_path / 'faces'
     result = runner.invoke(cli, ['calibrate', str(folder), '--person', 'anna', *words], answers)
     assert result.exit_code == 0, result.output
     names = {'001.png', '002.png', '003.png'}
+    assert {path.name for path in folder.iterdir()} == {'neutral', 'happy'}
     for label in ('neutral', 'happy'):
         assert {path.name for path in (folder / label / 'anna').iterdir()} == names
     assert 'all faces are of one person (anna)' in result.output
