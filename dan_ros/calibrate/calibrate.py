@@ -249,7 +249,11 @@ def _about_persons(faces: Sequence[LabeledFace]) -> str:
             'person only; name persons by folders (happy/anna/1.jpg) or by the marks'
         )
     if '' in persons:
-        return 'the person of some faces is unknown, so each face was held out separately'
+        unknown = next(face.origin for face in faces if not face.person)
+        return (
+            f'the person of some faces is unknown, such as {unknown}, so each face was held out '
+            'separately'
+        )
     return (
         f'all faces are of one person ({", ".join(persons)}): the gain holds for this person; '
         'others may gain less or lose, so add faces of other people'

@@ -144,7 +144,7 @@ def _persons(entries: Sequence[tuple[Path, Path, str]]) -> list[str]:
     for prefix, (_, _, label) in zip(prefixes, entries, strict=True):
         classes.setdefault(prefix, set()).add(label)
     is_person = '' not in classes and all(len(labels) > 1 for labels in classes.values())
-    return prefixes if is_person else [''] * len(entries)
+    return prefixes if is_person else [names[0] if names else '' for names in subfolders]
 
 
 def _may_be_person(word: str) -> bool:

@@ -378,7 +378,8 @@ def test_one_person_and_unknown_persons_are_said(model):
     result = calibrate(*made_faces(model[0], {**FULL, 'sad': 2}, ['anna', '', 'ben']), model[0])
     few, some = result.warnings
     assert few == 'fewer than 3 faces of sad: add some'
-    assert some == 'the person of some faces is unknown, so each face was held out separately'
+    words = 'the person of some faces is unknown, such as 1.jpg, so each face was held out '
+    assert some == f'{words}separately'
     assert result.calibration.notes['held_out'] == 'each face'
 
 
@@ -747,6 +748,15 @@ def test_numbers_and_words_of_cameras_are_no_persons(tmp_path, pattern, persons)
             cv2.imwrite(str(path), rng.integers(0, 255, (32, 32, 3), np.uint8))
     faces, _ = faces_in_folder(tmp_path, face_cutter())
     assert {face.person for face in faces} == persons
+
+
+def test_a_picture_outside_the_folders_of_persons_has_none(tmp_path):
+    rng = np.random.default_rng(0)
+    for name in ('happy/anna/1.png', 'happy/ben/1.png', 'sad/anna/1.png', 'sad/2.png'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), rng.integers(0, 255, (32, 32, 3), np.uint8))
+    faces, _ = faces_in_folder(tmp_path, face_cutter())
+    assert [face.person for face in faces] == ['anna', 'ben', '', 'anna']
 
 
 def test_an_empty_folder_writes_nothing(run, tmp_path):
