@@ -63,6 +63,8 @@ def read_parameters(context: LaunchContext) -> list:
     for name, (parameter, _) in {**PARAMETERS, **SWITCHES}.items():
         if value := read_argument(context, name):
             overrides[parameter] = value.lower() == 'true' if name in SWITCHES else value
+    if read_argument(context, 'image_topic'):  # remaps `image`, see `make_node`
+        overrides['image_topics'] = ['image']
     if depth_topic := read_argument(context, 'depth_topic'):
         overrides['depth_topics'] = [depth_topic]
     return [source for source in (params_file, overrides) if source]

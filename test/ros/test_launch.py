@@ -112,6 +112,14 @@ def test_arguments_reach_the_node(launch):
     stop(process)
 
 
+def test_image_topic_replaces_the_topics_of_the_parameter_file(launch, tmp_path):
+    (tmp_path / 'my.yaml').write_text('/**: {ros__parameters: {image_topics: [left, right]}}')
+    process = launch('image_topic:=/eye/image', f'params_file:={tmp_path}/my.yaml')
+    process.wait_for_output('waiting for images on ')
+    stop(process)
+    assert 'waiting for images on /eye/image\n' in process.output
+
+
 @pytest.mark.parametrize('file', LAUNCH_FILES)
 def test_every_launch_file_takes_the_arguments(launched_nodes, file):
     (node,), _ = launched_nodes(
