@@ -27,8 +27,10 @@ def preview_topic(node_name: str, camera: str) -> str:
     It is in the node's namespace, since another node may hide other faces of the same camera.
     >>> preview_topic('/head/dan_node', '/head/left/image_raw')
     '/head/dan_node/preview/left/image_raw/compressed'
+    >>> preview_topic('/head/dan_node', '/headset/image_raw')
+    '/head/dan_node/preview/headset/image_raw/compressed'
     """
-    namespace = node_name.rpartition('/')[0]
+    namespace = node_name.rpartition('/')[0] + '/'
     return f'{node_name}/preview/{camera.removeprefix(namespace).lstrip("/")}{COMPRESSED_SUFFIX}'
 
 
