@@ -24,7 +24,7 @@ from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Bool
 from std_srvs.srv import SetBool
 
-from dan_ros.errors import ParameterError, one_line
+from dan_ros.errors import DanError, ParameterError, one_line
 from dan_ros.messages import stamp_to_ns
 from dan_ros.msg import FacialExpression, FacialExpressionArray, FacialExpressionEvent
 from dan_ros.ros.parameters import SPECS
@@ -45,7 +45,7 @@ class NodeSource:
     """Listens to one node, whose name is in the root namespace if it is relative.
 
     Raises:
-        DanError: the name is invalid, or the logs cannot be written.
+        DanError: the name is invalid, the logs cannot be written, or the middleware does not start.
     """
 
     kind = 'ROS node'
@@ -55,9 +55,12 @@ class NodeSource:
         self._board = board
         self._context = rclpy.Context()
         init_rclpy(args=[], context=self._context)
-        self._node = rclpy.create_node(
-            'dan_view', context=self._context, use_global_arguments=False
-        )
+        try:
+            self._node = rclpy.create_node(
+                'dan_view', context=self._context, use_global_arguments=False
+            )
+        except RuntimeError as error:  # for example, no network interface is up yet
+            raise DanError(f'the middleware does not start: {one_line(error)}') from None
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._node)
         self._stopping = threading.Event()

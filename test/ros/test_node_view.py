@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dan_ros.detect import open_detector
-from dan_ros.errors import ParameterError
+from dan_ros.errors import DanError, ParameterError
 from dan_ros.ros.parameters import SPECS
 from dan_ros.ros.view_source import ASK, NodeSource
 from dan_ros.srv import Consent
@@ -147,3 +147,10 @@ def test_a_missing_node_is_named_and_so_are_others(robot, open_view):
     assert 'does not answer' in view.source.set_enabled(False)
     with pytest.raises(ParameterError, match='--node cannot be'):
         NodeSource('no node', Board())
+
+
+def test_a_middleware_that_does_not_start_is_one_line(monkeypatch):
+    """A real error of DDS, caused by an invalid host name."""
+    monkeypatch.setenv('ROS_STATIC_PEERS', '::::')
+    with pytest.raises(DanError, match='^the middleware does not start: .*::::.*$'):
+        NodeSource('/dan_node', Board())
