@@ -5,6 +5,7 @@ Pictures are the node's previews, never the images of the camera: only the node 
 must hide, and when. They are subscribed to only while a browser shows the page.
 """
 
+import math
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -77,7 +78,7 @@ class NodeSource:
         self._cameras: dict[str, float] = {}  # time of its last message, monotonic, seconds
         self._heard_s = 0.0  # time of the node's last message, monotonic, seconds; 0: none yet
         self._others: set[str] = set()  # other nodes of this kind
-        self._has_parameters = False
+        self._ask_s = 0.0  # when to ask for the parameters, monotonic, seconds; inf: they are known
 
     def start(self) -> None:
         """Subscribe, and receive in a thread."""
@@ -224,10 +225,10 @@ class NodeSource:
                 self._board.clear()
                 self._board.set_notice('consent', '')
                 self._heard_s = 0.0
-            self._has_parameters = False
+            self._ask_s = 0.0
             self._board.set_status(ViewStatus(3, self._waiting()))
-        elif not self._has_parameters and self._clients[GetParameters].service_is_ready():
-            self._has_parameters = True
+        elif time.monotonic() > self._ask_s and self._clients[GetParameters].service_is_ready():
+            self._ask_s = time.monotonic() + ANSWER_S
             request = GetParameters.Request(names=list(SPECS))
             future = self._clients[GetParameters].call_async(request)
             future.add_done_callback(self._on_values)
@@ -240,6 +241,7 @@ class NodeSource:
         return text
 
     def _on_values(self, future: Any) -> None:
+        self._ask_s = math.inf
         self._board.set_parameters(_parameters(future.result().values))
 
 

@@ -45,7 +45,7 @@ from dan_ros.ros.inference_thread import FrameResult, StampedMessage
 from dan_ros.ros.managed_node import ManagedNode, reported
 from dan_ros.ros.models import Models, load_models
 from dan_ros.ros.node import DanNode
-from dan_ros.ros.parameters import CROPPED_FACES, SPECS, Settings
+from dan_ros.ros.parameters import CROPPED_FACES, SPECS, Settings, declare_parameters
 from dan_ros.ros.qos import QosMonitor, UnsupportedEventTypeError, create_with_events
 from dan_ros.ros.statistics import Statistics
 from dan_ros.ros.status import Status
@@ -427,6 +427,33 @@ def test_the_page_of_a_node_that_is_gone_is_empty(peer, monkeypatch):
         start_s = time.monotonic()
         view.close()
     assert time.monotonic() < start_s + 1.8
+
+
+def test_the_page_asks_for_the_parameters_again_if_the_answer_is_lost(peer, monkeypatch):
+    """The middleware loses an answer if it has not discovered the client yet."""
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(peer.domain.number))
+    monkeypatch.setattr(view_source, 'ANSWER_S', 0.5)
+    declare_parameters(peer.node)
+    (service,) = [s for s in peer.node.services if s.srv_name.endswith('/get_parameters')]
+    send, answers = service.send_response, []
+
+    def lose_the_first(response, header):
+        answers.append(response)
+        if len(answers) > 1:
+            send(response, header)
+
+    monkeypatch.setattr(service, 'send_response', lose_the_first)
+    publisher = peer.node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+    own = DiagnosticArray(status=[DiagnosticStatus(name='dan_node: facial expressions')])
+    board = Board()
+    view = view_source.NodeSource('/dan_node', board)
+    view.start()
+    try:
+        peer.spin_until(
+            lambda: 'parameters' in board.changes()[1], every=lambda: publisher.publish(own)
+        )
+    finally:
+        view.close()
 
 
 def test_detector_and_network_load_side_by_side(monkeypatch):
