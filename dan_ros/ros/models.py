@@ -11,7 +11,7 @@ from dan_ros.backends import Selection, choose_backend
 from dan_ros.backends.base import smoke_test
 from dan_ros.detect import Detector, open_detector
 from dan_ros.detect.full_frame import FullFrameDetector
-from dan_ros.errors import ParameterError
+from dan_ros.errors import BackendError, ParameterError
 from dan_ros.model.store import expand_path, require_model
 from dan_ros.pipeline import ExpressionPipeline
 from dan_ros.probabilities import Calibration
@@ -83,4 +83,10 @@ def _open_detector(settings: Settings, on_progress: Callable[[str], object]) -> 
     """Open the detector of camera images; cropped faces need none."""
     if settings.input == CROPPED_FACES:
         return None
-    return open_detector(**vars(settings.detector), on_progress=on_progress)
+    device = settings.detector.device
+    try:
+        return open_detector(**vars(settings.detector), on_progress=on_progress)
+    except BackendError as error:
+        if device == 'cpu':
+            raise
+        raise BackendError(f'detector.device {device}: {error}') from error

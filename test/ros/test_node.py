@@ -393,15 +393,22 @@ def test_the_lifecycle_by_hand_and_again(start, smile):
 
 
 @without_gpu
-def test_a_gpu_that_is_not_there_fails_configure_and_says_so(robot):
+@pytest.mark.parametrize(
+    ('parameter', 'value', 'usual', 'words'),
+    [
+        ('backend__name', 'tensorrt', 'auto', 'no CUDA device'),
+        ('detector__device', 'cuda', 'cpu', 'detector.device cuda: no CUDA device'),
+    ],
+)
+def test_a_gpu_that_is_not_there_fails_configure_and_says_so(robot, parameter, value, usual, words):
     robot.clean_up()
-    assert robot.set_parameters(backend__name='tensorrt').successful
+    assert robot.set_parameters(**{parameter: value}).successful
     assert not robot.change_state(Transition.TRANSITION_CONFIGURE)
-    assert 'no CUDA device' in robot.output
+    assert words in robot.output
     assert robot.state == 'unconfigured'
-    status, _ = robot.wait_status(lambda s, _: 'no CUDA device' in s.message, 'the failure')
+    status, _ = robot.wait_status(lambda s, _: words in s.message, 'the failure')
     assert status.level == ERROR
-    assert robot.set_parameters(backend__name='auto').successful
+    assert robot.set_parameters(**{parameter: usual}).successful
     robot.configure()
 
 
