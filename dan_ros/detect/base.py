@@ -36,11 +36,13 @@ class Detector(ABC):
     Attributes:
         name: its name in the registry.
         warning: a limitation to show to the user, or ''.
+        device: one of `DEVICES`, on which it runs.
         min_score: faces with a lower score are dropped, [0, 1].
     """
 
     name: ClassVar[str]
     warning: str = ''
+    device: str = 'cpu'
 
     def __init__(self, min_score: float = 0.6) -> None:
         self.min_score = min_score

@@ -47,6 +47,7 @@ class YuNetDetector(Detector):
         from dan_ros.backends.onnxruntime import open_session, run_session
 
         super().__init__(min_score)
+        self.device = device
         session = open_session(for_images(content), threads, device)
         names = [f'{kind}_{stride}' for kind in ('cls', 'obj', 'bbox', 'kps') for stride in STRIDES]
         self._run = partial(run_session, session, names)

@@ -49,7 +49,7 @@ class Models:
         backend, detector = self.selection.backend, self.video.pipeline.detector
         return (
             f'model {backend.model_name}, backend {backend.name} on {backend.device} '
-            f'({self.selection.reason}), detector {detector.name}'
+            f'({self.selection.reason}), detector {detector.name} on {detector.device}'
         )
 
 

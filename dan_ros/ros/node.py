@@ -129,8 +129,7 @@ class DanNode(ManagedNode):
         self._outputs = ExpressionPublishers(self, self._qos_monitor)
         process_tuning.settle_memory()
         self.get_logger().info(
-            f'configured in {time.monotonic() - started_s:.2f} s: {models.description} on '
-            f'{settings.detector.device}'
+            f'configured in {time.monotonic() - started_s:.2f} s: {models.description}'
         )
 
     def _open_stream(self) -> None:

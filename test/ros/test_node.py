@@ -412,6 +412,12 @@ def test_a_gpu_that_is_not_there_fails_configure_and_says_so(robot, parameter, v
     robot.configure()
 
 
+def test_the_log_names_the_device_that_the_detector_really_uses(robot, smile):
+    robot.reconfigure(detector__name='haar', detector__device='cuda')
+    assert 'detector haar on cpu' in robot.output
+    assert robot.show(smile).faces
+
+
 @without_gpu
 def test_with_fallback_the_cpu_works_and_the_diagnostics_warn(robot, smile):
     robot.reconfigure(backend__name='tensorrt', backend__fallback=True)
