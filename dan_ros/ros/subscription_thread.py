@@ -121,7 +121,9 @@ class SubscriptionThread:
         try:
             take(entity)
         except Exception as error:  # the thread must survive any error of a callback
-            self._report('ignored a message or event', error)
+            is_message = isinstance(entity, Subscription)
+            what = f'a message on {entity.topic_name}' if is_message else 'an event'
+            self._report(f'ignored {what}', error)
 
     def _report(self, what: str, error: Exception) -> None:
         self._node.get_logger().error(

@@ -240,7 +240,7 @@ def test_messages_are_received_after_an_error_of_a_callback(peer):
     peer.spin_until(lambda: len(received) > 1, every=lambda: publisher.publish(String(data='x')))
     thread.stop()
     peer.node.destroy_subscription(subscription)
-    assert peer.log == ['ignored a message or event: ValueError: odd message']
+    assert peer.log == ['ignored a message on /text: ValueError: odd message']
 
 
 def test_a_wait_for_messages_that_fails_is_repeated(peer, monkeypatch):
