@@ -37,7 +37,7 @@ from dan_ros.view.board import Board, SeenEvent, SeenFace, ViewStatus, parameter
 CHECK_S = 0.2  # interval at which subscriptions are opened and closed as needed, seconds
 SILENT_S = 3.5  # time without diagnostics after which a node counts as gone, seconds
 ANSWER_S = 5.0  # longest wait for an answer of the node, seconds
-EVENTS = QoSProfile(depth=100)
+EVERY = QoSProfile(depth=100)  # for topics with several messages at once, one per face or camera
 STATUS_SUFFIX = ': facial expressions'  # suffix of the name of the node's diagnostic status
 ASK = 'a person in view has not been asked for consent yet, so this person is not shown'
 
@@ -84,15 +84,13 @@ class NodeSource:
         """Subscribe, and receive in a thread."""
         namespace = self.title.rpartition('/')[0]
         subscribe = self._node.create_subscription
+        subscribe(FacialExpressionArray, f'{namespace}/facial_expressions', self._on_faces, EVERY)
         subscribe(
-            FacialExpressionArray, f'{namespace}/facial_expressions', self._on_faces, NEWEST_QOS
-        )
-        subscribe(
-            FacialExpressionEvent, f'{namespace}/facial_expression_events', self._on_event, EVENTS
+            FacialExpressionEvent, f'{namespace}/facial_expression_events', self._on_event, EVERY
         )
         subscribe(Bool, f'{self.title}/consent_needed', self._on_consent, NEWEST_QOS)
         subscribe(DiagnosticArray, '/diagnostics', self._on_diagnostics, QoSProfile(depth=10))
-        subscribe(ParameterEvent, '/parameter_events', self._on_parameters, EVENTS)
+        subscribe(ParameterEvent, '/parameter_events', self._on_parameters, EVERY)
         self._node.create_timer(CHECK_S, self._check)
         self._thread.start()
 

@@ -5,6 +5,7 @@ Messages of packages that are not installed are replaced by plain objects with t
 """
 
 import gc
+import threading
 import time
 import weakref
 from types import SimpleNamespace
@@ -27,6 +28,7 @@ from dan_ros.backends import choose_backend
 from dan_ros.detect.full_frame import FullFrameDetector
 from dan_ros.errors import DanError
 from dan_ros.faces.head_pose import HeadPose
+from dan_ros.msg import FacialExpressionArray
 from dan_ros.pipeline import FaceExpression
 from dan_ros.probabilities import Calibrator, Prior
 from dan_ros.ros import (
@@ -452,6 +454,34 @@ def test_the_page_asks_for_the_parameters_again_if_the_answer_is_lost(peer, monk
         peer.spin_until(
             lambda: 'parameters' in board.changes()[1], every=lambda: publisher.publish(own)
         )
+    finally:
+        view.close()
+
+
+def test_the_page_gets_the_faces_of_all_cameras(peer, monkeypatch):
+    """The node publishes the arrays of all cameras at once, while the page may be busy."""
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(peer.domain.number))
+    board, cameras, is_free = Board(), [], threading.Event()
+
+    def add_frame(camera, *_):
+        cameras.append(camera)
+        is_free.wait(10)
+
+    monkeypatch.setattr(board, 'add_frame', add_frame)
+    publisher = peer.node.create_publisher(FacialExpressionArray, 'facial_expressions', 10)
+    view = view_source.NodeSource('/dan_node', board)
+    view.start()
+
+    def publish(camera):
+        publisher.publish(FacialExpressionArray(camera=camera))
+
+    try:
+        peer.spin_until(lambda: cameras, every=lambda: publish('/a'))
+        publish('/b')
+        publish('/c')
+        time.sleep(0.2)  # until both have arrived
+        is_free.set()
+        peer.spin_until(lambda: {'/b', '/c'} <= set(cameras))
     finally:
         view.close()
 
