@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dan_ros.video_parameters import Spec
@@ -81,10 +81,11 @@ class Picture:
 
     number: int  # grows with each picture
     camera: str  # name of the camera
+    stamp_ns: int  # time of the image, nanoseconds
     size: tuple[int, int]  # (width, height) of the camera's image, to which boxes refer; pixels
-    faces: Sequence[SeenFace]  # faces in it
     encode: Callable[[], bytes]  # returns it as JPEG, without hidden faces; may be slow
     put_s: float  # arrival time, monotonic, seconds
+    faces: Sequence[SeenFace] = ()  # faces in it, if they have arrived
 
 
 class Board:
@@ -112,7 +113,7 @@ class Board:
     # --- written by the source ---
 
     def add_frame(self, camera: str, stamp_ns: int, faces: Sequence[SeenFace]) -> None:
-        """Show the faces of an image; a picture with the same stamp may follow."""
+        """Show the faces of an image; a picture with the same stamp may precede or follow."""
         now_s = time.monotonic()
         with self._lock:
             self._faces[camera] = now_s, faces
@@ -131,9 +132,8 @@ class Board:
     ) -> None:
         """Show a picture, which replaces the last one; see `Picture`."""
         with self._lock:
-            faces = self._by_stamp.get(camera, {}).get(stamp_ns, ())
             self._pictures[camera] = Picture(
-                self._next(), camera, size, faces, encode, time.monotonic()
+                self._next(), camera, stamp_ns, size, encode, time.monotonic()
             )
 
     def add_event(self, event: SeenEvent) -> None:
@@ -190,7 +190,10 @@ class Board:
             stale = [c for c, picture in self._pictures.items() if picture.put_s < oldest_s]
             for camera in stale:
                 del self._pictures[camera]
-            return list(self._pictures.values())
+            return [
+                replace(picture, faces=self._by_stamp.get(camera, {}).get(picture.stamp_ns, ()))
+                for camera, picture in self._pictures.items()
+            ]
 
     def changes(self, seen: int = 0) -> tuple[int, dict[str, Any]]:
         """Return what a page has not seen yet.

@@ -463,6 +463,15 @@ def test_a_page_too_many_is_refused():
 # --- the board ----------------------------------------------------------------------------------
 
 
+def test_a_picture_may_arrive_before_its_faces():
+    board = Board()
+    board.put_picture(CAMERA, 1, (4, 4), bytes)
+    board.add_frame(CAMERA, 1, [seen('f1')])
+    board.add_frame(CAMERA, 2, [seen('f2')])
+    (picture,) = board.pictures()
+    assert [face.face_id for face in picture.faces] == ['f1']
+
+
 def test_a_face_that_left_and_old_faces_and_pictures_are_forgotten(monkeypatch):
     board = Board()
     board.add_event(SeenEvent(SeenEvent.LEFT, CAMERA, 'f0', 1, 1, 2.0))
