@@ -59,6 +59,8 @@ def command(
     from dan_ros.adopt.wrapper import adopt
     from dan_ros.model.onnx_writer import save_model
 
+    if output.exists() and output.samefile(model):
+        raise click.BadParameter('it would replace MODEL: give another name', param_hint='--output')
     described = read_descriptor(find_descriptor(descriptor))
     content = model.read_bytes()
     info = ModelInfo(

@@ -527,6 +527,17 @@ def test_an_adopted_classifier_is_a_model_of_this_package(run, tmp_path):
     assert '"accuracy": 1.0' in result.stdout
 
 
+def test_the_original_is_not_replaced(run, tmp_path):
+    model, descriptor = write(tmp_path, classifier())
+    original = model.read_bytes()
+    (tmp_path / 'link.onnx').symlink_to(model)
+    for output in (model, tmp_path / 'link.onnx'):
+        result = run('adopt', model, descriptor, '-o', output)
+        assert result.exit_code == 2
+        assert 'it would replace MODEL' in result.stderr
+    assert model.read_bytes() == original
+
+
 def test_without_faces_one_portrait_is_tried(run, tmp_path, monkeypatch):
     """Its colors are those of skin, so this classifier says happy; it would say sad of BGR."""
     model, descriptor = write(tmp_path, classifier())
