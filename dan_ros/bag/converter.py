@@ -14,7 +14,7 @@ from dan_ros.annotate import annotate_tracked
 from dan_ros.bag.csv_table import FILENAME, FaceTable
 from dan_ros.bag.reader import CAMERA_INFO, METADATA, Bag, Record, Topic, record_to_frame
 from dan_ros.bag.timeline import Timelines
-from dan_ros.bag.video import Videos
+from dan_ros.bag.video import Videos, frame_rate_hz
 from dan_ros.bag.writer import ExpressionBagWriter
 from dan_ros.errors import DataError, FrameError, count_of, one_line
 from dan_ros.faces.blur import blur_faces
@@ -141,7 +141,8 @@ class BagConverter:
             timelines = Timelines(folder)
             videos = None
             if with_videos:
-                rates_hz = {topic.camera: topic.rate_hz for topic in self._topics}
+                times_ns = self._bag.times_ns([topic.name for topic in self._topics])
+                rates_hz = {t.camera: frame_rate_hz(times_ns[t.name]) for t in self._topics}
                 videos = stack.enter_context(Videos(folder, rates_hz))
             for record in self._bag.records(self._topic_names()):
                 if record.topic.kind == CAMERA_INFO:
@@ -163,7 +164,6 @@ class BagConverter:
                 last_ns = record.time_ns
             timelines.finish()
             if videos:
-                videos.finish()
                 self.summary.warnings.update(videos.problems.values())
             for camera, detector in self._events.items():
                 bag.write_events(detector.end(), self._headers[camera], camera, last_ns)

@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
+import numpy as np
 from rosbags.typesys import Stores, get_typestore
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from dan_ros.bag import storage
-from dan_ros.bag.recovery import decompress_message, full_kind
+from dan_ros.bag.recovery import RawMessage, decompress_message, full_kind
 from dan_ros.bag.storage import StorageFile
 from dan_ros.errors import DataError, FrameError, count_of
 from dan_ros.images.compressed import COMPRESSED_SUFFIX, compressed_to_frame
@@ -38,7 +39,6 @@ class Topic:
     kind: str  # type of its messages, such as sensor_msgs/msg/Image; see `full_kind`
     count: int = 0  # number of its readable messages
     start_ns: int = 0  # bag time of the first message or earlier, nanoseconds
-    end_ns: int = 0  # bag time of the last message or later, nanoseconds
 
     @property
     def camera(self) -> str:
@@ -46,12 +46,6 @@ class Topic:
         if self.kind == COMPRESSED_IMAGE:
             return self.name.removesuffix(COMPRESSED_SUFFIX) or self.name
         return self.name
-
-    @property
-    def rate_hz(self) -> float:
-        """Mean rate of the messages; 0 if it is unknown."""
-        seconds = (self.end_ns - self.start_ns) / 1e9
-        return (self.count - 1) / seconds if seconds > 0 and self.count > 1 else 0.0
 
 
 @dataclass(frozen=True)
@@ -132,10 +126,22 @@ class Bag:
 
         A damaged file ends where the damage begins; then `damage` is set.
         """
-        parts = ((f.start_ns, partial(f.messages, names, start_ns)) for f in self._files)
-        for raw in storage.merge_by_time(parts):
+        for raw in self._messages(names, start_ns):
             topic = self.topics[raw.topic]
             yield Record(topic, raw.time_ns, _deserialize(raw.data, raw.kind))
+
+    def times_ns(self, names: Collection[str]) -> dict[str, np.ndarray]:
+        """Read the bag times of some topics, int64 [N] per topic, nanoseconds, sorted."""
+        times: dict[str, list[int]] = {name: [] for name in names}
+        for raw in self._messages(names):
+            times[raw.topic].append(raw.time_ns)
+        return {name: np.array(values, np.int64) for name, values in times.items()}
+
+    def _messages(
+        self, names: Collection[str], start_ns: int = storage.FIRST_NS
+    ) -> Iterator[RawMessage]:
+        parts = ((f.start_ns, partial(f.messages, names, start_ns)) for f in self._files)
+        return storage.merge_by_time(parts)
 
     def _missing(self) -> str:
         """Describe how many images that the metadata lists are missing in the files."""

@@ -40,13 +40,11 @@ class Channel:
     kind: str  # see `full_kind`
     count: int  # number of messages
     start_ns: int  # bag time of the first message or earlier, nanoseconds
-    end_ns: int  # bag time of the last message or later, nanoseconds
 
     def add(self, other: 'Channel') -> None:
         """Add the messages of another channel of the same topic."""
         self.count += other.count
         self.start_ns = min(self.start_ns, other.start_ns)
-        self.end_ns = max(self.end_ns, other.end_ns)
 
 
 def merge_channels(channels: Iterable[tuple[str, Channel]]) -> dict[str, Channel]:
@@ -109,12 +107,11 @@ class SqliteReader:
         found = {
             number: numbers
             for number, *numbers in self._database.execute(
-                'SELECT topic_id, count(*), min(timestamp), max(timestamp) FROM messages '
-                'GROUP BY topic_id'
+                'SELECT topic_id, count(*), min(timestamp) FROM messages GROUP BY topic_id'
             )
         }
         return merge_channels(
-            (topic, Channel(kind, *found.get(number, (0, NEVER_NS, 0))))
+            (topic, Channel(kind, *found.get(number, (0, NEVER_NS))))
             for number, (topic, kind) in self._topics.items()
         )
 
@@ -168,16 +165,12 @@ class McapReader:
 
     def _channel(self, number: int, kind: str) -> Channel:
         chunks = self._chunks_of({number})
-        start_ns, end_ns = NEVER_NS, 0
+        start_ns = NEVER_NS
         for chunk in sorted(chunks, key=lambda chunk: chunk.message_start_time):
             if chunk.message_start_time >= start_ns:
                 break
             start_ns = min(start_ns, *self._times(chunk, number))
-        for chunk in sorted(chunks, key=lambda chunk: -chunk.message_end_time):
-            if chunk.message_end_time <= end_ns:
-                break
-            end_ns = max(end_ns, *self._times(chunk, number))
-        return Channel(kind, self._counts.get(number, 0), start_ns, end_ns)
+        return Channel(kind, self._counts.get(number, 0), start_ns)
 
     def _times(self, chunk: ChunkIndex, number: int) -> list[int]:
         """Return the bag times of a channel in a chunk; those of the chunk without an index."""
@@ -255,9 +248,7 @@ class SequentialReader:
         last_ns = 0
         try:
             for topic, kind, time_ns, _ in self._recover(self._file):
-                found.setdefault(topic, Channel(kind, 0, NEVER_NS, 0)).add(
-                    Channel(kind, 1, time_ns, time_ns)
-                )
+                found.setdefault(topic, Channel(kind, 0, NEVER_NS)).add(Channel(kind, 1, time_ns))
                 self.is_sorted &= time_ns >= last_ns
                 last_ns = time_ns
         except DamageError as error:

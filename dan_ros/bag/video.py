@@ -2,9 +2,6 @@
 """Writes one annotated video per camera."""
 
 import itertools
-import math
-import statistics
-from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,42 +17,25 @@ MAX_NAME_CHARACTERS = 200  # length of a file name; file systems allow 255 bytes
 DEFAULT_HZ = 30.0  # frame rate if that of the bag is unknown
 MIN_HZ, MAX_HZ = 0.1, 240.0  # frame rates that players support
 RATE_DIGITS = 2  # decimal places of a frame rate; the codec takes no finer ones above 65 Hz
-FIRST_IMAGES = 6  # they are kept in memory until their times have given the frame rate
-MAX_GAP_NS = 1_000_000_000  # longer gaps between two images are shortened to it
-MAX_DELAY_NS = 1_000_000_000  # delay of a video behind the bag, due to jitter
+MAX_GAP_NS = 1_000_000_000  # a longer time between two images is a pause, which is shortened to it
+MAX_CHANCE = 2  # images that a second may have above the mean although the camera is steady
 
 
 @dataclass
 class _Video:
-    """A video that is being written. It plays in the time of the bag, except for long pauses.
-
-    Attributes:
-        path: path of the file.
-        writer: OpenCV's writer of the file.
-        size: (width, height), pixels.
-        period_ns: how long a frame is shown.
-        max_delay_ns: largest delay of the video behind the bag.
-        next_ns: bag time of the next frame.
-        written: number of frames written so far.
-    """
+    """A video that is being written. It plays in the time of the bag, except for pauses."""
 
     path: Path
     writer: cv2.VideoWriter
-    size: tuple[int, int]
-    period_ns: float
-    max_delay_ns: float
-    next_ns: float
-    written: int = 0
+    size: tuple[int, int]  # (width, height), pixels
+    period_ns: float  # how long a frame is shown
+    next_ns: float  # bag time of the next frame
+    written: int = 0  # number of frames so far
     _last: np.ndarray = field(init=False)
 
     def write(self, time_ns: int, image_bgr: np.ndarray) -> None:
-        """Append an image; the one before it is shown until then.
-
-        It is left out if the video is late, because images come faster than its frame rate.
-        """
+        """Append an image; the one before it is shown until then."""
         gap_ns = min(time_ns - self.next_ns, MAX_GAP_NS)
-        if gap_ns < -self.max_delay_ns:
-            return
         if gap_ns == MAX_GAP_NS:
             self.next_ns = time_ns - MAX_GAP_NS
         for _ in range(round(gap_ns / self.period_ns)):
@@ -72,29 +52,35 @@ class _Video:
 class Videos:
     """Writes `<camera>.mp4` for each camera, in the size of its first image.
 
-    A context manager. `finish` must be called at the end.
+    A context manager. At the end it counts the frames in each file, because OpenCV reports no
+    errors while it writes.
 
     Args:
         folder: existing folder for the videos.
-        rates_hz: mean rate per camera, images per second; 0 if it is unknown.
+        rates_hz: frame rate per camera, see `frame_rate_hz`.
 
     Attributes:
         problems: why there is no video, by camera.
+
+    Raises:
+        DataError: a video is incomplete; raised at the end.
     """
 
     def __init__(self, folder: Path, rates_hz: dict[str, float]) -> None:
         self.problems: dict[str, str] = {}
         self._folder = folder
         self._rates_hz = rates_hz
-        self._first: defaultdict[str, list[tuple[int, np.ndarray]]] = defaultdict(list)
         self._videos: dict[str, _Video] = {}
 
     def __enter__(self) -> 'Videos':
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for video in self._videos.values():
             video.writer.release()
+        if kind is None:
+            for video in self._videos.values():
+                _check(video)
 
     def write(self, camera: str, time_ns: int, image_bgr: np.ndarray) -> None:
         """Append an image, resized to the size of the camera's first one.
@@ -106,36 +92,13 @@ class Videos:
         """
         if camera in self.problems:
             return
+        if camera not in self._videos:
+            height, width = image_bgr.shape[:2]
+            self._open(camera, _video_size(width, height), time_ns)
         if video := self._videos.get(camera):
             video.write(time_ns, image_bgr)
-            return
-        self._first[camera].append((time_ns, image_bgr))
-        if len(self._first[camera]) == FIRST_IMAGES:
-            self._start(camera)
 
-    def finish(self) -> None:
-        """Complete all files and count the frames in each, because OpenCV reports no errors.
-
-        Raises:
-            DataError: a video is incomplete.
-        """
-        for camera in list(self._first):
-            self._start(camera)
-        for video in self._videos.values():
-            video.writer.release()
-            _check(video)
-
-    def _start(self, camera: str) -> None:
-        """Open the file of a camera and write its first images."""
-        first = self._first.pop(camera)
-        rate_hz = max(self._rates_hz[camera], _median_rate_hz([time_ns for time_ns, _ in first]))
-        height, width = first[0][1].shape[:2]
-        self._open(camera, _video_size(width, height), rate_hz, first[0][0])
-        if video := self._videos.get(camera):
-            for time_ns, image_bgr in first:
-                video.write(time_ns, image_bgr)
-
-    def _open(self, camera: str, size: tuple[int, int], rate_hz: float, start_ns: int) -> None:
+    def _open(self, camera: str, size: tuple[int, int], start_ns: int) -> None:
         path = self._new_path(camera)
         if not is_utf8(str(path)):
             self.problems[camera] = (
@@ -143,13 +106,10 @@ class Videos:
             )
             return
         fourcc = cv2.VideoWriter.fourcc(*CODEC)
-        has_times = 0 < rate_hz <= MAX_HZ
-        rate_hz = round(min(max(rate_hz or DEFAULT_HZ, MIN_HZ), MAX_HZ), RATE_DIGITS)
+        rate_hz = self._rates_hz[camera]
         writer = cv2.VideoWriter(str(path), fourcc, rate_hz, size)
         if writer.isOpened():
-            period_ns = 1e9 / rate_hz
-            delay_ns = max(MAX_DELAY_NS, period_ns) if has_times else math.inf
-            self._videos[camera] = _Video(path, writer, size, period_ns, delay_ns, start_ns)
+            self._videos[camera] = _Video(path, writer, size, 1e9 / rate_hz, start_ns)
             return
         path.unlink(missing_ok=True)
         width, height = size
@@ -168,15 +128,24 @@ class Videos:
         return path
 
 
-def _median_rate_hz(times_ns: list[int]) -> float:
-    """Return the rate of images, which a pause among them does not change; 0 if it is unknown.
+def frame_rate_hz(times_ns: np.ndarray) -> float:
+    """Return the frame rate for a video of images with these bag times, int64 [N], sorted.
 
-    >>> _median_rate_hz([0, 10**8, 2 * 10**8, 60 * 10**9])
+    This is their mean rate without pauses. If the camera became faster, as with more light, it is
+    the largest number of images in a second, so that the video never falls behind.
+
+    >>> frame_rate_hz(np.array([0, 1, 2, 600, 601]) * 10**8)
     10.0
     """
-    periods_ns = [after - before for before, after in itertools.pairwise(times_ns)]
-    period_ns = statistics.median_low(periods_ns) if periods_ns else 0
-    return 1e9 / period_ns if period_ns > 0 else 0.0
+    gaps_ns = np.diff(times_ns)
+    near_ns = gaps_ns[gaps_ns <= MAX_GAP_NS]
+    counted_ns = near_ns if len(near_ns) else gaps_ns
+    if not counted_ns.sum():
+        return DEFAULT_HZ
+    mean_hz = 1e9 / counted_ns.mean()
+    peak_hz = np.unique(times_ns // 1_000_000_000, return_counts=True)[1].max()
+    rate_hz = peak_hz if peak_hz > mean_hz + MAX_CHANCE else mean_hz
+    return round(float(np.clip(rate_hz, MIN_HZ, MAX_HZ)), RATE_DIGITS)
 
 
 def _video_size(width: int, height: int) -> tuple[int, int]:
