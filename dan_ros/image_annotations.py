@@ -28,7 +28,8 @@ class AnnotationClasses:
     def annotations(self, faces: Sequence[TrackedFace], stamp: Any, size: tuple[int, int]) -> Any:
         """Return the ImageAnnotations of one frame: a box, the landmarks and a caption per face.
 
-        Without faces it is empty, so that a viewer removes the previous ones.
+        Without faces it is empty, so that a viewer removes the previous ones. `stamp` is the
+        builtin_interfaces/Time of the image, `size` its (width, height), pixels.
         """
         shapes = [shape for face in faces for shape in self._shapes(face, stamp, max(size) / 500)]
         font_px = max(MIN_FONT_PX, max(size) / 50)

@@ -39,7 +39,14 @@ class MessageClasses:
         camera: str,
         size: tuple[int, int],
     ) -> Any:
-        """Return the FacialExpressionArray of one frame."""
+        """Return the FacialExpressionArray of one frame.
+
+        Args:
+            faces: faces of the frame.
+            header: std_msgs/Header of the image, copied unchanged.
+            camera: resolved name of the image topic.
+            size: (width, height) of the image, pixels.
+        """
         return self.FacialExpressionArray(
             header=header,
             camera=camera,
@@ -97,7 +104,7 @@ class MessageClasses:
         )
 
     def scene(self, states: Mapping[str, Sequence[FaceState]], header: Any) -> Any:
-        """Return the FaceScene of all cameras."""
+        """Return the FaceScene of all cameras; `header` is that of the image that changed it."""
         all_states = [state for faces in states.values() for state in faces]
         dominant = dominant_expression(all_states)
         return self.FaceScene(

@@ -31,7 +31,11 @@ BOOLEANS = ['true', 'false', 'True', 'False']
 
 # name: (default, description)
 ARGUMENTS = {
-    'image_topic': ('', 'Image topic, for example /camera/image_raw; default: image.'),
+    'image_topic': (
+        '',
+        'Image topic, for example /camera/image_raw; default: image. It replaces image_topics of '
+        'params_file; if the file has several depth_topics, give depth_topic too.',
+    ),
     'depth_topic': ('', 'Depth topic aligned to the images; default: none.'),
     'namespace': ('', 'Namespace of the node and its topics.'),
     'params_file': (DEFAULT_PARAMS_FILE, 'YAML file with parameters.'),

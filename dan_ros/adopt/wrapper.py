@@ -151,7 +151,9 @@ class Classifier:
             except Exception as error:  # ONNX Runtime's exceptions have no common base class
                 reason = shorten(one_line(error))
                 raise ModelError(f'{self.where} cannot be run: {reason}') from None
-            rows.append([np.atleast_2d(output)[:1] for output in outputs])
+            # The output of a batch of one may lack its batch.
+            whole = np.atleast_1d if self.batch and self.batch > 1 else np.atleast_2d
+            rows.append([whole(output)[:1] for output in outputs])
         return [np.concatenate(column) for column in zip(*rows, strict=True)]
 
     def scores(self, faces_rgb: np.ndarray) -> np.ndarray:
@@ -324,13 +326,14 @@ def _sort_nodes(graph: onnx.GraphProto) -> None:
 
 
 def _drop_empty_axes(graph: onnx.GraphProto) -> None:
-    """Remove an attribute of opset 18, which PyTorch writes and onnx's converter leaves.
-
-    It only matters to reductions without axes.
-    """
+    """Remove an attribute of opset 18 that changes nothing; onnx's converter leaves it."""
     for node in graph.node:
         if node.op_type.startswith('Reduce'):
-            kept = [item for item in node.attribute if item.name != 'noop_with_empty_axes']
+            kept = [
+                item
+                for item in node.attribute
+                if item.name != 'noop_with_empty_axes' or (item.i and len(node.input) < 2)
+            ]
             del node.attribute[:]
             node.attribute.extend(kept)
 

@@ -84,7 +84,8 @@ def require_device() -> Device:
     if device is None:
         raise BackendError(
             'no CUDA device: `nvidia-smi` must list one (on a desktop, install the NVIDIA driver; '
-            'start a container with --gpus all or --runtime nvidia), or choose the CPU'
+            'start a container with --gpus all or --runtime nvidia), or choose a CPU backend (for '
+            'the detector: detector.device cpu)'
         )
     return device
 

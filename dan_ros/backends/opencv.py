@@ -12,7 +12,7 @@ from dan_ros.model.onnx_file import has_operator
 from dan_ros.model.store import ModelFile
 
 MIN_VERSION = (4, 10)  # first version of OpenCV that accepts uint8 inputs
-FATAL_OPERATOR = 'Shape'  # of a variable batch; a division by zero then ends the process
+FATAL_OPERATOR = 'Shape'  # if it gives the batch, a division by zero may end the process
 
 
 class OpenCvBackend(Backend):
@@ -36,8 +36,8 @@ class OpenCvBackend(Backend):
         model = ModelInfo.from_onnx(file.content, str(file.path))
         if has_operator(file.content, FATAL_OPERATOR):
             raise ModelError(
-                f'{file.path}: OpenCV cannot run it: it has the operator {FATAL_OPERATOR}; use '
-                'another backend, or export it with a fixed batch and adopt it again'
+                f'{file.path}: it has the operator {FATAL_OPERATOR}, with which OpenCV may end the '
+                'process; use another backend, or export it with a fixed batch and adopt it again'
             )
         if config.threads:
             cv2.setNumThreads(config.threads)

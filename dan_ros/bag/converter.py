@@ -80,7 +80,8 @@ class ConversionSummary:
 class BagConverter:
     """Converts one bag, once.
 
-    `topics` has one image topic per camera. `tables` also gets every frame and every face.
+    `topics` has one image topic per camera. With `with_annotations`, it also writes
+    foxglove_msgs/ImageAnnotations. `tables` also gets every frame and every face.
 
     Attributes:
         summary: the result so far.

@@ -21,9 +21,9 @@ class BagSettings:
     """The options of `dan-ros bag` that affect its results."""
 
     topics: tuple[str, ...] = ()  # image topics; () for all cameras
-    video: bool = False
-    blur: bool = False
-    annotations: bool = False
+    video: bool = False  # also write a video per camera
+    blur: bool = False  # hide the faces in the videos
+    annotations: bool = False  # also write foxglove_msgs/ImageAnnotations
     model: str = store.DEFAULT_MODEL  # known name or path
     backend: str = 'auto'  # see `open_backend`
     detector: str = 'auto'  # see `open_detector`

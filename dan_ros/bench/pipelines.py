@@ -43,7 +43,10 @@ class PipelineTimes(Comparison):
 
 
 class IntervalRun:
-    """Callable that processes the images of one interval, with faces that move slowly."""
+    """Callable that processes the images of one `detector.interval`, with faces that move slowly.
+
+    The images have the `size` (width, height), pixels. `face_bgr` is uint8 [h, h, 3].
+    """
 
     def __init__(
         self,

@@ -89,7 +89,7 @@ def make_scene(
 ) -> np.ndarray:
     """Make an image with equal faces in a row.
 
-    The faces are shifted down by `offset_px`.
+    Sizes are in pixels, `face_bgr` is uint8 [h, h, 3]. The faces are shifted down by `offset_px`.
 
     Returns:
         uint8 [height, width, 3], BGR.

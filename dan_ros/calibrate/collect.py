@@ -191,12 +191,13 @@ def _images_of_marks(
         for index in range(FACES_PER_MARK)
     ]
     wanted.sort(key=lambda pair: pair[0])
+    starts_s = {mark.start_s for mark in marks}
     position = 0
     for time_s, decode in frames:
         while position < len(wanted) and wanted[position][0] <= time_s:
             mark = wanted[position][1]
             position += 1
-            if time_s < mark.end_s:  # at its end, the next mark may start
+            if time_s < mark.end_s or (time_s == mark.end_s and time_s not in starts_s):
                 yield mark, time_s, decode
         if position == len(wanted):
             break

@@ -11,6 +11,7 @@ import numpy as np
 from dan_ros.backends import Backend, open_backend
 from dan_ros.cli.common import (
     PATH,
+    check_is_other_file,
     dataset_option,
     evaluate_faces,
     need,
@@ -59,8 +60,7 @@ def command(
     from dan_ros.adopt.wrapper import adopt
     from dan_ros.model.onnx_writer import save_model
 
-    if output.exists() and output.samefile(model):
-        raise click.BadParameter('it would replace MODEL: give another name', param_hint='--output')
+    check_is_other_file(output, model)
     described = read_descriptor(find_descriptor(descriptor))
     content = model.read_bytes()
     info = ModelInfo(

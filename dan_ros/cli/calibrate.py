@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dan_ros.calibrate.collect import FaceCutter, LabeledFace, TimedFrame
 
 PAUSE_S = 0.4  # pause between two pictures of one expression, seconds
+SKIP = 's'  # answer to skip an expression
 MAX_SHOWN = 5  # number of images named in a warning
 
 
@@ -175,13 +176,12 @@ def _take_pictures(camera: str, folder: Path, person: str, count: int) -> None:
         click.echo(f'The pictures are saved in {folder}; delete them when you no longer need them.')
         for label in CANONICAL:
             answer = click.prompt(
-                f'Show {label}, then press Enter (s: skip)',
+                f'Show {label}, then press Enter ({SKIP}: skip)',
                 default='',
                 show_default=False,
-                type=click.Choice(('', 's'), case_sensitive=False),
-                show_choices=False,
+                value_proc=_parse_answer,
             )
-            if answer:
+            if answer == SKIP:
                 continue
             target = folders.get(label, folder / label) / person
             target.mkdir(parents=True, exist_ok=True)
@@ -189,6 +189,12 @@ def _take_pictures(camera: str, folder: Path, person: str, count: int) -> None:
             first = max(numbers, default=0) + 1
             for number in range(first, first + count):
                 write_picture(target / f'{number:03d}.png', _fresh_frame(source, camera))
+
+
+def _parse_answer(text: str) -> str:
+    if text.strip().lower() not in ('', SKIP):
+        raise click.UsageError(f'press only Enter, or {SKIP} to skip')
+    return text.strip().lower()
 
 
 def _fresh_frame(source: cv2.VideoCapture, camera: str) -> np.ndarray:

@@ -228,6 +228,18 @@ def _refuse_checkpoint(path: Path) -> Path:
     return path
 
 
+def check_is_other_file(output: Path, source: Path) -> None:
+    """Check that writing `output` does not replace the file that it is made from.
+
+    Raises:
+        click.BadParameter: it does.
+    """
+    if output.exists() and source.exists() and output.samefile(source):
+        raise click.BadParameter(
+            f'it would replace {source}: give another name', param_hint='--output'
+        )
+
+
 def _parse_shares(text: str | None) -> tuple[float, ...]:
     if text is None:
         return ()

@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from dan_ros.cli.common import PATH, model_options, need, output_option, with_probabilities
+from dan_ros.cli.common import (
+    PATH,
+    check_is_other_file,
+    model_options,
+    need,
+    output_option,
+    with_probabilities,
+)
 from dan_ros.errors import count_of
 from dan_ros.labels import LABEL_SETS
 from dan_ros.model.metadata import DEFAULT_CROP_SCALE, MAX_INPUT_PX, MIN_INPUT_PX
@@ -64,6 +71,7 @@ def command(
     from dan_ros.network.checkpoint import fuse_checkpoint
     from dan_ros.network.export import export_onnx
 
+    check_is_other_file(output, checkpoint)
     labels = LABEL_SETS[label_set] if label_set else None
     fused, info = fuse_checkpoint(checkpoint, labels=labels, **notes)
     info = with_probabilities(info, temperature, shares, strength)

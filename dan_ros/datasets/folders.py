@@ -139,7 +139,7 @@ def list_class_folders(
     """List the images in one folder per class and in their subfolders.
 
     Images of known classes outside `labels`, such as contempt in a set of seven, are excluded and
-    counted. `label_of_name` has the names of folders in lower case.
+    counted. `label_of_name` has the canonical label of each name of a folder in lower case.
 
     Raises:
         DataError: the name of a folder is not a class, or two folders are the same class.

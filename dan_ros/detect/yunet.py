@@ -31,7 +31,8 @@ class YuNetDetector(Detector):
 
     YuNet was trained on faces of about 10 to 300 pixels. An image in which it finds no face is
     searched again with a border, at half its size (at twice its size if it is tiny). This also
-    finds faces that fill the image: at 640 px, 149 of 150 such faces instead of 105.
+    finds faces that fill the image: at 640 px, 149 of 150 such faces instead of 105. See
+    `DetectorConfig` for the arguments.
 
     Raises:
         ModelError: the file is not YuNet's.

@@ -70,7 +70,8 @@ def describe_problem(topic: str, camera: Camera | None, size: tuple[int, int] = 
 def assumed_camera(size: tuple[int, int]) -> Camera:
     """Return a camera without distortion and with an angle of view of 60 degrees.
 
-    It is used instead of an unknown calibration where only directions matter.
+    It is used instead of an unknown calibration where only directions matter. `size` is (width,
+    height), pixels.
     """
     width, height = size
     focal_px = max(size) / 2 / math.tan(math.radians(ASSUMED_FOV_DEG / 2))

@@ -60,6 +60,8 @@ def is_whole(content: bytes) -> bool:
 def check_compressed(content: bytes, max_pixels: int) -> tuple[int, int]:
     """Check that a picture is complete and not too large, without decoding it.
 
+    `max_pixels` is the largest width x height.
+
     Returns:
         (width, height) from the header, pixels.
 
@@ -100,7 +102,9 @@ def compressed_to_frame(content: bytes, max_pixels: int) -> Frame:
 
 
 def decode_checked(content: bytes, size: tuple[int, int]) -> Frame:
-    """Decode a picture that passed `check_compressed` to bgr8; its EXIF rotation is ignored.
+    """Decode a picture that passed `check_compressed`, which returned `size`, to bgr8.
+
+    Its EXIF rotation is ignored.
 
     A JPEG that lost bytes in the middle is not detected: OpenCV only warns on standard error, and
     the missing part is gray or shifted.

@@ -66,7 +66,9 @@ class Calibration:
             'weights': [list(row) for row in self.weights],
             'bias': dict(self.bias),  # last and in braces, so that a truncated file is invalid
         }
-        text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=MAX_LINE)
+        text = yaml.safe_dump(
+            content, sort_keys=False, default_flow_style=None, width=MAX_LINE, allow_unicode=True
+        )
         atomic_write_bytes(path, (HEAD + text).encode())
 
     @classmethod

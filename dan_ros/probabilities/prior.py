@@ -37,7 +37,7 @@ class Prior:
 
     @classmethod
     def parse(cls, text: str) -> 'Prior':
-        """Parse `expression.prior` or `--prior`: one of `STRENGTHS`, or eight shares with commas.
+        """Parse `expression.prior` or `--prior`: one of `STRENGTHS`, or 'share, share, ...'.
 
         Raises:
             ParameterError: it is neither.

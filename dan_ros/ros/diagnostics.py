@@ -20,7 +20,7 @@ ERROR_PERIOD_S = 10  # interval between two errors about diagnostics, seconds
 class DiagnosticsPublisher:
     """Publishes a status every second from its own thread.
 
-    It calls `get_status` in that thread, which must be fast and thread-safe.
+    `get_status` is called in that thread; it must be fast and thread-safe.
     """
 
     def __init__(self, node: Node, get_status: Callable[[], Status]) -> None:

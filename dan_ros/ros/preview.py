@@ -25,6 +25,7 @@ def preview_topic(node_name: str, camera: str) -> str:
     """Return the topic with the pictures of a camera.
 
     It is in the node's namespace, since another node may hide other faces of the same camera.
+
     >>> preview_topic('/head/dan_node', '/head/left/image_raw')
     '/head/dan_node/preview/left/image_raw/compressed'
     >>> preview_topic('/head/dan_node', '/headset/image_raw')

@@ -44,8 +44,8 @@ class ConsentRegistry:
     def update(self, camera: str, areas: Mapping[str, float], alive: set[str]) -> None:
         """Record the faces of a frame, and forget those that have left.
 
-        `areas` has the area of each face, square pixels; `alive` also the ids of missing faces that
-        may come back.
+        `areas` has the area of each face, square pixels. `alive` has the ids of these faces, and of
+        missing faces that may come back.
         """
         with self._lock:
             last = self._views.get(camera, _View())

@@ -60,8 +60,8 @@ class Objective(nn.Module):
 class Learner:
     """Everything that changes during training."""
 
-    dan: DAN  # modules with parameters
-    objective: Objective  # modules with parameters
+    dan: DAN
+    objective: Objective  # also has parameters, the centers of the classes
     optimizer: torch.optim.Optimizer  # optimizer of both
     scaler: torch.amp.GradScaler  # keeps fp16 gradients in range; does nothing in other precisions
     # Functions called with the network after every step.

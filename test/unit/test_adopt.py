@@ -410,6 +410,15 @@ def test_a_reduction_as_pytorch_exports_it_is_converted():
     assert adopt(model.SerializeToString(), describe(), 'x', NO_FACES).difference < 1e-4
 
 
+def test_a_reduction_that_reduces_nothing_stays_so():
+    model = onnx.load_from_string(classifier())
+    model.graph.node[-1].output[0] = 'rows'
+    model.graph.node.append(
+        helper.make_node('ReduceSum', ['rows'], ['logits'], noop_with_empty_axes=1)
+    )
+    assert adopt(model.SerializeToString(), describe(), 'x', NO_FACES).difference < 1e-4
+
+
 def test_a_fixed_batch_is_freed_where_a_reshape_takes_zero_for_a_size():
     """As PyTorch exports it: then 0 does not stand for the size of the input."""
     model = onnx.load_from_string(classifier(batch=1, reshape=(1, 3), opset=18, ir_version=8))
@@ -422,6 +431,13 @@ def test_an_output_without_its_batch_of_one_is_understood():
     model.graph.node[-1].output[0] = 'rows'
     model.graph.node.append(helper.make_node('Squeeze', ['rows'], ['logits']))
     del model.graph.output[0].type.tensor_type.shape.dim[0]
+    assert adopt(model.SerializeToString(), describe(), 'x', NO_FACES).difference < 1e-4
+
+
+def test_an_output_with_one_number_per_face_of_a_batch_is_passed_over():
+    model = onnx.load_from_string(classifier(batch=3, reshape=(3, 3)))
+    model.graph.node.append(helper.make_node('ArgMax', ['logits'], ['best'], axis=1, keepdims=0))
+    model.graph.output.append(helper.make_tensor_value_info('best', TensorProto.INT64, [3]))
     assert adopt(model.SerializeToString(), describe(), 'x', NO_FACES).difference < 1e-4
 
 
@@ -534,7 +550,7 @@ def test_the_original_is_not_replaced(run, tmp_path):
     for output in (model, tmp_path / 'link.onnx'):
         result = run('adopt', model, descriptor, '-o', output)
         assert result.exit_code == 2
-        assert 'it would replace MODEL' in result.stderr
+        assert f'it would replace {model}' in result.stderr
     assert model.read_bytes() == original
 
 

@@ -568,7 +568,7 @@ def test_a_bag_of_several_cameras_needs_a_topic(run, color_model, tmp_path):
     messages += [('/other', IMAGE, ns + 1, raw(other, ns + 1)) for ns in times]
     bag = record(tmp_path / 'bag', messages)
     marks = tmp_path / 'marks.csv'
-    marks.write_text('start,end,label\n0.5,0.95,neutral\n1,1.9,happy\n')
+    marks.write_text('start,end,label\n0.5,0.9,neutral\n1,1.9,happy\n')
     output = tmp_path / 'robot.yaml'
     options = ('--marks', marks, '--whole', '--model', color_model, '-o', output, '--force')
     result = run('calibrate', bag, *options)
@@ -681,6 +681,7 @@ def test_an_image_at_the_end_of_a_mark_belongs_to_the_next_one():
         ('2.00 s', 'happy'),
         ('4.00 s', 'sad'),
         ('5.00 s', 'sad'),
+        ('6.00 s', 'sad'),  # no mark follows
     ]
 
 
@@ -691,7 +692,7 @@ def test_an_unreadable_image_is_left_out_and_named():
         raise DataError('OpenCV cannot decode it')
 
     frames[1] = (1.0, refuse)
-    faces, problems = faces_at_marks(iter(frames), [Mark(0, 3.5, 'happy')], face_cutter())
+    faces, problems = faces_at_marks(iter(frames), [Mark(0, 3, 'happy')], face_cutter())
     assert len(faces) == 2
     assert problems == ['the image at 1.00 s is left out: OpenCV cannot decode it']
 

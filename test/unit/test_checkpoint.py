@@ -116,12 +116,17 @@ def test_convert_round_trip(official, tmp_path):
         assert relative_difference(logits, dan(normalize(images))[0]) <= 1e-4
 
 
-def test_convert_keeps_its_checkpoint(small):
+def test_convert_keeps_its_checkpoint(small, tmp_path):
     content = small.read_bytes()
     result = run('convert', small, '--labels', 'affectnet8', '-o', small)
     assert result.exit_code == 2
     assert f'{small} would be a checkpoint: give a name that ends in .onnx' in result.stderr
-    assert small.read_bytes() == content
+    unusual = tmp_path / 'weights.ckpt'
+    unusual.write_bytes(content)
+    result = run('convert', unusual, '--labels', 'affectnet8', '-o', unusual)
+    assert result.exit_code == 2
+    assert f'it would replace {unusual}' in result.stderr
+    assert small.read_bytes() == unusual.read_bytes() == content
 
 
 def test_convert_refuses_labels_of_another_length(small, tmp_path):

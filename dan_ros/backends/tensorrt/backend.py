@@ -64,7 +64,8 @@ def prepare_engine(
 ) -> bytes:
     """Read an engine from the cache, or build and store it.
 
-    See `EngineCache.read_or_build` for the last three arguments.
+    `on_progress` gets a sentence when the build begins; it may take minutes. See
+    `EngineCache.read_or_build` for `is_usable` and `must_store`.
 
     Raises:
         BackendError, ModelError: the engine cannot be built.

@@ -126,7 +126,9 @@ def parse(trt: Any, content: bytes, precision: str) -> Network:
 def build(
     trt: Any, content: bytes, precision: str, max_batch: int, timing_cache: bytes = b''
 ) -> tuple[bytes, bytes]:
-    """Build an engine, which may take minutes, with the timing cache of an earlier build.
+    """Build an engine in fp32, fp16 or int8, which may take minutes.
+
+    The timing cache of an earlier build makes it faster.
 
     Returns:
         The engine and the timing cache; b'' if this TensorRT has none.

@@ -35,8 +35,8 @@ class EngineKey:
     model_sha256: str  # SHA-256 of the ONNX file
     runtime: str  # TensorRT's name and version
     gpu: str  # name in `cuda.Device`; 'any' for an engine that runs on every RTX GPU
-    sm: str  # see `cuda.Device`; likewise
-    driver: str  # see `cuda.Device`; likewise
+    sm: str  # sm in `cuda.Device`, or 'any'
+    driver: str  # driver in `cuda.Device`, or 'any'
     precision: str  # fp32, fp16 or int8
     max_batch: int  # largest number of faces per run
 
