@@ -332,7 +332,7 @@ def _drop_empty_axes(graph: onnx.GraphProto) -> None:
             kept = [
                 item
                 for item in node.attribute
-                if item.name != 'noop_with_empty_axes' or (item.i and len(node.input) < 2)
+                if item.name != 'noop_with_empty_axes' or (item.i and not any(node.input[1:]))
             ]
             del node.attribute[:]
             node.attribute.extend(kept)

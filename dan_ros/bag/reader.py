@@ -131,10 +131,13 @@ class Bag:
             yield Record(topic, raw.time_ns, _deserialize(raw.data, raw.kind))
 
     def times_ns(self, names: Collection[str]) -> dict[str, np.ndarray]:
-        """Read the bag times of some topics, int64 [N] per topic, nanoseconds, sorted."""
+        """Read the bag times of some topics, int64 [N] per topic, nanoseconds.
+
+        They are sorted, except after the damage of a file. Unsigned times of MCAP are limited.
+        """
         times: dict[str, list[int]] = {name: [] for name in names}
         for raw in self._messages(names):
-            times[raw.topic].append(raw.time_ns)
+            times[raw.topic].append(min(raw.time_ns, storage.NEVER_NS))
         return {name: np.array(values, np.int64) for name, values in times.items()}
 
     def _messages(

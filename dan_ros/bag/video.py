@@ -18,7 +18,8 @@ DEFAULT_HZ = 30.0  # frame rate if that of the bag is unknown
 MIN_HZ, MAX_HZ = 0.1, 240.0  # frame rates that players support
 RATE_DIGITS = 2  # decimal places of a frame rate; the codec takes no finer ones above 65 Hz
 MAX_GAP_NS = 1_000_000_000  # a longer time between two images is a pause, which is shortened to it
-MAX_CHANCE = 2  # images that a second may have above the mean although the camera is steady
+MAX_DELAY_S = 1.0  # delay of a video behind the bag that nobody minds
+BUSY_S = 5  # period in which a camera counts as faster; a short burst does not
 
 
 @dataclass
@@ -129,23 +130,36 @@ class Videos:
 
 
 def frame_rate_hz(times_ns: np.ndarray) -> float:
-    """Return the frame rate for a video of images with these bag times, int64 [N], sorted.
+    """Return the frame rate for a video of images with these bag times, int64 [N].
 
-    This is their mean rate without pauses. If the camera became faster, as with more light, it is
-    the largest number of images in a second, so that the video never falls behind.
+    This is their mean rate without pauses. If the video would fall behind with it, because the
+    camera became faster, it is the rate of the busiest seconds.
 
     >>> frame_rate_hz(np.array([0, 1, 2, 600, 601]) * 10**8)
     10.0
     """
     gaps_ns = np.diff(times_ns)
-    near_ns = gaps_ns[gaps_ns <= MAX_GAP_NS]
-    counted_ns = near_ns if len(near_ns) else gaps_ns
+    is_near = (gaps_ns >= 0) & (gaps_ns <= MAX_GAP_NS)
+    counted_ns = gaps_ns[is_near] if is_near.any() else np.abs(gaps_ns)
     if not counted_ns.sum():
         return DEFAULT_HZ
-    mean_hz = 1e9 / counted_ns.mean()
-    peak_hz = np.unique(times_ns // 1_000_000_000, return_counts=True)[1].max()
-    rate_hz = peak_hz if peak_hz > mean_hz + MAX_CHANCE else mean_hz
+    rate_hz = 1e9 / counted_ns.mean()
+    if is_near.any() and _largest_delay_s(gaps_ns, rate_hz) > MAX_DELAY_S:
+        rate_hz = max(rate_hz, _busiest_rate_hz(times_ns))
     return round(float(np.clip(rate_hz, MIN_HZ, MAX_HZ)), RATE_DIGITS)
+
+
+def _largest_delay_s(gaps_ns: np.ndarray, rate_hz: float) -> float:
+    """Return how far a video with this frame rate falls behind the bag at most."""
+    bag_s = np.cumsum(np.clip(gaps_ns, 0, MAX_GAP_NS)) / 1e9
+    delays_s = np.arange(1, len(gaps_ns) + 1) / rate_hz - bag_s
+    return float((delays_s - np.minimum.accumulate(delays_s)).max())  # it is never ahead
+
+
+def _busiest_rate_hz(times_ns: np.ndarray) -> float:
+    """Return the largest number of images in `BUSY_S` seconds, per second."""
+    counts = np.unique(times_ns // (BUSY_S * 1_000_000_000), return_counts=True)[1]
+    return float(counts.max()) / BUSY_S
 
 
 def _video_size(width: int, height: int) -> tuple[int, int]:
