@@ -192,9 +192,10 @@ def _take_pictures(camera: str, folder: Path, person: str, count: int) -> None:
 
 
 def _parse_answer(text: str) -> str:
-    if text.strip().lower() not in ('', SKIP):
+    answer = text.strip().lower()
+    if answer not in ('', SKIP):
         raise click.UsageError(f'press only Enter, or {SKIP} to skip')
-    return text.strip().lower()
+    return answer
 
 
 def _fresh_frame(source: cv2.VideoCapture, camera: str) -> np.ndarray:

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,12 @@ def _hypotheses(face: TrackedFace) -> list[Any]:
 
 def annotations(result: FrameResult) -> Any:
     """Return the faces as foxglove_msgs/ImageAnnotations."""
-    classes = AnnotationClasses(message_class)
-    return classes.annotations(result.faces, result.header.stamp, result.size)
+    return _annotation_classes().annotations(result.faces, result.header.stamp, result.size)
+
+
+@cache  # its package may be missing, and finding the classes again would cost time in every image
+def _annotation_classes() -> AnnotationClasses:
+    return AnnotationClasses(message_class)
 
 
 # By package; the parameter `publish.<package>` turns each on.
